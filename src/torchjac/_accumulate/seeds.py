@@ -1,0 +1,168 @@
+"""Pushing blocks through a node that has no explicit local Jacobian: call it on seeds.
+
+A label tied along a dim that the op passes straight through rides along compressed: all its values share one
+seed. Only the other labels cost seeds, so the size of a batch never multiplies the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+
+import torch
+from torch import Tensor
+
+from .._blocks.block import Block
+from .._blocks.cost import seeds_pay
+from .._blocks.maps import Affine, Label, Map, bare, labels_of, take
+from .._blocks.merge import dense_block
+from .._blocks.write import dense
+from .._capture.tape import Node
+from .._rules.call import call, fit
+from .._rules.registry import Independent, Local
+from .._rules.unbatched import runs_batched
+
+Pairs = tuple[tuple[int, int], ...]
+
+
+def push(
+    node: Node, slot: int, blocks: list[Block], out_shape: Sequence[int], independent: Independent, chunk: int | None
+) -> list[Local]:
+    """The blocks of the node's inputs, from those of its output ``slot``."""
+    passes = independent.passes or ((),) * len(node.inputs)
+    groups: dict[frozenset[int], list[int]] = {}
+    for k, pairs in enumerate(passes):
+        if node.needs(k):
+            groups.setdefault(frozenset(p for p, _ in pairs), []).append(k)
+    pushed: list[Local] = []
+    for dims, inputs in groups.items():
+        pairs_of = {k: passes[k] for k in inputs}
+        pushed += _push_group(node, slot, blocks, out_shape, dims, pairs_of, chunk)
+    return pushed
+
+
+def _push_group(
+    node: Node,
+    slot: int,
+    blocks: list[Block],
+    out_shape: Sequence[int],
+    dims: frozenset[int],
+    pairs_of: dict[int, Pairs],
+    chunk: int | None,
+) -> list[Local]:
+    meta = node.outputs[slot]
+    like = torch.empty(0, dtype=meta.dtype, device=meta.device)
+    rides = [_rides(block, dims) for block in blocks]
+    seeds = [_seed_labels(block, ride) for block, ride in zip(blocks, rides, strict=True)]
+    counts = [prod(label.size for label in labels) for labels in seeds]
+    if not seeds_pay(blocks, sum(counts), prod(out_shape)):
+        blocks = [dense_block(blocks, out_shape, meta.shape, like)]
+        rides = [frozenset()]
+        seeds = [tuple(blocks[0].on[: len(out_shape)])]
+        counts = [prod(out_shape)]
+    rows = [
+        dense(
+            [Block(block.value, block.on, tuple(map(bare, labels)), block.wrt)],
+            [label.size for label in labels], meta.shape, like,
+        ).reshape(count, *meta.shape)
+        for block, labels, count in zip(blocks, seeds, counts, strict=True)
+    ]
+    results = call_rows(node, slot, rows[0] if len(rows) == 1 else torch.cat(rows), chunk)
+    pushed = []
+    start = 0
+    for block, ride, labels, count in zip(blocks, rides, seeds, counts, strict=True):
+        for k, pairs in pairs_of.items():
+            result = results[k]
+            if result is not None and count:
+                tied = tuple((p, q) for p, q in pairs if p in ride)
+                pushed.append(Local(k, _tie(block, labels, result[start : start + count], tied)))
+        start += count
+    return pushed
+
+
+def _rides(block: Block, dims: frozenset[int]) -> frozenset[int]:
+    """The dims along which the block's own label can stay tied: one label each, used by no other dim."""
+    used: dict[Label, int] = {}
+    for map_ in block.wrt:
+        for label in map_.labels:
+            used[label] = used.get(label, 0) + 1
+
+    def can(map_: Map) -> bool:
+        return type(map_) is Affine and (
+            not map_.terms or (len(map_.terms) == 1 and used[map_.terms[0][0]] == 1)
+        )
+
+    return frozenset(dim for dim in dims if can(block.wrt[dim]))
+
+
+def _seed_labels(block: Block, ride: frozenset[int]) -> tuple[Label, ...]:
+    """The labels that need a seed for each of their values."""
+    tied = labels_of(tuple(block.wrt[dim] for dim in ride))
+    needed = dict.fromkeys(block.on)
+    needed.update(labels_of(tuple(map_ for dim, map_ in enumerate(block.wrt) if dim not in ride)))
+    return tuple(label for label in needed if label not in tied)
+
+
+def _tie(block: Block, seeds: tuple[Label, ...], result: Tensor, pairs: Pairs) -> Block:
+    """The block of an input from the node's result on the seeds, read where the tied labels stand."""
+    dims = tuple(Label(size) for size in result.shape[1:])
+    value = result.reshape([label.size for label in seeds] + [label.size for label in dims])
+    tied = {dims[q]: block.wrt[p] for p, q in pairs}
+    value, on = take(value, seeds + dims, tied)
+    return Block(value, on, block.out, tuple(tied.get(label, bare(label)) for label in dims))
+
+
+def call_rows(node: Node, slot: int, rows: Tensor, chunk: int | None) -> list[Tensor | None]:
+    """Call the node on each row; a result has one row for each, None where it is zero for all."""
+    count = rows.shape[0]
+    metas = [node.into(k) if node.needs(k) else None for k in range(len(node.inputs))]
+    present: list[int] = []
+
+    def one(row: Tensor) -> tuple[Tensor, ...]:
+        cotangents: list[Tensor | None] = [None] * len(node.outputs)
+        cotangents[slot] = row
+        results = call(node, cotangents)
+        present[:] = [k for k, meta in enumerate(metas) if meta is not None and results[k] is not None]
+        return tuple(fit(results[k], metas[k]) for k in present)
+
+    if count == 0:
+        return [None] * len(metas)
+    if count == 1:
+        found = tuple(result.unsqueeze(0) for result in one(rows[0]))
+    elif not runs_batched(node):
+        found = _stack(one, rows)
+    else:
+        size = chunk or rows_at_once(node, rows)
+        try:
+            found = _batched(one, rows, size)
+        except (RuntimeError, TypeError, NotImplementedError, ValueError):
+            # No batching rule, or a Function that leaves PyTorch: one row at a time is always right, and an
+            # error of the user's own shows itself again there.
+            found = _stack(one, rows)
+    results: list[Tensor | None] = [None] * len(metas)
+    for k, result in zip(present, found, strict=True):
+        results[k] = result
+    return results
+
+
+def _batched(one: Callable, rows: Tensor, size: int) -> tuple[Tensor, ...]:
+    parts = [
+        torch.func.vmap(one)(part) if part.shape[0] > 1 else tuple(r.unsqueeze(0) for r in one(part[0]))
+        for part in rows.split(size)
+    ]
+    return parts[0] if len(parts) == 1 else tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+
+def _stack(one: Callable, rows: Tensor) -> tuple[Tensor, ...]:
+    return tuple(torch.stack(column) for column in zip(*map(one, rows.unbind(0)), strict=True))
+
+
+#: How many bytes the rows pushed through a node at once may take, its inputs and outputs together.
+ROW_BYTES = 256 << 20
+
+
+def rows_at_once(node: Node, rows: Tensor) -> int:
+    """How many rows fit the budget."""
+    width = sum(prod(meta.shape) for meta in node.outputs)
+    width += sum(prod(node.into(k).shape) for k in range(len(node.inputs)) if node.needs(k))
+    return max(1, ROW_BYTES // max(1, width * rows.element_size()))

@@ -1,0 +1,109 @@
+"""The one law of composition: (∂out/∂mid) · (∂mid/∂wrt), both blocks, is again a block.
+
+Bind the local Jacobian's output maps to the block's maps of the tensor between them, substitute, multiply
+the values with labels aligned, and sum over every label that no longer stands in the answer: an einsum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import prod
+
+import torch
+from torch import Tensor
+
+from .block import Block
+from .maps import Label, align, bare_label, labels_of, substitute, take
+from .unify import unify
+
+
+def compose(block: Block, local: Block, shape: Sequence[int], device: torch.device) -> Block | None:
+    """The product of a block and a local Jacobian over a tensor of the given shape; None if it is zero."""
+    by = _bind(block, local, shape)
+    if by is None:
+        by = unify(block.wrt, local.out, shape, device)
+        if by is None:
+            return None
+        mid = tuple(substitute(map_, by) for map_ in block.wrt + local.out)
+        out = tuple(substitute(map_, by) for map_ in block.out)
+        left, on_left = _read(block.value, block.on, by)
+    else:
+        mid, out, left, on_left = block.wrt, block.out, block.value, block.on
+    wrt = tuple(substitute(map_, by) for map_ in local.wrt)
+    right, on_right = _read(local.value, local.on, by)
+    kept = labels_of(out + wrt)
+    gone = [label for label in labels_of(mid) if label not in kept]
+    for label in on_left + on_right:
+        if label not in kept and label not in gone:
+            gone.append(label)
+    # A label that stands in no value is summed by multiplying with its size.
+    held = set(on_left + on_right)
+    times = prod(label.size for label in gone if label not in held)
+    if times == 0 or any(label.size == 0 for label in kept) or any(label.size == 0 for label in gone):
+        return None
+    value, on = multiply(left, on_left, right, on_right, {label for label in gone if label in held})
+    return Block(value if times == 1 else value * times, on, out, wrt)
+
+
+def _bind(block: Block, local: Block, shape: Sequence[int]) -> dict | None:
+    """The substitution where every dim of the local output is a bare label of its own (most rules)."""
+    by = {}
+    for map_, at, size in zip(local.out, block.wrt, shape, strict=True):
+        label = bare_label(map_)
+        if label is None or label.size != size or label in by:
+            return None
+        by[label] = at
+    return by
+
+
+def _read(value: Tensor | float, on: tuple[Label, ...], by: dict) -> tuple[Tensor | float, tuple[Label, ...]]:
+    if not on:
+        return value, on
+    return take(value, on, by)
+
+
+def multiply(
+    left: Tensor | float,
+    on_left: tuple[Label, ...],
+    right: Tensor | float,
+    on_right: tuple[Label, ...],
+    gone: set[Label],
+) -> tuple[Tensor | float, tuple[Label, ...]]:
+    """The product of two values with labels aligned, summed over the labels ``gone``."""
+    if not gone:
+        if not isinstance(left, Tensor) and left == 1.0:
+            return right, on_right
+        if not isinstance(right, Tensor) and right == 1.0:
+            return left, on_left
+        if on_left == on_right or not on_right:
+            return left * right, on_left
+        if not on_left:
+            return left * right, on_right
+        on = tuple(dict.fromkeys(on_left + on_right))
+        return align(left, on_left, on) * align(right, on_right, on), on
+    if not on_left or not on_right:
+        value, on, other = (right, on_right, left) if on_right else (left, on_left, right)
+        value = value.sum([dim for dim, label in enumerate(on) if label in gone])
+        on = tuple(label for label in on if label not in gone)
+        return (value if not isinstance(other, Tensor) and other == 1.0 else value * other), on
+    on = tuple(label for label in dict.fromkeys(on_left + on_right) if label not in gone)
+    number = {label: k for k, label in enumerate(dict.fromkeys(on_left + on_right))}
+    equation = _equation(
+        tuple(number[label] for label in on_left),
+        tuple(number[label] for label in on_right),
+        tuple(number[label] for label in on),
+    )
+    if left.dtype != right.dtype:
+        dtype = torch.promote_types(left.dtype, right.dtype)
+        left, right = left.to(dtype), right.to(dtype)
+    return torch.einsum(equation, left, right), on
+
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@lru_cache(maxsize=4096)
+def _equation(left: tuple[int, ...], right: tuple[int, ...], on: tuple[int, ...]) -> str:
+    spell = lambda dims: "".join(_LETTERS[dim] for dim in dims)  # noqa: E731
+    return f"{spell(left)},{spell(right)}->{spell(on)}"

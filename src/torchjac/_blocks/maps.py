@@ -1,0 +1,209 @@
+"""Index maps: where along one dim of a tensor the entries of a block stand.
+
+A `Label` is an index that runs over ``range(size)``, as a letter does in an einsum. A map gives, for
+each value of its labels, a position along one dim: `Affine` by a formula, `Gather` by a table.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+
+class Label:
+    """An index running over ``range(size)``; two labels are the same only if they are one object."""
+
+    __slots__ = ("size",)
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __repr__(self) -> str:
+        return f"{id(self) % 10007}:{self.size}"
+
+
+class Affine(NamedTuple):
+    """The position ``offset + Σ stride · label``; no term is repeated and no stride is zero."""
+
+    offset: int
+    terms: tuple[tuple[Label, int], ...]
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """The labels the position depends on."""
+        return tuple(label for label, _ in self.terms)
+
+
+class Gather(NamedTuple):
+    """The position ``index[labels]``: an int64 tensor with one dim per label."""
+
+    index: Tensor
+    labels: tuple[Label, ...]
+
+
+Map: TypeAlias = Affine | Gather
+Substitution: TypeAlias = dict[Label, Map]
+
+
+def bare(label: Label) -> Affine:
+    """The map that is the label itself."""
+    return Affine(0, ((label, 1),))
+
+
+def constant(position: int) -> Affine:
+    """The map that stays at one position."""
+    return Affine(position, ())
+
+
+def bare_label(map_: Map) -> Label | None:
+    """The label a map is equal to, or None if it is anything more than one label."""
+    if type(map_) is Affine and map_[0] == 0 and len(map_[1]) == 1 and map_[1][0][1] == 1:
+        return map_[1][0][0]
+    return None
+
+
+def labels_of(maps: tuple[Map, ...]) -> dict[Label, None]:
+    """The labels of some maps, in order of first appearance (an ordered set)."""
+    return {label: None for map_ in maps for label in map_.labels}
+
+
+def substitute(map_: Map, by: Substitution) -> Map:
+    """The map with some of its labels replaced by maps: affine in affine stays affine."""
+    if type(map_) is Gather:
+        if not any(label in by for label in map_.labels):
+            return map_
+        return Gather(*take(map_.index, map_.labels, by))
+    terms = map_[1]
+    if len(terms) == 1:  # the common cases, without arithmetic
+        label, stride = terms[0]
+        if label not in by:
+            return map_
+        inner = by[label]
+        if stride == 1 and map_[0] == 0:
+            return inner
+    elif not any(label in by for label, _ in terms):
+        return map_
+    offset, strides, gathers = map_[0], {}, []
+    for label, stride in terms:
+        inner = by.get(label)
+        if inner is None:
+            strides[label] = strides.get(label, 0) + stride
+        elif type(inner) is Affine:
+            offset += stride * inner[0]
+            for inner_label, inner_stride in inner[1]:
+                strides[inner_label] = strides.get(inner_label, 0) + stride * inner_stride
+        else:
+            gathers.append((inner, stride))
+    affine = Affine(offset, tuple((label, stride) for label, stride in strides.items() if stride))
+    if not gathers:
+        return affine
+    over = tuple(labels_of((affine, *(gather for gather, _ in gathers))))
+    device = gathers[0][0].index.device
+    index = positions(affine, over, device)
+    for gather, stride in gathers:
+        index = index + stride * positions(gather, over, device)
+    return Gather(index.expand([label.size for label in over]), over)
+
+
+def positions(map_: Map, over: tuple[Label, ...], device: torch.device) -> Tensor:
+    """The positions of a map as an int64 tensor that broadcasts over the labels ``over``."""
+    if type(map_) is Gather:
+        return align(map_.index, map_.labels, over)
+    index = torch.full((1,) * len(over), map_[0], dtype=torch.int64, device=device)
+    for label, stride in map_[1]:
+        shape = [1] * len(over)
+        shape[over.index(label)] = label.size
+        index = index + (torch.arange(label.size, device=device) * stride).view(shape)
+    return index
+
+
+def align(value: Tensor, on: tuple[Label, ...], over: tuple[Label, ...]) -> Tensor:
+    """A tensor over the labels ``on`` as one that broadcasts over ``over`` (a superset)."""
+    if on == over:
+        return value
+    order = sorted(range(len(on)), key=lambda dim: over.index(on[dim]))
+    if order != list(range(len(on))):
+        value = value.permute(order)
+    if len(on) == len(over):
+        return value
+    present = set(on)
+    return value.reshape([label.size if label in present else 1 for label in over])
+
+
+def take(value: Tensor, on: tuple[Label, ...], by: Substitution) -> tuple[Tensor, tuple[Label, ...]]:
+    """Read a tensor over labels at the maps that replace some of them.
+
+    Renaming costs nothing, an affine map of one label is a slice and stays a view; anything else reads
+    the entries through an index tensor.
+    """
+    labels: list[Label] = []
+    tables: dict[int, Map] = {}
+    for label in on:
+        map_ = by.get(label)
+        if map_ is None:
+            labels.append(label)
+            continue
+        renamed = bare_label(map_)
+        if renamed is not None and renamed.size == label.size:
+            labels.append(renamed)
+            continue
+        dim = len(labels)
+        if type(map_) is Affine and not map_.terms:
+            value = value.select(dim, map_.offset)
+        elif type(map_) is Affine and len(map_.terms) == 1:
+            ((inner, stride),) = map_.terms
+            value = _read_progression(value, dim, map_.offset, stride, inner.size)
+            labels.append(inner)
+        else:
+            tables[dim] = map_
+            labels.append(label)
+    if tables:
+        return _read_tables(value, tuple(labels), tables)
+    return _merge_repeated(value, labels)
+
+
+def _read_progression(value: Tensor, dim: int, start: int, step: int, count: int) -> Tensor:
+    if step < 0:
+        value = value.flip(dim)
+        start, step = value.shape[dim] - 1 - start, -step
+    if step == 1:
+        return value.narrow(dim, start, count)
+    window = [slice(None)] * value.dim()
+    window[dim] = slice(start, start + step * (count - 1) + 1 if count else start, step)
+    return value[tuple(window)]
+
+
+def _merge_repeated(value: Tensor, labels: list[Label]) -> tuple[Tensor, tuple[Label, ...]]:
+    """Keep one dim for each label: a label that stands twice reads the diagonal."""
+    while len(set(labels)) < len(labels):
+        second = next(dim for dim, label in enumerate(labels) if label in labels[:dim])
+        label = labels[second]
+        first = labels.index(label)
+        value = value.diagonal(0, first, second)
+        labels = [other for dim, other in enumerate(labels) if dim not in (first, second)] + [label]
+    return value, tuple(labels)
+
+
+def _read_tables(
+    value: Tensor, labels: tuple[Label, ...], tables: dict[int, Map]
+) -> tuple[Tensor, tuple[Label, ...]]:
+    """Read dims through index tensors, all at once: the new labels come first, the others ride along."""
+    inner = labels_of(tuple(tables.values()))
+    ride = [dim for dim in range(len(labels)) if dim not in tables]
+    joined = [dim for dim in ride if labels[dim] in inner or labels.count(labels[dim]) > 1]
+    for dim in joined:
+        inner.setdefault(labels[dim])
+    over = tuple(inner)
+    index: list[Tensor | slice] = [slice(None)] * len(labels)
+    for dim, map_ in tables.items():
+        index[dim] = positions(map_, over, value.device)
+    for dim in joined:
+        index[dim] = positions(bare(labels[dim]), over, value.device)
+    free = [dim for dim in ride if dim not in joined]
+    read = list(tables) + joined
+    value = value.permute(read + free)
+    value = value[tuple(index[dim] for dim in read)]
+    shape = [label.size for label in over] + [labels[dim].size for dim in free]
+    return value.expand(shape), over + tuple(labels[dim] for dim in free)

@@ -1,0 +1,227 @@
+"""Writing blocks into a dense tensor: the last step of a dense answer, and before a node without structure.
+
+The write itself is one node of the graph, and its local Jacobian is again a list of blocks, so a Jacobian
+of a Jacobian keeps the structure of both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .block import Block, labels
+from .maps import Affine, Gather, Label, Map, align, bare, bare_label, labels_of, positions, take
+
+
+class Layout(NamedTuple):
+    """Blocks with their tensors taken out: each tensor is the number of its place in a list."""
+
+    templates: tuple[Block, ...]
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+
+def dense(blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Tensor) -> Tensor:
+    """The sum of the blocks as a tensor of shape ``out_shape + wrt_shape``."""
+    shape = (*out_shape, *wrt_shape)
+    tensors: list[Tensor] = []
+    templates = tuple(_take_out(block, tensors) for block in blocks)
+    layout = Layout(templates, shape, like.dtype, like.device)
+    if len(blocks) == 1:
+        whole = _as_whole(blocks[0], shape)
+        if whole is not None:
+            return whole.to(like.dtype)
+    if torch._C._functorch.peek_interpreter_stack() is not None or (
+        torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    ):
+        return Write.apply(layout, *tensors)
+    return _write(layout, tensors)
+
+
+def locate(block: Block, over: tuple[Label, ...], shape: Sequence[int], device: torch.device) -> Tensor:
+    """The positions of a block's entries in the flattened dense tensor, broadcast over ``over``."""
+    at = torch.zeros((1,) * len(over), dtype=torch.int64, device=device)
+    for map_, size in zip(block.out + block.wrt, shape, strict=True):
+        at = at * size + positions(map_, over, device)
+    return at
+
+
+def _as_whole(block: Block, shape: tuple[int, ...]) -> Tensor | None:
+    """The tensor of a block that covers every entry once: no zeros to write, no place to compute."""
+    over = [bare_label(map_) for map_ in block.out + block.wrt]
+    if None in over or len(set(over)) < len(over) or not isinstance(block.value, Tensor):
+        return None
+    if tuple(label.size for label in over) != shape:
+        return None
+    return align(block.value, block.on, tuple(over)).expand(shape).contiguous()
+
+
+def _take_out(block: Block, tensors: list[Tensor]) -> Block:
+    def slot(tensor: Any) -> Any:
+        tensors.append(tensor)
+        return len(tensors) - 1
+
+    def empty(map_: Map) -> Map:
+        return map_ if type(map_) is Affine else Gather(slot(map_.index), map_.labels)
+
+    value = block.value
+    # A slot is told from a constant by its type: slots are ints, constants floats.
+    value = slot(value) if isinstance(value, Tensor) else float(value)
+    return Block(value, block.on, tuple(map(empty, block.out)), tuple(map(empty, block.wrt)))
+
+
+def _put_back(template: Block, tensors: Sequence[Tensor]) -> Block:
+    def fill(map_: Map) -> Map:
+        return map_ if type(map_) is Affine else Gather(tensors[map_.index], map_.labels)
+
+    value = template.value
+    return Block(
+        tensors[value] if isinstance(value, int) else value,
+        template.on,
+        tuple(map(fill, template.out)),
+        tuple(map(fill, template.wrt)),
+    )
+
+
+def _write(layout: Layout, tensors: Sequence[Tensor]) -> Tensor:
+    result = torch.zeros(layout.shape, dtype=layout.dtype, device=layout.device)
+    flat = result.view(-1)
+    for number, template in enumerate(layout.templates):
+        block = _put_back(template, tensors)
+        over = labels(block)
+        sizes = [label.size for label in over]
+        value = align(block.value, block.on, over) if isinstance(block.value, Tensor) else block.value
+        place = _strides(block, layout.shape)
+        if place is not None and _is_injective(place[1], over):
+            offset, strides = place
+            view = flat.as_strided(sizes, [max(strides.get(label, 0), 0) for label in over], offset)
+            if number == 0:
+                view.copy_(value) if isinstance(value, Tensor) else view.fill_(value)
+            else:
+                view.add_(value)
+        else:
+            at = locate(block, over, layout.shape, layout.device).expand(sizes).reshape(-1)
+            if not isinstance(value, Tensor):
+                value = torch.full((), value, dtype=layout.dtype, device=layout.device)
+            flat.index_add_(0, at, value.to(layout.dtype).expand(sizes).reshape(-1))
+    return result
+
+
+def _strides(block: Block, shape: Sequence[int]) -> tuple[int, dict[Label, int]] | None:
+    """Offset and stride of each label in the flattened tensor, if all maps are affine."""
+    offset, strides, step = 0, {}, 1
+    for map_, size in zip(reversed(block.out + block.wrt), reversed(shape), strict=True):
+        if type(map_) is not Affine:
+            return None
+        offset += step * map_.offset
+        for label, stride in map_.terms:
+            strides[label] = strides.get(label, 0) + step * stride
+        step *= size
+    return offset, strides
+
+
+def _is_injective(strides: dict[Label, int], over: tuple[Label, ...]) -> bool:
+    """Whether no two values of the labels fall on one entry: each stride passes all below it."""
+    reach = 0
+    for label in sorted(over, key=lambda label: abs(strides.get(label, 0))):
+        if label.size <= 1:
+            continue
+        stride = strides.get(label, 0)
+        if stride <= reach:  # negative strides, which as_strided lacks, take the general way too
+            return False
+        reach += stride * (label.size - 1)
+    return True
+
+
+class Write(torch.autograd.Function):
+    """The sum of blocks as a dense tensor, from their values and index tensors; linear in the values."""
+
+    @staticmethod
+    def forward(layout: Layout, *tensors: Tensor) -> Tensor:
+        """Write every block."""
+        return _write(layout, tensors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        """Keep where the values stand; a write needs no values to be differentiated."""
+        layout, *tensors = inputs
+        ctx.layout = layout
+        ctx.slots = tuple(template.value for template in layout.templates)
+        ctx.tables = {k: t for k, t in enumerate(tensors) if not t.is_floating_point() and not t.is_complex()}
+        ctx.count = len(tensors)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        """Read the cotangent where each value stands, summed along the labels the value lacks."""
+        grads: list[Tensor | None] = [None] * ctx.count
+        for template in ctx.layout.templates:
+            if isinstance(template.value, int):
+                grads[template.value] = _read(cotangent, _put_back(template._replace(value=1.0), _Tables(ctx.tables)))
+        return (None, *grads)
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Tensor:
+        """Write the tangents; constants have none."""
+        kept = [t for t in ctx.layout.templates if isinstance(t.value, int) and tangents[t.value] is not None]
+        tensors = [ctx.tables.get(k, tangents[k]) for k in range(ctx.count)]
+        layout = ctx.layout._replace(templates=tuple(kept))
+        return dense([_put_back(t, tensors) for t in kept], layout.shape, (), layout_like(layout))
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, layout: Layout, *tensors: Tensor) -> tuple[Tensor, int]:
+        """A batch of writes is one write with one more label."""
+        batch = Label(info.batch_size)
+        batched = [dim is not None for dim in in_dims[1:]]
+        tensors = tuple(
+            tensor if dim is None else tensor.movedim(dim, -1)
+            for tensor, dim in zip(tensors, in_dims[1:], strict=True)
+        )
+
+        def grow(template: Block) -> Block:
+            value_batched = isinstance(template.value, int) and batched[template.value]
+            maps = [
+                Gather(map_.index, (*map_.labels, batch)) if type(map_) is Gather and batched[map_.index] else map_
+                for map_ in template.out + template.wrt
+            ]
+            on = (*template.on, batch) if value_batched else template.on
+            return Block(template.value, on, (bare(batch), *maps), ())
+
+        templates = tuple(grow(template) for template in layout.templates)
+        grown = layout._replace(templates=templates, shape=(info.batch_size, *layout.shape))
+        return Write.apply(grown, *tensors), 0
+
+
+class _Tables:
+    """Index tensors by their slot; the values' slots are not asked for."""
+
+    def __init__(self, tables: dict[int, Tensor]) -> None:
+        self.tables = tables
+
+    def __getitem__(self, slot: int) -> Tensor:
+        return self.tables[slot]
+
+
+def layout_like(layout: Layout) -> Tensor:
+    """An empty tensor of the layout's dtype and device."""
+    return torch.empty(0, dtype=layout.dtype, device=layout.device)
+
+
+def _read(whole: Tensor, block: Block) -> Tensor:
+    """The entries of a dense tensor where a block stands, summed along labels its value lacks."""
+    dims = tuple(Label(size) for size in whole.shape)
+    value, on = take(whole, dims, dict(zip(dims, block.out + block.wrt, strict=True)))
+    over = labels(block)
+    missing = [label for label in over if label not in on]
+    extra = [dim for dim, label in enumerate(on) if label not in block.on]
+    value = value.sum(extra) if extra else value
+    on = tuple(label for label in on if label in block.on)
+    value = value.permute([on.index(label) for label in block.on])
+    return value * prod(label.size for label in missing) if missing else value
+
+
+__all__ = ["Layout", "Write", "dense", "labels_of", "layout_like", "locate"]

@@ -1,0 +1,1 @@
+"""A function and its arguments → the tape of what autograd recorded."""

@@ -1,0 +1,74 @@
+"""Run a function so that autograd records it, and keep the graph between its inputs and its outputs.
+
+Outside any functorch transform this is plain autograd, so whatever autograd can do works: checkpointing,
+saved-tensor hooks, modules in training mode, old-style Functions. Inside `vmap`, `grad`, `jvp` or `vjp`
+the function runs at a functorch level of its own, and the graph of that level is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .tape import Tape, read_tape
+
+
+class Captured(NamedTuple):
+    """What running a function left: outputs, what else it returned, the tape, and whether others record."""
+
+    outputs: list[Tensor]
+    extra: Any
+    tape: Tape
+    records: bool
+
+
+def inside_functorch() -> bool:
+    """Whether a functorch transform is active."""
+    # Private, but the only question functorch answers about its own levels (torch 2.9-2.13).
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def capture(
+    run: Callable[[list[Tensor]], tuple[list[Tensor], Any]], inputs: Sequence[Tensor]
+) -> Captured:
+    """Call ``run`` on inputs that are differentiated."""
+    return _in_functorch(run, inputs) if inside_functorch() else _in_autograd(run, inputs)
+
+
+def alias(tensor: Tensor) -> Tensor:
+    """The same numbers as a node of the graph that is no view, so that writes in place are allowed."""
+    return torch.ops.aten._unsafe_view(tensor, tensor.shape)
+
+
+def _in_autograd(run: Callable, inputs: Sequence[Tensor]) -> Captured:
+    recording = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+    with torch.inference_mode(False), torch.enable_grad():
+        aliases = [alias(tensor if recording and tensor.requires_grad else _leaf(tensor)) for tensor in inputs]
+        starts = [tensor.grad_fn for tensor in aliases]  # read now: a write in place gives the tensor another
+        outputs, extra = run(aliases)
+        tape = read_tape(outputs, starts)
+    records = recording and (tape.foreign or any(tensor.requires_grad for tensor in inputs))
+    return Captured(outputs, extra, tape, records)
+
+
+def _leaf(tensor: Tensor) -> Tensor:
+    # A tensor made under inference_mode cannot be saved for backward: only a copy can.
+    return (tensor.clone() if tensor.is_inference() else tensor.detach()).requires_grad_()
+
+
+def _in_functorch(run: Callable, inputs: Sequence[Tensor]) -> Captured:
+    kept: dict[str, Any] = {}
+
+    def recorded(*tensors: Tensor) -> tuple[Tensor, ...]:
+        aliases = [alias(tensor) for tensor in tensors]
+        kept["starts"] = [tensor.grad_fn for tensor in aliases]
+        outputs, kept["extra"] = run(aliases)
+        kept["outputs"] = outputs
+        return tuple(outputs)
+
+    outputs, _ = torch.func.vjp(recorded, *inputs)
+    tape = read_tape(kept["outputs"], kept["starts"])
+    return Captured(list(outputs), kept["extra"], tape, torch.is_grad_enabled())

@@ -1,0 +1,124 @@
+"""The tape: the nodes autograd recorded between some outputs and some inputs, in walking order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+
+class Meta(NamedTuple):
+    """Shape, dtype and device of a tensor of the graph."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+
+class Node:
+    """One recorded op: its backward function, what it put out, and where its inputs came from.
+
+    ``calls`` counts how often the backward function was called; ``note`` is how its local Jacobian was found.
+    """
+
+    __slots__ = ("calls", "fn", "inputs", "name", "note", "outputs")
+
+    def __init__(self, fn: Any) -> None:
+        self.fn = fn
+        self.name: str = fn.name()
+        self.outputs = tuple(Meta(tuple(m.shape), m.dtype, m.device) for m in fn._input_metadata)
+        self.inputs: tuple[tuple[Node, int] | None, ...] = ()
+        self.calls = 0
+        self.note = ""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the first output."""
+        return self.outputs[0].shape
+
+    def into(self, k: int) -> Meta:
+        """Shape, dtype and device of the k-th differentiable input."""
+        node, slot = self.inputs[k]
+        return node.outputs[slot]
+
+    def needs(self, k: int) -> bool:
+        """Whether the k-th input leads to something differentiated."""
+        return k < len(self.inputs) and self.inputs[k] is not None
+
+    def saved(self, name: str) -> Any:
+        """What the op saved under a name, signed where PyTorch shows it unsigned."""
+        value = getattr(self.fn, "_saved_" + name)
+        if isinstance(value, int):
+            return _signed(value)
+        if isinstance(value, tuple):
+            return tuple(_signed(item) if isinstance(item, int) else item for item in value)
+        return value
+
+    @property
+    def touches_complex(self) -> bool:
+        """Whether any output or needed input is complex: then multipliers do not commute with conjugation."""
+        metas = (*self.outputs, *(self.into(k) for k in range(len(self.inputs)) if self.needs(k)))
+        return any(meta.dtype.is_complex for meta in metas)
+
+
+def _signed(value: int) -> int:
+    # Saved dims are printed as unsigned 64-bit numbers (torch 2.9-2.13).
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+@dataclass(frozen=True, slots=True)
+class Tape:
+    """Nodes from the outputs down to the inputs, each before those it leads to.
+
+    ``outputs[k]`` is the node and slot of the k-th output (None where it leads to no input); ``inputs`` gives
+    for each input's node its number; ``foreign`` tells that something outside also asks for gradients.
+    """
+
+    nodes: list[Node]
+    outputs: list[tuple[Node, int] | None]
+    inputs: dict[Node, int]
+    foreign: bool
+
+
+def read_tape(outputs: Sequence[torch.Tensor], starts: Sequence[Any]) -> Tape:
+    """Read the graph between some tensors and the nodes the inputs began as."""
+    foreign = False
+    made: dict[Any, Node | None] = {}
+    nodes: list[Node] = []
+    for fn in starts:
+        made[fn] = Node(fn)
+    for output in outputs:
+        root = output.grad_fn
+        if root is None or root in made:
+            continue
+        stack = [(root, iter(root.next_functions))]
+        made[root] = None
+        while stack:
+            fn, rest = stack[-1]
+            for below, _ in rest:
+                if below is not None and below not in made:
+                    made[below] = None
+                    stack.append((below, iter(below.next_functions)))
+                    break
+            else:
+                stack.pop()
+                edges = fn.next_functions
+                if any(below is not None and made[below] is not None for below, _ in edges):
+                    node = Node(fn)
+                    node.inputs = tuple(
+                        None if below is None or made[below] is None else (made[below], slot) for below, slot in edges
+                    )
+                    made[fn] = node
+                    nodes.append(node)
+                elif not edges and hasattr(fn, "variable"):
+                    foreign = True
+    nodes.reverse()
+    ends = [made.get(tensor.grad_fn) if tensor.grad_fn is not None else None for tensor in outputs]
+    return Tape(
+        nodes,
+        [None if node is None else (node, tensor.output_nr) for node, tensor in zip(ends, outputs, strict=True)],
+        {made[fn]: number for number, fn in enumerate(starts)},
+        foreign,
+    )

@@ -1,0 +1,1 @@
+"""The local Jacobian of each op."""

@@ -1,0 +1,49 @@
+"""Calling a node: its backward formula on one cotangent, results fitted to the inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import BackwardCFunction
+
+from .._capture.tape import Meta, Node
+
+
+def call(node: Node, cotangents: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+    """Run the node's backward formula once; the results are not yet reduced for broadcasting."""
+    node.calls += 1
+    if isinstance(node.fn, BackwardCFunction):
+        return _call_python(node, cotangents)
+    results = node.fn(*cotangents)
+    return results if isinstance(results, tuple) else (results,)
+
+
+def fit(result: Tensor, meta: Meta) -> Tensor:
+    """Reduce a result for broadcasting and cast it to the input's dtype, as PyTorch's engine does."""
+    if tuple(result.shape) != meta.shape:
+        result = result.sum_to_size(meta.shape)
+    if result.is_complex() and not meta.dtype.is_complex:
+        result = result.real
+    return result if result.dtype == meta.dtype else result.to(meta.dtype)
+
+
+def _call_python(node: Node, cotangents: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+    """A Python Function's backward: PyTorch calls it from its engine only, so what the engine adds is here.
+
+    Missing cotangents become zeros; under grad mode the cotangents ask for gradients, so that a backward
+    marked `once_differentiable` refuses a second derivative instead of losing it.
+    """
+    given: list[Any] = []
+    for cotangent, meta in zip(cotangents, node.outputs, strict=True):
+        if cotangent is None:
+            cotangent = torch.zeros(meta.shape, dtype=meta.dtype, device=meta.device)
+        given.append(cotangent)
+    results = node.fn.apply(*given)
+    results = results if isinstance(results, tuple) else (results,)
+    wanted = iter(
+        result for result, needed in zip(results, node.fn.needs_input_grad, strict=False) if needed
+    )
+    return tuple(next(wanted) if below is not None else None for below, _ in node.fn.next_functions)

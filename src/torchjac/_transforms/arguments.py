@@ -1,0 +1,112 @@
+"""What the Jacobian transforms share: argnums, trees of tensors, auxiliary output, and their errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+# Private, but it is the tree that torch.func's own transforms accept (torch 2.9-2.13).
+from torch.utils import _pytree as pytree
+
+
+class Differentiated(NamedTuple):
+    """The leaves a Jacobian is taken with respect to, and how to rebuild the argument from them."""
+
+    leaves: list[Tensor]
+    spec: Any
+
+
+def check_argnums(argnums: Any, count: int, what: str) -> tuple[int, ...]:
+    """The differentiated positions as non-negative ints; argnums may be an int or a tuple of ints."""
+    given = (argnums,) if isinstance(argnums, int) and not isinstance(argnums, bool) else argnums
+    if not isinstance(given, tuple) or any(not isinstance(n, int) or isinstance(n, bool) for n in given):
+        raise RuntimeError(
+            f"{what}: argnums must be an int or a tuple of ints, got {argnums!r} of type {type(argnums).__name__}"
+        )
+    if not given:
+        raise RuntimeError(f"{what}: argnums is an empty tuple; name at least one argument to differentiate")
+    for n in given:
+        if not -count <= n < count:
+            raise RuntimeError(
+                f"{what}: argnums {n} is out of range for {count} positional "
+                f"argument{'s' * (count != 1)}; it must be in [{-count}, {count})"
+            )
+    wrapped = tuple(n % count for n in given)
+    if len(set(wrapped)) < len(wrapped):
+        raise RuntimeError(f"{what}: argnums must be different arguments, got {argnums!r} for {count} of them")
+    return wrapped
+
+
+def differentiated(args: tuple, argnums: Any, positions: tuple[int, ...], what: str) -> Differentiated:
+    """The tensors of the differentiated arguments; raises where one is no real floating-point tensor."""
+    chosen = args[positions[0]] if isinstance(argnums, int) else tuple(args[n] for n in positions)
+    leaves, spec = pytree.tree_flatten(chosen)
+    for leaf in leaves:
+        check_leaf(leaf, what, "input")
+    return Differentiated(leaves, spec)
+
+
+def check_leaf(leaf: Any, what: str, side: str) -> None:
+    """Raise unless a leaf is a dense floating-point tensor."""
+    if not isinstance(leaf, Tensor):
+        hint = "" if side == "input" else "; return anything else as aux, with has_aux=True"
+        raise (RuntimeError if side == "output" else TypeError)(
+            f"{what}: every differentiated {side} must be a tensor, got {leaf!r} of type {type(leaf).__name__}{hint}"
+        )
+    if leaf.is_complex():
+        raise NotImplementedError(
+            f"{what}: complex {side}s are not supported yet, got {leaf.dtype} of shape {tuple(leaf.shape)}; "
+            "use torch.view_as_real"
+        )
+    if not leaf.is_floating_point():
+        raise RuntimeError(
+            f"{what}: every differentiated {side} must be a floating-point tensor, got {leaf.dtype} of shape "
+            f"{tuple(leaf.shape)}; convert it, or leave it out of the differentiation"
+        )
+    if leaf.layout is not torch.strided:
+        raise RuntimeError(f"{what}: every differentiated {side} must be a dense tensor, got layout {leaf.layout}")
+
+
+def put_arguments(args: tuple, argnums: Any, positions: tuple[int, ...], chosen: Any) -> tuple:
+    """The arguments with the differentiated ones replaced."""
+    replaced = list(args)
+    for n, value in zip(positions, (chosen,) if isinstance(argnums, int) else chosen, strict=True):
+        replaced[n] = value
+    return tuple(replaced)
+
+
+def split_aux(result: Any, has_aux: bool, what: str) -> tuple[Any, Any]:
+    """The output to differentiate and the auxiliary one."""
+    if not has_aux:
+        return result, None
+    if not isinstance(result, tuple) or len(result) != 2:
+        got = f"a tuple of {len(result)}" if isinstance(result, tuple) else f"{type(result).__name__}"
+        raise RuntimeError(f"{what}: with has_aux=True the function must return a pair (output, aux), got {got}")
+    return result
+
+
+def check_outputs(outputs: Any, what: str) -> tuple[list[Tensor], Any]:
+    """The tensors of the output tree; raises where there is none or one cannot be differentiated."""
+    leaves, spec = pytree.tree_flatten(outputs)
+    if not leaves:
+        raise RuntimeError(f"{what}: the function returned no tensor ({outputs!r}); there is nothing to differentiate")
+    for leaf in leaves:
+        check_leaf(leaf, what, "output")
+    return leaves, spec
+
+
+def nest(leaves: list[list[Any]], out_spec: Any, in_spec: Any) -> Any:
+    """Rows of answers as the output tree holding trees like the differentiated argument."""
+    rows = [pytree.tree_unflatten(row, in_spec) for row in leaves]
+    return pytree.tree_unflatten(rows, out_spec)
+
+
+def detached(tree: Any) -> Any:
+    """A tree with its tensors cut off from the graph; anything else as it is."""
+    return pytree.tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, tree)
+
+
+Function = Callable[..., Any]
