@@ -12,7 +12,7 @@ from .._blocks.compose import compose
 from .._blocks.merge import merge
 from .._blocks.unify import CannotJoinError
 from .._capture.tape import Meta, Node, Tape
-from .._rules.registry import OPAQUE, Independent, local_jacobian
+from .._rules.registry import local_jacobian, opaque
 from .seeds import push
 
 Pending = dict[tuple[Node, int], dict[int, list[Block]]]
@@ -47,38 +47,31 @@ def _step(node: Node, pending: Pending, out_shapes: Sequence[Sequence[int]], chu
         return
     known = local_jacobian(node)
     for slot, output, blocks in above:
-        if not isinstance(known, Independent):
-            rest = []
-            locals_ = [term for term in known if term.slot == slot and node.needs(term.input)]
-            for block in blocks:
-                try:
-                    found = [(term.input, compose(block, term.block, *_mid(node, slot))) for term in locals_]
-                except CannotJoinError:
-                    rest.append(block)
-                    continue
-                for k, product in found:
-                    _send(node, k, output, product, pending)
-            blocks = rest
-            if not rest:
-                continue
-        independent = known if isinstance(known, Independent) else OPAQUE
-        for term in push(node, slot, blocks, out_shapes[output], independent, chunk):
-            _send(node, term.input, output, term.block, pending)
-
-
-def _mid(node: Node, slot: int) -> tuple[tuple[int, ...], torch.device]:
-    meta = node.outputs[slot]
-    return meta.shape, meta.device
+        passes = known.passes
+        terms = [term for term in known.locals if term.slot == slot and node.needs(term.input)]
+        if terms:
+            shape, _, device = node.outputs[slot]
+            try:
+                products = [
+                    (term.input, compose(block, term.block, shape, device)) for block in blocks for term in terms
+                ]
+            except CannotJoinError:
+                products, passes = [], opaque(node).passes
+            for k, product in products:
+                _send(node, k, output, product, pending)
+        if passes:
+            for term in push(node, slot, blocks, out_shapes[output], passes, chunk):
+                _send(node, term.input, output, term.block, pending)
 
 
 def _send(node: Node, k: int, output: int, block: Block | None, pending: Pending) -> None:
     if block is None:
         return
     value, meta = block.value, node.into(k)
-    if isinstance(value, Tensor) and value.dtype != meta.dtype:
+    if isinstance(value, Tensor) and (value.dtype != meta.dtype or value.device != meta.device):
         if value.is_complex() and not meta.dtype.is_complex:
             value = value.real
-        block = block._replace(value=value.to(meta.dtype))
+        block = block._replace(value=value.to(meta.device, meta.dtype))
     pending.setdefault(node.inputs[k], {}).setdefault(output, []).append(block)
 
 

@@ -6,7 +6,7 @@ seed. Only the other labels cost seeds, so the size of a batch never multiplies 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
 import torch
@@ -19,21 +19,21 @@ from .._blocks.merge import dense_block
 from .._blocks.write import dense
 from .._capture.tape import Node
 from .._rules.call import call, fit
-from .._rules.registry import Independent, Local
+from .._rules.registry import Local, Passes
 from .._rules.unbatched import runs_batched
 
-Pairs = tuple[tuple[int, int], ...]
-
-
 def push(
-    node: Node, slot: int, blocks: list[Block], out_shape: Sequence[int], independent: Independent, chunk: int | None
+    node: Node,
+    slot: int,
+    blocks: list[Block],
+    out_shape: Sequence[int],
+    passes: Mapping[int, Passes],
+    chunk: int | None,
 ) -> list[Local]:
-    """The blocks of the node's inputs, from those of its output ``slot``."""
-    passes = independent.passes or ((),) * len(node.inputs)
+    """The blocks of the inputs named in ``passes``, from those of the node's output ``slot``."""
     groups: dict[frozenset[int], list[int]] = {}
-    for k, pairs in enumerate(passes):
-        if node.needs(k):
-            groups.setdefault(frozenset(p for p, _ in pairs), []).append(k)
+    for k, pairs in passes.items():
+        groups.setdefault(frozenset(p for p, _ in pairs), []).append(k)
     pushed: list[Local] = []
     for dims, inputs in groups.items():
         pairs_of = {k: passes[k] for k in inputs}
@@ -47,7 +47,7 @@ def _push_group(
     blocks: list[Block],
     out_shape: Sequence[int],
     dims: frozenset[int],
-    pairs_of: dict[int, Pairs],
+    pairs_of: dict[int, Passes],
     chunk: int | None,
 ) -> list[Local]:
     meta = node.outputs[slot]
@@ -103,7 +103,7 @@ def _seed_labels(block: Block, ride: frozenset[int]) -> tuple[Label, ...]:
     return tuple(label for label in needed if label not in tied)
 
 
-def _tie(block: Block, seeds: tuple[Label, ...], result: Tensor, pairs: Pairs) -> Block:
+def _tie(block: Block, seeds: tuple[Label, ...], result: Tensor, pairs: Passes) -> Block:
     """The block of an input from the node's result on the seeds, read where the tied labels stand."""
     dims = tuple(Label(size) for size in result.shape[1:])
     value = result.reshape([label.size for label in seeds] + [label.size for label in dims])

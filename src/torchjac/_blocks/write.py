@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .block import Block, labels
-from .maps import Affine, Gather, Label, Map, align, bare, bare_label, labels_of, positions, take
+from .maps import Affine, Gather, Label, Map, align, bare, bare_label, positions, take
 
 
 class Layout(NamedTuple):
@@ -75,7 +75,7 @@ def _take_out(block: Block, tensors: list[Tensor]) -> Block:
     return Block(value, block.on, tuple(map(empty, block.out)), tuple(map(empty, block.wrt)))
 
 
-def _put_back(template: Block, tensors: Sequence[Tensor]) -> Block:
+def _put_back(template: Block, tensors: Sequence[Tensor] | dict[int, Tensor]) -> Block:
     def fill(map_: Map) -> Map:
         return map_ if type(map_) is Affine else Gather(tensors[map_.index], map_.labels)
 
@@ -151,7 +151,6 @@ class Write(torch.autograd.Function):
         """Keep where the values stand; a write needs no values to be differentiated."""
         layout, *tensors = inputs
         ctx.layout = layout
-        ctx.slots = tuple(template.value for template in layout.templates)
         ctx.tables = {k: t for k, t in enumerate(tensors) if not t.is_floating_point() and not t.is_complex()}
         ctx.count = len(tensors)
 
@@ -159,9 +158,8 @@ class Write(torch.autograd.Function):
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         """Read the cotangent where each value stands, summed along the labels the value lacks."""
         grads: list[Tensor | None] = [None] * ctx.count
-        for template in ctx.layout.templates:
-            if isinstance(template.value, int):
-                grads[template.value] = _read(cotangent, _put_back(template._replace(value=1.0), _Tables(ctx.tables)))
+        for slot, block in restored(ctx):
+            grads[slot] = _read(cotangent, block)
         return (None, *grads)
 
     @staticmethod
@@ -196,14 +194,13 @@ class Write(torch.autograd.Function):
         return Write.apply(grown, *tensors), 0
 
 
-class _Tables:
-    """Index tensors by their slot; the values' slots are not asked for."""
-
-    def __init__(self, tables: dict[int, Tensor]) -> None:
-        self.tables = tables
-
-    def __getitem__(self, slot: int) -> Tensor:
-        return self.tables[slot]
+def restored(ctx: Any) -> list[tuple[int, Block]]:
+    """The blocks of a recorded write, each with the place of its value among the tensors written."""
+    return [
+        (template.value, _put_back(template._replace(value=1.0), ctx.tables))
+        for template in ctx.layout.templates
+        if isinstance(template.value, int)
+    ]
 
 
 def layout_like(layout: Layout) -> Tensor:
@@ -222,6 +219,3 @@ def _read(whole: Tensor, block: Block) -> Tensor:
     on = tuple(label for label in on if label in block.on)
     value = value.permute([on.index(label) for label in block.on])
     return value * prod(label.size for label in missing) if missing else value
-
-
-__all__ = ["Layout", "Write", "dense", "labels_of", "layout_like", "locate"]

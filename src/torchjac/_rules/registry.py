@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from .._blocks.block import Block
@@ -17,18 +17,25 @@ class Local(NamedTuple):
     slot: int = 0
 
 
-class Independent(NamedTuple):
-    """For each input, the (output dim, input dim) pairs along which the op never mixes entries."""
-
-    passes: tuple[tuple[tuple[int, int], ...], ...]
+#: (output dim, input dim) pairs along which an op never mixes entries
+Passes: TypeAlias = tuple[tuple[int, int], ...]
 
 
-Answer: TypeAlias = Sequence[Local] | Independent | None
-Rule: TypeAlias = Callable[[Node], Answer]
+class Known(NamedTuple):
+    """What a rule knows: terms of explicit inputs, and the dims that pass for inputs that need seeds.
+
+    An input named in ``passes`` is found by calling the node; any other input has the terms of ``locals``.
+    """
+
+    locals: Sequence[Local] = ()
+    passes: Mapping[int, Passes] = {}
+
+
+Rule: TypeAlias = Callable[[Node], "Known | Sequence[Local] | None"]
 
 
 class Registered(NamedTuple):
-    """A rule and whether it also holds for complex tensors (re-indexing does, multipliers do not)."""
+    """A rule and whether its terms also hold for complex tensors (re-indexing does, multipliers do not)."""
 
     rule: Rule
     any_dtype: bool
@@ -36,14 +43,12 @@ class Registered(NamedTuple):
 
 RULES: dict[str, Registered] = {}
 
-OPAQUE = Independent(())
-
 
 def rule(*names: str, any_dtype: bool = False) -> Callable[[Rule], Rule]:
     """Register the local Jacobian of the autograd nodes of these names.
 
-    A rule takes a node and returns a list of `Local` (an explicit local Jacobian), `Independent` (the dims
-    that pass straight through), or None where it does not apply: the node is then called on dense seeds.
+    A rule takes a node and returns a list of `Local` terms, `Known` where some inputs need seeds, or None
+    where it does not apply: the node is then called on dense seeds.
     """
 
     def register(function: Rule) -> Rule:
@@ -56,14 +61,19 @@ def rule(*names: str, any_dtype: bool = False) -> Callable[[Rule], Rule]:
     return register
 
 
-def local_jacobian(node: Node) -> Sequence[Local] | Independent:
+def opaque(node: Node) -> Known:
+    """Nothing is known: every input needs dense seeds."""
+    return Known(passes={k: () for k in range(len(node.inputs)) if node.needs(k)})
+
+
+def local_jacobian(node: Node) -> Known:
     """What is known of a node's local Jacobian, at least that it must be called on dense seeds."""
     found = RULES.get(node.name)
-    answer = None
-    if found is not None and (found.any_dtype or not node.touches_complex):
-        answer = found.rule(node)
-    if answer is None:
+    known = found.rule(node) if found is not None else None
+    if known is not None and not isinstance(known, Known):
+        known = Known(known)
+    if known is None or (known.locals and not found.any_dtype and node.touches_complex):
         node.note = "opaque"
-        return OPAQUE
-    node.note = "independent" if isinstance(answer, Independent) else "explicit"
-    return answer
+        return opaque(node)
+    node.note = "independent" if known.passes else "explicit"
+    return known

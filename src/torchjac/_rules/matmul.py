@@ -1,0 +1,102 @@
+"""Products of matrices and vectors: identity ⊗ factor, each factor kept once."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .._capture.tape import Node
+from .registry import Local, rule
+from .spell import local, new_labels
+from .pointwise import diagonal_term
+
+
+
+def _scaled(value: Tensor, factor: float) -> Tensor:
+    return value if factor == 1 else value * factor
+
+
+def _product(node: Node, first: tuple, second: tuple, names: tuple[str, str], alpha: float = 1.0) -> list[Local]:
+    """Terms of a product of two factors: (input, out spelling, wrt spelling, spelling of the other)."""
+    terms = []
+    for (k, out, wrt, on), other in zip((first, second), names, strict=True):
+        if node.needs(k):
+            terms.append(local(node, k, out, wrt, _scaled(node.saved(other), alpha), on=on))
+    return terms
+
+
+def _bias(node: Node, beta: float) -> list[Local]:
+    return [diagonal_term(node, 0, new_labels(node.shape), float(beta))] if node.needs(0) else []
+
+
+@rule("MmBackward0")
+def mm(node: Node) -> list[Local]:
+    """Matrix product: out[i,k] = Σⱼ a[i,j] b[j,k].
+
+    ∂out[i,k]/∂a[i′,j] = δ[i,i′] b[j,k]      b is kept once, not once per row
+    ∂out[i,k]/∂b[j,k′] = δ[k,k′] a[i,j]
+
+    Example: a (2, 3), b (3, 4): ∂out/∂a has 48 entries dense, 12 here.
+    """
+    return _product(node, (0, "i k", "i j", "j k"), (1, "i k", "j k", "i j"), ("mat2", "self"))
+
+
+@rule("AddmmBackward0")
+def addmm(node: Node) -> list[Local]:
+    """Matrix product and sum: out[i,k] = β c[i,k] + α Σⱼ a[i,j] b[j,k]."""
+    names = ("mat2", "mat1")
+    return _bias(node, node.saved("beta")) + _product(
+        node, (1, "i k", "i j", "j k"), (2, "i k", "j k", "i j"), names, node.saved("alpha")
+    )
+
+
+@rule("BmmBackward0")
+def bmm(node: Node) -> list[Local]:
+    """Batched product: out[b,i,k] = Σⱼ a[b,i,j] c[b,j,k]; the batch stays tied."""
+    return _product(node, (0, "b i k", "b i j", "b j k"), (1, "b i k", "b j k", "b i j"), ("mat2", "self"))
+
+
+@rule("BaddbmmBackward0")
+def baddbmm(node: Node) -> list[Local]:
+    """Batched product and sum: out[b,i,k] = β d[b,i,k] + α Σⱼ a[b,i,j] c[b,j,k]."""
+    names = ("batch2", "batch1")
+    return _bias(node, node.saved("beta")) + _product(
+        node, (1, "b i k", "b i j", "b j k"), (2, "b i k", "b j k", "b i j"), names, node.saved("alpha")
+    )
+
+
+@rule("AddbmmBackward0")
+def addbmm(node: Node) -> list[Local]:
+    """Sum of a batch of products: out[i,k] = β d[i,k] + α Σ_b Σⱼ a[b,i,j] c[b,j,k]."""
+    names = ("batch2", "batch1")
+    return _bias(node, node.saved("beta")) + _product(
+        node, (1, "i k", "b i j", "b j k"), (2, "i k", "b j k", "b i j"), names, node.saved("alpha")
+    )
+
+
+@rule("MvBackward0")
+def mv(node: Node) -> list[Local]:
+    """Matrix times vector: out[i] = Σⱼ a[i,j] x[j]."""
+    return _product(node, (0, "i", "i j", "j"), (1, "i", "j", "i j"), ("vec", "self"))
+
+
+@rule("AddmvBackward0")
+def addmv(node: Node) -> list[Local]:
+    """Matrix times vector and sum: out[i] = β c[i] + α Σⱼ a[i,j] x[j]."""
+    return _bias(node, node.saved("beta")) + _product(
+        node, (1, "i", "i j", "j"), (2, "i", "j", "i j"), ("vec", "mat"), node.saved("alpha")
+    )
+
+
+@rule("DotBackward0", "VdotBackward0")
+def dot(node: Node) -> list[Local]:
+    """Inner product: out = Σᵢ x[i] y[i]."""
+    names = ("tensor", "self") if node.name.startswith("Dot") else ("other", "self")
+    return _product(node, (0, "", "i", "i"), (1, "", "i", "i"), names)
+
+
+@rule("AddrBackward0")
+def addr(node: Node) -> list[Local]:
+    """Outer product and sum: out[i,j] = β c[i,j] + α x[i] y[j]."""
+    return _bias(node, node.saved("beta")) + _product(
+        node, (1, "i j", "i", "j"), (2, "i j", "j", "i"), ("vec2", "vec1"), node.saved("alpha")
+    )

@@ -1,0 +1,215 @@
+"""Cutting tensors into pieces and putting pieces together: shifted identities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import torch
+
+from .._blocks.block import Block
+from .._blocks.maps import Affine, Gather, Label, Map, bare, constant
+from .._capture.tape import Node
+from .registry import Local, rule
+from .spell import new_labels
+from .views import unravel
+
+
+def shifted(size: int, at: int, step: int = 1) -> tuple[Affine, Affine]:
+    """Maps of a label over ``size`` entries: itself, and from ``at`` on with a step."""
+    label = Label(size)
+    return bare(label), Affine(at, ((label, step),))
+
+
+def _along(shape: Sequence[int], dim: int, pair: tuple[Map, Map]) -> tuple[tuple[Map, ...], tuple[Map, ...]]:
+    """The maps of two tensors that are equal along every dim but one."""
+    rest = [bare(label) for label in new_labels(shape)]
+    first, second = list(rest), list(rest)
+    first[dim], second[dim] = pair
+    return tuple(first), tuple(second)
+
+
+@rule("SliceBackward0", any_dtype=True)
+def slice_(node: Node) -> list[Local]:
+    """Slice: out[i] = x[start + step·i]."""
+    return [Local(0, _slice(node, node.shape, node.into(0).shape))]
+
+
+@rule("SliceBackwardBackward0", any_dtype=True)
+def slice_backward(node: Node) -> list[Local]:
+    """The transpose of `slice_`: the input stands in zeros."""
+    block = _slice(node, node.into(0).shape, node.shape)
+    return [Local(0, block._replace(out=block.wrt, wrt=block.out))]
+
+
+def slice_start(node: Node, size: int) -> int:
+    """The first position of a slice, counted from the front and inside the dim."""
+    start = node.saved("start") or 0
+    return min(max(start + size if start < 0 else start, 0), size)
+
+
+def _slice(node: Node, short: Sequence[int], full: Sequence[int]) -> Block:
+    dim = node.saved("dim") % len(full)
+    return Block(1.0, (), *_along(short, dim, shifted(short[dim], slice_start(node, full[dim]), node.saved("step"))))
+
+
+@rule("SelectBackward0", any_dtype=True)
+def select(node: Node) -> list[Local]:
+    """Select: out = x[…, index, …]."""
+    return [Local(0, _select(node, node.shape, node.into(0).shape))]
+
+
+@rule("SelectBackwardBackward0", any_dtype=True)
+def select_backward(node: Node) -> list[Local]:
+    """The transpose of `select`."""
+    block = _select(node, node.into(0).shape, node.shape)
+    return [Local(0, block._replace(out=block.wrt, wrt=block.out))]
+
+
+def _select(node: Node, short: Sequence[int], full: Sequence[int]) -> Block:
+    dim = node.saved("dim") % len(full)
+    maps = [bare(label) for label in new_labels(short)]
+    return Block(1.0, (), tuple(maps), (*maps[:dim], constant(node.saved("index") % full[dim]), *maps[dim:]))
+
+
+@rule("UnbindBackward0", any_dtype=True)
+def unbind(node: Node) -> list[Local]:
+    """Unbind: output s is x[…, s, …]."""
+    dim = node.saved("dim") % len(node.into(0).shape)
+    terms = []
+    for slot, meta in enumerate(node.outputs):
+        maps = [bare(label) for label in new_labels(meta.shape)]
+        terms.append(Local(0, Block(1.0, (), tuple(maps), (*maps[:dim], constant(slot), *maps[dim:])), slot))
+    return terms
+
+
+@rule(
+    "SplitBackward0", "SplitWithSizesBackward0", "UnsafeSplitBackward0", "UnsafeSplitWithSizesBackward0",
+    any_dtype=True,
+)  # fmt: skip
+def split(node: Node) -> list[Local]:
+    """Split: each output is a slice that begins where the one before it ended."""
+    dim = node.saved("dim") % len(node.into(0).shape)
+    terms, at = [], 0
+    for slot, meta in enumerate(node.outputs):
+        size = meta.shape[dim]
+        terms.append(Local(0, Block(1.0, (), *_along(meta.shape, dim, shifted(size, at))), slot))
+        at += size
+    return terms
+
+
+@rule("CatBackward0", any_dtype=True)
+def cat(node: Node) -> list[Local]:
+    """Concatenate: input k stands in the output from the end of input k − 1 on."""
+    dim = node.saved("dim") % len(node.shape)
+    terms = []
+    for k, at in enumerate(_cat_starts(node, dim)):
+        if at is not None and len(node.into(k).shape) == len(node.shape):  # an empty (0,) joins any shape
+            shape = node.into(k).shape
+            wrt, out = _along(shape, dim, shifted(shape[dim], at))
+            terms.append(Local(k, Block(1.0, (), out, wrt)))
+    return terms
+
+
+def _cat_starts(node: Node, dim: int) -> list[int | None]:
+    """Where each needed input begins along the dim.
+
+    The sizes of inputs that need no gradient are not on the graph, but a gradient is a narrowed view of the
+    cotangent: on the meta device its offset tells where it begins, at no cost.
+    """
+    count = range(len(node.inputs))
+    if all(node.needs(k) for k in count):
+        sizes = [node.into(k).shape[dim] if len(node.into(k).shape) > dim else 0 for k in count]
+        return [sum(sizes[:k]) for k in count]
+    whole = torch.empty(node.shape, dtype=node.outputs[0].dtype, device="meta")
+    results = node.fn(whole)
+    results = results if isinstance(results, tuple) else (results,)
+    return [results[k].storage_offset() // max(whole.stride(dim), 1) if node.needs(k) else None for k in count]
+
+
+@rule("StackBackward0", any_dtype=True)
+def stack(node: Node) -> list[Local]:
+    """Stack: input k stands in the output at position k of the new dim."""
+    dim = node.saved("dim") % len(node.shape)
+    terms = []
+    for k in range(len(node.inputs)):
+        if node.needs(k):
+            maps = [bare(label) for label in new_labels(node.into(k).shape)]
+            terms.append(Local(k, Block(1.0, (), (*maps[:dim], constant(k), *maps[dim:]), tuple(maps))))
+    return terms
+
+
+@rule("RollBackward0", any_dtype=True)
+def roll(node: Node) -> list[Local]:
+    """Roll: out[(i + shift) mod n] = x[i]: along each dim two shifted identities."""
+    shape, shifts, dims = node.shape, node.saved("shifts"), node.saved("dims")
+    if 0 in shape:
+        return []
+    if not dims:  # the flattened tensor is rolled
+        over = new_labels(shape)
+        at = torch.arange(torch.Size(shape).numel(), device=node.outputs[0].device).view(shape)
+        return [Local(0, Block(1.0, (), tuple(map(bare, over)), unravel(at.roll(shifts), over, shape)))]
+    total: dict[int, int] = {}
+    for shift, dim in zip(shifts, dims, strict=True):
+        total[dim % len(shape)] = total.get(dim % len(shape), 0) + shift
+    choices = [_rolled(size, total.get(dim, 0) % size) for dim, size in enumerate(shape)]
+    return [
+        Local(0, Block(1.0, (), tuple(out for out, _ in picked), tuple(wrt for _, wrt in picked)))
+        for picked in product(*choices)
+    ]
+
+
+def _rolled(size: int, shift: int) -> list[tuple[Map, Map]]:
+    if shift == 0:
+        return [(bare(label := Label(size)), bare(label))]
+    tail, head = shifted(size - shift, shift), shifted(shift, size - shift)
+    return [(tail[1], tail[0]), head]
+
+
+@rule("ConstantPadNdBackward0", any_dtype=True)
+def constant_pad_nd(node: Node) -> list[Local]:
+    """Pad with a constant: out[i + before] = x[i]; a negative pad cuts."""
+    pad, shape = node.saved("pad"), node.into(0).shape
+    out, wrt = [], []
+    for dim, size in enumerate(shape):
+        last = 2 * (len(shape) - 1 - dim)
+        before, after = (pad[last], pad[last + 1]) if last < len(pad) else (0, 0)
+        cut = max(-before, 0)
+        label = Label(max(size - cut - max(-after, 0), 0))
+        out.append(Affine(max(before, 0), ((label, 1),)))
+        wrt.append(Affine(cut, ((label, 1),)))
+    return [Local(0, Block(1.0, (), tuple(out), tuple(wrt)))]
+
+
+@rule(
+    "ReflectionPad1DBackward0", "ReflectionPad2DBackward0", "ReflectionPad3DBackward0",
+    "ReplicationPad1DBackward0", "ReplicationPad2DBackward0", "ReplicationPad3DBackward0",
+    any_dtype=True,
+)  # fmt: skip
+def mirror_pad(node: Node) -> list[Local]:
+    """Pad by reflection or replication: out[i] = x[at(i − before)], a table for each padded dim."""
+    padding, shape = node.saved("padding"), node.into(0).shape
+    over = new_labels(node.shape)
+    wrt: list[Map] = []
+    for dim, (label, size) in enumerate(zip(over, shape, strict=True)):
+        last = 2 * (len(shape) - 1 - dim)
+        if last >= len(padding):
+            wrt.append(bare(label))
+            continue
+        at = torch.arange(label.size, device=node.outputs[0].device) - padding[last]
+        if node.name.startswith("Reflection"):
+            at = at.abs()
+            at = torch.where(at >= size, 2 * (size - 1) - at, at)
+        wrt.append(Gather(at.clamp(0, max(size - 1, 0)), (label,)))
+    return [Local(0, Block(1.0, (), tuple(map(bare, over)), tuple(wrt)))]
+
+
+@rule("TrilBackward0", "TriuBackward0", any_dtype=True)
+def triangle(node: Node) -> list[Local]:
+    """Lower or upper triangle: a diagonal of ones and zeros."""
+    over = new_labels(node.shape)
+    meta = node.outputs[0]
+    mask = torch.ones(meta.shape[-2:], dtype=meta.dtype, device=meta.device)
+    mask = (torch.tril if node.name.startswith("Tril") else torch.triu)(mask, node.saved("diagonal"))
+    maps = tuple(map(bare, over))
+    return [Local(0, Block(mask, over[-2:], maps, maps))]

@@ -1,0 +1,166 @@
+"""Pointwise ops: every output entry depends on one entry of each input, so the local Jacobian is diagonal.
+
+The multiplier is the node called once on ones. The few ops whose multiplier is a constant, or one of the
+tensors they saved, say so without a call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from .._blocks.block import Block
+from .._blocks.maps import bare
+from .._capture.tape import Node
+from .call import call
+from .registry import Known, Local, Passes, rule
+from .spell import broadcast, new_labels, ones, spread
+
+#: Every pointwise op of PyTorch by the stem of its node's name, whichever overload
+POINTWISE = """
+Abs Acos Acosh Addcdiv Addcmul Angle Asin Asinh Atan Atan2 Atanh BinaryCrossEntropyWithLogits Ceil Celu Clamp
+ClampMax ClampMin Conj ConjPhysical Copysign Cos Cosh Deg2Rad Digamma Elu EluBackward Erf Erfc Erfinv Exp Exp2
+Expm1 Floor Fmax Fmin Fmod Frac Gelu GeluBackward Hardshrink HardshrinkBackward Hardsigmoid
+HardsigmoidBackward Hardswish HardswishBackward Hardtanh HardtanhBackward Hypot I0 Igamma Igammac Imag Ldexp
+LeakyRelu LeakyReluBackward Lerp Lgamma Log Log10 Log1P Log2 LogSigmoid LogSigmoidBackward Logaddexp
+Logaddexp2 Logit LogitBackward MaskedFill Maximum Minimum Mish MishBackward NanToNum NativeDropout
+NativeDropoutBackward Nextafter Polar Polygamma Pow PreluKernel PreluKernelBackward Rad2Deg Real Reciprocal
+Relu Remainder Round RreluWithNoise RreluWithNoiseBackward Rsqrt Sgn Sigmoid SigmoidBackward Sign Silu
+SiluBackward Sin Sinc Sinh Softplus SoftplusBackward Softshrink SoftshrinkBackward SpecialAiryAi
+SpecialBesselJ0 SpecialBesselJ1 SpecialEntr SpecialErfcx SpecialI0E SpecialI1 SpecialI1E SpecialLogNdtr
+SpecialModifiedBesselI0 SpecialModifiedBesselI1 SpecialNdtri SpecialXlog1Py SpecialZeta Sqrt StandardGamma Tan
+Tanh TanhBackward Threshold ThresholdBackward Trunc Where Xlogy
+""".split()
+
+
+@rule(*(f"{stem}Backward{overload}" for stem in POINTWISE for overload in range(3)))
+def pointwise(node: Node) -> Known | list[Local] | None:
+    """Any pointwise op: out[i] = f(x[i], y[i], …).
+
+    ∂out[i]/∂x[i′] = δ[i,i′] · node(1)[i]
+    """
+    if node.touches_complex:  # the backward of a non-holomorphic op is not a multiplication
+        return same_dims(node)
+    over = new_labels(node.shape)
+    results = call(node, [ones(node)])
+    terms = []
+    for k in range(len(node.inputs)):
+        if not node.needs(k) or results[k] is None:
+            continue
+        if tuple(results[k].shape) != node.shape:  # already summed for broadcasting: a sum of multipliers
+            return same_dims(node)
+        terms.append(diagonal_term(node, k, over, results[k]))
+    return terms
+
+
+def same_dims(node: Node) -> Known:
+    """Every input passes all dims in which its size is the output's."""
+    return Known(passes={k: _shared(node, k) for k in range(len(node.inputs)) if node.needs(k)})
+
+
+def _shared(node: Node, k: int) -> Passes:
+    shape = node.into(k).shape
+    lead = len(node.shape) - len(shape)
+    return tuple((dim + lead, dim) for dim, size in enumerate(shape) if node.shape[dim + lead] == size)
+
+
+def diagonal_term(node: Node, k: int, over: Sequence, value: Tensor | float) -> Local:
+    """The diagonal local Jacobian of an input that broadcasts against the output."""
+    on: Sequence = ()
+    if isinstance(value, Tensor):
+        value, on = spread(value, over)
+    return Local(k, Block(value, tuple(on), tuple(map(bare, over)), broadcast(over, node.into(k).shape)))
+
+
+def _linear(node: Node, *factors: float) -> list[Local]:
+    over = new_labels(node.shape)
+    return [diagonal_term(node, k, over, factor) for k, factor in enumerate(factors) if node.needs(k)]
+
+
+@rule("AddBackward0", "AddBackward1", any_dtype=True)
+def add(node: Node) -> list[Local] | None:
+    """Sum: out = x + α y."""
+    return _with_alpha(node, 1.0, 1.0)
+
+
+@rule("SubBackward0", "SubBackward1", any_dtype=True)
+def sub(node: Node) -> list[Local] | None:
+    """Difference: out = x − α y."""
+    return _with_alpha(node, 1.0, -1.0)
+
+
+@rule("RsubBackward0", "RsubBackward1", any_dtype=True)
+def rsub(node: Node) -> list[Local] | None:
+    """Reversed difference: out = y − α x."""
+    alpha = node.saved("alpha")
+    return None if isinstance(alpha, complex) else _linear(node, -float(alpha), 1.0)
+
+
+def _with_alpha(node: Node, first: float, second: float) -> list[Local] | None:
+    alpha = node.saved("alpha") if node.needs(1) else 1.0
+    return None if isinstance(alpha, complex) else _linear(node, first, second * float(alpha))
+
+
+@rule(
+    "AliasBackward0", "CloneBackward0", "ToCopyBackward0", "PinMemoryBackward0", "LiftFreshBackward0",
+    "LiftBackward0", "LazyCloneBackward0",
+    any_dtype=True,
+)  # fmt: skip
+def identity(node: Node) -> list[Local]:
+    """A copy, in another dtype or on another device perhaps: out = x."""
+    return _linear(node, 1.0)
+
+
+@rule("torch::autograd::CopyBackwards", any_dtype=True)
+def copy_(node: Node) -> list[Local]:
+    """Write over a whole tensor: out = source, nothing of the tensor written over."""
+    over = new_labels(node.shape)
+    return [diagonal_term(node, 1, over, 1.0)] if node.needs(1) else []
+
+
+@rule("NegBackward0", any_dtype=True)
+def neg(node: Node) -> list[Local]:
+    """Negation: out = −x."""
+    return _linear(node, -1.0)
+
+
+@rule("ZeroBackward0", "FillBackward0", "EqBackward0", any_dtype=True)
+def forget(node: Node) -> list[Local]:
+    """A tensor overwritten by a constant: nothing of it is left."""
+    return []
+
+
+@rule("FillBackward1", "FillBackward2", any_dtype=True)
+def fill(node: Node) -> list[Local]:
+    """Fill with a 0-dim tensor: every entry is that value."""
+    over = new_labels(node.shape)
+    return [diagonal_term(node, 1, over, 1.0)] if node.needs(1) else []
+
+
+@rule("MulBackward0", "MulBackward1")
+def mul(node: Node) -> Known | list[Local]:
+    """Product: out = x y, the multiplier of each is the other, as small as it was given."""
+    if node.touches_complex:
+        return same_dims(node)
+    over = new_labels(node.shape)
+    terms = []
+    for k, name in enumerate(("other", "self")):
+        if node.needs(k):
+            other = node.saved(name)
+            other = other if isinstance(other, Tensor) else float(other)
+            terms.append(diagonal_term(node, k, over, other))
+    return terms
+
+
+@rule("DivBackward0")
+def div(node: Node) -> Known | list[Local]:
+    """Quotient: out = x / y, ∂out/∂x = 1/y, ∂out/∂y = −x/y²."""
+    if node.touches_complex:
+        return same_dims(node)
+    over = new_labels(node.shape)
+    inverse = node.saved("other").reciprocal()
+    terms = [diagonal_term(node, 0, over, inverse)] if node.needs(0) else []
+    if node.needs(1):
+        terms.append(diagonal_term(node, 1, over, -node.saved("self") * inverse * inverse))
+    return terms

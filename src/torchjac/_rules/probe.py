@@ -1,0 +1,160 @@
+"""Re-indexing nodes that do not show their arguments: what each entry becomes is read off calls.
+
+A write through a view (`out[1:-1] = y`, or `v.mul_(2)` for a view v) is a `CopySlices` node around a node
+that Python cannot see. Where every result entry is a multiple of one cotangent entry, calls on cotangents
+that hold NaN prove it: arithmetic with a NaN gives NaN, moving memory does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch import Tensor
+
+from .._blocks.block import Block
+from .._blocks.maps import Affine, Label, Map
+from .._capture.tape import Node
+from .call import call
+from .registry import Known, Local, rule
+from .spell import ones
+from .views import unravel
+
+
+@rule("torch::autograd::CopySlices", "AsStridedBackward0", any_dtype=True)
+def probed(node: Node) -> Known | None:
+    """A node each of whose result entries is a multiple of at most one cotangent entry.
+
+    The factor is the result on ones. The entry is found bit by bit: NaN goes to all positions whose number
+    has that bit clear, then to all that have it set. A result that is NaN both times mixes entries, one that
+    is NaN exactly once tells the bit. An input whose result mixes entries, or whose values cannot be looked
+    at (inside vmap), is left to seeds.
+    """
+    meta = node.outputs[0]
+    size = prod(meta.shape)
+    if size == 0 or meta.dtype.is_complex:
+        return None
+    number = torch.arange(size, device=meta.device).view(meta.shape)
+    needed = [k for k in range(len(node.inputs)) if node.needs(k)]
+
+    def ask(cotangent: Tensor) -> list[Tensor | None]:
+        results = call(node, [cotangent])
+        return [results[k] for k in needed]
+
+    found = {k: _Found(result) for k, result in zip(needed, ask(ones(node)), strict=True) if result is not None}
+    for bit in range(max(1, (size - 1).bit_length())):
+        has = (number >> bit) & 1 == 1
+        if all(part.mixes for part in found.values()):
+            break
+        on_clear = dict(zip(needed, ask(ones(node).masked_fill(~has, torch.nan)), strict=True))
+        on_set = dict(zip(needed, ask(ones(node).masked_fill(has, torch.nan)), strict=True))
+        for k, part in found.items():
+            part.note(bit, on_clear[k], on_set[k])
+    terms: list[Local] = []
+    for k, part in found.items():
+        if not part.mixes:
+            terms += _terms(node, k, part)
+    return Known(terms, {k: () for k, part in found.items() if part.mixes})
+
+
+class _Found:
+    """What is known so far of one result: its factors, and which cotangent entry each entry comes from."""
+
+    def __init__(self, factor: Tensor) -> None:
+        self.factor = factor
+        self.mixes = _hidden(factor) or not bool(factor.isfinite().all())
+        self.source = torch.zeros(factor.shape, dtype=torch.int64, device=factor.device)
+        self.touched = torch.zeros(factor.shape, dtype=torch.bool, device=factor.device)
+
+    def note(self, bit: int, on_clear: Tensor | None, on_set: Tensor | None) -> None:
+        """Take in the results where NaN stood at positions with the bit clear, and with the bit set."""
+        if self.mixes or on_clear is None or on_set is None:
+            return
+        clear, set_ = on_clear.isnan(), on_set.isnan()
+        self.mixes = bool((clear & set_).any())
+        # The entry is not NaN where the position that it comes from is not.
+        self.source += set_.to(torch.int64) << bit
+        self.touched |= clear | set_
+
+
+def _hidden(tensor: Tensor) -> bool:
+    # Private, but values inside a vmap cannot be looked at, and only functorch knows (torch 2.9-2.13).
+    while torch._C._functorch.is_gradtrackingtensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return torch._C._functorch.is_batchedtensor(tensor)
+
+
+def _terms(node: Node, k: int, part: _Found) -> list[Local]:
+    """Terms for one input: ∂out[at[i]]/∂x[i] = factor[i], broadcast dims of the input summed."""
+    shape, out_shape = node.into(k).shape, node.shape
+    factor, at, used = part.factor, part.source, part.touched
+    if not bool(used.any()):
+        return []
+    terms = []
+    for window in _boxes(used):
+        here, value = at[window], factor[window]
+        over = tuple(Label(size) for size in here.shape)
+        first = value.reshape(-1)[0]
+        constant = bool((value == first).all())
+        out = _affine(here, over, out_shape)
+        if out is None:
+            out = unravel(here, over, out_shape)
+        wrt: list[Map] = []
+        lead = len(over) - len(shape)
+        for label, part, size in zip(over[lead:], window[lead:], shape, strict=True):
+            wrt.append(Affine(0, ()) if size == 1 else Affine(part.start, ((label, 1),)))
+        block_value = float(first) if constant and not value.requires_grad else value
+        terms.append(Local(k, Block(block_value, () if isinstance(block_value, float) else over, out, tuple(wrt))))
+    return terms
+
+
+def _boxes(used: Tensor) -> list[tuple[slice, ...]]:
+    """Boxes that cover the true entries: exact where the false entries form one box, else a single box."""
+    whole = tuple(slice(0, size) for size in used.shape)
+    if bool(used.all()):
+        return [whole]
+    hole = _bounds(~used)
+    if bool(used[hole].any()):
+        return [_bounds(used)]
+    boxes = []
+    window = list(whole)
+    for dim, part in enumerate(hole):
+        for start, stop in ((window[dim].start, part.start), (part.stop, window[dim].stop)):
+            if start < stop:
+                boxes.append((*window[:dim], slice(start, stop), *window[dim + 1 :]))
+        window[dim] = part
+    return boxes
+
+
+def _bounds(mask: Tensor) -> tuple[slice, ...]:
+    if mask.dim() == 0:
+        return ()
+    found = mask.nonzero()
+    low, high = found.amin(0).tolist(), found.amax(0).tolist()
+    return tuple(slice(start, stop + 1) for start, stop in zip(low, high, strict=True))
+
+
+def _affine(at: Tensor, over: tuple[Label, ...], shape: Sequence[int]) -> tuple[Map, ...] | None:
+    """The maps of positions that are affine in the labels along every dim of a shape; None if they are not."""
+    maps: list[Map] = []
+    for size in reversed(shape):
+        here = at % size
+        at = at // size
+        offset = int(here[(0,) * here.dim()])
+        expected, terms = torch.tensor(offset, device=at.device), []
+        for dim, label in enumerate(over):
+            if label.size > 1:
+                second = [0] * here.dim()
+                second[dim] = 1
+                stride = int(here[tuple(second)]) - offset
+                if stride:
+                    terms.append((label, stride))
+                    along = torch.arange(label.size, device=at.device) * stride
+                    expected = expected + along.view([-1 if d == dim else 1 for d in range(here.dim())])
+        if not bool((here == expected).all()):
+            return None
+        maps.append(Affine(offset, tuple(terms)))
+    return tuple(reversed(maps))
+
+

@@ -1,0 +1,87 @@
+"""Reductions: every input entry counts towards one output entry, so one call on ones gives all factors."""
+
+from __future__ import annotations
+
+from math import prod
+
+from torch import Tensor
+
+from .._blocks.block import Block
+from .._blocks.maps import Label, Map, bare, constant
+from .._capture.tape import Node
+from .call import call
+from .registry import Local, rule
+from .spell import new_labels, ones, spread
+
+
+def _dims(node: Node) -> tuple[set[int], bool] | None:
+    """The reduced dims and whether they are kept with size 1; None where the node does not say."""
+    rank = len(node.into(0).shape)
+    if len(node.shape) == 0:
+        return set(range(rank)), False
+    dim = getattr(node.fn, "_saved_dim", None)
+    if dim is None:
+        return set(range(rank)), len(node.shape) == rank
+    dim = node.saved("dim")
+    dims = {d % rank for d in ((dim,) if isinstance(dim, int) else dim)} if rank else set()
+    return dims or set(range(rank)), len(node.shape) == rank
+
+
+def _reduction(node: Node, value: Tensor | float | None, slot: int = 0) -> Local | None:
+    """The term of a reduction, its factors given or found by a call on ones."""
+    shape = node.into(0).shape
+    dims, kept = _dims(node)
+    over = new_labels(shape)
+    out: list[Map] = []
+    for dim, label in enumerate(over):
+        if dim not in dims:
+            out.append(bare(label))
+        elif kept and len(node.outputs[slot].shape) == len(shape):
+            out.append(constant(0))
+    if len(out) != len(node.outputs[slot].shape):
+        return None
+    on: tuple[Label, ...] = ()
+    if value is None:
+        cotangents: list[Tensor | None] = [None] * len(node.outputs)
+        cotangents[slot] = ones(node, slot)
+        value = call(node, cotangents)[0]
+        if value is None:
+            return None
+    if isinstance(value, Tensor):
+        value, on = spread(value, over)
+    return Local(0, Block(value, on, tuple(out), tuple(map(bare, over))), slot)
+
+
+def _all(*terms: Local | None) -> list[Local] | None:
+    return None if any(term is None for term in terms) else list(terms)
+
+
+@rule("SumBackward0", "SumBackward1", any_dtype=True)
+def sum_(node: Node) -> list[Local] | None:
+    """Sum: ∂out[i]/∂x[i′,j] = δ[i,i′]."""
+    return _all(_reduction(node, 1.0))
+
+
+@rule("MeanBackward0", "MeanBackward1")
+def mean(node: Node) -> list[Local] | None:
+    """Mean over n entries: ∂out[i]/∂x[i′,j] = δ[i,i′] / n."""
+    if 0 in node.into(0).shape:
+        return []
+    return _all(_reduction(node, prod(node.shape) / prod(node.into(0).shape)))
+
+
+@rule(
+    "ProdBackward0", "ProdBackward1", "NansumBackward0", "NansumBackward1", "VarBackward0", "StdBackward0",
+    "NormBackward0", "NormBackward1", "NormBackward2", "NormBackward3", "LinalgVectorNormBackward0",
+    "LogsumexpBackward0", "AmaxBackward0", "AminBackward0", "MaxBackward1", "MinBackward1", "MedianBackward0",
+    "NanmedianBackward0",
+)  # fmt: skip
+def reduction(node: Node) -> list[Local] | None:
+    """Any reduction along dims: ∂out[i]/∂x[i′,j] = δ[i,i′] · node(1)[i,j]."""
+    return _all(_reduction(node, None))
+
+
+@rule("VarMeanBackward0", "StdMeanBackward0", "AminmaxBackward0")
+def reductions(node: Node) -> list[Local] | None:
+    """Two reductions along the same dims, each a term of its own."""
+    return _all(*(_reduction(node, None, slot) for slot in range(len(node.outputs))))
