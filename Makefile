@@ -1,0 +1,49 @@
+# `make example` runs the main example, `make test` the tests; both make their own environment in .venv.
+PYTHON ?= python3
+WORKERS ?= 2
+OUT ?= brusselator.png
+# The version that torchjac is tested on, and the one taken where there is none yet.
+TORCH := 2.13.0
+CPU := --extra-index-url https://download.pytorch.org/whl/cpu
+
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help example test bench check clean
+
+help:
+	@echo "make example   the Brusselator and a batched MLP, with a spy plot in $(OUT)"
+	@echo "make test      all tests and the examples in the docstrings"
+	@echo "make bench     torchjac beside torch.func, in one table"
+	@echo "make check     ruff and mypy"
+	@echo "make clean     remove the environment"
+
+# The stamp makes a second run free; a change of pyproject.toml or of this file renews the environment.
+$(READY): pyproject.toml Makefile
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@# On x86-64 Linux without an NVIDIA GPU: the small CPU build where it can be had, else PyPI's.
+	if [ "$$(uname -sm)" = "Linux x86_64" ] && ! command -v nvidia-smi >/dev/null 2>&1 \
+	    && ! $(BIN)/python -c "import torch" >/dev/null 2>&1; then \
+	    $(BIN)/python -m pip install --quiet --retries 1 "torch==$(TORCH)+cpu" $(CPU) 2>/dev/null \
+	        || $(BIN)/python -m pip install "torch==$(TORCH)"; \
+	fi
+	$(BIN)/python -m pip install --quiet -e ".[dev,plot,sparse]"
+	touch $@
+
+example: $(READY)
+	$(BIN)/python examples/brusselator.py --out $(OUT)
+
+# One thread a worker: two workers with two threads each would fight for two cores.
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
+
+bench: $(READY)
+	$(BIN)/python benchmarks/jacrev.py
+
+check: $(READY)
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+clean:
+	rm -rf .venv
