@@ -1,0 +1,103 @@
+"""The order of the house: a folder imports only from those before it, and Jacobians come from our engine."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[1] / "src" / "torchjac"
+
+#: Parts on one line see neither each other nor anything after them.
+ORDER = [
+    {"_blocks"},
+    {"_capture"},
+    {"_rules"},
+    {"_accumulate"},
+    {"_answers"},
+    {"_transforms"},
+    {"extend", "testing"},
+    {"__init__"},
+]
+RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
+FILES = sorted(SRC.rglob("*.py"))
+NAMES = [str(path.relative_to(SRC)) for path in FILES]
+FORBIDDEN = {"jacrev", "jacfwd", "hessian"}
+
+
+def part_of(path: Path) -> str:
+    """The folder of the package a file stands in, or its own name where it stands at the top."""
+    first = path.relative_to(SRC).parts[0]
+    return first.removesuffix(".py")
+
+
+def imported(path: Path) -> list[str]:
+    """Every module a file imports, and each name it takes from one, as absolute dotted names.
+
+    Imports inside functions and under `TYPE_CHECKING` count too.
+    """
+    package = ["torchjac", *path.relative_to(SRC).parts[:-1]]
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            found += [f"{module}.{alias.name}" for alias in node.names]
+    return found
+
+
+def dotted(node: ast.expr) -> str:
+    """An attribute chain as written: `torch.func.jacrev`."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_order(path):
+    """A file imports from its own folder and from those before it, nothing else of the package."""
+    part = part_of(path)
+    assert part in RANK, f"{path} has no place in the order of the house: {ORDER}"
+    for name in imported(path):
+        if name.split(".")[0] != "torchjac":
+            continue
+        other = name.split(".")[1] if "." in name else "__init__"
+        other = other if other in RANK else "__init__"
+        assert other == part or RANK[other] < RANK[part], f"{path.name} imports {name}, which comes after it"
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_own_engine(path):
+    """No file reads torch's own jacrev, jacfwd, hessian or anything of torch.autograd.functional."""
+    chains = [
+        dotted(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)
+    ]
+    for name in imported(path) + chains:
+        foreign = name.split(".")[0] != "torchjac"
+        assert not (foreign and name.rsplit(".", 1)[-1] in FORBIDDEN), f"{path.name} uses {name}"
+        assert "autograd.functional" not in name, f"{path.name} uses {name}"
+        assert "autograd._functional" not in name, f"{path.name} uses {name}"
+
+
+def test_the_check_sees_every_kind_of_import(tmp_path, monkeypatch):
+    """Relative, absolute, lazy and aliased imports are all read as absolute names."""
+    monkeypatch.setattr(f"{__name__}.SRC", tmp_path)
+    folder = tmp_path / "_rules"
+    folder.mkdir()
+    file = folder / "here.py"
+    file.write_text(
+        "import torch.autograd.functional as t\n"
+        "from . import spell\n"
+        "from .spell import local\n"
+        "from .._accumulate.reverse import accumulate\n"
+        "def late():\n    from torchjac import extend\n"
+    )
+    assert imported(file) == [
+        "torch.autograd.functional",
+        "torchjac._rules.spell",
+        "torchjac._rules.spell.local",
+        "torchjac._accumulate.reverse.accumulate",
+        "torchjac.extend",
+    ]
+    assert part_of(file) == "_rules"
