@@ -11,12 +11,16 @@ from torch.func import (
     vmap,
 )
 
+from ._answers.operator import Jacobian
+from ._transforms.jacobian import jacobian
 from ._transforms.jacrev import jacrev
 
 __all__ = [
+    "Jacobian",
     "functional_call",
     "grad",
     "grad_and_value",
+    "jacobian",
     "jacrev",
     "jvp",
     "linearize",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from .block import Block, labels
+from .block import Block
+from .coordinates import coordinates
 from .cost import coalesces, densifies
 from .maps import Affine, Gather, Label, align, bare
-from .write import dense, locate
+from .write import dense
 
 
 def merge(blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Tensor) -> list[Block]:
@@ -87,19 +87,7 @@ def _coalesce(
 ) -> Block:
     """Many small blocks as one list of coordinates and values."""
     shape = (*out_shape, *wrt_shape)
-    at, values = [], []
-    for block in blocks:
-        over = labels(block)
-        sizes = [label.size for label in over]
-        at.append(locate(block, over, shape, like.device).expand(sizes).reshape(-1))
-        value = block.value
-        if isinstance(value, Tensor):
-            value = align(value, block.on, over)
-        else:
-            value = torch.full((), value, dtype=like.dtype, device=like.device)
-        values.append(value.expand(sizes).reshape(-1))
-    where, back = torch.unique(torch.cat(at), return_inverse=True)
-    value = torch.cat(values).new_zeros(where.numel()).index_add(0, back, torch.cat(values))
+    where, value = coordinates(blocks, shape, like)
     label = Label(where.numel())
     maps: list[Gather] = []
     for size in reversed(shape):

@@ -96,10 +96,10 @@ def _write(layout: Layout, tensors: Sequence[Tensor]) -> Tensor:
         over = labels(block)
         sizes = [label.size for label in over]
         value = align(block.value, block.on, over) if isinstance(block.value, Tensor) else block.value
-        place = _strides(block, layout.shape)
-        if place is not None and _is_injective(place[1], over):
-            offset, strides = place
-            view = flat.as_strided(sizes, [max(strides.get(label, 0), 0) for label in over], offset)
+        place = strides(block, layout.shape)
+        if place is not None and is_injective(place[1], over):
+            offset, step = place
+            view = flat.as_strided(sizes, [max(step.get(label, 0), 0) for label in over], offset)
             if number == 0:
                 view.copy_(value) if isinstance(value, Tensor) else view.fill_(value)
             else:
@@ -112,26 +112,26 @@ def _write(layout: Layout, tensors: Sequence[Tensor]) -> Tensor:
     return result
 
 
-def _strides(block: Block, shape: Sequence[int]) -> tuple[int, dict[Label, int]] | None:
+def strides(block: Block, shape: Sequence[int]) -> tuple[int, dict[Label, int]] | None:
     """Offset and stride of each label in the flattened tensor, if all maps are affine."""
-    offset, strides, step = 0, {}, 1
+    offset, each, step = 0, {}, 1
     for map_, size in zip(reversed(block.out + block.wrt), reversed(shape), strict=True):
         if type(map_) is not Affine:
             return None
         offset += step * map_.offset
         for label, stride in map_.terms:
-            strides[label] = strides.get(label, 0) + step * stride
+            each[label] = each.get(label, 0) + step * stride
         step *= size
-    return offset, strides
+    return offset, each
 
 
-def _is_injective(strides: dict[Label, int], over: tuple[Label, ...]) -> bool:
+def is_injective(each: dict[Label, int], over: tuple[Label, ...]) -> bool:
     """Whether no two values of the labels fall on one entry: each stride passes all below it."""
     reach = 0
-    for label in sorted(over, key=lambda label: abs(strides.get(label, 0))):
+    for label in sorted(over, key=lambda label: abs(each.get(label, 0))):
         if label.size <= 1:
             continue
-        stride = strides.get(label, 0)
+        stride = each.get(label, 0)
         if stride <= reach:  # negative strides, which as_strided lacks, take the general way too
             return False
         reach += stride * (label.size - 1)

@@ -13,16 +13,22 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .hooks import has_hooks, watch_hooks
 from .tape import Tape, read_tape
 
 
 class Captured(NamedTuple):
-    """What running a function left: outputs, what else it returned, the tape, and whether others record."""
+    """What running a function left: outputs, what else it returned, and the tape.
+
+    ``records`` tells that something outside asks for gradients of the answer, ``hooked`` that hooks were
+    registered on the way, which only PyTorch's engine runs.
+    """
 
     outputs: list[Tensor]
     extra: Any
     tape: Tape
     records: bool
+    hooked: bool
 
 
 def inside_functorch() -> bool:
@@ -38,20 +44,21 @@ def capture(
     return _in_functorch(run, inputs) if inside_functorch() else _in_autograd(run, inputs)
 
 
-def alias(tensor: Tensor) -> Tensor:
-    """The same numbers as a node of the graph that is no view, so that writes in place are allowed."""
-    return torch.ops.aten._unsafe_view(tensor, tensor.shape)
+def entry(tensor: Tensor) -> Tensor:
+    """A copy that the graph begins with: the function may write into it, and the caller's tensor stays."""
+    return tensor.clone()
 
 
 def _in_autograd(run: Callable, inputs: Sequence[Tensor]) -> Captured:
     recording = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
     with torch.inference_mode(False), torch.enable_grad():
-        aliases = [alias(tensor if recording and tensor.requires_grad else _leaf(tensor)) for tensor in inputs]
-        starts = [tensor.grad_fn for tensor in aliases]  # read now: a write in place gives the tensor another
-        outputs, extra = run(aliases)
+        entries = [entry(tensor if recording and tensor.requires_grad else _leaf(tensor)) for tensor in inputs]
+        starts = [tensor.grad_fn for tensor in entries]  # read now: a write in place gives the tensor another
+        with watch_hooks() as hooked:
+            outputs, extra = run(entries)
         tape = read_tape(outputs, starts)
     records = recording and (tape.foreign or any(tensor.requires_grad for tensor in inputs))
-    return Captured(outputs, extra, tape, records)
+    return Captured(outputs, extra, tape, records, has_hooks(hooked, tape))
 
 
 def _leaf(tensor: Tensor) -> Tensor:
@@ -63,12 +70,13 @@ def _in_functorch(run: Callable, inputs: Sequence[Tensor]) -> Captured:
     kept: dict[str, Any] = {}
 
     def recorded(*tensors: Tensor) -> tuple[Tensor, ...]:
-        aliases = [alias(tensor) for tensor in tensors]
-        kept["starts"] = [tensor.grad_fn for tensor in aliases]
-        outputs, kept["extra"] = run(aliases)
+        entries = [entry(tensor) for tensor in tensors]
+        kept["starts"] = [tensor.grad_fn for tensor in entries]
+        outputs, kept["extra"] = run(entries)
         kept["outputs"] = outputs
         return tuple(outputs)
 
-    outputs, _ = torch.func.vjp(recorded, *inputs)
+    with watch_hooks() as hooked:
+        torch.func.vjp(recorded, *inputs)
     tape = read_tape(kept["outputs"], kept["starts"])
-    return Captured(list(outputs), kept["extra"], tape, torch.is_grad_enabled())
+    return Captured(kept["outputs"], kept["extra"], tape, torch.is_grad_enabled(), has_hooks(hooked, tape))

@@ -28,7 +28,7 @@ class Node:
     def __init__(self, fn: Any) -> None:
         self.fn = fn
         self.name: str = fn.name()
-        self.outputs = tuple(Meta(tuple(m.shape), m.dtype, m.device) for m in fn._input_metadata)
+        self.outputs = tuple([Meta(tuple(m.shape), m.dtype, m.device) for m in fn._input_metadata])
         self.inputs: tuple[tuple[Node, int] | None, ...] = ()
         self.calls = 0
         self.note = ""
@@ -93,24 +93,27 @@ def read_tape(outputs: Sequence[torch.Tensor], starts: Sequence[Any]) -> Tape:
         root = output.grad_fn
         if root is None or root in made:
             continue
-        stack = [(root, iter(root.next_functions))]
+        edges = root.next_functions
+        stack = [(root, edges, iter(edges))]
         made[root] = None
         while stack:
-            fn, rest = stack[-1]
+            fn, edges, rest = stack[-1]
             for below, _ in rest:
                 if below is not None and below not in made:
                     made[below] = None
-                    stack.append((below, iter(below.next_functions)))
+                    deeper = below.next_functions
+                    stack.append((below, deeper, iter(deeper)))
                     break
             else:
                 stack.pop()
-                edges = fn.next_functions
-                if any(below is not None and made[below] is not None for below, _ in edges):
-                    node = Node(fn)
-                    node.inputs = tuple(
-                        None if below is None or made[below] is None else (made[below], slot) for below, slot in edges
-                    )
-                    made[fn] = node
+                inputs, leads = [], False
+                for below, slot in edges:
+                    node = made[below] if below is not None else None
+                    inputs.append(None if node is None else (node, slot))
+                    leads = leads or node is not None
+                if leads:
+                    made[fn] = node = Node(fn)
+                    node.inputs = tuple(inputs)
                     nodes.append(node)
                 elif not edges and hasattr(fn, "variable"):
                     foreign = True

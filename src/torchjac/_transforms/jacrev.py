@@ -6,22 +6,11 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-import torch
-from torch import Tensor
-
+from .._accumulate.dense import dense_rows
+from .._accumulate.plan import structure_pays
 from .._accumulate.reverse import accumulate
 from .._blocks.write import dense
-from .._capture.capture import capture
-from .arguments import (
-    check_argnums,
-    check_outputs,
-    detached,
-    differentiated,
-    nest,
-    put_arguments,
-    pytree,
-    split_aux,
-)
+from .run import check_function, like, record, walking
 
 
 def jacrev(
@@ -31,40 +20,67 @@ def jacrev(
     has_aux: bool = False,
     chunk_size: int | None = None,
 ) -> Callable[..., Any]:
-    if not callable(func):
-        raise TypeError(f"jacrev: func must be callable, got {func!r} of type {type(func).__name__}")
-    if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size <= 0):
-        raise ValueError(f"jacrev: chunk_size must be a positive int or None, got {chunk_size!r}")
+    """The Jacobian of ``func`` with respect to the arguments at ``argnums``, by reverse-mode autodiff.
+
+    For ``y = func(x)`` the answer is ``J[o…, i…] = ∂y[o…] / ∂x[i…]``. It is what `torch.func.jacrev` gives,
+    found by composing the local Jacobians of the ops that autograd recorded, each with the structure it has.
+
+    Args:
+        func: a function of any arguments that returns a tensor or a pytree of tensors, all real floating-point.
+        argnums: the positional argument, or tuple of them, to differentiate; negative ones count from the end.
+            Each may be a tensor or a pytree of tensors, all real floating-point.
+        has_aux: whether ``func`` returns a pair ``(output, aux)``; aux, of any kind, is handed through.
+        chunk_size: how many dense rows are pushed at once through an op that has no structure; by default
+            as many as fit a memory budget.
+
+    Returns:
+        A function of the same arguments (keyword arguments are passed on undifferentiated). It returns the
+        Jacobian, or ``(Jacobian, aux)``: each output tensor becomes a tree like the differentiated argument
+        (a tuple of trees if ``argnums`` is a tuple) of tensors of shape ``output.shape + input.shape``, in the
+        input's dtype and on its device. The result is differentiable through inputs and captured tensors that
+        require gradients outside. An inner `torch.no_grad` counts, an outer one does not.
+
+    Raises:
+        RuntimeError: if argnums are out of range, repeated, empty or no ints; if a differentiated input or an
+            output is an integer or boolean tensor, or an output is no tensor; if there is no output; if
+            ``has_aux`` is set and the function returns no pair.
+        NotImplementedError: for complex inputs or outputs.
+        TypeError: if ``func`` is not callable, or a differentiated input is no tensor.
+        ValueError: if ``chunk_size`` is not positive.
+
+    Example:
+        >>> import torch
+        >>> from torchjac import jacrev, vmap
+        >>> x = torch.tensor([0.0, 1.0])
+        >>> jacrev(torch.sin)(x)
+        tensor([[1.0000, 0.0000],
+                [0.0000, 0.5403]])
+        >>> vmap(jacrev(torch.sin))(torch.zeros(3, 2)).shape
+        torch.Size([3, 2, 2])
+        >>> jacrev(jacrev(lambda x: x.pow(3).sum()))(x)
+        tensor([[0., 0.],
+                [0., 6.]])
+
+    Source:
+        The calling convention is that of https://docs.pytorch.org/docs/stable/generated/torch.func.jacrev.html.
+    """
+    check_function(func, chunk_size, "jacrev")
 
     @wraps(func)
-    def jacobian(*args: Any, **kwargs: Any) -> Any:
-        positions = check_argnums(argnums, len(args), "jacrev")
-        inputs, in_spec = differentiated(args, argnums, positions, "jacrev")
-
-        def run(leaves: list[Tensor]) -> tuple[list[Tensor], tuple[Any, Any]]:
-            chosen = pytree.tree_unflatten(leaves, in_spec)
-            result = func(*put_arguments(args, argnums, positions, chosen), **kwargs)
-            output, aux = split_aux(result, has_aux, "jacrev")
-            outputs, out_spec = check_outputs(output, "jacrev")
-            return outputs, (out_spec, aux)
-
-        captured = capture(run, inputs)
-        out_spec, aux = captured.extra
-        shapes = [tuple(output.shape) for output in captured.outputs]
-        with torch.inference_mode(False), torch.set_grad_enabled(captured.records):
-            blocks = accumulate(captured.tape, shapes, chunk_size)
-            answers = [
-                [
-                    dense(terms, shape, tuple(tensor.shape), _like(tensor))
-                    for terms, tensor in zip(row, inputs, strict=True)
+    def jacobian_of(*args: Any, **kwargs: Any) -> Any:
+        recorded = record("jacrev", func, argnums, has_aux, args, kwargs)
+        captured, inputs, shapes = recorded.captured, recorded.inputs, recorded.shapes
+        with walking(recorded):
+            if captured.hooked or not structure_pays(captured.tape, shapes):
+                answers = dense_rows(captured, inputs, chunk_size)
+            else:
+                answers = [
+                    [
+                        dense(terms, shape, tuple(tensor.shape), like(tensor))
+                        for terms, tensor in zip(row, inputs, strict=True)
+                    ]
+                    for row, shape in zip(accumulate(captured.tape, shapes, chunk_size), shapes, strict=True)
                 ]
-                for row, shape in zip(blocks, shapes, strict=True)
-            ]
-        jacobians = nest(answers, out_spec, in_spec)
-        return (jacobians, aux if captured.records else detached(aux)) if has_aux else jacobians
+        return recorded.finish(answers, has_aux)
 
-    return jacobian
-
-
-def _like(tensor: Tensor) -> Tensor:
-    return torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    return jacobian_of

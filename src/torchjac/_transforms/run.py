@@ -1,0 +1,82 @@
+"""Running a function for a Jacobian: arguments checked, the tape captured, answers nested like the function's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .._capture.capture import Captured, capture
+from .arguments import (
+    check_argnums,
+    check_outputs,
+    detached,
+    differentiated,
+    nest,
+    put_arguments,
+    pytree,
+    split_aux,
+)
+
+
+class Recorded(NamedTuple):
+    """A captured call: the differentiated tensors and the trees that answers take."""
+
+    captured: Captured
+    inputs: list[Tensor]
+    in_spec: Any
+    out_spec: Any
+    aux: Any
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """The shapes of the outputs."""
+        return [tuple(output.shape) for output in self.captured.outputs]
+
+    def finish(self, answers: Sequence[Sequence[Any]], has_aux: bool) -> Any:
+        """The answers ``[output][input]`` as the output tree of input trees, with aux if there is any."""
+        tree = nest(answers, self.out_spec, self.in_spec)
+        return (tree, self.aux if self.captured.records else detached(self.aux)) if has_aux else tree
+
+
+def record(
+    what: str, func: Callable[..., Any], argnums: int | tuple[int, ...], has_aux: bool, args: tuple, kwargs: dict
+) -> Recorded:
+    """Call a function so that its graph is kept; ``what`` names the transform in errors."""
+    positions = check_argnums(argnums, len(args), what)
+    inputs, in_spec = differentiated(args, argnums, positions, what)
+
+    def run(leaves: list[Tensor]) -> tuple[list[Tensor], tuple[Any, Any]]:
+        chosen = pytree.tree_unflatten(leaves, in_spec)
+        result = func(*put_arguments(args, argnums, positions, chosen), **kwargs)
+        output, aux = split_aux(result, has_aux, what)
+        outputs, out_spec = check_outputs(output, what)
+        return outputs, (out_spec, aux)
+
+    captured = capture(run, inputs)
+    return Recorded(captured, inputs, in_spec, *captured.extra)
+
+
+@contextmanager
+def walking(recorded: Recorded) -> Iterator[None]:
+    """The modes in which a tape is walked: recorded itself only where something outside asks for gradients."""
+    with torch.inference_mode(False), torch.set_grad_enabled(recorded.captured.records):
+        yield
+
+
+def like(tensor: Tensor) -> Tensor:
+    """An empty tensor of the same dtype and device."""
+    return torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+
+
+def check_function(func: Any, chunk_size: Any, what: str) -> None:
+    """Raise unless the function can be called and the chunk size is a positive int or None."""
+    if not callable(func):
+        raise TypeError(f"{what}: func must be callable, got {func!r} of type {type(func).__name__}")
+    if chunk_size is not None and (
+        not isinstance(chunk_size, int) or isinstance(chunk_size, bool) or chunk_size <= 0
+    ):
+        raise ValueError(f"{what}: chunk_size must be a positive int or None, got {chunk_size!r}")
