@@ -1,0 +1,145 @@
+"""Checking Jacobians: ours against the row-by-row loop and finite differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._accumulate.reverse import accumulate
+from ._answers.operator import Jacobian
+from ._transforms.jacrev import jacrev
+from ._transforms.run import record, walking
+
+__all__ = ["check_jacobian", "check_rule", "finite_differences", "loop_jacobian"]
+
+
+def loop_jacobian(func: Callable[..., Tensor], *args: Any, argnum: int = 0) -> Tensor:
+    """The Jacobian row by row: `torch.autograd.grad` called once for each entry of the output.
+
+    ``func`` takes any arguments and returns one tensor; ``args[argnum]`` is a floating-point tensor. Slow,
+    and right wherever autograd is.
+
+    Example:
+        >>> import torch
+        >>> loop_jacobian(torch.square, torch.tensor([1.0, 2.0]))
+        tensor([[2., 0.],
+                [0., 4.]])
+    """
+    source = args[argnum].detach().requires_grad_()
+    with torch.enable_grad():
+        output = func(*args[:argnum], source.clone(), *args[argnum + 1 :])
+    rows = []
+    for entry in output.reshape(-1):
+        (row,) = (
+            torch.autograd.grad(entry, source, retain_graph=True, allow_unused=True)
+            if entry.requires_grad
+            else (None,)
+        )
+        rows.append(torch.zeros_like(source) if row is None else row)
+    if not rows:
+        return source.detach().new_zeros((*output.shape, *source.shape))
+    return torch.stack(rows).reshape((*output.shape, *source.shape))
+
+
+def finite_differences(func: Callable[..., Tensor], *args: Any, argnum: int = 0, step: float = 1e-6) -> Tensor:
+    """The Jacobian by central differences, (f(x + h e) − f(x − h e)) / 2h for each entry of the input.
+
+    Takes what `loop_jacobian` takes; meant for float64, where the error is about 1e-9 of the values.
+
+    Example:
+        >>> import torch
+        >>> finite_differences(torch.square, torch.tensor([1.0], dtype=torch.float64)).round(decimals=6)
+        tensor([[2.]], dtype=torch.float64)
+    """
+    source = args[argnum].detach()
+    columns = []
+    with torch.no_grad():
+        for position in range(source.numel()):
+            shift = torch.zeros_like(source, memory_format=torch.contiguous_format)
+            shift.view(-1)[position] = step
+            ahead = func(*args[:argnum], source + shift, *args[argnum + 1 :])
+            behind = func(*args[:argnum], source - shift, *args[argnum + 1 :])
+            columns.append((ahead - behind) / (2 * step))
+        if not columns:
+            shape = func(*args).shape
+            return source.new_zeros((*shape, *source.shape))
+    return torch.stack(columns, -1).reshape((*columns[0].shape, *source.shape))
+
+
+def check_jacobian(
+    func: Callable[..., Tensor],
+    *args: Any,
+    argnums: int | Sequence[int] = 0,
+    rtol: float = 1e-7,
+    atol: float = 1e-9,
+    differences: bool = True,
+) -> list[Jacobian]:
+    """Check a function's Jacobians, both ways the engine knows, against the loop and finite differences.
+
+    Use it on your own `torch.autograd.Function`, or on a program that uses a rule of your own.
+
+    Args:
+        func: a function of any arguments that returns one tensor.
+        args: its arguments; those at ``argnums`` are floating-point tensors, best in float64.
+        argnums: which arguments to differentiate, each on its own.
+        rtol: relative tolerance against the loop.
+        atol: absolute tolerance against the loop.
+        differences: whether to compare with finite differences too, to 1e-5 (float64 only).
+
+    Returns:
+        The structured Jacobians, one for each argument, to look at ``.blocks`` and ``.stored``.
+
+    Raises:
+        AssertionError: with the largest difference, where they do not agree.
+
+    Example:
+        >>> import torch
+        >>> (J,) = check_jacobian(torch.sin, torch.randn(5, dtype=torch.float64))
+        >>> J.stored
+        5
+    """
+    found = []
+    for argnum in (argnums,) if isinstance(argnums, int) else argnums:
+        expected = loop_jacobian(func, *args, argnum=argnum)
+        operator = _structured(func, argnum, args)
+        for what, actual in (("structured", operator.to_dense()), ("jacrev", jacrev(func, argnum)(*args))):
+            torch.testing.assert_close(
+                actual, expected, rtol=rtol, atol=atol, equal_nan=True,
+                msg=lambda text, what=what: f"{what} Jacobian of argument {argnum} against the loop: {text}",
+            )  # fmt: skip
+        if differences and expected.dtype == torch.float64:
+            torch.testing.assert_close(
+                operator.to_dense(), finite_differences(func, *args, argnum=argnum), rtol=1e-5, atol=1e-5,
+                msg=lambda text: f"Jacobian of argument {argnum} against finite differences: {text}",
+            )  # fmt: skip
+        found.append(operator)
+    return found
+
+
+def check_rule(op: Callable[..., Tensor], *args: Any, differences: bool = True) -> list[Jacobian]:
+    """Check the local Jacobians of one op with respect to every floating-point tensor among its arguments.
+
+    Returns them, structured, so that a test can also say what they store.
+
+    Raises:
+        AssertionError: where they do not agree with the loop or with finite differences.
+
+    Example:
+        >>> import torch
+        >>> a, b = torch.randn(2, 3, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)
+        >>> [J.stored for J in check_rule(torch.mm, a, b)]
+        [12, 6]
+    """
+    argnums = [k for k, arg in enumerate(args) if isinstance(arg, Tensor) and arg.is_floating_point()]
+    return check_jacobian(op, *args, argnums=argnums, differences=differences)
+
+
+def _structured(func: Callable[..., Tensor], argnum: int, args: tuple) -> Jacobian:
+    recorded = record("check_jacobian", func, argnum, False, args, {})
+    with walking(recorded):
+        ((blocks,),) = accumulate(recorded.captured.tape, recorded.shapes, None)
+    (source,), (shape,) = recorded.inputs, recorded.shapes
+    return Jacobian(shape, tuple(source.shape), source.dtype, source.device, tuple(blocks))
