@@ -1,0 +1,130 @@
+"""The README is true: its Python prints what it says, and the programs it names work here and not there."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+
+import torchjac
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+#: A block of Python, with the block of text that follows it directly, if one does.
+BLOCKS = re.findall(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```)?", README, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def printed():
+    """What each block prints; they run in order and share their names, as a reader would run them."""
+    names: dict = {}
+    outputs = []
+    for number, (code, _) in enumerate(BLOCKS):
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            exec(compile(code, f"README.md, block {number}", "exec"), names)
+        outputs.append(output.getvalue())
+    return outputs
+
+
+def test_there_is_an_example():
+    """The pattern finds the blocks, and the first one shows its output."""
+    assert BLOCKS
+    assert BLOCKS[0][1]
+
+
+def test_the_first_example_is_six_lines():
+    """The first example stays short enough to be read at a glance."""
+    lines = [line for line in BLOCKS[0][0].splitlines() if line.strip()]
+    assert len(lines) <= 6
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_output(printed, number):
+    """Each block prints exactly the text below it."""
+    assert printed[number].strip() == BLOCKS[number][1].strip()
+
+
+def test_the_commands_exist():
+    """The commands of the first screen are targets of the Makefile."""
+    makefile = (Path(__file__).parents[1] / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+class Square(torch.autograd.Function):
+    """x² in the style without `setup_context`."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**2
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        (x,) = ctx.saved_tensors
+        return 2 * x * cotangent
+
+
+def checkpointed(x):
+    """The forward pass is run again in the backward pass."""
+    return checkpoint(lambda y: y.sin().cos(), x, use_reentrant=False)
+
+
+def packed(x):
+    """What is saved for the backward pass goes through hooks."""
+    with torch.autograd.graph.saved_tensors_hooks(torch.Tensor.numpy, torch.from_numpy):
+        return x.sin() ** 2
+
+
+def normalised(x, norm=torch.nn.BatchNorm1d(3, dtype=torch.float64)):  # noqa: B008 (one module for all calls)
+    """Batch normalisation in training mode writes into its running statistics."""
+    return norm(x)
+
+
+def hooked(x):
+    """A module with a backward hook."""
+    module = torch.nn.Softplus()
+    module.register_full_backward_hook(lambda module, grad_in, grad_out: None)
+    return module(x)
+
+
+def looked_at(x):
+    """A factor computed by NumPy."""
+    return x.sin() * float(x.detach().numpy().sum())
+
+
+def written(x):
+    """The argument itself is written into."""
+    return x.mul_(2.0).sin()
+
+
+def rows(f, x):
+    """The oracle: one backward pass for each output element."""
+    leaf = x.clone().requires_grad_()
+    output = f(leaf * 1)
+    cotangents = torch.eye(output.numel(), dtype=x.dtype).view(-1, *output.shape)
+    grads = [torch.autograd.grad(output, leaf, cotangent, retain_graph=True)[0] for cotangent in cotangents]
+    return torch.stack(grads).view(*output.shape, *x.shape)
+
+
+@pytest.mark.parametrize("f", [checkpointed, packed, normalised, hooked, Square.apply, looked_at, written])
+def test_programs_as_autograd_takes_them(f):
+    """Programs that stop torch.func.jacrev are differentiated here as the row-by-row loop does it."""
+    x = torch.linspace(-1, 2, 6, dtype=torch.float64).view(2, 3)
+    torch.testing.assert_close(torchjac.jacrev(f)(x.clone()), rows(f, x))
+    if torch.__version__.startswith(
+        "2.13."
+    ):  # what the README says of torch.func was tried with this version
+        with pytest.raises(RuntimeError):
+            torch.func.jacrev(f)(x.clone())
+
+
+def test_keyword_arguments():
+    """Keyword arguments reach the function; torch.func.jacrev takes none."""
+    x = torch.linspace(-1, 2, 3, dtype=torch.float64)
+    torch.testing.assert_close(torchjac.jacrev(torch.pow)(x, exponent=3), torch.diag(3 * x**2))
+    if torch.__version__.startswith("2.13."):
+        with pytest.raises(TypeError):
+            torch.func.jacrev(torch.pow)(x, exponent=3)
