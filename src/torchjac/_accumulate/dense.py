@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from .._blocks.zeros import zeros
 from .._capture.capture import Captured
 from .._rules.unbatched import runs_batched
 from .plan import rows_at_once
+from .rows import pull_rows
 
 Pull: TypeAlias = Callable[[Sequence[Tensor], Sequence[Tensor], tuple[int, ...]], list[Tensor]]
 
@@ -33,24 +35,16 @@ def dense_rows(captured: Captured, inputs: Sequence[Tensor], chunk: int | None) 
     counts = [output.numel() for output in outputs]
 
     def pull(of: Sequence[Tensor], cotangents: Sequence[Tensor], batch: tuple[int, ...]) -> list[Tensor]:
-        found = torch.autograd.grad(
-            of,
-            edges,
-            cotangents,
-            retain_graph=True,
-            create_graph=torch.is_grad_enabled(),
-            allow_unused=True,
-            is_grads_batched=bool(batch),
-        )
+        found = pull_rows(of, cotangents, edges, batched=bool(batch))
         return [
-            torch.zeros(batch + tensor.shape, dtype=tensor.dtype, device=tensor.device) if grad is None else grad
+            zeros(batch + tensor.shape, tensor.dtype, tensor.device) if grad is None else grad
             for grad, tensor in zip(found, inputs, strict=True)
         ]
 
     total = sum(counts)
     if total > FEW_ROWS and all(map(runs_batched, tape.nodes)):
         try:
-            rows = _batched(pull, outputs, counts, chunk or rows_at_once(tape, total))
+            rows = _batched(pull, outputs, counts, chunk or rows_at_once(tape.nodes, total))
         except (RuntimeError, TypeError, NotImplementedError, ValueError):
             # No batching rule, or a Function that leaves PyTorch; an error of the user's own shows itself again.
             rows = _one_by_one(pull, outputs)
@@ -61,7 +55,7 @@ def dense_rows(captured: Captured, inputs: Sequence[Tensor], chunk: int | None) 
     for number, output in enumerate(captured.outputs):
         shape, start = tuple(output.shape), where.get(number)
         answers.append([
-            torch.zeros((*shape, *tensor.shape), dtype=tensor.dtype, device=tensor.device)
+            zeros((*shape, *tensor.shape), tensor.dtype, tensor.device)
             if start is None or not rows
             else rows[k][start : start + prod(shape)].reshape((*shape, *tensor.shape))
             for k, tensor in enumerate(inputs)

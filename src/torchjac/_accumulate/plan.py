@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from .._capture.tape import Tape
+from .._capture.tape import Node, Tape
 
 #: The structured walk costs some 20 µs more of Python for each node than the engine under vmap; in that time
 #: the engine moves about this many numbers. Below it, on average, structure cannot win back what it costs.
@@ -23,11 +23,11 @@ def structure_pays(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
     return rows * sum(map(_width, tape.nodes)) > FREE_NUMBERS * len(tape.nodes)
 
 
-def rows_at_once(tape: Tape, rows: int) -> int:
+def rows_at_once(nodes: Sequence[Node], rows: int) -> int:
     """How many rows fit the memory budget: the widest node and its neighbours are alive together."""
-    widest = max((_width(node) for node in tape.nodes), default=1)
+    widest = max((_width(node) for node in nodes), default=1)
     return max(1, min(rows, ROW_BYTES // max(1, 4 * 8 * widest)))
 
 
-def _width(node) -> int:
+def _width(node: Node) -> int:
     return sum(prod(meta.shape) for meta in node.outputs)

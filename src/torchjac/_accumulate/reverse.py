@@ -3,31 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from .._blocks.block import Block, identity
+from .._blocks.block import Block, identity, is_dense
 from .._blocks.compose import compose
 from .._blocks.merge import merge
 from .._blocks.unify import CannotJoinError
 from .._capture.tape import Meta, Node, Tape
-from .._rules.registry import local_jacobian, opaque
+from .._rules.registry import Known, local_jacobian, opaque
+from .._rules.unbatched import runs_batched
+from .rows import finish_rows
 from .seeds import push
 
-Pending = dict[tuple[Node, int], dict[int, list[Block]]]
+#: The Jacobian blocks that wait at an output of a node: ``pending[node, slot][output]``
+Pending: TypeAlias = dict[tuple[Node, int], dict[int, list[Block]]]
 
 
 def accumulate(
-    tape: Tape, out_shapes: Sequence[Sequence[int]], chunk: int | None
+    tape: Tape, out_shapes: Sequence[Sequence[int]], chunk: int | None, *, forms_rows: bool = True
 ) -> list[list[list[Block]]]:
-    """The blocks of every output with respect to every input: ``blocks[output][input]``."""
+    """The blocks of every output with respect to every input: ``blocks[output][input]``.
+
+    ``forms_rows`` tells that the caller wants dense rows in the end, so that once only dense rows are left,
+    PyTorch's engine may take them the rest of the way.
+    """
     pending: Pending = {}
     for number, end in enumerate(tape.outputs):
         if end is not None:
             pending.setdefault(end, {}).setdefault(number, []).append(identity(out_shapes[number]))
-    for node in tape.nodes:
-        _step(node, pending, out_shapes, chunk)
+    for position, node in enumerate(tape.nodes):
+        above = _take(node, pending, out_shapes)
+        if not above:
+            continue
+        known = local_jacobian(node)
+        if forms_rows and known.passes and not any(known.passes.values()) and _only_rows(above, pending):
+            rest = tape.nodes[position:]
+            if all(map(runs_batched, rest)):
+                for slot, output, blocks in above:
+                    pending.setdefault((node, slot), {})[output] = blocks
+                finish_rows(pending, tape, rest, out_shapes, chunk)
+                break
+        _step(node, known, above, pending, out_shapes, chunk)
     answer: list[list[list[Block]]] = [[[] for _ in tape.inputs] for _ in out_shapes]
     for node, number in tape.inputs.items():
         for output, blocks in pending.get((node, 0), {}).items():
@@ -35,17 +54,33 @@ def accumulate(
     return answer
 
 
-def _step(node: Node, pending: Pending, out_shapes: Sequence[Sequence[int]], chunk: int | None) -> None:
+def _take(node: Node, pending: Pending, out_shapes: Sequence[Sequence[int]]) -> list[tuple[int, int, list[Block]]]:
+    """What waits at a node: (slot, output, blocks), like blocks merged."""
+    above = []
+    for slot, meta in enumerate(node.outputs):
+        for output, blocks in pending.pop((node, slot), {}).items():
+            merged = _merged(blocks, out_shapes[output], meta)
+            if merged:
+                above.append((slot, output, merged))
+    return above
+
+
+def _only_rows(above: list[tuple[int, int, list[Block]]], pending: Pending) -> bool:
+    """Whether nothing but dense rows is left anywhere."""
+    lists = [blocks for _, _, blocks in above]
+    lists += [blocks for waiting in pending.values() for blocks in waiting.values()]
+    return all(len(blocks) == 1 and is_dense(blocks[0]) for blocks in lists)
+
+
+def _step(
+    node: Node,
+    known: Known,
+    above: list[tuple[int, int, list[Block]]],
+    pending: Pending,
+    out_shapes: Sequence[Sequence[int]],
+    chunk: int | None,
+) -> None:
     """Move every block from the node's outputs to its inputs."""
-    above = [
-        (slot, output, _merged(blocks, out_shapes[output], meta))
-        for slot, meta in enumerate(node.outputs)
-        for output, blocks in pending.pop((node, slot), {}).items()
-    ]
-    above = [(slot, output, blocks) for slot, output, blocks in above if blocks]
-    if not above:
-        return
-    known = local_jacobian(node)
     for slot, output, blocks in above:
         passes = known.passes
         terms = [term for term in known.locals if term.slot == slot and node.needs(term.input)]

@@ -21,6 +21,7 @@ from .._capture.tape import Node
 from .._rules.call import call, fit
 from .._rules.registry import Local, Passes
 from .._rules.unbatched import runs_batched
+from .plan import rows_at_once
 
 def push(
     node: Node,
@@ -132,7 +133,7 @@ def call_rows(node: Node, slot: int, rows: Tensor, chunk: int | None) -> list[Te
     elif not runs_batched(node):
         found = _stack(one, rows)
     else:
-        size = chunk or rows_at_once(node, rows)
+        size = chunk or rows_at_once([node, *(below for below, _ in filter(None, node.inputs))], count)
         try:
             found = _batched(one, rows, size)
         except (RuntimeError, TypeError, NotImplementedError, ValueError):
@@ -155,14 +156,3 @@ def _batched(one: Callable, rows: Tensor, size: int) -> tuple[Tensor, ...]:
 
 def _stack(one: Callable, rows: Tensor) -> tuple[Tensor, ...]:
     return tuple(torch.stack(column) for column in zip(*map(one, rows.unbind(0)), strict=True))
-
-
-#: How many bytes the rows pushed through a node at once may take, its inputs and outputs together.
-ROW_BYTES = 256 << 20
-
-
-def rows_at_once(node: Node, rows: Tensor) -> int:
-    """How many rows fit the budget."""
-    width = sum(prod(meta.shape) for meta in node.outputs)
-    width += sum(prod(node.into(k).shape) for k in range(len(node.inputs)) if node.needs(k))
-    return max(1, ROW_BYTES // max(1, width * rows.element_size()))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .block import Block, labels
 from .maps import Affine, Gather, Label, Map, align, bare, bare_label, positions, take
+from .zeros import zeros
 
 
 class Layout(NamedTuple):
@@ -89,7 +90,7 @@ def _put_back(template: Block, tensors: Sequence[Tensor] | dict[int, Tensor]) ->
 
 
 def _write(layout: Layout, tensors: Sequence[Tensor]) -> Tensor:
-    result = torch.zeros(layout.shape, dtype=layout.dtype, device=layout.device)
+    result = zeros(layout.shape, layout.dtype, layout.device)
     flat = result.view(-1)
     for number, template in enumerate(layout.templates):
         block = _put_back(template, tensors)
