@@ -6,7 +6,7 @@ the values with labels aligned, and sum over every label that no longer stands i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from functools import lru_cache
 from math import prod
 
@@ -14,42 +14,52 @@ import torch
 from torch import Tensor
 
 from .block import Block
-from .maps import Label, align, bare_label, labels_of, substitute, take
+from .maps import Label, Map, Substitution, align, bare_label, labels_of, substitute, take
 from .unify import unify
 
 
 def compose(block: Block, local: Block, shape: Sequence[int], device: torch.device) -> Block | None:
     """The product of a block and a local Jacobian over a tensor of the given shape; None if it is zero."""
-    by = _bind(block, local, shape)
+    if local.wrt is local.out and not local.on:  # a multiple of the identity
+        if not isinstance(local.value, Tensor) and local.value == 1.0:
+            return block
+        return block._replace(value=block.value * local.value)
+    by = _bind(block.wrt, local.out, shape)
+    mid, out, left, on_left = block.wrt, block.out, block.value, block.on
     if by is None:
         by = unify(block.wrt, local.out, shape, device)
         if by is None:
             return None
-        mid = tuple(substitute(map_, by) for map_ in block.wrt + local.out)
-        out = tuple(substitute(map_, by) for map_ in block.out)
-        left, on_left = _read(block.value, block.on, by)
-    else:
-        mid, out, left, on_left = block.wrt, block.out, block.value, block.on
-    wrt = tuple(substitute(map_, by) for map_ in local.wrt)
-    right, on_right = _read(local.value, local.on, by)
-    kept = labels_of(out + wrt)
-    gone = [label for label in labels_of(mid) if label not in kept]
+        mid = tuple([substitute(map_, by) for map_ in block.wrt + local.out])
+        out = tuple([substitute(map_, by) for map_ in block.out])
+        if on_left:
+            left, on_left = take(left, on_left, by)
+    wrt = tuple([substitute(map_, by) for map_ in local.wrt])
+    right, on_right = take(local.value, local.on, by) if local.on else (local.value, ())
+    kept = labels_of(out)
+    kept.update(labels_of(wrt))
+    gone = {label: None for label in labels_of(mid) if label not in kept}
     for label in on_left + on_right:
-        if label not in kept and label not in gone:
-            gone.append(label)
-    # A label that stands in no value is summed by multiplying with its size.
-    held = set(on_left + on_right)
-    times = prod(label.size for label in gone if label not in held)
-    if times == 0 or any(label.size == 0 for label in kept) or any(label.size == 0 for label in gone):
-        return None
-    value, on = multiply(left, on_left, right, on_right, {label for label in gone if label in held})
-    return Block(value if times == 1 else value * times, on, out, wrt)
+        if label not in kept:
+            gone[label] = None
+    for label in kept:
+        if label.size == 0:
+            return None
+    if gone:
+        # A label that stands in no value is summed by multiplying with its size.
+        times = prod(label.size for label in gone if label not in on_left and label not in on_right)
+        if times == 0 or any(label.size == 0 for label in gone):
+            return None
+        if times != 1:
+            left = left * times
+        gone = {label: None for label in gone if label in on_left or label in on_right}
+    return Block(*multiply(left, on_left, right, on_right, gone), out, wrt)
 
 
-def _bind(block: Block, local: Block, shape: Sequence[int]) -> dict | None:
+def _bind(wrt: tuple[Map, ...], local_out: tuple[Map, ...], shape: Sequence[int]) -> Substitution | None:
     """The substitution where every dim of the local output is a bare label of its own (most rules)."""
-    by = {}
-    for map_, at, size in zip(local.out, block.wrt, shape, strict=True):
+    by: Substitution = {}
+    for map_, at, size in zip(local_out, wrt, shape, strict=True):
         label = bare_label(map_)
         if label is None or label.size != size or label in by:
             return None
@@ -57,18 +67,12 @@ def _bind(block: Block, local: Block, shape: Sequence[int]) -> dict | None:
     return by
 
 
-def _read(value: Tensor | float, on: tuple[Label, ...], by: dict) -> tuple[Tensor | float, tuple[Label, ...]]:
-    if not on:
-        return value, on
-    return take(value, on, by)
-
-
 def multiply(
     left: Tensor | float,
     on_left: tuple[Label, ...],
     right: Tensor | float,
     on_right: tuple[Label, ...],
-    gone: set[Label],
+    gone: Container[Label],
 ) -> tuple[Tensor | float, tuple[Label, ...]]:
     """The product of two values with labels aligned, summed over the labels ``gone``."""
     if not gone:

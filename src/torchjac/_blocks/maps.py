@@ -59,14 +59,24 @@ def constant(position: int) -> Affine:
 
 def bare_label(map_: Map) -> Label | None:
     """The label a map is equal to, or None if it is anything more than one label."""
-    if type(map_) is Affine and map_[0] == 0 and len(map_[1]) == 1 and map_[1][0][1] == 1:
-        return map_[1][0][0]
+    if type(map_) is Affine and map_[0] == 0:
+        terms = map_[1]
+        if len(terms) == 1 and terms[0][1] == 1:
+            return terms[0][0]
     return None
 
 
 def labels_of(maps: tuple[Map, ...]) -> dict[Label, None]:
     """The labels of some maps, in order of first appearance (an ordered set)."""
-    return {label: None for map_ in maps for label in map_.labels}
+    labels: dict[Label, None] = {}
+    for map_ in maps:
+        if type(map_) is Affine:
+            for label, _ in map_[1]:
+                labels[label] = None
+        else:
+            for label in map_[1]:
+                labels[label] = None
+    return labels
 
 
 def substitute(map_: Map, by: Substitution) -> Map:
@@ -83,7 +93,11 @@ def substitute(map_: Map, by: Substitution) -> Map:
         inner = by[label]
         if stride == 1 and map_[0] == 0:
             return inner
-    elif not any(label in by for label, _ in terms):
+        if type(inner) is Affine:
+            return Affine(
+                map_[0] + stride * inner[0], tuple([(other, stride * step) for other, step in inner[1]])
+            )
+    elif not terms:
         return map_
     offset, strides, gathers = map_[0], {}, []
     for label, stride in terms:

@@ -70,7 +70,9 @@ def diagonal_term(node: Node, k: int, over: Sequence, value: Tensor | float) -> 
     on: Sequence = ()
     if isinstance(value, Tensor):
         value, on = spread(value, over)
-    return Local(k, Block(value, tuple(on), tuple(map(bare, over)), broadcast(over, node.into(k).shape)))
+    out = tuple(map(bare, over))
+    shape = node.into(k).shape
+    return Local(k, Block(value, tuple(on), out, out if shape == node.shape else broadcast(over, shape)))
 
 
 def _linear(node: Node, *factors: float) -> list[Local]:
