@@ -140,6 +140,6 @@ def check_rule(op: Callable[..., Tensor], *args: Any, differences: bool = True) 
 def _structured(func: Callable[..., Tensor], argnum: int, args: tuple) -> Jacobian:
     recorded = record("check_jacobian", func, argnum, False, args, {})
     with walking(recorded):
-        ((blocks,),) = accumulate(recorded.captured.tape, recorded.shapes, None, forms_rows=False)
+        ((blocks,),) = accumulate(recorded.captured.tape, recorded.shapes)
     (source,), (shape,) = recorded.inputs, recorded.shapes
     return Jacobian(shape, tuple(source.shape), source.dtype, source.device, tuple(blocks))

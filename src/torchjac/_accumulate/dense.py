@@ -80,7 +80,8 @@ def _basis(outputs: Sequence[Tensor], counts: Sequence[int], begin: int, end: in
     basis = []
     for output, start, count in zip(outputs, _starts(counts), counts, strict=True):
         rows = torch.zeros(end - begin, count, dtype=output.dtype, device=output.device)
-        rows.diagonal(start - begin).fill_(1) if begin - start < count else None
+        if start < end and begin < start + count:  # row r asks for entry r + begin - start of this output
+            rows.diagonal(begin - start).fill_(1)
         basis.append(rows.view(end - begin, *output.shape))
     return basis
 

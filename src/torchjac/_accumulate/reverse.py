@@ -16,19 +16,22 @@ from .._capture.tape import Meta, Node, Tape
 from .._rules.registry import Known, local_jacobian, opaque
 from .._rules.unbatched import runs_batched
 from .rows import finish_rows
-from .seeds import push
+from .seeds import Limits, push
 
 #: The Jacobian blocks that wait at an output of a node: ``pending[node, slot][output]``
 Pending: TypeAlias = dict[tuple[Node, int], dict[int, list[Block]]]
 
 
 def accumulate(
-    tape: Tape, out_shapes: Sequence[Sequence[int]], chunk: int | None, *, forms_rows: bool = True
+    tape: Tape, out_shapes: Sequence[Sequence[int]], limits: Limits = Limits()
 ) -> list[list[list[Block]]]:
     """The blocks of every output with respect to every input: ``blocks[output][input]``.
 
-    ``forms_rows`` tells that the caller wants dense rows in the end, so that once only dense rows are left,
-    PyTorch's engine may take them the rest of the way.
+    Where the rows held at a node are limited, the caller wants dense rows in the end: once nothing else is
+    left, PyTorch's engine takes them the rest of the way.
+
+    Raises:
+        RowsTooWideError: where an op without structure needs more rows at once than the limit.
     """
     pending: Pending = {}
     for number, end in enumerate(tape.outputs):
@@ -39,14 +42,14 @@ def accumulate(
         if not above:
             continue
         known = local_jacobian(node)
-        if forms_rows and known.passes and not any(known.passes.values()) and _only_rows(above, pending):
+        if limits.row_bytes is not None and known.passes and not any(known.passes.values()) and _only_rows(above, pending):
             rest = tape.nodes[position:]
             if all(map(runs_batched, rest)):
                 for slot, output, blocks in above:
                     pending.setdefault((node, slot), {})[output] = blocks
-                finish_rows(pending, tape, rest, out_shapes, chunk)
+                finish_rows(pending, tape, rest, out_shapes, limits.chunk)
                 break
-        _step(node, known, above, pending, out_shapes, chunk)
+        _step(node, known, above, pending, out_shapes, limits)
     answer: list[list[list[Block]]] = [[[] for _ in tape.inputs] for _ in out_shapes]
     for node, number in tape.inputs.items():
         for output, blocks in pending.get((node, 0), {}).items():
@@ -78,7 +81,7 @@ def _step(
     above: list[tuple[int, int, list[Block]]],
     pending: Pending,
     out_shapes: Sequence[Sequence[int]],
-    chunk: int | None,
+    limits: Limits,
 ) -> None:
     """Move every block from the node's outputs to its inputs."""
     for slot, output, blocks in above:
@@ -95,7 +98,7 @@ def _step(
             for k, product in products:
                 _send(node, k, output, product, pending)
         if passes:
-            for term in push(node, slot, blocks, out_shapes[output], passes, chunk):
+            for term in push(node, slot, blocks, out_shapes[output], passes, limits):
                 _send(node, term.input, output, term.block, pending)
 
 

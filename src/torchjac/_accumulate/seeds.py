@@ -7,13 +7,15 @@ seed. Only the other labels cost seeds, so the size of a batch never multiplies 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 
 import torch
 from torch import Tensor
 
-from .._blocks.block import Block
-from .._blocks.cost import seeds_pay
+from .._blocks.block import Block, identity
+from .._blocks.compose import compose
+from .._blocks.cost import own_rows_pay, seeds_pay
 from .._blocks.maps import Affine, Label, Map, bare, labels_of, take
 from .._blocks.merge import dense_block
 from .._blocks.write import dense
@@ -23,13 +25,25 @@ from .._rules.registry import Local, Passes
 from .._rules.unbatched import runs_batched
 from .plan import rows_at_once
 
+class RowsTooWideError(RuntimeError):
+    """The rows to push through a node exceed the budget: they have to go through the graph in chunks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """``chunk`` bounds the rows pushed at once, ``row_bytes`` what the rows held at one node may take."""
+
+    chunk: int | None = None
+    row_bytes: int | None = None
+
+
 def push(
     node: Node,
     slot: int,
     blocks: list[Block],
     out_shape: Sequence[int],
     passes: Mapping[int, Passes],
-    chunk: int | None,
+    limits: Limits,
 ) -> list[Local]:
     """The blocks of the inputs named in ``passes``, from those of the node's output ``slot``."""
     groups: dict[frozenset[int], list[int]] = {}
@@ -38,7 +52,7 @@ def push(
     pushed: list[Local] = []
     for dims, inputs in groups.items():
         pairs_of = {k: passes[k] for k in inputs}
-        pushed += _push_group(node, slot, blocks, out_shape, dims, pairs_of, chunk)
+        pushed += _push_group(node, slot, blocks, out_shape, dims, pairs_of, limits)
     return pushed
 
 
@@ -49,18 +63,25 @@ def _push_group(
     out_shape: Sequence[int],
     dims: frozenset[int],
     pairs_of: dict[int, Passes],
-    chunk: int | None,
+    limits: Limits,
 ) -> list[Local]:
     meta = node.outputs[slot]
     like = torch.empty(0, dtype=meta.dtype, device=meta.device)
     rides = [_rides(block, dims) for block in blocks]
     seeds = [_seed_labels(block, ride) for block, ride in zip(blocks, rides, strict=True)]
     counts = [prod(label.size for label in labels) for labels in seeds]
-    if not seeds_pay(blocks, sum(counts), prod(out_shape)):
+    own = prod(size for dim, size in enumerate(meta.shape) if dim not in dims)
+    if own_rows_pay(own, min(sum(counts), prod(out_shape))):
+        terms = _push_group(node, slot, [identity(meta.shape)], meta.shape, dims, pairs_of, limits)
+        products = [(t.input, compose(block, t.block, meta.shape, meta.device)) for t in terms for block in blocks]
+        return [Local(k, block) for k, block in products if block is not None]
+    if not seeds_pay(sum(counts), prod(out_shape)):
+        _check_width(node, prod(out_shape), limits)
         blocks = [dense_block(blocks, out_shape, meta.shape, like)]
         rides = [frozenset()]
         seeds = [tuple(blocks[0].on[: len(out_shape)])]
         counts = [prod(out_shape)]
+    _check_width(node, sum(counts), limits)
     rows = [
         dense(
             [Block(block.value, block.on, tuple(map(bare, labels)), block.wrt)],
@@ -68,7 +89,7 @@ def _push_group(
         ).reshape(count, *meta.shape)
         for block, labels, count in zip(blocks, seeds, counts, strict=True)
     ]
-    results = call_rows(node, slot, rows[0] if len(rows) == 1 else torch.cat(rows), chunk)
+    results = call_rows(node, slot, rows[0] if len(rows) == 1 else torch.cat(rows), limits.chunk)
     pushed = []
     start = 0
     for block, ride, labels, count in zip(blocks, rides, seeds, counts, strict=True):
@@ -79,6 +100,17 @@ def _push_group(
                 pushed.append(Local(k, _tie(block, labels, result[start : start + count], tied)))
         start += count
     return pushed
+
+
+def _check_width(node: Node, rows: int, limits: Limits) -> None:
+    if limits.row_bytes is not None:
+        widest = max(prod(meta.shape) for meta in (*node.outputs, *map(node.into, filter(node.needs, _inputs(node)))))
+        if rows * widest * node.outputs[0].dtype.itemsize > limits.row_bytes:
+            raise RowsTooWideError(f"{rows} rows of {widest} numbers at {node.name}")
+
+
+def _inputs(node: Node) -> range:
+    return range(len(node.inputs))
 
 
 def _rides(block: Block, dims: frozenset[int]) -> frozenset[int]:
@@ -116,7 +148,7 @@ def _tie(block: Block, seeds: tuple[Label, ...], result: Tensor, pairs: Passes) 
 def call_rows(node: Node, slot: int, rows: Tensor, chunk: int | None) -> list[Tensor | None]:
     """Call the node on each row; a result has one row for each, None where it is zero for all."""
     count = rows.shape[0]
-    metas = [node.into(k) if node.needs(k) else None for k in range(len(node.inputs))]
+    metas = [node.into(k) if node.needs(k) else None for k in _inputs(node)]
     present: list[int] = []
 
     def one(row: Tensor) -> tuple[Tensor, ...]:

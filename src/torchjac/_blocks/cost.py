@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from .block import Block, entries, stored
-from .maps import Gather
+from .block import Block, stored
 
 #: Every block costs some tens of microseconds of Python at every later node, whatever its size; past this
 #: many, one list of coordinates is cheaper to carry.
@@ -23,11 +22,23 @@ def coalesces(blocks: list[Block]) -> bool:
     return len(blocks) > MOST_BLOCKS
 
 
-def seeds_pay(blocks: list[Block], seeds: int, rows: int) -> bool:
+def seeds_pay(seeds: int, rows: int) -> bool:
     """Whether pushing each block's own seeds through a node takes fewer calls than all dense rows."""
     return seeds < rows
 
 
-def is_scattered(block: Block) -> bool:
-    """Whether a block's entries stand where an index tensor says."""
-    return any(type(map_) is Gather for map_ in block.out + block.wrt) and entries(block) > 0
+def own_rows_pay(own: int, seeds: int) -> bool:
+    """Whether a node's own dense Jacobian should be formed and multiplied: where it has far fewer rows.
+
+    A product costs more arithmetic than calls on the seeds do, but arithmetic in one matrix product.
+    """
+    return own < seeds and (own == 1 or 8 * own <= seeds)
+
+
+#: Rows held at one node may take this many bytes, or twice the answer's; wider ones go in chunks.
+ROWS_BYTES = 1 << 30
+
+
+def rows_budget(answer_bytes: int) -> int:
+    """How many bytes the rows held at one node may take when the answer takes ``answer_bytes``."""
+    return max(ROWS_BYTES, 2 * answer_bytes)

@@ -41,7 +41,7 @@ def jacobian(
                 "backward hook), which only PyTorch's engine can run; use jacrev, which asks the engine"
             )
         with walking(recorded):
-            found = accumulate(recorded.captured.tape, recorded.shapes, None, forms_rows=False)
+            found = accumulate(recorded.captured.tape, recorded.shapes)
         answers = [
             [
                 Jacobian(shape, tuple(tensor.shape), tensor.dtype, tensor.device, tuple(blocks))

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from math import prod
 from typing import Any
+
+from torch import Tensor
 
 from .._accumulate.dense import dense_rows
 from .._accumulate.plan import structure_pays
 from .._accumulate.reverse import accumulate
+from .._accumulate.seeds import Limits, RowsTooWideError
+from .._blocks.cost import rows_budget
 from .._blocks.write import dense
-from .run import check_function, like, record, walking
+from .run import Recorded, check_function, like, record, walking
 
 
 def jacrev(
@@ -44,9 +49,9 @@ def jacrev(
         RuntimeError: if argnums are out of range, repeated, empty or no ints; if a differentiated input or an
             output is an integer or boolean tensor, or an output is no tensor; if there is no output; if
             ``has_aux`` is set and the function returns no pair.
-        NotImplementedError: for complex inputs or outputs.
-        TypeError: if ``func`` is not callable, or a differentiated input is no tensor.
-        ValueError: if ``chunk_size`` is not positive.
+        NotImplementedError: for complex or sparse inputs or outputs.
+        TypeError: if ``func`` is not callable, or ``chunk_size`` is no int.
+        ValueError: if a differentiated input is no tensor, or ``chunk_size`` is not positive.
 
     Example:
         >>> import torch
@@ -69,18 +74,27 @@ def jacrev(
     @wraps(func)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
         recorded = record("jacrev", func, argnums, has_aux, args, kwargs)
-        captured, inputs, shapes = recorded.captured, recorded.inputs, recorded.shapes
         with walking(recorded):
-            if captured.hooked or not structure_pays(captured.tape, shapes):
-                answers = dense_rows(captured, inputs, chunk_size)
-            else:
-                answers = [
-                    [
-                        dense(terms, shape, tuple(tensor.shape), like(tensor))
-                        for terms, tensor in zip(row, inputs, strict=True)
-                    ]
-                    for row, shape in zip(accumulate(captured.tape, shapes, chunk_size), shapes, strict=True)
-                ]
+            answers = _dense_answers(recorded, chunk_size)
         return recorded.finish(answers, has_aux)
 
     return jacobian_of
+
+
+def _dense_answers(recorded: Recorded, chunk_size: int | None) -> list[list[Tensor]]:
+    """The Jacobians ``[output][input]`` as dense tensors, by structure wherever that can pay."""
+    captured, inputs, shapes = recorded.captured, recorded.inputs, recorded.shapes
+    if captured.hooked or not structure_pays(captured.tape, shapes):
+        return dense_rows(captured, inputs, chunk_size)
+    answer_bytes = sum(map(prod, shapes)) * sum(tensor.numel() * tensor.element_size() for tensor in inputs)
+    try:
+        found = accumulate(captured.tape, shapes, Limits(chunk_size, rows_budget(answer_bytes)))
+    except RowsTooWideError:
+        return dense_rows(captured, inputs, chunk_size)
+    return [
+        [
+            dense(blocks, shape, tuple(tensor.shape), like(tensor))
+            for blocks, tensor in zip(row, inputs, strict=True)
+        ]
+        for row, shape in zip(found, shapes, strict=True)
+    ]
