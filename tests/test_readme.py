@@ -128,3 +128,13 @@ def test_keyword_arguments():
     if torch.__version__.startswith("2.13."):
         with pytest.raises(TypeError):
             torch.func.jacrev(torch.pow)(x, exponent=3)
+
+
+def test_cdist_between_few_points():
+    """Distances, which torch.func.jacrev differentiates wrongly at small sizes."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(n, 2, dtype=torch.float64, generator=generator) for n in (3, 4))
+    expected = rows(lambda x: torch.cdist(x, y), x)
+    torch.testing.assert_close(torchjac.jacrev(torch.cdist)(x, y), expected)
+    if torch.__version__.startswith("2.13."):
+        assert not torch.allclose(torch.func.jacrev(torch.cdist)(x, y), expected)
