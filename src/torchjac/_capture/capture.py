@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .hooks import has_hooks, watch_hooks
+from .inference import run_normally
 from .tape import Tape, read_tape
 
 
@@ -50,12 +51,17 @@ def entry(tensor: Tensor) -> Tensor:
 
 
 def _in_autograd(run: Callable, inputs: Sequence[Tensor]) -> Captured:
-    recording = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
-    with torch.inference_mode(False), torch.enable_grad():
+    inferring = torch.is_inference_mode_enabled()
+    recording = torch.is_grad_enabled() and not inferring
+
+    def recorded() -> tuple[list[Any], list[Tensor], Any]:
         entries = [entry(tensor if recording and tensor.requires_grad else _leaf(tensor)) for tensor in inputs]
         starts = [tensor.grad_fn for tensor in entries]  # read now: a write in place gives the tensor another
+        return starts, *run(entries)
+
+    with torch.inference_mode(False), torch.enable_grad():
         with watch_hooks() as hooked:
-            outputs, extra = run(entries)
+            starts, outputs, extra = run_normally(recorded, inputs, inferring)
         tape = read_tape(outputs, starts)
     records = recording and (tape.foreign or any(tensor.requires_grad for tensor in inputs))
     return Captured(outputs, extra, tape, records, has_hooks(hooked, tape))

@@ -50,10 +50,10 @@ def differentiated(args: tuple, argnums: Any, positions: tuple[int, ...], what: 
 
 
 def check_leaf(leaf: Any, what: str, side: str) -> None:
-    """Raise unless a leaf is a dense floating-point tensor."""
+    """Raise unless a leaf is a dense floating-point tensor; the exceptions are of torch.func's types."""
     if not isinstance(leaf, Tensor):
         hint = "" if side == "input" else "; return anything else as aux, with has_aux=True"
-        raise (RuntimeError if side == "output" else TypeError)(
+        raise (RuntimeError if side == "output" else ValueError)(
             f"{what}: every differentiated {side} must be a tensor, got {leaf!r} of type {type(leaf).__name__}{hint}"
         )
     if leaf.is_complex():
@@ -67,7 +67,10 @@ def check_leaf(leaf: Any, what: str, side: str) -> None:
             f"{tuple(leaf.shape)}; convert it, or leave it out of the differentiation"
         )
     if leaf.layout is not torch.strided:
-        raise RuntimeError(f"{what}: every differentiated {side} must be a dense tensor, got layout {leaf.layout}")
+        raise NotImplementedError(
+            f"{what}: every differentiated {side} must be a dense tensor, got layout {leaf.layout}; "
+            "use its values or to_dense()"
+        )
 
 
 def put_arguments(args: tuple, argnums: Any, positions: tuple[int, ...], chosen: Any) -> tuple:

@@ -76,7 +76,12 @@ def check_function(func: Any, chunk_size: Any, what: str) -> None:
     """Raise unless the function can be called and the chunk size is a positive int or None."""
     if not callable(func):
         raise TypeError(f"{what}: func must be callable, got {func!r} of type {type(func).__name__}")
-    if chunk_size is not None and (
-        not isinstance(chunk_size, int) or isinstance(chunk_size, bool) or chunk_size <= 0
-    ):
-        raise ValueError(f"{what}: chunk_size must be a positive int or None, got {chunk_size!r}")
+    if chunk_size is None:
+        return
+    if not isinstance(chunk_size, int) or isinstance(chunk_size, bool):
+        raise TypeError(
+            f"{what}: chunk_size must be a positive int or None, got {chunk_size!r} of type "
+            f"{type(chunk_size).__name__}"
+        )
+    if chunk_size <= 0:
+        raise ValueError(f"{what}: chunk_size must be a positive int or None, got {chunk_size}")
