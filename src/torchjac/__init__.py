@@ -11,12 +11,20 @@ from torch.func import (
     vmap,
 )
 
+from . import extend, testing
+from ._accumulate.report import Report, Step, StructureLostWarning, warn_structure_lost
 from ._answers.operator import Jacobian
+from ._transforms.explain import explain
 from ._transforms.jacobian import jacobian
 from ._transforms.jacrev import jacrev
 
 __all__ = [
     "Jacobian",
+    "Report",
+    "Step",
+    "StructureLostWarning",
+    "explain",
+    "extend",
     "functional_call",
     "grad",
     "grad_and_value",
@@ -25,6 +33,8 @@ __all__ = [
     "jvp",
     "linearize",
     "stack_module_state",
+    "testing",
     "vjp",
     "vmap",
+    "warn_structure_lost",
 ]

@@ -15,20 +15,24 @@ from .._blocks.unify import CannotJoinError
 from .._capture.tape import Meta, Node, Tape
 from .._rules.registry import Known, local_jacobian, opaque
 from .._rules.unbatched import runs_batched
+from .report import Report, note_step
 from .rows import finish_rows
-from .seeds import Limits, push
+from .seeds import NO_LIMITS, Limits, push
 
 #: The Jacobian blocks that wait at an output of a node: ``pending[node, slot][output]``
 Pending: TypeAlias = dict[tuple[Node, int], dict[int, list[Block]]]
 
 
 def accumulate(
-    tape: Tape, out_shapes: Sequence[Sequence[int]], limits: Limits = Limits()
+    tape: Tape,
+    out_shapes: Sequence[Sequence[int]],
+    limits: Limits = NO_LIMITS,
+    report: Report | None = None,
 ) -> list[list[list[Block]]]:
     """The blocks of every output with respect to every input: ``blocks[output][input]``.
 
     Where the rows held at a node are limited, the caller wants dense rows in the end: once nothing else is
-    left, PyTorch's engine takes them the rest of the way.
+    left, PyTorch's engine takes them the rest of the way. A report, if given, gets a step for each node.
 
     Raises:
         RowsTooWideError: where an op without structure needs more rows at once than the limit.
@@ -38,9 +42,12 @@ def accumulate(
         if end is not None:
             pending.setdefault(end, {}).setdefault(number, []).append(identity(out_shapes[number]))
     for position, node in enumerate(tape.nodes):
-        above = _take(node, pending, out_shapes)
-        if not above:
+        arrived = _take(node, pending)
+        if not arrived:
             continue
+        above = [
+            (slot, output, _merged(blocks, out_shapes[output], node.outputs[slot])) for slot, output, blocks in arrived
+        ]
         known = local_jacobian(node)
         if limits.row_bytes is not None and known.passes and not any(known.passes.values()) and _only_rows(above, pending):
             rest = tape.nodes[position:]
@@ -50,6 +57,7 @@ def accumulate(
                 finish_rows(pending, tape, rest, out_shapes, limits.chunk)
                 break
         _step(node, known, above, pending, out_shapes, limits)
+        note_step(report, node, [blocks for *_, blocks in arrived], [blocks for *_, blocks in above])
     answer: list[list[list[Block]]] = [[[] for _ in tape.inputs] for _ in out_shapes]
     for node, number in tape.inputs.items():
         for output, blocks in pending.get((node, 0), {}).items():
@@ -57,15 +65,13 @@ def accumulate(
     return answer
 
 
-def _take(node: Node, pending: Pending, out_shapes: Sequence[Sequence[int]]) -> list[tuple[int, int, list[Block]]]:
-    """What waits at a node: (slot, output, blocks), like blocks merged."""
-    above = []
-    for slot, meta in enumerate(node.outputs):
-        for output, blocks in pending.pop((node, slot), {}).items():
-            merged = _merged(blocks, out_shapes[output], meta)
-            if merged:
-                above.append((slot, output, merged))
-    return above
+def _take(node: Node, pending: Pending) -> list[tuple[int, int, list[Block]]]:
+    """What waits at a node: (slot, output, blocks)."""
+    return [
+        (slot, output, blocks)
+        for slot in range(len(node.outputs))
+        for output, blocks in pending.pop((node, slot), {}).items()
+    ]
 
 
 def _only_rows(above: list[tuple[int, int, list[Block]]], pending: Pending) -> bool:

@@ -37,6 +37,8 @@ class Limits:
     row_bytes: int | None = None
 
 
+NO_LIMITS = Limits()
+
 def push(
     node: Node,
     slot: int,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._accumulate.report import Report
 from .._blocks.block import Block, entries, stored
 from .._blocks.coordinates import coordinates, covers_once
 from .._blocks.write import dense
@@ -25,6 +26,7 @@ class Jacobian:
         dtype: dtype of the input.
         device: device of the input.
         blocks: the terms of the sum; each holds a small value tensor and the maps that say where it stands.
+        report: how they were found, node by node.
     """
 
     out_shape: tuple[int, ...]
@@ -32,6 +34,7 @@ class Jacobian:
     dtype: torch.dtype
     device: torch.device
     blocks: tuple[Block, ...]
+    report: Report = field(default_factory=Report, repr=False)
 
     @property
     def shape(self) -> torch.Size:

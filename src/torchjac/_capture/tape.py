@@ -27,7 +27,8 @@ class Node:
 
     def __init__(self, fn: Any) -> None:
         self.fn = fn
-        self.name: str = fn.name()
+        # Inside functorch a Python Function's node carries this suffix (torch 2.9-2.13).
+        self.name: str = fn.name().replace("GeneratedBackward", "Backward")
         self.outputs = tuple([Meta(tuple(m.shape), m.dtype, m.device) for m in fn._input_metadata])
         self.inputs: tuple[tuple[Node, int] | None, ...] = ()
         self.calls = 0

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+from .._accumulate.report import Report
 from .._accumulate.reverse import accumulate
 from .._answers.operator import Jacobian
 from .run import check_function, record, walking
@@ -41,10 +42,11 @@ def jacobian(
                 "backward hook), which only PyTorch's engine can run; use jacrev, which asks the engine"
             )
         with walking(recorded):
-            found = accumulate(recorded.captured.tape, recorded.shapes)
+            report = Report()
+            found = accumulate(recorded.captured.tape, recorded.shapes, report=report)
         answers = [
             [
-                Jacobian(shape, tuple(tensor.shape), tensor.dtype, tensor.device, tuple(blocks))
+                Jacobian(shape, tuple(tensor.shape), tensor.dtype, tensor.device, tuple(blocks), report)
                 for blocks, tensor in zip(row, recorded.inputs, strict=True)
             ]
             for row, shape in zip(found, recorded.shapes, strict=True)

@@ -1,0 +1,105 @@
+"""What a walk did: for each node how its local Jacobian was found, what was carried, and where structure was lost."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+
+from .._blocks.block import Block, is_dense, stored
+from .._capture.tape import Node
+
+
+class StructureLostWarning(UserWarning):
+    """An op without a rule made a Jacobian dense; see `warn_structure_lost`."""
+
+
+_warns = False
+
+
+def warn_structure_lost(enabled: bool = True) -> None:
+    """Turn `StructureLostWarning` on or off; it is off unless turned on.
+
+    Example:
+        >>> import torchjac
+        >>> torchjac.warn_structure_lost()        # from now on a lost structure warns, once for each op's name
+        >>> torchjac.warn_structure_lost(False)
+    """
+    global _warns
+    _warns = enabled
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One node of a walk.
+
+    Attributes:
+        name: the node's name, as autograd spells it.
+        kind: "explicit" (a rule gave its local Jacobian), "independent" (a rule named the dims that pass and
+            the node was called on seeds for the others) or "opaque" (called on dense seeds).
+        blocks: how many blocks arrived at the node.
+        stored: how many numbers they held.
+        calls: how often the node's backward formula was called (a batched call counts once).
+        lost: why structure was lost here; empty where it was kept.
+    """
+
+    name: str
+    kind: str
+    blocks: int
+    stored: int
+    calls: int
+    lost: str
+
+
+@dataclass
+class Report:
+    """The steps of a walk, from the outputs down to the inputs; printed as a table."""
+
+    steps: list[Step] = field(default_factory=list)
+
+    @property
+    def lost(self) -> list[Step]:
+        """The steps at which structure was lost."""
+        return [step for step in self.steps if step.lost]
+
+    def __str__(self) -> str:
+        """A line for each step."""
+        rows = [("node", "kind", "blocks", "stored", "calls", "structure lost")]
+        rows += [
+            (step.name, step.kind, str(step.blocks), f"{step.stored:,}", str(step.calls), step.lost)
+            for step in self.steps
+        ]
+        widths = [max(len(row[column]) for row in rows) for column in range(6)]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if column in (0, 1, 5) else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        ]
+        return "\n".join(lines)
+
+
+def note_step(
+    report: Report | None, node: Node, arrived: list[list[Block]], carried: list[list[Block]]
+) -> None:
+    """Add a node to the report, and warn where it loses structure if that is asked for.
+
+    ``arrived`` are the lists of blocks as they came, ``carried`` the same lists merged.
+    """
+    if report is None and not _warns:
+        return
+    lost = _why_lost(node, arrived, carried)
+    if lost and _warns:
+        warnings.warn(f"{node.name}: {lost}", StructureLostWarning, stacklevel=2)
+    if report is not None:
+        flat = [block for blocks in carried for block in blocks]
+        report.steps.append(Step(node.name, node.note, len(flat), sum(map(stored, flat)), node.calls, lost))
+
+
+def _why_lost(node: Node, arrived: list[list[Block]], carried: list[list[Block]]) -> str:
+    for before, after in zip(arrived, carried, strict=True):
+        if len(before) > 1 and len(after) == 1 and is_dense(after[0]) and not any(map(is_dense, before)):
+            return f"{len(before)} blocks held more numbers than the dense Jacobian"
+    if node.note == "opaque" and any(not is_dense(block) for blocks in carried for block in blocks):
+        return "no rule for this op: called on dense seeds"
+    return ""
