@@ -1,0 +1,44 @@
+"""torchjac agrees with the row-by-row loop on a tenth of PyTorch's op database, another tenth at each commit.
+
+The whole of it: ``python tests/conformance/sweep.py --mode all``, a few minutes on two cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from sweep import MODES, WALKS, check, differentiable_ops, in_fraction, label, samples
+
+#: Of the part that is tested, the other modes take one sample in so many.
+THINNED = 3
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Samples are tiny: threads would only cost."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("op", differentiable_ops(), ids=label)
+def test_op(op: Any, part: tuple[int, int]) -> None:
+    """Each sample of the part agrees in plain mode, and one in three of them in the other modes too.
+
+    The structured walk is forced, being what is under test; plain mode is also left to choose its way.
+    """
+    name = label(op)
+    failures = []
+    for index, sample in enumerate(samples(op)):
+        if not in_fraction(name, index, *part):
+            continue
+        modes = MODES if in_fraction(name, index, 0, THINNED, salt="modes") else MODES[:1]
+        for mode, walk in [(mode, "structure") for mode in modes] + [("plain", "auto")]:
+            outcome = check(op, sample, mode, WALKS[walk])
+            if outcome.status in ("wrong", "error"):
+                failures.append(f"#{index} {mode} ({walk}): {outcome.status}: {outcome.note}")
+    assert not failures, "\n".join([name, *failures])
