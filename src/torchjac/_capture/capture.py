@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .hooks import has_hooks, watch_hooks
 from .inference import run_normally
@@ -36,6 +37,12 @@ def inside_functorch() -> bool:
     """Whether a functorch transform is active."""
     # Private, but the only question functorch answers about its own levels (torch 2.9-2.13).
     return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def is_wrapped(tensor: Tensor) -> bool:
+    """Whether a tensor belongs to a functorch level, so that its values may not be known."""
+    # Private; see above.
+    return torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
 def capture(
@@ -69,7 +76,9 @@ def _in_autograd(run: Callable, inputs: Sequence[Tensor]) -> Captured:
 
 def _leaf(tensor: Tensor) -> Tensor:
     # A tensor made under inference_mode cannot be saved for backward: only a copy can.
-    return (tensor.clone() if tensor.is_inference() else tensor.detach()).requires_grad_()
+    leaf = (tensor.clone() if tensor.is_inference() else tensor.detach()).requires_grad_()
+    tangent = forward_ad.unpack_dual(tensor).tangent  # of a forward-mode level outside, which detach drops
+    return leaf if tangent is None else forward_ad.make_dual(leaf, tangent)
 
 
 def _in_functorch(run: Callable, inputs: Sequence[Tensor]) -> Captured:

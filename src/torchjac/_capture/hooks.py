@@ -15,38 +15,59 @@ from .tape import Tape
 _seen: ContextVar[list[Any] | None] = ContextVar("torchjac_hooks_seen", default=None)
 _lock = Lock()
 _watchers = 0
-_register_hook = torch.Tensor.register_hook
+_register_on_tensor = torch.Tensor.register_hook
+# Private: what `Node.register_hook` and `register_prehook` call to keep a hook (torch 2.9-2.13).
+_register_on_node = torch.autograd.function._HookMixin._register_hook
 
 
-def _noticed(tensor: torch.Tensor, hook: Any) -> Any:
-    """`Tensor.register_hook`, noting that it was called."""
+def _note(hook: Any) -> None:
     seen = _seen.get()
     if seen is not None:
         seen.append(hook)
-    return _register_hook(tensor, hook)
+
+
+def _noticed_on_tensor(tensor: torch.Tensor, hook: Any) -> Any:
+    """`Tensor.register_hook`, noting that it was called."""
+    _note(hook)
+    return _register_on_tensor(tensor, hook)
+
+
+def _noticed_on_node(hooks: Any, hook: Any) -> Any:
+    """The registration of a node's hook, noting that it was called."""
+    _note(hook)
+    return _register_on_node(hooks, hook)
+
+
+def _replace(on_tensor: Any, on_node: Any) -> None:
+    torch.Tensor.register_hook = on_tensor
+    torch.autograd.function._HookMixin._register_hook = staticmethod(on_node)
 
 
 @contextmanager
 def watch_hooks() -> Iterator[list[Any]]:
-    """Collect the hooks that this thread registers on tensors meanwhile.
+    """Collect the hooks that this thread registers on tensors and nodes meanwhile.
 
-    A node does not tell whether it has hooks (torch 2.9-2.13), so the method that registers them is replaced
+    A node does not tell whether it has hooks (torch 2.9-2.13), so the methods that register them are replaced
     while a function is captured.
     """
     global _watchers
     seen: list[Any] = []
+    outer = _seen.get()
     token = _seen.set(seen)
     with _lock:
         _watchers += 1
-        torch.Tensor.register_hook = _noticed
+        if _watchers == 1:
+            _replace(_noticed_on_tensor, _noticed_on_node)
     try:
         yield seen
     finally:
         _seen.reset(token)
+        if outer is not None:  # what an inner Jacobian runs is part of the graph of the outer one
+            outer.extend(seen)
         with _lock:
             _watchers -= 1
             if _watchers == 0:
-                torch.Tensor.register_hook = _register_hook
+                _replace(_register_on_tensor, _register_on_node)
 
 
 def has_hooks(seen: list[Any], tape: Tape) -> bool:
