@@ -12,6 +12,7 @@ from torch.autograd.graph import GradientEdge
 
 from .._blocks.block import Block
 from .._blocks.maps import Label, align, bare, bare_label
+from .._capture.capture import inside_functorch
 from .._capture.tape import Node, Tape
 from .plan import rows_at_once
 
@@ -20,15 +21,30 @@ def pull_rows(
     edges: Sequence[Any], cotangents: Sequence[Tensor], inputs: Sequence[GradientEdge], batched: bool
 ) -> tuple[Tensor | None, ...]:
     """The engine once: gradients of the inputs for cotangents at some edges, for a batch of rows at once."""
-    return torch.autograd.grad(
-        edges,
-        inputs,
-        cotangents,
-        retain_graph=True,
-        create_graph=torch.is_grad_enabled(),
-        allow_unused=True,
-        is_grads_batched=batched,
-    )
+
+    def pull(*cotangents: Tensor, batched: bool = False) -> tuple[Tensor | None, ...]:
+        return torch.autograd.grad(
+            edges,
+            inputs,
+            cotangents,
+            retain_graph=True,
+            create_graph=torch.is_grad_enabled(),
+            allow_unused=True,
+            is_grads_batched=batched,
+        )
+
+    if not (batched and inside_functorch()):
+        return pull(*cotangents, batched=batched)
+    # The engine's own batching is a vmap that cannot stand inside another (torch 2.9-2.13).
+    missing: list[bool] = []
+
+    def present(*cotangents: Tensor) -> tuple[Tensor, ...]:
+        found = pull(*cotangents)
+        missing[:] = [grad is None for grad in found]
+        return tuple(grad for grad in found if grad is not None)
+
+    found = iter(torch.func.vmap(present)(*cotangents))
+    return tuple(None if absent else next(found) for absent in missing)
 
 
 def finish_rows(

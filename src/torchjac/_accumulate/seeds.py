@@ -131,11 +131,15 @@ def _rides(block: Block, dims: frozenset[int]) -> frozenset[int]:
 
 
 def _seed_labels(block: Block, ride: frozenset[int]) -> tuple[Label, ...]:
-    """The labels that need a seed for each of their values."""
+    """The labels that need a seed for each of their values: those of the output that are neither tied nor free.
+
+    A label that the output lacks is summed over: all its values stand in one seed.
+    """
     tied = labels_of(tuple(block.wrt[dim] for dim in ride))
     needed = dict.fromkeys(block.on)
     needed.update(labels_of(tuple(map_ for dim, map_ in enumerate(block.wrt) if dim not in ride)))
-    return tuple(label for label in needed if label not in tied)
+    out = labels_of(block.out)
+    return tuple(label for label in needed if label in out and label not in tied)
 
 
 def _tie(block: Block, seeds: tuple[Label, ...], result: Tensor, pairs: Passes) -> Block:

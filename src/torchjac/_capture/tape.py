@@ -49,8 +49,10 @@ class Node:
         return k < len(self.inputs) and self.inputs[k] is not None
 
     def saved(self, name: str) -> Any:
-        """What the op saved under a name, signed where PyTorch shows it unsigned."""
+        """What the op saved under a name: cut from the graph where none is recorded, signed where it is a dim."""
         value = getattr(self.fn, "_saved_" + name)
+        if isinstance(value, torch.Tensor):
+            return value if torch.is_grad_enabled() else value.detach()
         if isinstance(value, int):
             return _signed(value)
         if isinstance(value, tuple):

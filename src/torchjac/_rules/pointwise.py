@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .._blocks.block import Block
 from .._blocks.maps import bare
+from .._capture.capture import is_wrapped
 from .._capture.tape import Node
 from .call import call
 from .registry import Known, Local, Passes, rule
@@ -19,23 +20,27 @@ from .spell import broadcast, new_labels, ones, spread
 
 #: Every pointwise op of PyTorch by the stem of its node's name, whichever overload
 POINTWISE = """
-Abs Acos Acosh Addcdiv Addcmul Angle Asin Asinh Atan Atan2 Atanh BinaryCrossEntropyWithLogits Ceil Celu Clamp
-ClampMax ClampMin Conj ConjPhysical Copysign Cos Cosh Deg2Rad Digamma Elu EluBackward Erf Erfc Erfinv Exp Exp2
-Expm1 Floor Fmax Fmin Fmod Frac Gelu GeluBackward Hardshrink HardshrinkBackward Hardsigmoid
-HardsigmoidBackward Hardswish HardswishBackward Hardtanh HardtanhBackward Hypot I0 Igamma Igammac Imag Ldexp
-LeakyRelu LeakyReluBackward Lerp Lgamma Log Log10 Log1P Log2 LogSigmoid LogSigmoidBackward Logaddexp
-Logaddexp2 Logit LogitBackward MaskedFill Maximum Minimum Mish MishBackward NanToNum NativeDropout
-NativeDropoutBackward Nextafter Polar Polygamma Pow PreluKernel PreluKernelBackward Rad2Deg Real Reciprocal
-Relu Remainder Round RreluWithNoise RreluWithNoiseBackward Rsqrt Sgn Sigmoid SigmoidBackward Sign Silu
-SiluBackward Sin Sinc Sinh Softplus SoftplusBackward Softshrink SoftshrinkBackward SpecialAiryAi
-SpecialBesselJ0 SpecialBesselJ1 SpecialEntr SpecialErfcx SpecialI0E SpecialI1 SpecialI1E SpecialLogNdtr
-SpecialModifiedBesselI0 SpecialModifiedBesselI1 SpecialNdtri SpecialXlog1Py SpecialZeta Sqrt StandardGamma Tan
-Tanh TanhBackward Threshold ThresholdBackward Trunc Where Xlogy
+Abs Acos Acosh Addcdiv Addcmul Angle Asin Asinh Atan Atan2 Atanh BinaryCrossEntropyBackward Ceil Celu Clamp
+ClampMax ClampMin Conj ConjPhysical Copysign Cos Cosh Deg2Rad Digamma Elu EluBackward Erf Erfc
+Erfinv Exp Exp2 Expm1 Floor Fmax Fmin Fmod Frac Frexp FusedDropout Gelu GeluBackward Hardshrink
+HardshrinkBackward Hardsigmoid Hardswish HardswishBackward Hardtanh HardtanhBackward HuberLossBackward
+Hypot I0 Igamma Igammac Ldexp LeakyRelu LeakyReluBackward Lerp Lgamma Log Log10 Log1P Log2 LogSigmoid
+LogSigmoidBackward Logaddexp Logaddexp2 Logit MaskedFill Maximum Minimum Mish MseLossBackward Mvlgamma
+NanToNum NativeDropout NativeDropoutBackward Nextafter Polar Polygamma Pow PreluKernel PreluKernelBackward
+Rad2Deg Reciprocal Relu Remainder Round RreluWithNoise RreluWithNoiseBackward RreluWithNoiseFunctional
+Rsqrt Sgn Sigmoid SigmoidBackward Sign Silu Sin Sinc Sinh SmoothL1LossBackward SoftMarginLossBackward
+Softplus SoftplusBackward Softshrink SoftshrinkBackward SpecialEntr SpecialErfcx SpecialI0E SpecialI1
+SpecialI1E SpecialLogNdtr SpecialNdtri SpecialXlog1Py SpecialZeta Sqrt StandardGamma Tan Tanh TanhBackward
+Threshold ThresholdBackward Trunc Where Xlogy
 """.split()
 
 
-@rule(*(f"{stem}Backward{overload}" for stem in POINTWISE for overload in range(3)))
-def pointwise(node: Node) -> Known | list[Local] | None:
+#: Overloads that are no pointwise op: a 0-dim fill value stands for many entries
+OTHERWISE = {"MaskedFillBackward1"}
+
+
+@rule(*({f"{stem}Backward{overload}" for stem in POINTWISE for overload in range(3)} - OTHERWISE))
+def pointwise(node: Node) -> Known:
     """Any pointwise op: out[i] = f(x[i], y[i], …).
 
     ∂out[i]/∂x[i′] = δ[i,i′] · node(1)[i]
@@ -43,15 +48,18 @@ def pointwise(node: Node) -> Known | list[Local] | None:
     if node.touches_complex:  # the backward of a non-holomorphic op is not a multiplication
         return same_dims(node)
     over = new_labels(node.shape)
-    results = call(node, [ones(node)])
-    terms = []
-    for k in range(len(node.inputs)):
-        if not node.needs(k) or results[k] is None:
-            continue
-        if tuple(results[k].shape) != node.shape:  # already summed for broadcasting: a sum of multipliers
-            return same_dims(node)
-        terms.append(diagonal_term(node, k, over, results[k]))
-    return terms
+    terms: list[Local] = []
+    passes: dict[int, Passes] = {}
+    for slot in range(len(node.outputs)):
+        results = call(node, [ones(node) if other == slot else None for other in range(len(node.outputs))])
+        for k, result in enumerate(results):
+            if not node.needs(k) or result is None:
+                continue
+            if tuple(result.shape) == node.shape:
+                terms.append(diagonal_term(node, k, over, result)._replace(slot=slot))
+            else:  # already summed for broadcasting: a sum of multipliers
+                passes[k] = _shared(node, k)
+    return Known([term for term in terms if term.input not in passes], passes)
 
 
 def same_dims(node: Node) -> Known:
@@ -121,19 +129,27 @@ def copy_(node: Node) -> list[Local]:
     return [diagonal_term(node, 1, over, 1.0)] if node.needs(1) else []
 
 
-@rule("NegBackward0", any_dtype=True)
+@rule("NegBackward0", "NegViewBackward0", any_dtype=True)
 def neg(node: Node) -> list[Local]:
     """Negation: out = −x."""
     return _linear(node, -1.0)
 
 
-@rule("ZeroBackward0", "FillBackward0", "EqBackward0", any_dtype=True)
+@rule(
+    "ZeroBackward0", "FillBackward0",
+    *(f"{op}Backward{k}" for op in ("Eq", "Ge", "Gt", "Le", "Lt", "Ne") for k in (0, 1)),
+    *(f"{op}Backward0" for op in ("Cauchy", "Exponential", "Geometric", "LogNormal", "Poisson", "Uniform")),
+    *(f"RandomBackward{k}" for k in range(3)),
+    *(f"BernoulliBackward{k}" for k in range(3)),
+    *(f"NormalBackward{k}" for k in range(4)),
+    any_dtype=True,
+)  # fmt: skip
 def forget(node: Node) -> list[Local]:
-    """A tensor overwritten by a constant: nothing of it is left."""
+    """A tensor overwritten by a constant, by a comparison or by random numbers: nothing of it is left."""
     return []
 
 
-@rule("FillBackward1", "FillBackward2", any_dtype=True)
+@rule("FillBackward1", "FillBackward2", "FillBackward3", any_dtype=True)
 def fill(node: Node) -> list[Local]:
     """Fill with a 0-dim tensor: every entry is that value."""
     over = new_labels(node.shape)
@@ -149,10 +165,14 @@ def mul(node: Node) -> Known | list[Local]:
     terms = []
     for k, name in enumerate(("other", "self")):
         if node.needs(k):
-            other = node.saved(name)
-            other = other if isinstance(other, Tensor) else float(other)
-            terms.append(diagonal_term(node, k, over, other))
+            terms.append(diagonal_term(node, k, over, _saved_factor(node, name)))
     return terms
+
+
+@rule("DivBackward1", "DivBackward2", "DivBackward3")
+def div_by_mode(node: Node) -> Known:
+    """Quotient by a number, or rounded (then the derivative is zero)."""
+    return pointwise(node)
 
 
 @rule("DivBackward0")
@@ -161,8 +181,18 @@ def div(node: Node) -> Known | list[Local]:
     if node.touches_complex:
         return same_dims(node)
     over = new_labels(node.shape)
-    inverse = node.saved("other").reciprocal()
+    inverse = 1 / _saved_factor(node, "other")
     terms = [diagonal_term(node, 0, over, inverse)] if node.needs(0) else []
     if node.needs(1):
         terms.append(diagonal_term(node, 1, over, -node.saved("self") * inverse * inverse))
     return terms
+
+
+def _saved_factor(node: Node, name: str) -> Tensor | float:
+    """A saved factor; a Python number, which PyTorch saves as a 0-dim tensor that promotes like one, as a float."""
+    factor = node.saved(name)
+    if not isinstance(factor, Tensor):
+        return float(factor)
+    if factor.dim() == 0 and factor.device.type == "cpu" and not factor.requires_grad and not is_wrapped(factor):
+        return float(factor)
+    return factor.to(node.outputs[0].dtype)

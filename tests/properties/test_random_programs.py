@@ -1,0 +1,129 @@
+"""Random programs against the row-by-row loop: by structure, as called, under vmap, twice, and under grad."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, note, settings
+from tests.properties.programs import Program, programs
+from torch import Tensor
+
+import torchjac
+from torchjac.testing import loop_jacobian
+
+#: 200 programs in every run; the full command sets TORCHJAC_PROGRAMS=2000
+COUNT = int(os.environ.get("TORCHJAC_PROGRAMS", "200"))
+
+
+def examples(share: float) -> Callable[[Any], Any]:
+    """Settings for a share of the programs: deterministic, with no deadline."""
+    return settings(
+        max_examples=max(1, int(COUNT * share)),
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+    )
+
+
+def agree(actual: Tensor, expected: Tensor, tolerance: float = 1e-8) -> None:
+    """Raise unless two tensors agree; NaN where the loop has NaN is agreement, and so is an exact zero."""
+    actual = torch.where(expected.isnan() & (actual == 0), expected, actual)
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+@given(programs())
+@examples(0.5)
+def test_against_the_loop(program: Program) -> None:
+    """The structured Jacobian and jacrev's equal the loop's, for both inputs."""
+    note(program.snippet())
+    f = program.function()
+    for argnum in (0, 1):
+        expected = loop_jacobian(f, *program.inputs, argnum=argnum)
+        agree(torchjac.jacobian(f, argnum)(*program.inputs).to_dense(), expected)
+        agree(torchjac.jacrev(f, argnum)(*program.inputs), expected)
+
+
+@given(programs(lines=4))
+@examples(0.15)
+def test_twice(program: Program) -> None:
+    """The Jacobian of the Jacobian equals the loop over the loop, by structure inside and outside."""
+    note(program.snippet())
+    f = program.function()
+    first = torchjac.jacrev(f)(*program.inputs)
+    if first.numel() > 200:
+        return
+
+    def inner(x: Tensor, y: Tensor) -> Tensor:
+        x = x.clone() if x.requires_grad else x.detach().requires_grad_()
+        output = f(x, y)
+        rows = [
+            torch.autograd.grad(entry, x, create_graph=True, allow_unused=True)[0] if entry.requires_grad else None
+            for entry in output.reshape(-1)
+        ]
+        rows = [torch.zeros_like(x) if row is None else row for row in rows]
+        return torch.stack(rows).reshape(output.shape + x.shape) if rows else x.new_zeros(output.shape + x.shape)
+
+    try:
+        expected = loop_jacobian(inner, *program.inputs)
+    except NotImplementedError:  # autograd itself has no second derivative of some op
+        return
+    agree(torchjac.jacrev(torchjac.jacrev(f))(*program.inputs), expected)
+    dense = lambda *args: torchjac.jacobian(f)(*args).to_dense()  # noqa: E731
+    agree(torchjac.jacobian(dense)(*program.inputs).to_dense(), expected)
+
+
+@given(programs(lines=5))
+@examples(0.15)
+def test_under_vmap(program: Program) -> None:
+    """A batch of Jacobians equals the Jacobian of each, where vmap can run the program at all."""
+    note(program.snippet())
+    f = program.function()
+    batch = tuple(torch.stack([tensor, tensor * 0.5 + 0.25]) for tensor in program.inputs)
+    try:
+        torch.func.vmap(f)(*batch)
+    except (RuntimeError, ValueError, IndexError):
+        return
+    for transform in (torchjac.jacrev(f), lambda *args: torchjac.jacobian(f)(*args).to_dense()):
+        actual = torch.func.vmap(transform)(*batch)
+        for k in range(2):
+            agree(actual[k], loop_jacobian(f, *(tensor[k] for tensor in batch)))
+
+
+@given(programs(lines=5))
+@examples(0.1)
+def test_under_grad(program: Program) -> None:
+    """The gradient of a weighted sum of the Jacobian equals that of the loop's Jacobian of the gradient."""
+    note(program.snippet())
+    f = program.function()
+    x, y = program.inputs
+    weigh = lambda J: (J * torch.linspace(-1, 1, J.numel(), dtype=J.dtype).reshape(J.shape)).sum()  # noqa: E731
+    actual = torch.func.grad(lambda x: weigh(torchjac.jacrev(f)(x, y)))(x)
+    source = x.detach().clone().requires_grad_()
+    total = weigh(torchjac.jacobian(f)(source, y).to_dense())
+    (expected,) = torch.autograd.grad(total, source, allow_unused=True) if total.requires_grad else (None,)
+    agree(actual, torch.zeros_like(x) if expected is None else expected)
+
+
+@given(programs(dtype=torch.float32))
+@examples(0.1)
+def test_float32(program: Program) -> None:
+    """In float32 the answer is float32 and equals the loop's to single precision."""
+    note(program.snippet())
+    f = program.function()
+    expected = loop_jacobian(f, *program.inputs)
+    actual = torchjac.jacobian(f)(*program.inputs).to_dense()
+    assert actual.dtype == torch.float32
+    scale = max(1.0, float(expected.abs().nan_to_num(0.0, 0.0, 0.0).max())) if expected.numel() else 1.0
+    agree(actual / scale, expected / scale, 1e-3)
+
+
+@pytest.mark.parametrize("shape", [(0,), (), (3, 0, 2)])
+def test_empty_and_scalar_shapes(shape: tuple[int, ...]) -> None:
+    """Shapes without entries, and with one, give Jacobians of the right shape."""
+    x = torch.ones(shape, dtype=torch.float64)
+    assert torchjac.jacrev(torch.sin)(x).shape == shape + shape
