@@ -12,6 +12,7 @@ from .._blocks.block import Block, identity, is_dense
 from .._blocks.compose import compose
 from .._blocks.merge import merge
 from .._blocks.unify import CannotJoinError
+from .._capture.capture import is_wrapped
 from .._capture.tape import Meta, Node, Tape
 from .._rules.registry import Known, local_jacobian, opaque
 from .._rules.unbatched import runs_batched
@@ -62,7 +63,23 @@ def accumulate(
     for node, number in tape.inputs.items():
         for output, blocks in pending.get((node, 0), {}).items():
             answer[output][number] = _merged(blocks, out_shapes[output], node.outputs[0])
-    return answer
+    return _owned(answer, tape)
+
+
+def _owned(answer: list[list[list[Block]]], tape: Tape) -> list[list[list[Block]]]:
+    """The answer with values copied that are still the caller's tensors (a matrix that f multiplies with)."""
+    lent = {_storage(tensor) for node in tape.nodes for tensor in node.lent}
+
+    def own(block: Block) -> Block:
+        value = block.value
+        return block._replace(value=value.clone()) if isinstance(value, Tensor) and _storage(value) in lent else block
+
+    return [[[own(block) for block in blocks] for blocks in row] for row in answer]
+
+
+def _storage(tensor: Tensor) -> int:
+    """What two tensors have in common if they share memory; a tensor inside functorch does not tell."""
+    return 0 if is_wrapped(tensor) else tensor.untyped_storage().data_ptr()
 
 
 def _take(node: Node, pending: Pending) -> list[tuple[int, int, list[Block]]]:

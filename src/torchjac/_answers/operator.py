@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .._accumulate.report import Report
-from .._blocks.block import Block, entries, stored
+from .._blocks.block import Block, entries, is_dense, stored
 from .._blocks.coordinates import coordinates, covers_once
 from .._blocks.write import dense
 
@@ -55,7 +55,9 @@ class Jacobian:
 
     def to_dense(self) -> Tensor:
         """The Jacobian as a dense tensor; costs the writing of ``shape.numel()`` numbers."""
-        return dense(list(self.blocks), self.out_shape, self.in_shape, self._like())
+        whole = dense(list(self.blocks), self.out_shape, self.in_shape, self._like())
+        # A block that covers everything is its own dense tensor; what is handed out must be the caller's alone.
+        return whole.clone() if len(self.blocks) == 1 and is_dense(self.blocks[0]) else whole
 
     def to_sparse(self, layout: torch.layout = torch.sparse_coo) -> Tensor:
         """The Jacobian as a sparse matrix of shape (output.numel(), input.numel()).

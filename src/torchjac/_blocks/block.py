@@ -34,9 +34,11 @@ def labels(block: Block) -> tuple[Label, ...]:
 
 def stored(block: Block) -> int:
     """How many numbers a block holds, index tensors included."""
-    values = block.value.numel() if isinstance(block.value, Tensor) else 0
-    tables = {id(m.index): m.index.numel() for m in block.out + block.wrt if type(m) is Gather}
-    return values + sum(tables.values())
+    count = block.value.numel() if isinstance(block.value, Tensor) else 0
+    tables = [map_.index for map_ in block.out + block.wrt if type(map_) is Gather]
+    if tables:
+        count += sum({id(index): index.numel() for index in tables}.values())
+    return count
 
 
 def entries(block: Block) -> int:

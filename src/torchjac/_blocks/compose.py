@@ -20,10 +20,8 @@ from .unify import unify
 
 def compose(block: Block, local: Block, shape: Sequence[int], device: torch.device) -> Block | None:
     """The product of a block and a local Jacobian over a tensor of the given shape; None if it is zero."""
-    if local.wrt is local.out and not local.on:  # a multiple of the identity
-        if not isinstance(local.value, Tensor) and local.value == 1.0:
-            return block
-        return block._replace(value=block.value * local.value)
+    if local.wrt is local.out:
+        return _scale(block, local)
     by = _bind(block.wrt, local.out, shape)
     mid, out, left, on_left = block.wrt, block.out, block.value, block.on
     if by is None:
@@ -54,6 +52,17 @@ def compose(block: Block, local: Block, shape: Sequence[int], device: torch.devi
             left = left * times
         gone = {label: None for label in gone if label in on_left or label in on_right}
     return Block(*multiply(left, on_left, right, on_right, gone), out, wrt)
+
+
+def _scale(block: Block, local: Block) -> Block:
+    """The product with a diagonal local Jacobian, all of whose labels are bare: no map changes."""
+    if not local.on:
+        if not isinstance(local.value, Tensor) and local.value == 1.0:
+            return block
+        return Block(block.value * local.value, block.on, block.out, block.wrt)
+    by = {map_[1][0][0]: at for map_, at in zip(local.out, block.wrt, strict=True)}
+    value, on = multiply(block.value, block.on, *take(local.value, local.on, by), ())
+    return Block(value, on, block.out, block.wrt)
 
 
 def _bind(wrt: tuple[Map, ...], local_out: tuple[Map, ...], shape: Sequence[int]) -> Substitution | None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from .block import Block
 from .coordinates import coordinates
 from .cost import coalesces, densifies
-from .maps import Affine, Gather, Label, align, bare
+from .maps import Affine, Gather, Label, Map, align, bare
 from .write import dense
 
 
@@ -17,12 +17,19 @@ def merge(blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int
     """The same Jacobian in fewer blocks; ``like`` gives dtype and device, the shapes those of its two ends."""
     if len(blocks) < 2:
         return blocks
-    merged: dict[tuple, Block] = {}
+    same: dict[tuple[int, int], Block] = {}  # the very same maps, as sums of products of diagonals have
     for block in blocks:
-        key = _key(block)
-        other = merged.get(key)
-        merged[key] = block if other is None else _add(other, block)
-    blocks = list(merged.values())
+        place = (id(block.out), id(block.wrt))
+        other = same.get(place)
+        same[place] = block if other is None else Block(*_sum(other, block.value, block.on), block.out, block.wrt)
+    if len(same) > 1:
+        merged: dict[tuple, Block] = {}
+        for block in same.values():
+            key = _key(block)
+            other = merged.get(key)
+            merged[key] = block if other is None else _add(other, block)
+        same = merged
+    blocks = list(same.values())
     if len(blocks) < 2:
         return blocks
     if densifies(blocks, out_shape, wrt_shape):
@@ -45,41 +52,52 @@ def dense_block(
 def _key(block: Block) -> tuple:
     """Equal for two blocks exactly when a renaming of labels makes their maps the same."""
     number: dict[Label, int] = {}
-    spelled: list[tuple] = []
+    spelled: list[object] = []
     for map_ in block.out + block.wrt:
         if type(map_) is Affine:
-            terms = map_.terms
-            if len(terms) > 1:
-                terms = tuple(sorted(terms, key=lambda term: (-term[1], number.get(term[0], 1 << 60))))
-            spelled.append(
-                (map_.offset, *[(number.setdefault(lb, len(number)), lb.size, stride) for lb, stride in terms])
-            )
+            terms = map_[1]
+            spelled.append(map_[0])
+            for label, stride in sorted(terms, key=_falling) if len(terms) > 1 else terms:
+                spelled.append((number.setdefault(label, len(number)), label.size, stride))
         else:
-            spelled.append((id(map_.index), "gather", *[number.setdefault(lb, len(number)) for lb in map_.labels]))
+            spelled.append(id(map_.index))
+            for label in map_.labels:
+                spelled.append((number.setdefault(label, len(number)), label.size))
     return tuple(spelled)
 
 
 def _add(first: Block, second: Block) -> Block:
     """The sum of two blocks with the same maps."""
-    a, b = first.value, second.value
-    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
-        return first._replace(value=a + b)
     rename: dict[Label, Label] = {}
-    for mine, theirs in zip(first.out + first.wrt, second.out + second.wrt, strict=True):
-        pairs = zip(_ordered(theirs, rename), _ordered(mine, None), strict=True)
-        rename.update({label: other for label, other in pairs if label not in rename})
-    on_second = tuple(rename[label] for label in second.on)
-    over = tuple(dict.fromkeys(first.on + on_second))
-    a = align(a, first.on, over) if isinstance(a, Tensor) else a
-    b = align(b, on_second, over) if isinstance(b, Tensor) else b
-    return Block(a + b, over, first.out, first.wrt)
+    if second.on:
+        for mine, theirs in zip(first.out + first.wrt, second.out + second.wrt, strict=True):
+            for label, other in zip(_ordered(theirs), _ordered(mine), strict=True):
+                rename.setdefault(label, other)
+    value, on = _sum(first, second.value, tuple([rename[label] for label in second.on]))
+    return Block(value, on, first.out, first.wrt)
 
 
-def _ordered(map_: Affine | Gather, rename: dict[Label, Label] | None) -> list[Label]:
+def _sum(first: Block, b: Tensor | float, on: tuple[Label, ...]) -> tuple[Tensor | float, tuple[Label, ...]]:
+    """The value of a block plus another over the labels ``on``."""
+    a = first.value
+    if on == first.on or not on:
+        return a + b, first.on
+    if not first.on:
+        return a + b, on
+    over = tuple(dict.fromkeys(first.on + on))
+    return align(a, first.on, over) + align(b, on, over), over
+
+
+def _ordered(map_: Map) -> Sequence[Label]:
     """The labels of a map in the order `_key` spells them."""
     if type(map_) is Gather:
-        return list(map_.labels)
-    return [label for label, _ in sorted(map_.terms, key=lambda term: -term[1])]
+        return map_.labels
+    terms = map_.terms
+    return [label for label, _ in (sorted(terms, key=_falling) if len(terms) > 1 else terms)]
+
+
+def _falling(term: tuple[Label, int]) -> int:
+    return -term[1]
 
 
 def _coalesce(

@@ -20,10 +20,11 @@ class Meta(NamedTuple):
 class Node:
     """One recorded op: its backward function, what it put out, and where its inputs came from.
 
-    ``calls`` counts how often the backward function was called; ``note`` is how its local Jacobian was found.
+    ``calls`` counts how often the backward function was called; ``note`` is how its local Jacobian was found;
+    ``lent`` are the saved tensors that were handed out, which may be the caller's own.
     """
 
-    __slots__ = ("calls", "fn", "inputs", "name", "note", "outputs")
+    __slots__ = ("calls", "fn", "inputs", "lent", "name", "note", "outputs")
 
     def __init__(self, fn: Any) -> None:
         self.fn = fn
@@ -33,6 +34,7 @@ class Node:
         self.inputs: tuple[tuple[Node, int] | None, ...] = ()
         self.calls = 0
         self.note = ""
+        self.lent: list[torch.Tensor] = []
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -52,6 +54,7 @@ class Node:
         """What the op saved under a name: cut from the graph where none is recorded, signed where it is a dim."""
         value = getattr(self.fn, "_saved_" + name)
         if isinstance(value, torch.Tensor):
+            self.lent.append(value)
             return value if torch.is_grad_enabled() else value.detach()
         if isinstance(value, int):
             return _signed(value)
