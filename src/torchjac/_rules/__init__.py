@@ -2,30 +2,38 @@
 
 from . import (
     along,
+    complexes,
     conv,
     functions,
     gather,
+    losses,
     matmul,
     normalise,
     pieces,
     pointwise,
+    pool,
     probe,
     reduce,
+    shuffle,
     views,
     writes,
 )
 
 __all__ = [
     "along",
+    "complexes",
     "conv",
     "functions",
     "gather",
+    "losses",
     "matmul",
     "normalise",
     "pieces",
     "pointwise",
+    "pool",
     "probe",
     "reduce",
+    "shuffle",
     "views",
     "writes",
 ]

@@ -8,14 +8,18 @@ from .._capture.tape import Node
 from .registry import Known, Passes, rule
 
 
+def _batch(out: Sequence[int], into: Sequence[int]) -> Passes:
+    """Batch dims in common, aligned at the right as broadcasting does."""
+    lead = len(out) - len(into)
+    return tuple((d + lead, d) for d, size in enumerate(into) if out[d + lead] == size)
+
+
 def leading(node: Node, k: int, core_out: Sequence[int], core_in: int) -> Passes:
     """The batch dims an input shares with every output: those in front of the core dims, sizes equal."""
     shape = node.into(k).shape
-    count = min([len(shape) - core_in] + [len(m.shape) - c for m, c in zip(node.outputs, core_out, strict=True)])
-    batch = len(shape) - core_in
-    if any(len(meta.shape) - core != batch for meta, core in zip(node.outputs, core_out, strict=True)):
-        return ()
-    return tuple((d, d) for d in range(count) if all(meta.shape[d] == shape[d] for meta in node.outputs))
+    into = shape[: len(shape) - core_in]
+    passes = [_batch(m.shape[: len(m.shape) - c], into) for m, c in zip(node.outputs, core_out, strict=True)]
+    return tuple(pair for pair in passes[0] if all(pair in others for others in passes))
 
 
 def _all_but(node: Node, dims: Sequence[int]) -> Known:
@@ -26,20 +30,33 @@ def _all_but(node: Node, dims: Sequence[int]) -> Known:
 
 @rule(
     "SoftmaxBackward0", "LogSoftmaxBackward0", "SafeSoftmaxBackward0", "CumsumBackward0", "CumprodBackward0",
-    "LogcumsumexpBackward0", "GluBackward0",
+    "LogcumsumexpBackward0", "GluBackward0", "MaskedSoftmaxBackward0",
 )  # fmt: skip
 def along_dim(node: Node) -> Known:
     """Softmax, scans and glu work along one dim."""
     return _all_but(node, (node.saved("dim"),))
 
 
-@rule("SoftmaxBackwardDataBackward0", "LogSoftmaxBackwardDataBackward0")
-def softmax_backward(node: Node) -> Known:
-    """The backward of softmax works along the same dim, for the cotangent and for the result."""
+@rule("SoftmaxBackwardDataBackward0", "LogSoftmaxBackwardDataBackward0", "GluBackwardBackward0")
+def along_dim_backward(node: Node) -> Known:
+    """The backward of softmax or glu works along the same dim, for the cotangent and for the tensor."""
     rank = len(node.shape)
     dim = node.saved("dim") % rank if rank else 0
     pairs = tuple((d, d) for d in range(rank) if d != dim)
     return Known(passes={k: pairs for k in range(len(node.inputs)) if node.needs(k)})
+
+
+@rule("WeightNormInterfaceBackward0")
+def weight_norm(node: Node) -> Known:
+    """Weight norm: out = v · g / ‖v‖, the norm over all dims but one, which passes."""
+    dim = node.saved("dim") % len(node.shape)
+    return Known(passes={k: ((dim, dim),) for k in range(2) if node.needs(k)})
+
+
+@rule("AffineGridGeneratorBackward0")
+def affine_grid(node: Node) -> Known:
+    """Affine grid: out[b, …, i] = Σⱼ base[…, j] θ[b, i, j]; batch and row pass."""
+    return Known(passes={0: ((0, 0), (len(node.shape) - 1, 1))})
 
 
 @rule("LinalgCrossBackward0")
@@ -69,20 +86,19 @@ def renorm(node: Node) -> Known:
     return Known(passes={0: ((dim, dim),)})
 
 
-@rule(
-    "AvgPool2DBackward0", "AvgPool3DBackward0", "AdaptiveAvgPool2DBackward0", "AdaptiveAvgPool3DBackward0",
-    "AdaptiveMaxPool2DBackward0", "AdaptiveMaxPool3DBackward0", "FractionalMaxPool2DBackward0",
-    "FractionalMaxPool3DBackward0", "UpsampleLinear1DBackward0", "UpsampleBilinear2DBackward0",
-    "UpsampleBicubic2DBackward0", "UpsampleTrilinear3DBackward0", "UpsampleNearest1DBackward0",
-    "UpsampleNearest2DBackward0", "UpsampleNearest3DBackward0", "UpsampleNearestExact1DBackward0",
-    "UpsampleNearestExact2DBackward0", "UpsampleNearestExact3DBackward0", "UpsampleBilinear2DAaBackward0",
-    "UpsampleBicubic2DAaBackward0",
-)  # fmt: skip
+PLANES = [
+    "AvgPool2D", "AvgPool3D", "AdaptiveAvgPool2D", "AdaptiveAvgPool3D", "UpsampleLinear1D",
+    "UpsampleBilinear2D", "UpsampleBicubic2D", "UpsampleTrilinear3D", "UpsampleBilinear2DAa",
+    "UpsampleBicubic2DAa", "UpsampleLanczos2DAa",
+]  # fmt: skip
+
+
+@rule(*(f"{name}Backward0" for name in PLANES), *(f"{name}BackwardBackward0" for name in PLANES))
 def by_plane(node: Node) -> Known:
     """Pooling and resampling treat each plane on its own: all dims in front of the spatial ones pass."""
     shape = node.into(0).shape
     spatial = next(n for n in (1, 2, 3) if f"{n}D" in node.name)
-    return Known(passes={0: tuple((d, d) for d in range(len(shape) - spatial))})
+    return Known(passes={0: tuple((d, d) for d in range(len(shape) - spatial))} if node.needs(0) else {})
 
 
 @rule("GridSampler2DBackward0", "GridSampler3DBackward0")
@@ -98,9 +114,6 @@ BATCHED_LINALG: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "LinalgCholeskyExBackward0": ((2, 0), (2,)),
     "CholeskyBackward0": ((2,), (2,)),
     "CholeskyInverseBackward0": ((2,), (2,)),
-    "CholeskySolveBackward0": ((2,), (2, 2)),
-    "LinalgSolveTriangularBackward0": ((2,), (2, 2)),
-    "TriangularSolveBackward0": ((2, 2), (2, 2)),
     "LinalgEighBackward0": ((1, 2), (2,)),
     "LinalgEigBackward0": ((1, 2), (2,)),
     "LinalgSvdBackward0": ((2, 1, 2), (2,)),
@@ -125,17 +138,36 @@ def batched_linalg(node: Node) -> Known | None:
     )
 
 
-@rule("LinalgSolveExBackward0")
-def linalg_solve(node: Node) -> Known | None:
-    """Solve a batch of systems; a right-hand side may be a batch of vectors or of matrices."""
-    if not node.needs(0):
-        return None
-    matrix = len(node.into(0).shape)
-    core = 2 if len(node.shape) >= matrix else 1
-    core_out = [core, *(2 if len(m.shape) == matrix else len(m.shape) - (matrix - 2) for m in node.outputs[1:])]
-    return Known(
-        passes={k: leading(node, k, core_out, (2, core)[k]) for k in range(2) if node.needs(k)}
-    )
+#: node → the inputs that are the matrix and the right-hand side
+SOLVES = {
+    "LinalgSolveExBackward0": (0, 1),
+    "LinalgSolveTriangularBackward0": (0, 1),
+    "LinalgLuSolveBackward0": (0, 1),
+    "TriangularSolveBackward0": (1, 0),
+    "CholeskySolveBackward0": (1, 0),
+}
+
+
+@rule(*SOLVES)
+def solve(node: Node) -> Known:
+    """Solve A X = B for a batch: the batch passes, and each column of B is solved on its own.
+
+    With ``left=False`` it is X A = B, and the rows of B pass. A vector B has no columns.
+    """
+    matrix, side = SOLVES[node.name]
+    rank = len(node.shape)
+    vector = node.name == "LinalgSolveExBackward0" and rank < node.saved("A").dim()
+    core = 1 if vector else 2
+    passes: dict[int, Passes] = {}
+    if node.needs(matrix):
+        passes[matrix] = _batch(node.shape[: rank - core], node.into(matrix).shape[:-2])
+    if node.needs(side):
+        shape = node.into(side).shape
+        passes[side] = _batch(node.shape[: rank - core], shape[: len(shape) - core])
+        if not vector:
+            column = 1 if getattr(node.fn, "_saved_left", True) else 2
+            passes[side] += ((rank - column, len(shape) - column),)
+    return Known(passes=passes)
 
 
 @rule("CdistBackward0", "EuclideanDistBackward0")

@@ -25,7 +25,9 @@ def call(node: Node, cotangents: Sequence[Tensor | None]) -> tuple[Tensor | None
             raise
         # It writes into a copy of the cotangent, which must then be as batched as what is written.
         results = node.fn(*(c if c is None else c + _batched_zero(c) for c in cotangents))
-    return results if isinstance(results, tuple) else (results,)
+    results = results if isinstance(results, tuple) else (results,)
+    # A zero tensor without storage, as `sgn` and `floor` give, is as good as no result.
+    return tuple([None if result is None or result._is_zerotensor() else result for result in results])
 
 
 def _batched_zero(like: Tensor) -> Tensor:
@@ -61,7 +63,5 @@ def _call_python(node: Node, cotangents: Sequence[Tensor | None]) -> tuple[Tenso
         given.append(cotangent)
     results = node.fn.apply(*given)
     results = results if isinstance(results, tuple) else (results,)
-    wanted = iter(
-        result for result, needed in zip(results, node.fn.needs_input_grad, strict=False) if needed
-    )
+    wanted = iter(result for result, needed in zip(results, node.fn.needs_input_grad, strict=False) if needed)
     return tuple(next(wanted) if below is not None else None for below, _ in node.fn.next_functions)

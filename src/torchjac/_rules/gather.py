@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from .._blocks.block import Block
-from .._blocks.maps import Gather, Label, Map, bare
+from .._blocks.maps import Gather, Label, Map, bare, constant
 from .._capture.tape import Node
-from .registry import Local, rule
+from .registry import Known, Local, rule
 from .spell import new_labels
 from .views import unravel
 
@@ -30,8 +30,10 @@ def gather(node: Node) -> list[Local]:
     index = node.saved("index")
     if not node.into(0).shape:
         return [Local(0, Block(1.0, (), tuple(map(bare, over)), ()))]
-    if index.dim() < len(over) or index.numel() == 0:
+    if index.numel() == 0:
         return []
+    if not over:  # one entry of a vector, read at a 0-dim index
+        return [Local(0, Block(1.0, (), (), (Gather(index, ()),)))]
     return [Local(0, Block(1.0, (), tuple(map(bare, over)), along(index, over, node.saved("dim"))))]
 
 
@@ -62,6 +64,22 @@ def index(node: Node) -> list[Local]:
     if picked is None:
         return []
     return [Local(0, Block(1.0, (), picked, whole))]
+
+
+@rule("MaskedSelectBackward0", any_dtype=True)
+def masked_select(node: Node) -> list[Local]:
+    """Masked select: out[i] is the i-th entry where the mask is true; mask and tensor broadcast."""
+    shape = node.into(0).shape
+    mask = node.saved("mask")
+    common = torch.broadcast_shapes(mask.shape, shape)
+    picked, whole = index_maps([mask.expand(common)], common)
+    if picked is None:
+        return []
+    if not common:  # index_maps has one table for each dim: none here
+        return [Local(0, Block(1.0, (), (constant(0),), ()))]
+    whole = whole[len(common) - len(shape) :]
+    wrt = tuple(constant(0) if size == 1 else map_ for map_, size in zip(whole, shape, strict=True))
+    return [Local(0, Block(1.0, (), picked, wrt))]
 
 
 def index_maps(
@@ -115,8 +133,28 @@ def embedding(node: Node) -> list[Local] | None:
     return [Local(0, Block(value, on, tuple(map(bare, over)), (Gather(table, over[:-1]), bare(over[-1]))))]
 
 
+@rule("EmbeddingDenseBackwardBackward0")
+def embedding_backward(node: Node) -> list[Local]:
+    """The transpose of `embedding`: rows of the cotangent are added into rows of the weight."""
+    table, padding = node.saved("indices"), node.saved("padding_idx")
+    over = new_labels(node.into(0).shape)
+    value: Tensor | float = 1.0
+    on: tuple[Label, ...] = ()
+    if padding >= 0:
+        value, on = (table != padding).to(node.outputs[0].dtype), over[:-1]
+    return [Local(0, Block(value, on, (Gather(table, over[:-1]), bare(over[-1])), tuple(map(bare, over))))]
+
+
+@rule("EmbeddingBagBackward0")
+def embedding_bag(node: Node) -> Known:
+    """Sum, mean or maximum of bags of rows: each feature passes."""
+    ranks = {k: len(node.into(k).shape) for k in range(2) if node.needs(k)}
+    return Known(passes={k: ((1, 1),) if rank == 2 else () for k, rank in ranks.items()})
+
+
 @rule(
-    "MaxBackward0", "MinBackward0", "MedianBackward1", "NanmedianBackward1", "ModeBackward0", "KthvalueBackward0",
+    "MaxBackward0", "MinBackward0", "MedianBackward1", "NanmedianBackward1", "ModeBackward0",
+    "KthvalueBackward0",
     any_dtype=True,
 )  # fmt: skip
 def chosen(node: Node) -> list[Local]:
@@ -138,14 +176,5 @@ def chosen(node: Node) -> list[Local]:
 def ordered(node: Node) -> list[Local]:
     """Sort, top-k, running max and min: out[…, k, …] = x[…, index[…, k, …], …]."""
     over = new_labels(node.shape)
-    return [Local(0, Block(1.0, (), tuple(map(bare, over)), along(node.saved("indices"), over, node.saved("dim"))))]
-
-
-@rule("MaxPool2DWithIndicesBackward0", "MaxPool3DWithIndicesBackward0", any_dtype=True)
-def max_pool(node: Node) -> list[Local]:
-    """Max pooling: each output is the entry of its plane that was largest."""
-    shape, over = node.into(0).shape, new_labels(node.shape)
-    spatial = 2 if "2D" in node.name else 3
-    planes = len(shape) - spatial
-    at = unravel(node.saved("result1"), over, shape[planes:])
-    return [Local(0, Block(1.0, (), tuple(map(bare, over)), (*map(bare, over[:planes]), *at)))]
+    wrt = along(node.saved("indices"), over, node.saved("dim"))
+    return [Local(0, Block(1.0, (), tuple(map(bare, over)), wrt))]

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from .._blocks.block import Block
+from .._blocks.maps import Label, bare
 from .._capture.tape import Node
-from .registry import Local, rule
-from .spell import local, new_labels
 from .pointwise import diagonal_term
-
+from .registry import Local, rule
+from .spell import local
 
 
 def _scaled(value: Tensor, factor: float) -> Tensor:
     return value if factor == 1 else value * factor
 
 
-def _product(node: Node, first: tuple, second: tuple, names: tuple[str, str], alpha: float = 1.0) -> list[Local]:
+def _product(
+    node: Node, first: tuple, second: tuple, names: tuple[str, str], alpha: float = 1.0
+) -> list[Local]:
     """Terms of a product of two factors: (input, out spelling, wrt spelling, spelling of the other)."""
     terms = []
     for (k, out, wrt, on), other in zip((first, second), names, strict=True):
@@ -25,7 +29,7 @@ def _product(node: Node, first: tuple, second: tuple, names: tuple[str, str], al
 
 
 def _bias(node: Node, beta: float) -> list[Local]:
-    return [diagonal_term(node, 0, new_labels(node.shape), float(beta))] if node.needs(0) else []
+    return [diagonal_term(node, 0, float(beta))] if node.needs(0) else []
 
 
 @rule("MmBackward0")
@@ -100,3 +104,33 @@ def addr(node: Node) -> list[Local]:
     return _bias(node, node.saved("beta")) + _product(
         node, (1, "i j", "i", "j"), (2, "i j", "j", "i"), ("vec2", "vec1"), node.saved("alpha")
     )
+
+
+@rule("TrilinearBackward0")
+def trilinear(node: Node) -> list[Local]:
+    """Product of three tensors, some dims summed: out[b,o] = Σᵢⱼ x[b,i] y[b,j] w[o,i,j] for `bilinear`.
+
+    ∂out[b,o]/∂x[b′,i] = δ[b,b′] Σⱼ y[b,j] w[o,i,j]
+    """
+    factors = [node.saved(f"i{k}") for k in (1, 2, 3)]
+    spread_along = [node.saved(f"expand{k}") for k in (1, 2, 3)]
+    summed = set(node.saved("sumdim"))
+    rank = len(node.shape) + len(summed)
+    own = [[dim for dim in range(rank) if dim not in lacks] for lacks in spread_along]
+    sizes: dict[int, int] = {}
+    for dims, factor in zip(own, factors, strict=True):
+        if factor is not None:
+            sizes.update(zip(dims, factor.shape, strict=True))
+    terms = []
+    for k in range(3):
+        if node.needs(k):
+            a, b = (m for m in range(3) if m != k)
+            labels = {dim: Label(size) for dim, size in zip(own[k], node.into(k).shape, strict=True)}
+            on = [dim for dim in sorted({*own[a], *own[b]}) if dim not in summed or dim in own[k]]
+            for dim in on:
+                labels.setdefault(dim, Label(sizes[dim]))
+            value = torch.einsum(factors[a], own[a], factors[b], own[b], on)
+            out = tuple(bare(labels[dim]) for dim in range(rank) if dim not in summed)
+            wrt = tuple(bare(labels[dim]) for dim in own[k])
+            terms.append(Local(k, Block(value, tuple(labels[dim] for dim in on), out, wrt)))
+    return terms

@@ -60,7 +60,8 @@ def batch_norm(node: Node) -> Known:
     if node.needs(0) and training:
         passes[0] = ((1, 1),)
     elif node.needs(0):
-        terms.append(Local(0, Block(call(node, [ones(node), None, None])[0], over, out, out)))
+        value = call(node, [ones(node), *[None] * (len(node.outputs) - 1)])[0]
+        terms.append(Local(0, Block(value, over, out, out)))
     if node.needs(1):
         if training:
             mean, scale = node.saved("result1"), node.saved("result2")

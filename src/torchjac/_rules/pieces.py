@@ -50,7 +50,8 @@ def slice_start(node: Node, size: int) -> int:
 
 def _slice(node: Node, short: Sequence[int], full: Sequence[int]) -> Block:
     dim = node.saved("dim") % len(full)
-    return Block(1.0, (), *_along(short, dim, shifted(short[dim], slice_start(node, full[dim]), node.saved("step"))))
+    pair = shifted(short[dim], slice_start(node, full[dim]), node.saved("step"))
+    return Block(1.0, (), *_along(short, dim, pair))
 
 
 @rule("SelectBackward0", any_dtype=True)
@@ -124,7 +125,8 @@ def _cat_starts(node: Node, dim: int) -> list[int | None]:
     whole = torch.empty(node.shape, dtype=node.outputs[0].dtype, device="meta")
     results = node.fn(whole)
     results = results if isinstance(results, tuple) else (results,)
-    return [results[k].storage_offset() // max(whole.stride(dim), 1) if node.needs(k) else None for k in count]
+    step = max(whole.stride(dim), 1)
+    return [results[k].storage_offset() // step if node.needs(k) else None for k in count]
 
 
 @rule("StackBackward0", any_dtype=True)
@@ -137,6 +139,41 @@ def stack(node: Node) -> list[Local]:
             maps = [bare(label) for label in new_labels(node.into(k).shape)]
             terms.append(Local(k, Block(1.0, (), (*maps[:dim], constant(k), *maps[dim:]), tuple(maps))))
     return terms
+
+
+@rule("NarrowCopyBackward0", any_dtype=True)
+def narrow_copy(node: Node) -> list[Local]:
+    """Narrow: out[i] = x[start + i]."""
+    shape = node.into(0).shape
+    dim = node.saved("dim") % len(shape)
+    start = node.saved("start") % max(shape[dim], 1)
+    return [Local(0, Block(1.0, (), *_along(node.shape, dim, shifted(node.shape[dim], start))))]
+
+
+@rule("BlockDiagBackward0", any_dtype=True)
+def block_diag(node: Node) -> list[Local]:
+    """Block diagonal: input k stands where the rows and columns of those before it end.
+
+    A gradient is a narrowed view of the cotangent: on the meta device its offset tells where it begins.
+    """
+    whole = torch.empty(node.shape, dtype=node.outputs[0].dtype, device="meta")
+    results = node.fn(whole)
+    terms = []
+    for k, result in enumerate(results if isinstance(results, tuple) else (results,)):
+        if node.needs(k):
+            shape = node.into(k).shape
+            at = divmod(result.storage_offset(), max(node.shape[1], 1))
+            over = new_labels((1,) * (2 - len(shape)) + shape)
+            out = tuple(Affine(start, ((label, 1),)) for start, label in zip(at, over, strict=True))
+            terms.append(Local(k, Block(1.0, (), out, tuple(map(bare, over[2 - len(shape) :])))))
+    return terms
+
+
+@rule("TraceBackward0", any_dtype=True)
+def trace(node: Node) -> list[Local]:
+    """Trace: out = Σᵢ x[i, i]."""
+    label = Label(min(node.into(0).shape))
+    return [Local(0, Block(1.0, (), (), (bare(label), bare(label))))]
 
 
 @rule("RollBackward0", any_dtype=True)
@@ -181,15 +218,28 @@ def constant_pad_nd(node: Node) -> list[Local]:
     return [Local(0, Block(1.0, (), tuple(out), tuple(wrt)))]
 
 
-@rule(
-    "ReflectionPad1DBackward0", "ReflectionPad2DBackward0", "ReflectionPad3DBackward0",
-    "ReplicationPad1DBackward0", "ReplicationPad2DBackward0", "ReplicationPad3DBackward0",
-    any_dtype=True,
-)  # fmt: skip
+MIRROR_PADS = [f"{how}Pad{n}DBackward" for how in ("Reflection", "Replication") for n in (1, 2, 3)]
+
+
+@rule(*(f"{name}0" for name in MIRROR_PADS), any_dtype=True)
 def mirror_pad(node: Node) -> list[Local]:
     """Pad by reflection or replication: out[i] = x[at(i − before)], a table for each padded dim."""
-    padding, shape = node.saved("padding"), node.into(0).shape
-    over = new_labels(node.shape)
+    out, wrt = _mirrored(node, node.shape, node.into(0).shape)
+    return [Local(0, Block(1.0, (), out, wrt))]
+
+
+@rule(*(f"{name}Backward0" for name in MIRROR_PADS), any_dtype=True)
+def mirror_pad_backward(node: Node) -> list[Local]:
+    """The transpose of `mirror_pad`: padded entries are added to those they mirror."""
+    out, wrt = _mirrored(node, node.into(0).shape, node.shape)
+    return [Local(0, Block(1.0, (), wrt, out))] if node.needs(0) else []
+
+
+def _mirrored(
+    node: Node, padded: Sequence[int], shape: Sequence[int]
+) -> tuple[tuple[Map, ...], tuple[Map, ...]]:
+    """Maps of the padded tensor and of the tensor itself."""
+    padding, over = node.saved("padding"), new_labels(padded)
     wrt: list[Map] = []
     for dim, (label, size) in enumerate(zip(over, shape, strict=True)):
         last = 2 * (len(shape) - 1 - dim)
@@ -201,7 +251,7 @@ def mirror_pad(node: Node) -> list[Local]:
             at = at.abs()
             at = torch.where(at >= size, 2 * (size - 1) - at, at)
         wrt.append(Gather(at.clamp(0, max(size - 1, 0)), (label,)))
-    return [Local(0, Block(1.0, (), tuple(map(bare, over)), tuple(wrt)))]
+    return tuple(map(bare, over)), tuple(wrt)
 
 
 @rule("TrilBackward0", "TriuBackward0", any_dtype=True)

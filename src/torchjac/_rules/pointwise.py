@@ -6,33 +6,35 @@ tensors they saved, say so without a call.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from .._blocks.block import Block
-from .._blocks.maps import bare
+from .._blocks.maps import Label
 from .._capture.capture import is_wrapped
 from .._capture.tape import Node
 from .call import call
 from .registry import Known, Local, Passes, rule
-from .spell import broadcast, new_labels, ones, spread
+from .spell import broadcast, diagonal_maps, ones, spread
 
 #: Every pointwise op of PyTorch by the stem of its node's name, whichever overload
-POINTWISE = """
-Abs Acos Acosh Addcdiv Addcmul Angle Asin Asinh Atan Atan2 Atanh BinaryCrossEntropyBackward Ceil Celu Clamp
-ClampMax ClampMin Conj ConjPhysical Copysign Cos Cosh Deg2Rad Digamma Elu EluBackward Erf Erfc
-Erfinv Exp Exp2 Expm1 Floor Fmax Fmin Fmod Frac Frexp FusedDropout Gelu GeluBackward Hardshrink
-HardshrinkBackward Hardsigmoid Hardswish HardswishBackward Hardtanh HardtanhBackward HuberLossBackward
-Hypot I0 Igamma Igammac Ldexp LeakyRelu LeakyReluBackward Lerp Lgamma Log Log10 Log1P Log2 LogSigmoid
-LogSigmoidBackward Logaddexp Logaddexp2 Logit MaskedFill Maximum Minimum Mish MseLossBackward Mvlgamma
-NanToNum NativeDropout NativeDropoutBackward Nextafter Polar Polygamma Pow PreluKernel PreluKernelBackward
-Rad2Deg Reciprocal Relu Remainder Round RreluWithNoise RreluWithNoiseBackward RreluWithNoiseFunctional
-Rsqrt Sgn Sigmoid SigmoidBackward Sign Silu Sin Sinc Sinh SmoothL1LossBackward SoftMarginLossBackward
-Softplus SoftplusBackward Softshrink SoftshrinkBackward SpecialEntr SpecialErfcx SpecialI0E SpecialI1
-SpecialI1E SpecialLogNdtr SpecialNdtri SpecialXlog1Py SpecialZeta Sqrt StandardGamma Tan Tanh TanhBackward
-Threshold ThresholdBackward Trunc Where Xlogy
-""".split()
+POINTWISE = [
+    "Abs", "Acos", "Acosh", "Addcdiv", "Addcmul", "Angle", "Asin", "Asinh", "Atan", "Atan2", "Atanh",
+    "BinaryCrossEntropyBackward", "Ceil", "Celu", "Clamp", "ClampMax", "ClampMin", "Conj", "ConjPhysical",
+    "Copysign", "Cos", "Cosh", "Deg2Rad", "Digamma", "Elu", "EluBackward", "Erf", "Erfc", "Erfinv", "Exp",
+    "Exp2", "Expm1", "Floor", "Fmax", "Fmin", "Fmod", "Frac", "Frexp", "FusedDropout", "Gelu",
+    "GeluBackward", "Hardshrink", "HardshrinkBackward", "Hardsigmoid", "Hardswish", "HardswishBackward",
+    "Hardtanh", "HardtanhBackward", "HuberLossBackward", "Hypot", "I0", "Igamma", "Igammac", "Ldexp",
+    "LeakyRelu", "LeakyReluBackward", "Lerp", "Lgamma", "Log", "Log10", "Log1P", "Log2", "LogSigmoid",
+    "LogSigmoidBackward", "Logaddexp", "Logaddexp2", "Logit", "MaskedFill", "Maximum", "Minimum", "Mish",
+    "MseLossBackward", "Mvlgamma", "NanToNum", "NativeDropout", "NativeDropoutBackward", "Nextafter",
+    "Polar", "Polygamma", "Pow", "PreluKernel", "PreluKernelBackward", "Rad2Deg", "Reciprocal", "Relu",
+    "Remainder", "Round", "RreluWithNoise", "RreluWithNoiseBackward", "RreluWithNoiseFunctional", "Rsqrt",
+    "Sgn", "Sigmoid", "SigmoidBackward", "Sign", "Silu", "Sin", "Sinc", "Sinh", "SmoothL1LossBackward",
+    "SoftMarginLossBackward", "Softplus", "SoftplusBackward", "Softshrink", "SoftshrinkBackward",
+    "SpecialEntr", "SpecialErfcx", "SpecialI0E", "SpecialI1", "SpecialI1E", "SpecialLogNdtr",
+    "SpecialNdtri", "SpecialXlog1Py", "SpecialZeta", "Sqrt", "StandardGamma", "Tan", "Tanh",
+    "TanhBackward", "Threshold", "ThresholdBackward", "Trunc", "Where", "Xlogy",
+]  # fmt: skip
 
 
 #: Overloads that are no pointwise op: a 0-dim fill value stands for many entries
@@ -47,7 +49,6 @@ def pointwise(node: Node) -> Known:
     """
     if node.touches_complex:  # the backward of a non-holomorphic op is not a multiplication
         return same_dims(node)
-    over = new_labels(node.shape)
     terms: list[Local] = []
     passes: dict[int, Passes] = {}
     for slot in range(len(node.outputs)):
@@ -56,7 +57,7 @@ def pointwise(node: Node) -> Known:
             if not node.needs(k) or result is None:
                 continue
             if tuple(result.shape) == node.shape:
-                terms.append(diagonal_term(node, k, over, result)._replace(slot=slot))
+                terms.append(diagonal_term(node, k, result)._replace(slot=slot))
             else:  # already summed for broadcasting: a sum of multipliers
                 passes[k] = _shared(node, k)
     return Known([term for term in terms if term.input not in passes], passes)
@@ -73,19 +74,18 @@ def _shared(node: Node, k: int) -> Passes:
     return tuple((dim + lead, dim) for dim, size in enumerate(shape) if node.shape[dim + lead] == size)
 
 
-def diagonal_term(node: Node, k: int, over: Sequence, value: Tensor | float) -> Local:
+def diagonal_term(node: Node, k: int, value: Tensor | float) -> Local:
     """The diagonal local Jacobian of an input that broadcasts against the output."""
-    on: Sequence = ()
+    over, maps = diagonal_maps(node.shape)
+    on: tuple[Label, ...] = ()
     if isinstance(value, Tensor):
         value, on = spread(value, over)
-    out = tuple(map(bare, over))
     shape = node.into(k).shape
-    return Local(k, Block(value, tuple(on), out, out if shape == node.shape else broadcast(over, shape)))
+    return Local(k, Block(value, on, maps, maps if shape == node.shape else broadcast(over, shape)))
 
 
 def _linear(node: Node, *factors: float) -> list[Local]:
-    over = new_labels(node.shape)
-    return [diagonal_term(node, k, over, factor) for k, factor in enumerate(factors) if node.needs(k)]
+    return [diagonal_term(node, k, factor) for k, factor in enumerate(factors) if node.needs(k)]
 
 
 @rule("AddBackward0", "AddBackward1", any_dtype=True)
@@ -125,8 +125,7 @@ def identity(node: Node) -> list[Local]:
 @rule("torch::autograd::CopyBackwards", any_dtype=True)
 def copy_(node: Node) -> list[Local]:
     """Write over a whole tensor: out = source, nothing of the tensor written over."""
-    over = new_labels(node.shape)
-    return [diagonal_term(node, 1, over, 1.0)] if node.needs(1) else []
+    return [diagonal_term(node, 1, 1.0)] if node.needs(1) else []
 
 
 @rule("NegBackward0", "NegViewBackward0", any_dtype=True)
@@ -152,8 +151,7 @@ def forget(node: Node) -> list[Local]:
 @rule("FillBackward1", "FillBackward2", "FillBackward3", any_dtype=True)
 def fill(node: Node) -> list[Local]:
     """Fill with a 0-dim tensor: every entry is that value."""
-    over = new_labels(node.shape)
-    return [diagonal_term(node, 1, over, 1.0)] if node.needs(1) else []
+    return [diagonal_term(node, 1, 1.0)] if node.needs(1) else []
 
 
 @rule("MulBackward0", "MulBackward1")
@@ -161,11 +159,10 @@ def mul(node: Node) -> Known | list[Local]:
     """Product: out = x y, the multiplier of each is the other, as small as it was given."""
     if node.touches_complex:
         return same_dims(node)
-    over = new_labels(node.shape)
     terms = []
     for k, name in enumerate(("other", "self")):
         if node.needs(k):
-            terms.append(diagonal_term(node, k, over, _saved_factor(node, name)))
+            terms.append(diagonal_term(node, k, _saved_factor(node, name)))
     return terms
 
 
@@ -180,19 +177,23 @@ def div(node: Node) -> Known | list[Local]:
     """Quotient: out = x / y, ∂out/∂x = 1/y, ∂out/∂y = −x/y²."""
     if node.touches_complex:
         return same_dims(node)
-    over = new_labels(node.shape)
     inverse = 1 / _saved_factor(node, "other")
-    terms = [diagonal_term(node, 0, over, inverse)] if node.needs(0) else []
+    terms = [diagonal_term(node, 0, inverse)] if node.needs(0) else []
     if node.needs(1):
-        terms.append(diagonal_term(node, 1, over, -node.saved("self") * inverse * inverse))
+        terms.append(diagonal_term(node, 1, -node.saved("self") * inverse * inverse))
     return terms
 
 
 def _saved_factor(node: Node, name: str) -> Tensor | float:
-    """A saved factor; a Python number, which PyTorch saves as a 0-dim tensor that promotes like one, as a float."""
+    """A saved factor; a Python number, saved as a 0-dim tensor that promotes like one, as a float."""
     factor = node.saved(name)
     if not isinstance(factor, Tensor):
         return float(factor)
-    if factor.dim() == 0 and factor.device.type == "cpu" and not factor.requires_grad and not is_wrapped(factor):
+    if (
+        factor.dim() == 0
+        and factor.device.type == "cpu"
+        and not factor.requires_grad
+        and not is_wrapped(factor)
+    ):
         return float(factor)
     return factor.to(node.outputs[0].dtype)

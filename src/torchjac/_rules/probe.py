@@ -22,7 +22,7 @@ from .spell import ones
 from .views import unravel
 
 
-@rule("torch::autograd::CopySlices", "AsStridedBackward0", any_dtype=True)
+@rule("torch::autograd::CopySlices", "AsStridedBackward0", "AsStridedScatterBackward0", any_dtype=True)
 def probed(node: Node) -> Known | None:
     """A node each of whose result entries is a multiple of at most one cotangent entry.
 
@@ -42,7 +42,9 @@ def probed(node: Node) -> Known | None:
         results = call(node, [cotangent])
         return [results[k] for k in needed]
 
-    found = {k: _Found(result) for k, result in zip(needed, ask(ones(node)), strict=True) if result is not None}
+    found = {
+        k: _Found(result) for k, result in zip(needed, ask(ones(node)), strict=True) if result is not None
+    }
     for bit in range(max(1, (size - 1).bit_length())):
         has = (number >> bit) & 1 == 1
         if all(part.mixes for part in found.values()):
@@ -105,7 +107,8 @@ def _terms(node: Node, k: int, part: _Found) -> list[Local]:
         for label, part, size in zip(over[lead:], window[lead:], shape, strict=True):
             wrt.append(Affine(0, ()) if size == 1 else Affine(part.start, ((label, 1),)))
         block_value = float(first) if constant and not value.requires_grad else value
-        terms.append(Local(k, Block(block_value, () if isinstance(block_value, float) else over, out, tuple(wrt))))
+        on = () if isinstance(block_value, float) else over
+        terms.append(Local(k, Block(block_value, on, out, tuple(wrt))))
     return terms
 
 
@@ -136,7 +139,7 @@ def _bounds(mask: Tensor) -> tuple[slice, ...]:
 
 
 def _affine(at: Tensor, over: tuple[Label, ...], shape: Sequence[int]) -> tuple[Map, ...] | None:
-    """The maps of positions that are affine in the labels along every dim of a shape; None if they are not."""
+    """The maps of positions affine in the labels along every dim of a shape; None if they are not."""
     maps: list[Map] = []
     for size in reversed(shape):
         here = at % size
@@ -156,5 +159,3 @@ def _affine(at: Tensor, over: tuple[Label, ...], shape: Sequence[int]) -> tuple[
             return None
         maps.append(Affine(offset, tuple(terms)))
     return tuple(reversed(maps))
-
-

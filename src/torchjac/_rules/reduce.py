@@ -71,7 +71,7 @@ def mean(node: Node) -> list[Local] | None:
 
 
 @rule(
-    "ProdBackward0", "ProdBackward1", "NansumBackward0", "NansumBackward1", "VarBackward0", "StdBackward0",
+    "ProdBackward0", "ProdBackward1", "NansumBackward0", "VarBackward0", "StdBackward0",
     "NormBackward0", "NormBackward1", "NormBackward2", "NormBackward3", "LinalgVectorNormBackward0",
     "LogsumexpBackward0", "AmaxBackward0", "AminBackward0", "MaxBackward1", "MinBackward1", "MedianBackward0",
     "NanmedianBackward0",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -18,6 +19,16 @@ ZERO = constant(0)
 def new_labels(shape: Sequence[int]) -> tuple[Label, ...]:
     """One label for each dim."""
     return tuple(Label(size) for size in shape)
+
+
+@lru_cache(maxsize=1024)
+def diagonal_maps(shape: tuple[int, ...]) -> tuple[tuple[Label, ...], tuple[Map, ...]]:
+    """Labels and bare maps of a diagonal local Jacobian, for all nodes of a shape.
+
+    They can be shared because composition replaces every label of a diagonal: none ends up in a block.
+    """
+    over = new_labels(shape)
+    return over, tuple(map(bare, over))
 
 
 def spread(value: Tensor, over: Sequence[Label]) -> tuple[Tensor, tuple[Label, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 
@@ -15,7 +16,8 @@ from .spell import broadcast, new_labels
 
 @rule(
     "ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "ReshapeCopyBackward0",
-    "SqueezeBackward0", "SqueezeBackward1", "SqueezeBackward2", "UnsqueezeBackward0",
+    "SqueezeBackward0", "SqueezeBackward1", "SqueezeBackward2", "SqueezeBackward3", "SqueezeBackward4",
+    "SqueezeBackward5", "UnsqueezeBackward0", "UnsqueezeBackward1",
     any_dtype=True,
 )  # fmt: skip
 def view(node: Node) -> list[Local]:
@@ -36,9 +38,9 @@ def reshape_maps(
         return tuple(map(bare, new_labels(out_shape))), (Affine(0, ()),) * len(in_shape)
     below = _suffix_products(out_shape), _suffix_products(in_shape)
     cuts = sorted({*below[0], *below[1]}, reverse=True)
-    if any(above % cut for above, cut in zip(cuts, cuts[1:], strict=False)):
+    if any(above % cut for above, cut in pairwise(cuts)):
         return _table_maps(out_shape, in_shape, device)
-    labels = [(cut, Label(above // cut)) for above, cut in zip(cuts, cuts[1:], strict=False)]
+    labels = [(cut, Label(above // cut)) for above, cut in pairwise(cuts)]
     return tuple(_dims(out_shape, below[0], labels)), tuple(_dims(in_shape, below[1], labels))
 
 
@@ -131,7 +133,8 @@ def flip(node: Node) -> list[Local]:
     over = new_labels(node.shape)
     dims = {dim % len(over) for dim in node.saved("dims")} if over else set()
     wrt = tuple(
-        Affine(label.size - 1, ((label, -1),)) if dim in dims else bare(label) for dim, label in enumerate(over)
+        Affine(label.size - 1, ((label, -1),)) if dim in dims else bare(label)
+        for dim, label in enumerate(over)
     )
     return [Local(0, Block(1.0, (), tuple(map(bare, over)), wrt))]
 
@@ -156,17 +159,17 @@ def rot90(node: Node) -> list[Local]:
 @rule("DiagonalBackward0", any_dtype=True)
 def diagonal(node: Node) -> list[Local]:
     """Diagonal: out[…, k] = x[k + max(−offset, 0), k + max(offset, 0)]."""
-    return [Local(0, _on_diagonal(node, node.shape, node.into(0).shape))]
+    return [Local(0, on_diagonal(node, node.shape, node.into(0).shape))]
 
 
 @rule("DiagonalBackwardBackward0", any_dtype=True)
 def diagonal_backward(node: Node) -> list[Local]:
     """The transpose of `diagonal`: the input stands on a diagonal of zeros."""
-    block = _on_diagonal(node, node.into(0).shape, node.shape)
+    block = on_diagonal(node, node.into(0).shape, node.shape)
     return [Local(0, block._replace(out=block.wrt, wrt=block.out))]
 
 
-def _on_diagonal(node: Node, short: Sequence[int], full: Sequence[int]) -> Block:
+def on_diagonal(node: Node, short: Sequence[int], full: Sequence[int]) -> Block:
     over = new_labels(short)
     first, second = node.saved("dim1") % len(full), node.saved("dim2") % len(full)
     offset = node.saved("offset")
@@ -183,7 +186,7 @@ def _on_diagonal(node: Node, short: Sequence[int], full: Sequence[int]) -> Block
 @rule("DiagEmbedBackward0", any_dtype=True)
 def diag_embed(node: Node) -> list[Local]:
     """Diagonal embedding: out[k + max(−offset, 0), k + max(offset, 0)] = x[…, k]."""
-    block = _on_diagonal(node, node.into(0).shape, node.shape)
+    block = on_diagonal(node, node.into(0).shape, node.shape)
     return [Local(0, block._replace(out=block.wrt, wrt=block.out))]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import Tensor
@@ -12,8 +13,9 @@ from .._blocks.maps import Affine, Gather, Label, Map, bare, constant, positions
 from .._capture.tape import Node
 from .gather import along, index_maps
 from .pieces import shifted, slice_start
-from .registry import Local, rule
-from .spell import new_labels
+from .registry import Known, Local, rule
+from .spell import new_labels, spread
+from .views import on_diagonal, unravel
 
 
 def _source(node: Node, k: int, picked: Sequence[Map], whole: Sequence[Map]) -> list[Local]:
@@ -119,7 +121,7 @@ def _written(node: Node, whole: Sequence[Map]) -> Tensor:
 def index_add(node: Node) -> list[Local] | None:
     """Add at positions along a dim: out[…, index[i], …] += α source[…, i, …]."""
     alpha = node.saved("alpha") if node.needs(1) else 1
-    if isinstance(alpha, complex) or not node.shape:
+    if isinstance(alpha, complex):
         return None
     terms = _all_kept(node)
     if node.needs(1):
@@ -128,15 +130,39 @@ def index_add(node: Node) -> list[Local] | None:
     return terms
 
 
-@rule("IndexCopyBackward0", "IndexFillBackward0", any_dtype=True)
-def index_copy(node: Node) -> list[Local] | None:
+@rule("IndexFillBackward0", "IndexFillBackward1", any_dtype=True)
+def index_fill(node: Node) -> list[Local]:
+    """Fill positions along a dim with a number or a 0-dim tensor."""
+    return _filled(node, _slots(node))
+
+
+@rule("MaskedFillBackward1", any_dtype=True)
+def masked_fill(node: Node) -> list[Local]:
+    """Fill where a mask is true with a 0-dim tensor: ∂out[i]/∂value = mask[i]."""
+    return _filled(node, node.saved("mask"))
+
+
+def _filled(node: Node, hole: Tensor) -> list[Local]:
+    terms = _kept(node, hole)
+    if node.needs(1):
+        over = new_labels(node.shape)
+        value, on = spread(hole.to(node.outputs[0].dtype), over)
+        terms.append(Local(1, Block(value, on, tuple(map(bare, over)), ())))
+    return terms
+
+
+def _slots(node: Node) -> Tensor:
+    """Which positions along the dim the index names, as a mask that broadcasts over the output."""
+    rank, index = len(node.shape), node.saved("index").reshape(-1)
+    dim = node.saved("dim") % max(rank, 1)
+    hole = torch.zeros(node.shape[dim] if rank else 1, dtype=torch.bool, device=index.device)
+    return hole.index_fill(0, index, True).view([-1 if d == dim else 1 for d in range(rank)])
+
+
+@rule("IndexCopyBackward0", any_dtype=True)
+def index_copy(node: Node) -> list[Local]:
     """Write at positions along a dim: out[…, index[i], …] = source[…, i, …]."""
-    if not node.shape:
-        return None
-    dim, index = node.saved("dim") % len(node.shape), node.saved("index").reshape(-1)
-    hole = torch.zeros(node.shape[dim], dtype=torch.bool, device=index.device)
-    hole = hole.index_fill(0, index, True)
-    terms = _kept(node, hole.view([-1 if d == dim else 1 for d in range(len(node.shape))]))
+    terms = _kept(node, _slots(node))
     if node.needs(1):
         picked, whole = _indexed(node, node.into(1).shape)
         terms.append(Local(1, Block(1.0, (), whole, picked)))
@@ -146,6 +172,10 @@ def index_copy(node: Node) -> list[Local] | None:
 def _indexed(node: Node, shape: Sequence[int]) -> tuple[tuple[Map, ...], tuple[Map, ...]]:
     over = new_labels(shape)
     picked = tuple(map(bare, over))
+    if not node.shape:
+        return picked, ()
+    if not shape:  # one position of a vector
+        return picked, (Gather(node.saved("index").reshape(()), ()),)
     whole = list(picked)
     dim = node.saved("dim") % len(node.shape)
     whole[dim] = Gather(node.saved("index").reshape(-1), (over[dim],))
@@ -153,11 +183,9 @@ def _indexed(node: Node, shape: Sequence[int]) -> tuple[tuple[Map, ...], tuple[M
 
 
 @rule("ScatterBackward0", "ScatterBackward1", any_dtype=True)
-def scatter(node: Node) -> list[Local] | None:
+def scatter(node: Node) -> list[Local]:
     """Scatter: out[index[i, j], j] = source[i, j], the rest as it was."""
     index = node.saved("index")
-    if not node.shape:
-        return None
     if index.numel() == 0:
         return _all_kept(node)
     hole = torch.zeros(node.shape, dtype=torch.bool, device=index.device)
@@ -165,17 +193,98 @@ def scatter(node: Node) -> list[Local] | None:
 
 
 @rule("ScatterAddBackward0", any_dtype=True)
-def scatter_add(node: Node) -> list[Local] | None:
+def scatter_add(node: Node) -> list[Local]:
     """Scatter-add: out[index[i, j], j] += source[i, j]."""
-    if not node.shape:
-        return None
     return _all_kept(node) + (_scattered(node, node.saved("index")) if node.needs(1) else [])
 
 
 def _scattered(node: Node, index: Tensor) -> list[Local]:
     if not node.needs(1) or index.numel() == 0:
         return []
+    shape = node.into(1).shape
     over = new_labels(index.shape)
-    return [Local(1, Block(1.0, (), along(index, over, node.saved("dim")), tuple(map(bare, over))))]
+    whole = along(index, over, node.saved("dim")) if over else (Gather(index, ()),) * len(node.shape)
+    # A 0-dim index and a tensor of one entry go together.
+    picked = tuple(map(bare, over)) if len(over) == len(shape) else (constant(0),) * len(shape)
+    return [Local(1, Block(1.0, (), whole[: len(node.shape)], picked))]
 
 
+@rule("ScatterReduceBackward0", "IndexReduceBackward0")
+def reduce_into(node: Node) -> Known | list[Local]:
+    """Scatter or index with a reduction: a plain sum is `scatter_add`, for others every other dim passes."""
+    rank = len(node.shape)
+    if node.saved("reduce") == "sum" and node.saved("include_self"):
+        return scatter_add(node)
+    dim = node.saved("dim") % rank if rank else 0
+    return Known(
+        passes={
+            k: tuple((d, d) for d in range(rank) if d != dim and node.into(k).shape[d] == node.shape[d])
+            for k in range(2)
+            if node.needs(k)
+        }
+    )
+
+
+@rule("MaskedScatterBackward0", any_dtype=True)
+def masked_scatter(node: Node) -> list[Local]:
+    """Masked scatter: the i-th entry where the mask is true becomes the i-th entry of the source."""
+    mask = node.saved("mask").expand(node.shape)
+    terms = _kept(node, mask)
+    picked, whole = index_maps([mask], node.shape)
+    if node.needs(1) and picked is not None:
+        terms.append(Local(1, Block(1.0, (), whole, _flat(node.into(1).shape, picked, mask.device))))
+    return terms
+
+
+@rule("MaskedScatterBackwardBackward0", any_dtype=True)
+def masked_scatter_backward(node: Node) -> list[Local]:
+    """The entries where the mask is true, in order, then zeros."""
+    mask = node.saved("mask").expand(node.into(0).shape)
+    picked, whole = index_maps([mask], mask.shape)
+    return [] if picked is None else [Local(0, Block(1.0, (), _flat(node.shape, picked, mask.device), whole))]
+
+
+def _flat(shape: Sequence[int], picked: Sequence[Map], device: torch.device) -> tuple[Map, ...]:
+    """The maps of the first entries, in order, of a tensor of a shape; ``picked`` is one bare label."""
+    if len(shape) == 1:
+        return tuple(picked)
+    over = picked[0].labels
+    return unravel(torch.arange(over[0].size, device=device), over, shape)
+
+
+@rule("PutBackward0", any_dtype=True)
+def put(node: Node) -> list[Local]:
+    """Put: out.flatten()[index[i]] = or += source[i]."""
+    index = node.saved("index")
+    size = prod(node.shape)
+    index = torch.where(index < 0, index + size, index)
+    if node.saved("accumulate"):
+        terms = _all_kept(node)
+    else:
+        hole = torch.zeros(size, dtype=torch.bool, device=index.device).index_fill(0, index.reshape(-1), True)
+        terms = _kept(node, hole.view(node.shape))
+    if node.needs(1):
+        over = new_labels(index.shape)
+        source = node.into(1).shape
+        picked = tuple(map(bare, over)) if tuple(index.shape) == source else None
+        if picked is None:  # as many entries in another shape
+            picked = unravel(torch.arange(index.numel(), device=index.device).view(index.shape), over, source)
+        terms.append(Local(1, Block(1.0, (), unravel(index, over, node.shape), picked)))
+    return terms
+
+
+@rule("DiagonalScatterBackward0", any_dtype=True)
+def diagonal_scatter(node: Node) -> list[Local]:
+    """Write a diagonal: out[…, k + max(−offset, 0), k + max(offset, 0)] = source[…, k]."""
+    first, second, offset = node.saved("dim1"), node.saved("dim2"), node.saved("offset")
+    meta = node.outputs[0]
+    first, second = first % len(meta.shape), second % len(meta.shape)
+    sides = [1] * len(meta.shape)
+    sides[first], sides[second] = meta.shape[first], meta.shape[second]
+    hole = torch.zeros(sides, dtype=torch.bool, device=meta.device)
+    hole.diagonal(offset, first, second).fill_(True)
+    terms = _kept(node, hole)
+    if node.needs(1):
+        block = on_diagonal(node, node.into(1).shape, node.shape)
+        terms.append(Local(1, block._replace(out=block.wrt, wrt=block.out)))
+    return terms

@@ -1,0 +1,65 @@
+"""Every registered rule is named by a test, and every name is a node of PyTorch."""
+
+import pytest
+from tests._rules import (
+    test_along,
+    test_complexes,
+    test_conv,
+    test_gather,
+    test_losses,
+    test_matmul,
+    test_normalise,
+    test_pieces,
+    test_pointwise,
+    test_pool,
+    test_probe,
+    test_reduce,
+    test_shuffle,
+    test_views,
+    test_writes,
+)  # fmt: skip
+
+from torchjac._rules.registry import RULES
+
+MODULES = (
+    test_along, test_complexes, test_conv, test_gather, test_losses, test_matmul, test_normalise,
+    test_pieces, test_pointwise, test_pool, test_probe, test_reduce, test_shuffle, test_views, test_writes,
+)  # fmt: skip
+
+#: Names no test reaches on CPU, each with its reason
+UNREACHED = {
+    "CudnnConvolutionBackward0": "CUDA",
+    "MiopenConvolutionBackward0": "ROCm",
+    "PinMemoryBackward0": "needs a GPU to pin memory for",
+    "ScaledDotProductFlashAttentionBackward0": "CUDA",
+    "ScaledDotProductEfficientAttentionBackward0": "CUDA",
+    "ScaledDotProductCudnnAttentionBackward0": "CUDA",
+    "FusedRmsNormBackward0": "the fused kernel is CUDA's; on CPU its pieces are recorded",
+    "FillBackward2": "the in-place name of FillBackward0, whose formula it shares",
+}
+
+#: Made by PyTorch or by us outside the table of derivatives
+OUTSIDE = {"WriteBackward", "torch::autograd::CopyBackwards", "torch::autograd::CopySlices"}
+
+
+def _tested() -> set[str]:
+    cases = [one for module in MODULES for one in [*module.CASES, *getattr(module, "FORGETS", [])]]
+    return {one.node.removesuffix("_copy") for one in cases} | {"WriteBackward"}
+
+
+def _names() -> list[str]:
+    # The pointwise table is registered for every overload number; a test of its own holds each stem.
+    real = test_pointwise.node_names() | OUTSIDE
+    return sorted(name for name, rule in RULES.items() if name in real or rule.rule.__name__ != "pointwise")
+
+
+@pytest.mark.parametrize("name", _names())
+def test_every_rule_is_tested(name: str) -> None:
+    """A rule without a test names the reason why it cannot be reached here."""
+    assert (name in _tested()) != (name in UNREACHED | dict.fromkeys(test_pointwise.UNREACHED))
+
+
+@pytest.mark.parametrize("name", _names())
+def test_every_name_is_a_node(name: str) -> None:
+    """A misspelled name would never be found."""
+    assert name in test_pointwise.node_names() | OUTSIDE

@@ -1,0 +1,82 @@
+"""Normalisations: weight and bias explicit, the input by seeds along what is normalised."""
+
+import torch
+from tests._rules.cases import Case, Sampler, case, check, over_cases
+
+s = Sampler()
+F = torch.nn.functional
+mean, var = s(3), s.positive(3)
+
+
+def independent(node, op, *args, **claims):
+    """A case of a node that needs seeds."""
+    return case(node, op, *args, note="independent", **claims)
+
+
+CASES = [
+    independent(
+        "NativeLayerNormBackward0",
+        lambda x, w, b: F.layer_norm(x, (3,), w, b),
+        s(2, 3),
+        s(3),
+        s(3),
+        stored=[18, 6, 0],
+    ),
+    independent("NativeLayerNormBackward0", lambda x: F.layer_norm(x, (3, 2)), s(4, 3, 2), stored=[144]),
+    independent("NativeLayerNormBackward0", lambda x: F.layer_norm(x, (3,)), s(3), stored=[9]),
+    independent("NativeLayerNormBackward0", lambda x: F.layer_norm(x, (1,)), s(2, 1), stored=[2]),
+    case(
+        "NativeLayerNormBackward0",
+        lambda w, b: F.layer_norm(torch.arange(6.0, dtype=w.dtype).view(2, 3), (3,), w, b),
+        s(3),
+        s(3),
+        stored=[6, 0],
+    ),
+    case(
+        "NativeBatchNormBackward0",
+        lambda x, w, b: F.batch_norm(x, mean, var, w, b),
+        s(4, 3),
+        s(3),
+        s(3),
+        stored=[12, 12, 0],
+    ),
+    case(
+        "NativeBatchNormBackward0",
+        lambda x, w, b: F.batch_norm(x, mean, var, w, b),
+        s(2, 3, 1, 2),
+        s(3),
+        s(3),
+        stored=[12, 12, 0],
+    ),
+    independent(
+        "NativeBatchNormBackward0",
+        lambda x, w, b: F.batch_norm(x, mean.clone(), var.clone(), w, b, True),
+        s(4, 3),
+        s(3),
+        s(3),
+        stored=[48, 12, 0],
+    ),
+    independent(
+        "NativeBatchNormBackward0",
+        lambda x: F.batch_norm(x, None, None, training=True),
+        s(2, 3, 2),
+        stored=[48],
+    ),
+    independent("NativeBatchNormBackward0", F.instance_norm, s(2, 3, 4), stored=[576]),
+    independent(
+        "NativeGroupNormBackward0",
+        lambda x, w, b: F.group_norm(x, 2, w, b),
+        s(3, 4, 2),
+        s(4),
+        s(4),
+        stored=[192, 24, 0],
+    ),
+    independent("NativeGroupNormBackward0", lambda x: F.group_norm(x, 3), s(2, 3, 2, 1), stored=[72]),
+    independent("NativeGroupNormBackward0", lambda x: F.group_norm(x, 1), s(2, 3), stored=[18]),
+]
+
+
+@over_cases(CASES)
+def test_normalisation(one: Case) -> None:
+    """The batch multiplies what is stored once, not twice; weight and bias cost no seeds."""
+    check(one)

@@ -1,0 +1,121 @@
+"""Writes through views: the node hides its arguments, so calls reveal them."""
+
+import pytest
+import torch
+from tests._rules.cases import Case, Sampler, case, check, over_cases
+
+from torchjac import jacrev
+from torchjac.testing import check_rule
+
+s = Sampler()
+COPY = "torch::autograd::CopySlices"
+
+
+def written(write):
+    """Clone the first argument, write into a part of it and return the whole."""
+
+    def op(x, *rest):
+        out = x.clone()
+        write(out, *rest)
+        return out
+
+    return op
+
+
+def probed(op, *args, **claims):
+    """A case of a write through a view of an 8 or so: the node is called 1 + 2·⌈log₂ size⌉ times."""
+    size = op(*args).numel()
+    return case(COPY, op, *args, calls=1 + 2 * max(1, (size - 1).bit_length()) if size else None, **claims)
+
+
+CASES = [
+    probed(written(lambda out, y: out[1:-1].copy_(y)), s(5), s(3), stored=[0, 0], blocks=[2, 1]),
+    probed(written(lambda out, y: out[1:].copy_(y)), s(3, 2), s(2), stored=[0, 0]),
+    probed(written(lambda out, y: out[:, ::2].copy_(y)), s(2, 4), s(2, 1), stored=[18, 0]),
+    probed(written(lambda out, y: out.t()[1].copy_(y)), s(3, 2), s(3), stored=[0, 0]),
+    probed(written(lambda out, y: out.diagonal().copy_(y)), s(3, 4), s(3), stored=[36, 0]),
+    probed(written(lambda out: out[0].mul_(3)), s(2, 3), stored=[6]),
+    probed(written(lambda out: out[1:].zero_()), s(3), stored=[0]),
+    probed(written(lambda out: out[1:2].fill_(2.0)), s(3), stored=[0], blocks=[2]),
+    probed(written(lambda out: out[:, 0].sin_()), s(2, 3), stored=[6]),
+    probed(written(lambda out, y: out[0].mul_(y)), s(2, 3), s(3), stored=[6, 3]),
+    probed(written(lambda out, y: out[0].copy_(y)), s(1, 1), s(1), stored=[0, 0], blocks=[0, 1]),
+    case("AsStridedBackward0", lambda x: x.as_strided((2, 3), (3, 1), 1), s(8), calls=7, stored=[12]),
+    case("AsStridedBackward0", lambda x: x.as_strided((2, 3), (1, 2)), s(4, 2), calls=7, stored=[0]),
+    # The derivative that PyTorch has for it (2.13) is not that of finite differences: we have the same one.
+    case(
+        "AsStridedScatterBackward0",
+        lambda x, y: x.as_strided_scatter(y, (2, 2), (3, 1), 1),
+        s(8),
+        s(2, 2),
+        calls=7,
+        differences=False,
+        stored=[10, 0],
+    ),
+    case("AsStridedBackward0", lambda x: x.as_strided((), (), 2), s(4), calls=3, stored=[0]),
+]
+
+
+@over_cases(CASES)
+def test_probed(one: Case) -> None:
+    """What a call on ones and two calls for each bit of a position tell is the whole local Jacobian."""
+    check(one)
+
+
+def test_assignments_in_a_loop() -> None:
+    """Time steps written one by one into a result leave one block for each entry at most."""
+
+    def steps(x):
+        out = x.new_zeros(4, 2)
+        for k in range(4):
+            out[k] = x * (k + 1)
+        return out
+
+    check_rule(steps, s(2))
+
+
+def test_mixing_write() -> None:
+    """A write that mixes entries is left to seeds and stays right."""
+    check_rule(written(lambda out: out[0].cumsum_(0)), s(2, 3))
+    check_rule(written(lambda out: out[0].copy_(out.softmax(1)[0])), s(2, 3))
+
+
+def test_write_under_vmap() -> None:
+    """Inside vmap the values cannot be looked at: seeds answer."""
+
+    def f(x):
+        out = x.clone()
+        out[1:] = x[:-1] ** 2
+        return out
+
+    x = s(3, 4)
+    expected = torch.stack([jacrev(f)(row) for row in x])
+    torch.testing.assert_close(torch.func.vmap(jacrev(f))(x), expected)
+
+
+def test_nonfinite_factor() -> None:
+    """An infinite factor cannot be told from a mixed entry, and is left to seeds."""
+
+    def f(x):
+        out = x.clone()
+        out[:2].sqrt_()
+        return out
+
+    x = torch.tensor([0.0, 4.0, 9.0], dtype=torch.float64)
+    expected = torch.diag(torch.tensor([torch.inf, 0.25, 1.0], dtype=torch.float64))
+    found = jacrev(f)(x)
+    torch.testing.assert_close(found.diagonal(), expected.diagonal())
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3)])
+def test_second_derivative(shape: tuple[int, ...]) -> None:
+    """A multiplier found by probing keeps its own derivative."""
+
+    def f(x):
+        out = x.clone()
+        out[0] = x[0] ** 3
+        return out.square().sum()
+
+    x = s(*shape)
+    expected = torch.func.hessian(lambda x: torch.cat([x[:1] ** 3, x[1:]]).square().sum())(x)
+    torch.testing.assert_close(jacrev(jacrev(f))(x), expected)
