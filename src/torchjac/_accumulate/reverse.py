@@ -114,7 +114,9 @@ def _step(
             shape, _, device = node.outputs[slot]
             try:
                 products = [
-                    (term.input, compose(block, term.block, shape, device)) for block in blocks for term in terms
+                    (term.input, compose(block, term.block, shape, device, term.selects))
+                    for block in blocks
+                    for term in terms
                 ]
             except CannotJoinError:
                 products, passes = [], opaque(node).passes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -14,37 +14,75 @@ from .._blocks.block import Block
 from .._blocks.maps import Label, align, bare, bare_label
 from .._capture.capture import inside_functorch
 from .._capture.tape import Node, Tape
+from .._rules.unbatched import runs_batched
 from .plan import rows_at_once
 
 
+#: Up to this many rows, calling the engine once for each costs less than one call under vmap does.
+FEW_ROWS = 2
+
+
 def pull_rows(
-    edges: Sequence[Any], cotangents: Sequence[Tensor], inputs: Sequence[GradientEdge], batched: bool
+    starts: Sequence[Any],
+    rows: Callable[[int, int], Sequence[Tensor]],
+    count: int,
+    inputs: Sequence[GradientEdge],
+    nodes: Sequence[Node],
+    chunk: int | None,
+) -> list[Tensor | None]:
+    """Rows of gradients of the inputs, for rows of cotangents at some tensors or edges of the graph.
+
+    ``rows(begin, end)`` gives the cotangents of the rows from ``begin`` to ``end``, one tensor for each start.
+    ``nodes`` are those on the way: where one must not be called on a batch, and where a batched call fails
+    (no batching rule, or a Function that leaves PyTorch), the engine is asked row by row. That is always
+    right, and an error of the user's own shows itself again.
+    """
+    size = chunk or rows_at_once(nodes, count)
+    if count > FEW_ROWS and all(map(runs_batched, nodes)):
+        try:
+            return _join([_batch(starts, rows(at, min(at + size, count)), inputs) for at in range(0, count, size)])
+        except (RuntimeError, TypeError, NotImplementedError, ValueError):
+            pass
+    single = (_engine(starts, [row[0] for row in rows(at, at + 1)], inputs) for at in range(count))
+    return _join([[None if grad is None else grad.unsqueeze(0) for grad in row] for row in single])
+
+
+def _join(parts: Sequence[Sequence[Tensor | None]]) -> list[Tensor | None]:
+    if len(parts) == 1:
+        return list(parts[0])
+    return [None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True)]
+
+
+def _engine(
+    starts: Sequence[Any], cotangents: Sequence[Tensor], inputs: Sequence[GradientEdge], batched: bool = False
 ) -> tuple[Tensor | None, ...]:
-    """The engine once: gradients of the inputs for cotangents at some edges, for a batch of rows at once."""
+    return torch.autograd.grad(
+        starts,
+        inputs,
+        cotangents,
+        retain_graph=True,
+        create_graph=torch.is_grad_enabled(),
+        allow_unused=True,
+        is_grads_batched=batched,
+    )
 
-    def pull(*cotangents: Tensor, batched: bool = False) -> tuple[Tensor | None, ...]:
-        return torch.autograd.grad(
-            edges,
-            inputs,
-            cotangents,
-            retain_graph=True,
-            create_graph=torch.is_grad_enabled(),
-            allow_unused=True,
-            is_grads_batched=batched,
-        )
 
-    if not (batched and inside_functorch()):
-        return pull(*cotangents, batched=batched)
-    # The engine's own batching is a vmap that cannot stand inside another (torch 2.9-2.13).
+def _batch(
+    starts: Sequence[Any], cotangents: Sequence[Tensor], inputs: Sequence[GradientEdge]
+) -> Sequence[Tensor | None]:
+    """The engine once on a batch of rows."""
+    if not inside_functorch() and not any(isinstance(start, GradientEdge) for start in starts):
+        return _engine(starts, cotangents, inputs, batched=True)
+    # The engine's own batching takes no edges, and is a vmap that cannot stand inside another (torch 2.9-2.13).
     missing: list[bool] = []
 
     def present(*cotangents: Tensor) -> tuple[Tensor, ...]:
-        found = pull(*cotangents)
+        found = _engine(starts, cotangents, inputs)
         missing[:] = [grad is None for grad in found]
         return tuple(grad for grad in found if grad is not None)
 
     found = iter(torch.func.vmap(present)(*cotangents))
-    return tuple(None if absent else next(found) for absent in missing)
+    return [None if absent else next(found) for absent in missing]
 
 
 def finish_rows(
@@ -63,18 +101,16 @@ def finish_rows(
         rank, count = len(out_shapes[output]), prod(out_shapes[output])
         rows = [_rows(waiting[edge][output][0], rank, count) for edge in edges]
         starts = [GradientEdge(node.fn, slot) for node, slot in edges]
-        size = chunk or rows_at_once(rest, count)
         for node in rest:
-            node.calls += -(-count // size)
-        parts = [
-            pull_rows(starts, [part[begin : begin + size] for part in rows], inputs, batched=True)
-            for begin in range(0, count, size)
-        ]
+            node.calls += 1
+        found = pull_rows(
+            starts, lambda begin, end, rows=rows: [part[begin:end] for part in rows], count, inputs, rest, chunk
+        )
         over = tuple(Label(n) for n in out_shapes[output])
-        for goal, column in zip(goals, zip(*parts, strict=True), strict=True):
-            if column and column[0] is not None:
+        for goal, value in zip(goals, found, strict=True):
+            if value is not None:
                 dims = tuple(Label(n) for n in goal.shape)
-                value = torch.cat(column).reshape([label.size for label in over + dims])
+                value = value.reshape([label.size for label in over + dims])
                 block = Block(value, over + dims, tuple(map(bare, over)), tuple(map(bare, dims)))
                 pending.setdefault((goal, 0), {}).setdefault(output, []).append(block)
 

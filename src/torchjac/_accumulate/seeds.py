@@ -25,6 +25,7 @@ from .._rules.registry import Local, Passes
 from .._rules.unbatched import runs_batched
 from .plan import rows_at_once
 
+
 class RowsTooWideError(RuntimeError):
     """The rows to push through a node exceed the budget: they have to go through the graph in chunks."""
 
@@ -38,6 +39,7 @@ class Limits:
 
 
 NO_LIMITS = Limits()
+
 
 def push(
     node: Node,
@@ -73,7 +75,8 @@ def _push_group(
     seeds = [_seed_labels(block, ride) for block, ride in zip(blocks, rides, strict=True)]
     counts = [prod(label.size for label in labels) for labels in seeds]
     own = prod(size for dim, size in enumerate(meta.shape) if dim not in dims)
-    if own_rows_pay(own, min(sum(counts), prod(out_shape))):
+    # A complex node is linear over the reals only: its Jacobian is no matrix of complex numbers.
+    if own_rows_pay(own, min(sum(counts), prod(out_shape))) and not node.touches_complex:
         terms = _push_group(node, slot, [identity(meta.shape)], meta.shape, dims, pairs_of, limits)
         products = [(t.input, compose(block, t.block, meta.shape, meta.device)) for t in terms for block in blocks]
         return [Local(k, block) for k, block in products if block is not None]
@@ -87,7 +90,9 @@ def _push_group(
     rows = [
         dense(
             [Block(block.value, block.on, tuple(map(bare, labels)), block.wrt)],
-            [label.size for label in labels], meta.shape, like,
+            [label.size for label in labels],
+            meta.shape,
+            like,
         ).reshape(count, *meta.shape)
         for block, labels, count in zip(blocks, seeds, counts, strict=True)
     ]

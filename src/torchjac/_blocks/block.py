@@ -54,6 +54,8 @@ def identity(shape: Sequence[int]) -> Block:
 
 def is_dense(block: Block) -> bool:
     """Whether every dim of the output and of the tensor has a label of its own over its whole range."""
+    if not isinstance(block.value, Tensor):
+        return False
     maps = block.out + block.wrt
     seen = set()
     for map_ in maps:

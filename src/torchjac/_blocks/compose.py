@@ -18,10 +18,15 @@ from .maps import Label, Map, Substitution, align, bare_label, labels_of, substi
 from .unify import unify
 
 
-def compose(block: Block, local: Block, shape: Sequence[int], device: torch.device) -> Block | None:
-    """The product of a block and a local Jacobian over a tensor of the given shape; None if it is zero."""
+def compose(
+    block: Block, local: Block, shape: Sequence[int], device: torch.device, selects: bool = False
+) -> Block | None:
+    """The product of a block and a local Jacobian over a tensor of the given shape; None if it is zero.
+
+    Where the local Jacobian ``selects``, its zeros drop what they meet, even if that is not finite.
+    """
     if local.wrt is local.out:
-        return _scale(block, local)
+        return _scale(block, local, selects)
     by = _bind(block.wrt, local.out, shape)
     mid, out, left, on_left = block.wrt, block.out, block.value, block.on
     if by is None:
@@ -51,17 +56,17 @@ def compose(block: Block, local: Block, shape: Sequence[int], device: torch.devi
         if times != 1:
             left = left * times
         gone = {label: None for label in gone if label in on_left or label in on_right}
-    return Block(*multiply(left, on_left, right, on_right, gone), out, wrt)
+    return Block(*multiply(left, on_left, right, on_right, gone, selects), out, wrt)
 
 
-def _scale(block: Block, local: Block) -> Block:
+def _scale(block: Block, local: Block, selects: bool) -> Block:
     """The product with a diagonal local Jacobian, all of whose labels are bare: no map changes."""
     if not local.on:
         if not isinstance(local.value, Tensor) and local.value == 1.0:
             return block
         return Block(block.value * local.value, block.on, block.out, block.wrt)
     by = {map_[1][0][0]: at for map_, at in zip(local.out, block.wrt, strict=True)}
-    value, on = multiply(block.value, block.on, *take(local.value, local.on, by), ())
+    value, on = multiply(block.value, block.on, *take(local.value, local.on, by), (), selects)
     return Block(value, on, block.out, block.wrt)
 
 
@@ -82,8 +87,17 @@ def multiply(
     right: Tensor | float,
     on_right: tuple[Label, ...],
     gone: Container[Label],
+    selects: bool = False,
 ) -> tuple[Tensor | float, tuple[Label, ...]]:
-    """The product of two values with labels aligned, summed over the labels ``gone``."""
+    """The product of two values with labels aligned, summed over the labels ``gone``.
+
+    If the right one ``selects``, the product is zero wherever it is.
+    """
+    if selects and isinstance(left, Tensor) and isinstance(right, Tensor):
+        over = tuple(dict.fromkeys(on_left + on_right))
+        right = align(right, on_right, over)
+        left, on_left = torch.where(right == 0, 0, align(left, on_left, over) * right), over
+        right, on_right = 1.0, ()
     if not gone:
         if not isinstance(left, Tensor) and left == 1.0:
             return right, on_right

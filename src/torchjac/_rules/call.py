@@ -11,12 +11,19 @@ from torch.autograd.function import BackwardCFunction
 
 from .._capture.capture import inside_functorch
 from .._capture.tape import Meta, Node
+from .unbatched import needs_all_cotangents
 
 
 def call(node: Node, cotangents: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
     """Run the node's backward formula once; the results are not yet reduced for broadcasting."""
     node.calls += 1
-    if isinstance(node.fn, BackwardCFunction):
+    is_python = isinstance(node.fn, BackwardCFunction)
+    if is_python or needs_all_cotangents(node):
+        cotangents = [
+            torch.zeros(meta.shape, dtype=meta.dtype, device=meta.device) if cotangent is None else cotangent
+            for cotangent, meta in zip(cotangents, node.outputs, strict=True)
+        ]
+    if is_python:
         return _call_python(node, cotangents)
     try:
         results = node.fn(*cotangents)
@@ -42,7 +49,9 @@ def _batched_zero(like: Tensor) -> Tensor:
 
 
 def fit(result: Tensor, meta: Meta) -> Tensor:
-    """Reduce a result for broadcasting and cast it to the input's dtype, as PyTorch's engine does."""
+    """Reduce a result for broadcasting and cast it to the input's dtype, as PyTorch's engine does; never sparse."""
+    if result.layout is not torch.strided:
+        result = result.to_dense()
     if tuple(result.shape) != meta.shape:
         result = result.sum_to_size(meta.shape)
     if result.is_complex() and not meta.dtype.is_complex:

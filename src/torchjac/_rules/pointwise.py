@@ -37,6 +37,12 @@ POINTWISE = [
 ]  # fmt: skip
 
 
+#: Those whose backward selects entries of the cotangent and does not multiply them
+SELECTING = frozenset(
+    "Clamp ClampMax ClampMin Fmax Fmin Hardshrink Hardtanh MaskedFill Maximum Minimum NanToNum Relu Softshrink "
+    "Threshold Where".split()
+)
+
 #: Overloads that are no pointwise op: a 0-dim fill value stands for many entries
 OTHERWISE = {"MaskedFillBackward1"}
 
@@ -57,7 +63,8 @@ def pointwise(node: Node) -> Known:
             if not node.needs(k) or result is None:
                 continue
             if tuple(result.shape) == node.shape:
-                terms.append(diagonal_term(node, k, result)._replace(slot=slot))
+                term = diagonal_term(node, k, result)
+                terms.append(term._replace(slot=slot, selects=node.name.split("Backward")[0] in SELECTING))
             else:  # already summed for broadcasting: a sum of multipliers
                 passes[k] = _shared(node, k)
     return Known([term for term in terms if term.input not in passes], passes)

@@ -48,7 +48,7 @@ def _reduction(node: Node, value: Tensor | float | None, slot: int = 0) -> Local
         if value is None:
             return None
     if isinstance(value, Tensor):
-        value, on = spread(value, over)
+        value, on = spread(value.reshape(shape) if not shape else value, over)  # a 0-dim one may come as (1,)
     return Local(0, Block(value, on, tuple(out), tuple(map(bare, over))), slot)
 
 

@@ -10,11 +10,16 @@ from .._capture.tape import Node
 
 
 class Local(NamedTuple):
-    """One term of a local Jacobian: of the node's output ``slot`` with respect to its input ``input``."""
+    """One term of a local Jacobian: of the node's output ``slot`` with respect to its input ``input``.
+
+    ``selects`` tells that the op selects and does not multiply: where the term's value is zero, whatever
+    arrives is dropped, be it infinite or NaN.
+    """
 
     input: int
     block: Block
     slot: int = 0
+    selects: bool = False
 
 
 #: (output dim, input dim) pairs along which an op never mixes entries

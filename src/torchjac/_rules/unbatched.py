@@ -1,4 +1,4 @@
-"""The nodes whose backward formula must not be called under vmap, each with its reason (torch 2.9-2.13)."""
+"""The nodes whose backward formula must be called with care, each with its reason (torch 2.9-2.13)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,22 @@ from .._capture.tape import Node
 UNBATCHED: dict[str, str] = {
     "CdistBackward0": "silently wrong at small sizes: the batched formula drops the cotangent's batch dim",
     "EuclideanDistBackward0": "double backward of cdist shares its formula",
+    "NativeLayerNormBackwardBackward0": "silently wrong: sums over the batch of cotangents",
+    "NativeBatchNormBackwardBackward0": "silently wrong: sums over the batch of cotangents",
+    "BatchNormBackwardBackward0": "silently wrong: sums over the batch of cotangents",
+}
+
+#: name → what goes wrong when a cotangent that is zero is left out
+NEEDS_ALL_COTANGENTS: dict[str, str] = {
+    "NativeGroupNormBackward0": "drops the cotangents of mean and rstd where that of the output is missing",
 }
 
 
 def runs_batched(node: Node) -> bool:
     """Whether the node may be called under vmap."""
     return node.name not in UNBATCHED
+
+
+def needs_all_cotangents(node: Node) -> bool:
+    """Whether a missing cotangent must be given as zeros."""
+    return node.name in NEEDS_ALL_COTANGENTS
