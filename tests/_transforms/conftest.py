@@ -62,7 +62,7 @@ def loop_tree(func, args, kwargs, argnums, oracle=loop_jacobian):
     """The Jacobian of a function of trees, one pair of leaves at a time, nested as torch.func nests it."""
     chosen = args[argnums] if isinstance(argnums, int) else tuple(args[n] for n in argnums)
     count, in_spec = len(pytree.tree_leaves(chosen)), pytree.tree_structure(chosen)
-    outputs = func(*args, **kwargs)
+    outputs = func(*pytree.tree_map_only(torch.Tensor, torch.clone, args), **kwargs)
     rows = [
         pytree.tree_unflatten(
             [oracle(*_leaf_of(func, args, kwargs, argnums, k, number)) for k in range(count)], in_spec

@@ -78,8 +78,11 @@ def _owned(answer: list[list[list[Block]]], tape: Tape) -> list[list[list[Block]
 
 
 def _storage(tensor: Tensor) -> int:
-    """What two tensors have in common if they share memory; a tensor inside functorch does not tell."""
-    return 0 if is_wrapped(tensor) else tensor.untyped_storage().data_ptr()
+    """What two tensors have in common if they share memory; a tensor inside functorch does not tell.
+
+    Forward mode makes zeros without memory, private to torch 2.9-2.13, that do not tell either.
+    """
+    return 0 if is_wrapped(tensor) or tensor._is_zerotensor() else tensor.untyped_storage().data_ptr()
 
 
 def _take(node: Node, pending: Pending) -> list[tuple[int, int, list[Block]]]:

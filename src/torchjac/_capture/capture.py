@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from .hooks import has_hooks, watch_hooks
 from .inference import run_normally
+from .tangent import cut
 from .tape import Tape, read_tape
 
 
@@ -76,9 +76,7 @@ def _in_autograd(run: Callable, inputs: Sequence[Tensor]) -> Captured:
 
 def _leaf(tensor: Tensor) -> Tensor:
     # A tensor made under inference_mode cannot be saved for backward: only a copy can.
-    leaf = (tensor.clone() if tensor.is_inference() else tensor.detach()).requires_grad_()
-    tangent = forward_ad.unpack_dual(tensor).tangent  # of a forward-mode level outside, which detach drops
-    return leaf if tangent is None else forward_ad.make_dual(leaf, tangent)
+    return (tensor.clone() if tensor.is_inference() else cut(tensor)).requires_grad_()
 
 
 def _in_functorch(run: Callable, inputs: Sequence[Tensor]) -> Captured:

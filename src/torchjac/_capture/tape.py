@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .tangent import cut
+
 
 class Meta(NamedTuple):
     """Shape, dtype and device of a tensor of the graph."""
@@ -55,7 +57,7 @@ class Node:
         value = getattr(self.fn, "_saved_" + name)
         if isinstance(value, torch.Tensor):
             self.lent.append(value)
-            return value if torch.is_grad_enabled() else value.detach()
+            return cut(value) if value.requires_grad and not torch.is_grad_enabled() else value
         if isinstance(value, int):
             return _signed(value)
         if isinstance(value, tuple):
