@@ -96,9 +96,10 @@ PLANES = [
 @rule(*(f"{name}Backward0" for name in PLANES), *(f"{name}BackwardBackward0" for name in PLANES))
 def by_plane(node: Node) -> Known:
     """Pooling and resampling treat each plane on its own: all dims in front of the spatial ones pass."""
-    shape = node.into(0).shape
+    if not node.needs(0):  # the backward of pooling takes the pooled tensor too, for its shape
+        return Known()
     spatial = next(n for n in (1, 2, 3) if f"{n}D" in node.name)
-    return Known(passes={0: tuple((d, d) for d in range(len(shape) - spatial))} if node.needs(0) else {})
+    return Known(passes={0: tuple((d, d) for d in range(len(node.into(0).shape) - spatial))})
 
 
 @rule("GridSampler2DBackward0", "GridSampler3DBackward0")
@@ -114,6 +115,7 @@ BATCHED_LINALG: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "LinalgCholeskyExBackward0": ((2, 0), (2,)),
     "CholeskyBackward0": ((2,), (2,)),
     "CholeskyInverseBackward0": ((2,), (2,)),
+    "TriangularSolveBackward0": ((2, 2), (2, 2)),
     "LinalgEighBackward0": ((1, 2), (2,)),
     "LinalgEigBackward0": ((1, 2), (2,)),
     "LinalgSvdBackward0": ((2, 1, 2), (2,)),
@@ -143,7 +145,6 @@ SOLVES = {
     "LinalgSolveExBackward0": (0, 1),
     "LinalgSolveTriangularBackward0": (0, 1),
     "LinalgLuSolveBackward0": (0, 1),
-    "TriangularSolveBackward0": (1, 0),
     "CholeskySolveBackward0": (1, 0),
 }
 

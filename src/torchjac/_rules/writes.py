@@ -111,7 +111,9 @@ def _written(node: Node, whole: Sequence[Map]) -> Tensor:
     hole = torch.zeros(shape, dtype=torch.bool, device=meta.device)
     over = tuple(dict.fromkeys(label for dim in tables for label in whole[dim].labels))
     index = tuple(
-        positions(whole[dim], over, meta.device) if dim in tables else torch.zeros((), dtype=torch.int64)
+        positions(whole[dim], over, meta.device)
+        if dim in tables
+        else torch.zeros((), dtype=torch.int64, device=meta.device)
         for dim in range(len(shape))
     )
     return hole.index_put(index, torch.ones((), dtype=torch.bool, device=meta.device))
