@@ -1,0 +1,58 @@
+"""What blocks hold, for the table of the design: numbers stored, entries written."""
+
+import pytest
+import torch
+
+from torchjac._blocks.block import Block, entries, identity, is_dense, labels, stored
+from torchjac._blocks.maps import Gather, Label, bare
+from torchjac.testing import check_rule
+
+N, M, B, P, Q = 12, 5, 4, 3, 4
+IDX = torch.tensor([3, 0, 3, 11, 7])
+W = torch.randn(N, M, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "f, shape, blocks, held, nnz",
+    [
+        (lambda x: x, (N,), 1, 0, N),
+        (torch.sin, (N,), 1, N, N),
+        (lambda x: x[1:], (N,), 1, 0, N - 1),
+        (lambda x: x[IDX], (N,), 1, len(IDX), len(IDX)),
+        (lambda x: x.sum(), (N,), 1, 0, N),
+        (lambda x: x @ W, (B, N), 1, N * M, B * N * M),
+        (lambda x: x.view(P, Q), (N,), 1, 0, N),
+        (lambda x: x[1:] - x[:-1], (N,), 2, 0, 2 * (N - 1)),
+    ],
+    ids=["x", "sin", "slice", "index", "sum", "matmul", "view", "stencil"],
+)
+def test_table(f, shape, blocks: int, held: int, nnz: int) -> None:
+    """The table of the design holds, number by number."""
+    (jacobian,) = check_rule(f, torch.randn(shape, dtype=torch.float64))
+    assert len(jacobian.blocks) == blocks
+    assert jacobian.stored == held
+    assert jacobian.nnz == nnz
+
+
+def test_identity() -> None:
+    """The identity has a label for each dim and holds nothing."""
+    block = identity((2, 3))
+    assert stored(block) == 0
+    assert entries(block) == 6
+    assert [label.size for label in labels(block)] == [2, 3]
+    assert not is_dense(block)
+
+
+def test_stored_counts_a_table_once() -> None:
+    """An index tensor that two maps share is counted once."""
+    label = Label(3)
+    table = Gather(torch.arange(3), (label,))
+    assert stored(Block(torch.ones(3), (label,), (table,), (table,))) == 6
+
+
+def test_is_dense() -> None:
+    """Dense: a label of its own for each dim, and a value over all of them."""
+    i, j = Label(2), Label(3)
+    assert is_dense(Block(torch.ones(2, 3), (i, j), (bare(i),), (bare(j),)))
+    assert not is_dense(Block(torch.ones(2), (i,), (bare(i),), (bare(j),)))
+    assert not is_dense(Block(torch.ones(2), (i,), (bare(i),), (bare(i),)))

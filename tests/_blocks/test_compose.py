@@ -1,0 +1,124 @@
+"""The one law of composition, against the product of dense matrices."""
+
+from math import prod
+
+import pytest
+import torch
+from tests._blocks.blocks import CPU, Maker, spelled_out
+
+from torchjac._blocks.block import Block, entries, identity, stored
+from torchjac._blocks.compose import compose
+from torchjac._blocks.maps import Affine, Gather, Label, bare, constant
+
+MADE = 400
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_compose_is_the_matrix_product(part: int) -> None:
+    """Dense of the composition is the product of the denses, for random blocks of every kind."""
+    for seed in range(part * MADE, (part + 1) * MADE):
+        make = Maker(seed)
+        out_shape, mid_shape, wrt_shape = make.shape(), make.shape(), make.shape()
+        block, local = make.block(out_shape, mid_shape), make.block(mid_shape, wrt_shape)
+        product = compose(block, local, mid_shape, CPU)
+        left = spelled_out(block, out_shape + mid_shape).reshape(prod(out_shape), prod(mid_shape))
+        right = spelled_out(local, mid_shape + wrt_shape).reshape(prod(mid_shape), prod(wrt_shape))
+        found = spelled_out(product, out_shape + wrt_shape)
+        torch.testing.assert_close(
+            found, (left @ right).reshape(found.shape), msg=lambda text, seed=seed: f"seed {seed}: {text}"
+        )
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (0,), (2, 3)])
+def test_identity_is_neutral(shape: tuple[int, ...]) -> None:
+    """The identity on either side leaves a block's numbers as they are."""
+    make = Maker(0)
+    for other in ((2,), (), (1, 3)):
+        block = make.block(other, shape)
+        right = compose(block, identity(shape), shape, CPU)
+        torch.testing.assert_close(spelled_out(right, other + shape), spelled_out(block, other + shape))
+        if 0 not in shape:
+            assert stored(right) == stored(block)
+
+
+def _sizes(b=4, n=5, m=3):
+    return Label(b), Label(n), Label(m)
+
+
+def test_diagonal_times_diagonal() -> None:
+    """Two diagonals make one: n numbers, n entries."""
+    i, j = Label(5), Label(5)
+    one = Block(torch.rand(5), (i,), (bare(i),), (bare(i),))
+    two = Block(torch.rand(5), (j,), (bare(j),), (bare(j),))
+    product = compose(one, two, (5,), CPU)
+    assert stored(product) == 5
+    assert entries(product) == 5
+
+
+def test_slice_of_slice() -> None:
+    """Slices compose by formula: x[1:][::2] is x[1::2], and stores nothing."""
+    i, j = Label(4), Label(8)
+    inner = Block(1.0, (), (bare(j),), (Affine(1, ((j, 1),)),))
+    outer = Block(1.0, (), (bare(i),), (Affine(0, ((i, 2),)),))
+    product = compose(outer, inner, (8,), CPU)
+    assert stored(product) == 0
+    assert product.wrt == (Affine(1, ((product.out[0].labels[0], 2),)),)
+
+
+def test_flip_of_flip() -> None:
+    """Two flips are the identity again, as maps."""
+    i, j = Label(4), Label(4)
+    flip = lambda label: Block(1.0, (), (bare(label),), (Affine(3, ((label, -1),)),))
+    product = compose(flip(i), flip(j), (4,), CPU)
+    assert product.out == product.wrt
+
+
+def test_identity_times_weight() -> None:
+    """A product with a weight keeps the weight once, however large the batch."""
+    b, n, m = _sizes()
+    weight = torch.rand(5, 3)
+    local = Block(weight, (n, m), (bare(b), bare(m)), (bare(b), bare(n)))
+    product = compose(identity((4, 3)), local, (4, 3), CPU)
+    assert stored(product) == 15
+    assert product.value is weight
+    assert entries(product) == 4 * 15
+
+
+def test_sum_of_constant_multiplies_by_the_size() -> None:
+    """Labels that stand in no value are summed by multiplying: nothing is stored."""
+    i, j = Label(7), Label(7)
+    row = Block(2.0, (), (), (bare(i),))
+    column = Block(1.0, (), (bare(j),), ())
+    product = compose(row, column, (7,), CPU)
+    assert product.value == 14.0
+    assert stored(product) == 0
+
+
+def test_disjoint_pieces_make_nothing() -> None:
+    """Slices that do not meet have no product."""
+    i, j = Label(2), Label(2)
+    head = Block(1.0, (), (bare(i),), (bare(i),))
+    tail = Block(1.0, (), (Affine(2, ((j, 1),)),), (bare(j),))
+    assert compose(head, tail, (4,), CPU) is None
+    even, odd = Affine(0, ((i, 2),)), Affine(1, ((j, 2),))
+    assert compose(Block(1.0, (), (bare(i),), (even,)), Block(1.0, (), (odd,), (bare(j),)), (4,), CPU) is None
+
+
+@pytest.mark.parametrize("size", [0, 1, 3])
+def test_constants_meet_or_miss(size: int) -> None:
+    """One position against one position: there or not."""
+    label = Label(size)
+    row = Block(1.0, (), (bare(label),), (constant(2),))
+    assert compose(row, Block(3.0, (), (constant(1),), ()), (4,), CPU) is None
+    product = compose(row, Block(3.0, (), (constant(2),), ()), (4,), CPU)
+    assert (product is None) == (size == 0)
+
+
+def test_gather_of_gather_stores_positions_only() -> None:
+    """Index tensors compose to one index tensor."""
+    i, j = Label(4), Label(6)
+    outer = Block(1.0, (), (bare(i),), (Gather(torch.tensor([5, 0, 0, 2]), (i,)),))
+    inner = Block(1.0, (), (bare(j),), (Gather(torch.tensor([1, 1, 3, 0, 2, 9]), (j,)),))
+    product = compose(outer, inner, (6,), CPU)
+    assert stored(product) == 4
+    assert product.wrt[0].index.tolist() == [9, 1, 1, 3]

@@ -1,0 +1,82 @@
+"""Where the maps of two blocks meet."""
+
+from itertools import product
+
+import pytest
+import torch
+from tests._blocks.blocks import CPU, Maker, at
+
+from torchjac._blocks.maps import Affine, Gather, Label, Map, bare, constant, labels_of, substitute
+from torchjac._blocks.unify import CannotJoinError, unify
+
+
+def _pairs(left: Map, right: Map) -> list[tuple[int, ...]]:
+    over = tuple(labels_of((left, right)))
+    points = (
+        dict(zip(over, values, strict=True)) for values in product(*(range(label.size) for label in over))
+    )
+    return sorted(tuple(point.values()) for point in points if at(left, point) == at(right, point))
+
+
+def _solutions(left: Map, right: Map, size: int) -> list[tuple[int, ...]]:
+    over = tuple(labels_of((left, right)))
+    by = unify((left,), (right,), (size,), CPU)
+    if by is None:
+        return []
+    maps = [by.get(label, bare(label)) for label in over]
+    free = tuple(labels_of(tuple(maps)))
+    points = [
+        dict(zip(free, values, strict=True)) for values in product(*(range(label.size) for label in free))
+    ]
+    return sorted(tuple(at(map_, point) for map_ in maps) for point in points)
+
+
+def test_progressions_meet() -> None:
+    """Every pair of small progressions meets exactly where their positions agree."""
+    for first, second in product(product((0, 1, 4), (1, 2, 3, -1, -2), (1, 2, 4)), repeat=2):
+        a, b = (Affine(start, ((Label(count), stride),)) for start, stride, count in (first, second))
+        assert _solutions(a, b, 20) == _pairs(a, b), (first, second)
+
+
+def test_random_maps_meet() -> None:
+    """Maps of any kind meet exactly where their positions agree, each pair once."""
+    for seed in range(600):
+        make = Maker(seed)
+        size = make.random.randint(1, 6)
+        left, right = make.map(size, []), make.map(size, [])
+        assert _solutions(left, right, size) == _pairs(left, right), seed
+
+
+def test_affine_stays_affine() -> None:
+    """Two progressions meet in a progression: no index tensor is made."""
+    i, j = Label(10), Label(10)
+    by = unify((Affine(0, ((i, 2),)),), (Affine(0, ((j, 3),)),), (40,), CPU)
+    assert all(type(map_) is Affine for map_ in by.values())
+    assert substitute(Affine(0, ((i, 2),)), by) == substitute(Affine(0, ((j, 3),)), by)
+
+
+@pytest.mark.parametrize("position", [-1, 0, 3, 4])
+def test_constant_outside(position: int) -> None:
+    """A position that a label never reaches is met nowhere."""
+    label = Label(4)
+    by = unify((bare(label),), (constant(position),), (9,), CPU)
+    assert (by is not None) == (0 <= position < 4)
+
+
+def test_dims_are_solved_together() -> None:
+    """A label that stands in two dims has to agree in both."""
+    i, j, k = Label(3), Label(3), Label(3)
+    by = unify((bare(i), bare(i)), (bare(j), Affine(2, ((k, -1),))), (3, 3), CPU)
+    assert substitute(bare(j), by) == substitute(Affine(2, ((k, -1),)), by)
+
+
+def test_unknown_positions_under_vmap() -> None:
+    """Positions that differ along a vmap dim cannot be matched, and it says so."""
+    fixed = Gather(torch.tensor([0, 2, 2]), (Label(3),))
+
+    def joined(index):
+        with pytest.raises(CannotJoinError):
+            unify((Gather(index, (Label(3),)),), (fixed,), (4,), CPU)
+        return index
+
+    torch.func.vmap(joined)(torch.zeros(2, 3, dtype=torch.int64))

@@ -1,0 +1,98 @@
+"""Writing blocks into a dense tensor, and differentiating the write."""
+
+import pytest
+import torch
+from tests._blocks.blocks import LIKE, Maker, spelled_out
+
+from torchjac._blocks.block import Block, identity
+from torchjac._blocks.maps import Affine, Gather, Label, bare
+from torchjac._blocks.write import dense
+
+
+def test_dense_is_the_sum() -> None:
+    """Every block is added where its maps say."""
+    for seed in range(400):
+        make = Maker(seed)
+        out_shape, wrt_shape = make.shape(), make.shape()
+        blocks = [make.block(out_shape, wrt_shape) for _ in range(make.random.randint(0, 3))]
+        expected = torch.zeros(out_shape + wrt_shape, dtype=torch.float64)
+        for block in blocks:
+            expected += spelled_out(block, out_shape + wrt_shape)
+        torch.testing.assert_close(dense(blocks, out_shape, wrt_shape, LIKE), expected)
+
+
+@pytest.mark.parametrize("n", [0, 1, 4])
+def test_identity(n: int) -> None:
+    """The identity needs no numbers to be written."""
+    assert torch.equal(dense([identity((n,))], (n,), (n,), LIKE), torch.eye(n, dtype=torch.float64))
+
+
+def test_dtype() -> None:
+    """The answer has the dtype asked for, whatever the values have."""
+    label = Label(3)
+    block = Block(torch.rand(3, dtype=torch.float64), (label,), (bare(label),), (bare(label),))
+    assert dense([block], (3,), (3,), torch.empty(0, dtype=torch.float32)).dtype == torch.float32
+
+
+def _written():
+    """A write of three values: a diagonal, an overlapping gather and a constant row; and its arguments."""
+    i, j, k = Label(3), Label(2), Label(3)
+    index = torch.tensor([0, 2])
+    over = lambda a, b, c: [
+        Block(a, (i,), (bare(i),), (bare(i),)),
+        Block(b, (j,), (Gather(index, (j,)),), (Affine(2, ((j, -1),)),)),
+        Block(c, (), (Affine(1, ()),), (bare(k),)),
+    ]
+    values = [torch.randn(3), torch.randn(2), torch.randn(())]
+    values = [value.double().requires_grad_() for value in values]
+    return (lambda *args: dense(over(*args), (3,), (3,), LIKE)), values
+
+
+def test_write_gradients() -> None:
+    """First and second derivatives of a write agree with finite differences, forward and reverse."""
+    write, values = _written()
+    assert torch.autograd.gradcheck(write, values, check_forward_ad=True, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(lambda *args: write(*(a**2 for a in args)), values)
+
+
+def test_write_jvp() -> None:
+    """The tangent of a write is the write of the tangents; it is linear."""
+    write, values = _written()
+    values = tuple(value.detach() for value in values)
+    tangents = tuple(torch.randn_like(value) for value in values)
+    out, tangent = torch.func.jvp(write, values, tangents)
+    torch.testing.assert_close(out, write(*values))
+    torch.testing.assert_close(tangent, write(*tangents))
+    _, tangent = torch.func.jvp(lambda a: write(a, *values[1:]), values[:1], tangents[:1])
+    torch.testing.assert_close(tangent, torch.diag(tangents[0]))
+
+
+@pytest.mark.parametrize("in_dims", [(0, 0, 0), (0, None, 0), (None, 0, None)])
+def test_write_vmap(in_dims) -> None:
+    """A batch of writes is one write with one more label, whichever values are batched."""
+    write, values = _written()
+    values = [value.detach() for value in values]
+    batched = [
+        value if dim is None else torch.stack([value, 2 * value, value - 1], dim)
+        for value, dim in zip(values, in_dims, strict=True)
+    ]
+    found = torch.func.vmap(write, in_dims)(*batched)
+    for row in range(3):
+        args = [
+            value if dim is None else value.select(dim, row)
+            for value, dim in zip(batched, in_dims, strict=True)
+        ]
+        torch.testing.assert_close(found[row], write(*args))
+
+
+def test_write_batched_positions() -> None:
+    """Index tensors may be batched too."""
+    value = torch.tensor([1.0, 2.0], dtype=torch.float64)
+
+    def write(index):
+        label = Label(2)
+        return dense([Block(value, (label,), (Gather(index, (label,)),), ())], (4,), (), LIKE)
+
+    index = torch.tensor([[0, 3], [1, 1], [2, 0]])
+    found = torch.func.vmap(write)(index)
+    torch.testing.assert_close(found, torch.stack([write(row) for row in index]))
