@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,13 +18,16 @@ from .._rules.unbatched import runs_batched
 from .plan import rows_at_once
 
 
+#: Gives the cotangents of the rows from one number to another, one tensor for each start
+Rows: TypeAlias = Callable[[int, int], Sequence[Tensor]]
+
 #: Up to this many rows, calling the engine once for each costs less than one call under vmap does.
 FEW_ROWS = 2
 
 
 def pull_rows(
     starts: Sequence[Any],
-    rows: Callable[[int, int], Sequence[Tensor]],
+    rows: Rows,
     count: int,
     inputs: Sequence[GradientEdge],
     nodes: Sequence[Node],
@@ -43,8 +46,8 @@ def pull_rows(
             return _join([_batch(starts, rows(at, min(at + size, count)), inputs) for at in range(0, count, size)])
         except (RuntimeError, TypeError, NotImplementedError, ValueError):
             pass
-    single = (_engine(starts, [row[0] for row in rows(at, at + 1)], inputs) for at in range(count))
-    return _join([[None if grad is None else grad.unsqueeze(0) for grad in row] for row in single])
+    found = (_engine(starts, [row[0] for row in rows(at, at + 1)], inputs) for at in range(count))
+    return _join([[None if grad is None else grad.unsqueeze(0) for grad in row] for row in found])
 
 
 def _join(parts: Sequence[Sequence[Tensor | None]]) -> list[Tensor | None]:

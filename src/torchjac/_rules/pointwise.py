@@ -6,6 +6,7 @@ tensors they saved, say so without a call.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from .._blocks.block import Block
@@ -196,11 +197,9 @@ def _saved_factor(node: Node, name: str) -> Tensor | float:
     factor = node.saved(name)
     if not isinstance(factor, Tensor):
         return float(factor)
-    if (
-        factor.dim() == 0
-        and factor.device.type == "cpu"
-        and not factor.requires_grad
-        and not is_wrapped(factor)
-    ):
+    if factor.dim() or factor.device.type != "cpu" or factor.requires_grad or is_wrapped(factor):
+        return factor.to(node.outputs[0].dtype)
+    try:
         return float(factor)
-    return factor.to(node.outputs[0].dtype)
+    except RuntimeError:  # a transform that traces (linearize) lets a number be multiplied, but not read
+        return torch.ones((), dtype=node.outputs[0].dtype) * factor

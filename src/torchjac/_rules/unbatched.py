@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from .._capture.tape import Node
 
 #: name → what goes wrong when the formula is called on a batch of cotangents
@@ -13,6 +15,12 @@ UNBATCHED: dict[str, str] = {
     "BatchNormBackwardBackward0": "silently wrong: sums over the batch of cotangents",
 }
 
+#: name → what goes wrong when the formula is called on a batch while a graph of it is recorded
+UNBATCHED_RECORDED: dict[str, str] = {
+    "NativeLayerNormBackward0": "the graph recorded under vmap has wrong second derivatives",
+    "NativeBatchNormBackward0": "the graph recorded under vmap has wrong second derivatives",
+}
+
 #: name → what goes wrong when a cotangent that is zero is left out
 NEEDS_ALL_COTANGENTS: dict[str, str] = {
     "NativeGroupNormBackward0": "drops the cotangents of mean and rstd where that of the output is missing",
@@ -21,7 +29,9 @@ NEEDS_ALL_COTANGENTS: dict[str, str] = {
 
 def runs_batched(node: Node) -> bool:
     """Whether the node may be called under vmap."""
-    return node.name not in UNBATCHED
+    if node.name in UNBATCHED:
+        return False
+    return node.name not in UNBATCHED_RECORDED or not torch.is_grad_enabled()
 
 
 def needs_all_cotangents(node: Node) -> bool:
