@@ -22,7 +22,7 @@ class Case(NamedTuple):
     """One call of an op and what is claimed of the node it leaves.
 
     ``stored`` and ``blocks`` have a number for each floating-point argument; ``calls`` is how often the
-    node is called when all of them are differentiated at once (by default at most once where the node is explicit).
+    node is called when all of them are differentiated at once (by default at most once where it is explicit).
     """
 
     node: str

@@ -152,6 +152,7 @@ CASES = [
         lambda b, a: torch.triangular_solve(b, a)[0],
         s(2, 3, 2),
         s.spd(2, 3, 3),
+        stored=[72, 108],
     ),
     along(
         "TriangularSolveBackward0",
