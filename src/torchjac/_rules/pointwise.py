@@ -39,9 +39,10 @@ POINTWISE = [
 
 
 #: Those whose backward selects entries of the cotangent and does not multiply them
-SELECTING = frozenset(
-    "Clamp ClampMax ClampMin Fmax Fmin Hardshrink Hardtanh MaskedFill Maximum Minimum NanToNum Relu Softshrink "
-    "Threshold Where".split()
+SELECTING = frozenset((
+    "Clamp", "ClampMax", "ClampMin", "Fmax", "Fmin", "Hardshrink", "Hardtanh", "MaskedFill", "Maximum",
+    "Minimum", "NanToNum", "Relu", "Softshrink", "Threshold", "Where",
+))  # fmt: skip
 )
 
 #: Overloads that are no pointwise op: a 0-dim fill value stands for many entries
