@@ -43,7 +43,6 @@ SELECTING = frozenset((
     "Clamp", "ClampMax", "ClampMin", "Fmax", "Fmin", "Hardshrink", "Hardtanh", "MaskedFill", "Maximum",
     "Minimum", "NanToNum", "Relu", "Softshrink", "Threshold", "Where",
 ))  # fmt: skip
-)
 
 #: Overloads that are no pointwise op: a 0-dim fill value stands for many entries
 OTHERWISE = {"MaskedFillBackward1"}
