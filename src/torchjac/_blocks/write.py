@@ -90,8 +90,10 @@ def _put_back(template: Block, tensors: Sequence[Tensor] | dict[int, Tensor]) ->
 
 
 def _write(layout: Layout, tensors: Sequence[Tensor]) -> Tensor:
-    result = zeros(layout.shape, layout.dtype, layout.device)
-    flat = result.view(-1)
+    # Private: a transform that traces (make_fx, linearize) takes what is written in place for a constant.
+    traced = torch._C._len_torch_dispatch_stack() > 0
+    fresh = torch.zeros if traced else zeros
+    flat = fresh((prod(layout.shape),), dtype=layout.dtype, device=layout.device)
     for number, template in enumerate(layout.templates):
         block = _put_back(template, tensors)
         over = labels(block)
@@ -100,17 +102,23 @@ def _write(layout: Layout, tensors: Sequence[Tensor]) -> Tensor:
         place = strides(block, layout.shape)
         if place is not None and is_injective(place[1], over):
             offset, step = place
-            view = flat.as_strided(sizes, [max(step.get(label, 0), 0) for label in over], offset)
-            if number == 0:
-                view.copy_(value) if isinstance(value, Tensor) else view.fill_(value)
-            else:
+            window = (sizes, [max(step.get(label, 0), 0) for label in over], offset)
+            view = flat.as_strided(*window)
+            if traced:
+                flat = flat.as_strided_scatter(view + value, *window)
+            elif number:
                 view.add_(value)
+            elif isinstance(value, Tensor):
+                view.copy_(value)
+            else:
+                view.fill_(value)
         else:
             at = locate(block, over, layout.shape, layout.device).expand(sizes).reshape(-1)
             if not isinstance(value, Tensor):
                 value = torch.full((), value, dtype=layout.dtype, device=layout.device)
-            flat.index_add_(0, at, value.to(layout.dtype).expand(sizes).reshape(-1))
-    return result
+            value = value.to(layout.dtype).expand(sizes).reshape(-1)
+            flat = flat.index_add(0, at, value) if traced else flat.index_add_(0, at, value)
+    return flat.view(layout.shape)
 
 
 def strides(block: Block, shape: Sequence[int]) -> tuple[int, dict[Label, int]] | None:
