@@ -60,23 +60,19 @@ PROGRAMS = {
         lambda x: torch.fft.irfft(torch.fft.rfft(x) * torch.fft.rfft(x.flip(-1)), n=4), s(3, 4)
     ),
     "many outputs of one complex": (
-        lambda x: torch.view_as_real(torch.complex(x.sum(), x.prod()) * torch.arange(20.0)), s(3)
+        lambda x: torch.view_as_real(torch.complex(x.sum(), x.prod()) * torch.arange(20.0).double()), s(3)
+    ),
+    "many outputs of a real times a complex": (
+        lambda x: torch.view_as_real((x.sum() * z[0, 0]) * torch.arange(20.0, dtype=torch.float64)), s(3)
+    ),
+    "many outputs of a transform": (
+        lambda x: torch.view_as_real(torch.fft.rfft(x)[1] * torch.arange(20.0, dtype=torch.float64)), s(4)
     ),
     "cast": (lambda x: (x.to(torch.complex128) * z).imag, s(2, 3)),
 }  # fmt: skip
 
 
-#: The cotangent of a complex tensor is pushed as its real part where a node's own rows are formed
-WRONG = {"many outputs of one complex"}
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(n, marks=pytest.mark.xfail(reason="own rows of a complex output")) if n in WRONG else n
-        for n in PROGRAMS
-    ],
-)
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_complex_program(name: str) -> None:
     """Real functions through complex tensors are right, whatever is known of their ops."""
     check_rule(*PROGRAMS[name])
