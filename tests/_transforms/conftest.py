@@ -58,11 +58,18 @@ def _leaf_of(func, args, kwargs, argnums, position, number):
     return single, leaves[position]
 
 
+def _recorded(tensor):
+    """A copy that autograd follows, so that a function may write into it or hang hooks on it."""
+    copy = tensor.detach().clone()
+    return copy.requires_grad_().clone() if copy.is_floating_point() else copy
+
+
 def loop_tree(func, args, kwargs, argnums, oracle=loop_jacobian):
     """The Jacobian of a function of trees, one pair of leaves at a time, nested as torch.func nests it."""
     chosen = args[argnums] if isinstance(argnums, int) else tuple(args[n] for n in argnums)
     count, in_spec = len(pytree.tree_leaves(chosen)), pytree.tree_structure(chosen)
-    outputs = func(*pytree.tree_map_only(torch.Tensor, torch.clone, args), **kwargs)
+    with torch.enable_grad():
+        outputs = func(*pytree.tree_map_only(torch.Tensor, _recorded, args), **kwargs)
     rows = [
         pytree.tree_unflatten(
             [oracle(*_leaf_of(func, args, kwargs, argnums, k, number)) for k in range(count)], in_spec

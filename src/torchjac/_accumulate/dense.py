@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
@@ -36,14 +35,17 @@ def dense_rows(captured: Captured, inputs: Sequence[Tensor], chunk: int | None) 
         answers.append([
             zeros((*output.shape, *tensor.shape), tensor.dtype, tensor.device)
             if grads is None
-            else grads.reshape((*output.shape, *tensor.shape))
+            else grads.reshape((*output.shape, *tensor.shape)).contiguous()
             for grads, tensor in zip(found, inputs, strict=True)
         ])  # fmt: skip
     return answers
 
 
 def _identity(output: Tensor, begin: int, end: int) -> Tensor:
-    """Rows ``begin`` to ``end`` of the identity over the entries of an output."""
-    rows = torch.zeros(end - begin, output.numel(), dtype=output.dtype, device=output.device)
-    rows.diagonal(begin).fill_(1)
-    return rows.view(end - begin, *output.shape)
+    """Rows ``begin`` to ``end`` of the identity over the entries of an output, mapped over where that is.
+
+    A cotangent that is written into (by a write into part of a tensor) must be as batched as what is written.
+    It is made without a write in place, which transforms that trace (`linearize`) would lose.
+    """
+    rows = output.new_zeros(end - begin, output.numel())
+    return rows.diagonal_scatter(rows.new_ones(end - begin), begin).view(end - begin, *output.shape)

@@ -12,7 +12,7 @@ from .._blocks.block import Block, identity, is_dense
 from .._blocks.compose import compose
 from .._blocks.merge import merge
 from .._blocks.unify import CannotJoinError
-from .._capture.capture import is_wrapped
+from .._capture.capture import inside_functorch, memory_of
 from .._capture.tape import Meta, Node, Tape
 from .._rules.registry import Known, local_jacobian, opaque
 from .._rules.unbatched import runs_batched
@@ -68,21 +68,15 @@ def accumulate(
 
 def _owned(answer: list[list[list[Block]]], tape: Tape) -> list[list[list[Block]]]:
     """The answer with values copied that are still the caller's tensors (a matrix that f multiplies with)."""
-    lent = {_storage(tensor) for node in tape.nodes for tensor in node.lent}
+    if inside_functorch():  # its tensors do not tell where they are, and are not written into in place
+        return answer
+    lent = {memory_of(tensor) for node in tape.nodes for tensor in node.lent}
 
     def own(block: Block) -> Block:
         value = block.value
-        return block._replace(value=value.clone()) if isinstance(value, Tensor) and _storage(value) in lent else block
+        return block._replace(value=value.clone()) if isinstance(value, Tensor) and memory_of(value) in lent else block
 
     return [[[own(block) for block in blocks] for blocks in row] for row in answer]
-
-
-def _storage(tensor: Tensor) -> int:
-    """What two tensors have in common if they share memory; a tensor inside functorch does not tell.
-
-    Forward mode makes zeros without memory, private to torch 2.9-2.13, that do not tell either.
-    """
-    return 0 if is_wrapped(tensor) or tensor._is_zerotensor() else tensor.untyped_storage().data_ptr()
 
 
 def _take(node: Node, pending: Pending) -> list[tuple[int, int, list[Block]]]:

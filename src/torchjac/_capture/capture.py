@@ -39,10 +39,29 @@ def inside_functorch() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
+def batched_zero(like: Tensor) -> Tensor:
+    """A zero that has the batch dim of every active vmap."""
+    zero = torch.zeros((), dtype=like.dtype, device=like.device)
+    # Private: functorch has no public way to ask for its active levels (torch 2.9-2.13).
+    for interpreter in torch._C._functorch.get_interpreter_stack() or ():
+        if interpreter.key() == torch._C._functorch.TransformType.Vmap:
+            size = torch._C._functorch.CVmapInterpreterPtr(interpreter).batchSize()
+            zero = torch._C._functorch._add_batch_dim(zero.expand(size), 0, interpreter.level())
+    return zero
+
+
 def is_wrapped(tensor: Tensor) -> bool:
     """Whether a tensor belongs to a functorch level, so that its values may not be known."""
     # Private; see above.
     return torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def memory_of(tensor: Tensor) -> int:
+    """What two tensors have in common if they share memory; a tensor inside functorch does not tell.
+
+    Forward mode makes zeros without memory, private to torch 2.9-2.13, that do not tell either.
+    """
+    return 0 if is_wrapped(tensor) or tensor._is_zerotensor() else tensor.untyped_storage().data_ptr()
 
 
 def capture(
@@ -70,8 +89,18 @@ def _in_autograd(run: Callable, inputs: Sequence[Tensor]) -> Captured:
         with watch_hooks() as hooked:
             starts, outputs, extra = run_normally(recorded, inputs, inferring)
         tape = read_tape(outputs, starts)
+    _refuse_reentrant(tape)
     records = recording and (tape.foreign or any(tensor.requires_grad for tensor in inputs))
     return Captured(outputs, extra, tape, records, has_hooks(hooked, tape))
+
+
+def _refuse_reentrant(tape: Tape) -> None:
+    """Refuse what PyTorch's engine refuses: called on its own, the node would write to parameters' ``.grad``."""
+    if any(node.name == "CheckpointFunctionBackward" for node in tape.nodes):
+        raise RuntimeError(
+            "torch.utils.checkpoint with use_reentrant=True works with .backward() only, not with Jacobians or "
+            "torch.autograd.grad; call checkpoint(..., use_reentrant=False)"
+        )
 
 
 def _leaf(tensor: Tensor) -> Tensor:
@@ -92,4 +121,5 @@ def _in_functorch(run: Callable, inputs: Sequence[Tensor]) -> Captured:
     with watch_hooks() as hooked:
         torch.func.vjp(recorded, *inputs)
     tape = read_tape(kept["outputs"], kept["starts"])
+    _refuse_reentrant(tape)
     return Captured(kept["outputs"], kept["extra"], tape, torch.is_grad_enabled(), has_hooks(hooked, tape))

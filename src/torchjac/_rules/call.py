@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
-from .._capture.capture import inside_functorch
+from .._capture.capture import batched_zero, inside_functorch
 from .._capture.tape import Meta, Node
 from .unbatched import needs_all_cotangents
 
@@ -31,21 +31,10 @@ def call(node: Node, cotangents: Sequence[Tensor | None]) -> tuple[Tensor | None
         if node.name != "torch::autograd::CopySlices" or not inside_functorch():
             raise
         # It writes into a copy of the cotangent, which must then be as batched as what is written.
-        results = node.fn(*(c if c is None else c + _batched_zero(c) for c in cotangents))
+        results = node.fn(*(c if c is None else c + batched_zero(c) for c in cotangents))
     results = results if isinstance(results, tuple) else (results,)
     # A zero tensor without storage, as `sgn` and `floor` give, is as good as no result.
     return tuple([None if result is None or result._is_zerotensor() else result for result in results])
-
-
-def _batched_zero(like: Tensor) -> Tensor:
-    """A zero that has the batch dim of every active vmap."""
-    zero = torch.zeros((), dtype=like.dtype, device=like.device)
-    # Private: functorch has no public way to ask for its active levels (torch 2.9-2.13).
-    for interpreter in torch._C._functorch.get_interpreter_stack() or ():
-        if interpreter.key() == torch._C._functorch.TransformType.Vmap:
-            size = torch._C._functorch.CVmapInterpreterPtr(interpreter).batchSize()
-            zero = torch._C._functorch._add_batch_dim(zero.expand(size), 0, interpreter.level())
-    return zero
 
 
 def fit(result: Tensor, meta: Meta) -> Tensor:

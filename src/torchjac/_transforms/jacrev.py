@@ -7,6 +7,7 @@ from functools import wraps
 from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .._accumulate.dense import dense_rows
@@ -84,7 +85,7 @@ def jacrev(
 def _dense_answers(recorded: Recorded, chunk_size: int | None) -> list[list[Tensor]]:
     """The Jacobians ``[output][input]`` as dense tensors, by structure wherever that can pay."""
     captured, inputs, shapes = recorded.captured, recorded.inputs, recorded.shapes
-    if captured.hooked or not structure_pays(captured.tape, shapes):
+    if captured.hooked or torch.is_anomaly_enabled() or not structure_pays(captured.tape, shapes):
         return dense_rows(captured, inputs, chunk_size)
     answer_bytes = sum(map(prod, shapes)) * sum(tensor.numel() * tensor.element_size() for tensor in inputs)
     try:

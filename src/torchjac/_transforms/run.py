@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -62,8 +62,17 @@ def record(
 
 @contextmanager
 def walking(recorded: Recorded) -> Iterator[None]:
-    """The modes in which a tape is walked: recorded itself only where something outside asks for gradients."""
-    with torch.inference_mode(False), torch.set_grad_enabled(recorded.captured.records):
+    """The modes in which a tape is walked.
+
+    It is recorded itself only where something outside asks for gradients, and never rounded by an autocast
+    around the call: that concerns the ops of the function.
+    """
+    with ExitStack() as modes:
+        modes.enter_context(torch.inference_mode(False))
+        modes.enter_context(torch.set_grad_enabled(recorded.captured.records))
+        for kind in {tensor.device.type for tensor in (*recorded.inputs, *recorded.captured.outputs)} - {"meta"}:
+            if torch.is_autocast_enabled(kind):
+                modes.enter_context(torch.autocast(kind, enabled=False))
         yield
 
 
