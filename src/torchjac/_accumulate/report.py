@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from .._blocks.block import Block, is_dense, stored
 from .._capture.tape import Node
@@ -79,12 +81,24 @@ class Report:
         return "\n".join(lines)
 
 
-def note_step(
-    report: Report | None, node: Node, arrived: list[list[Block]], carried: list[list[Block]]
-) -> None:
+class Lot(NamedTuple):
+    """The blocks of one output of the function that wait at one output of a node."""
+
+    slot: int
+    output: int
+    out_shape: Sequence[int]
+    wrt_shape: Sequence[int]
+    blocks: list[Block]
+
+    def is_rows(self) -> bool:
+        """Whether they are nothing but dense rows."""
+        return len(self.blocks) == 1 and is_dense(self.blocks[0], (*self.out_shape, *self.wrt_shape))
+
+
+def note_step(report: Report | None, node: Node, arrived: Sequence[Lot], carried: Sequence[Lot]) -> None:
     """Add a node to the report, and warn where it loses structure if that is asked for.
 
-    ``arrived`` are the lists of blocks as they came, ``carried`` the same lists merged.
+    ``arrived`` are the blocks as they came, ``carried`` the same merged.
     """
     if report is None and not _warns:
         return
@@ -92,14 +106,14 @@ def note_step(
     if lost and _warns:
         warnings.warn(f"{node.name}: {lost}", StructureLostWarning, stacklevel=2)
     if report is not None:
-        flat = [block for blocks in carried for block in blocks]
+        flat = [block for lot in carried for block in lot.blocks]
         report.steps.append(Step(node.name, node.note, len(flat), sum(map(stored, flat)), node.calls, lost))
 
 
-def _why_lost(node: Node, arrived: list[list[Block]], carried: list[list[Block]]) -> str:
+def _why_lost(node: Node, arrived: Sequence[Lot], carried: Sequence[Lot]) -> str:
     for before, after in zip(arrived, carried, strict=True):
-        if len(before) > 1 and len(after) == 1 and is_dense(after[0]) and not any(map(is_dense, before)):
-            return f"{len(before)} blocks held more numbers than the dense Jacobian"
-    if node.note == "opaque" and any(not is_dense(block) for blocks in carried for block in blocks):
+        if len(before.blocks) > 1 and after.is_rows() and sum(map(stored, before.blocks)) > stored(after.blocks[0]):
+            return f"{len(before.blocks)} blocks held more numbers than the dense Jacobian"
+    if node.note == "opaque" and not all(lot.is_rows() for lot in carried):
         return "no rule for this op: called on dense seeds"
     return ""

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from .._blocks.block import Block, identity, is_dense
+from .._blocks.block import Block, identity
 from .._blocks.compose import compose
 from .._blocks.merge import merge
 from .._blocks.unify import CannotJoinError
@@ -16,7 +16,7 @@ from .._capture.capture import inside_functorch, memory_of
 from .._capture.tape import Meta, Node, Tape
 from .._rules.registry import Known, local_jacobian, opaque
 from .._rules.unbatched import runs_batched
-from .report import Report, note_step
+from .report import Lot, Report, note_step
 from .rows import finish_rows
 from .seeds import NO_LIMITS, Limits, push
 
@@ -43,26 +43,24 @@ def accumulate(
         if end is not None:
             pending.setdefault(end, {}).setdefault(number, []).append(identity(out_shapes[number]))
     for position, node in enumerate(tape.nodes):
-        arrived = _take(node, pending)
+        arrived = _take(node, pending, out_shapes)
         if not arrived:
             continue
-        above = [
-            (slot, output, _merged(blocks, out_shapes[output], node.outputs[slot])) for slot, output, blocks in arrived
-        ]
+        above = [_merged(lot, node.outputs[lot.slot]) for lot in arrived]
         known = local_jacobian(node)
-        if limits.row_bytes is not None and known.passes and not any(known.passes.values()) and _only_rows(above, pending):
+        if limits.row_bytes is not None and known.passes and not any(known.passes.values()):
             rest = tape.nodes[position:]
-            if all(map(runs_batched, rest)):
-                for slot, output, blocks in above:
-                    pending.setdefault((node, slot), {})[output] = blocks
+            if _only_rows(above, pending, out_shapes) and all(map(runs_batched, rest)):
+                for lot in above:
+                    pending.setdefault((node, lot.slot), {})[lot.output] = lot.blocks
                 finish_rows(pending, tape, rest, out_shapes, limits.chunk)
                 break
         _step(node, known, above, pending, out_shapes, limits)
-        note_step(report, node, [blocks for *_, blocks in arrived], [blocks for *_, blocks in above])
+        note_step(report, node, arrived, above)
     answer: list[list[list[Block]]] = [[[] for _ in tape.inputs] for _ in out_shapes]
     for node, number in tape.inputs.items():
-        for output, blocks in pending.get((node, 0), {}).items():
-            answer[output][number] = _merged(blocks, out_shapes[output], node.outputs[0])
+        for lot in _take(node, pending, out_shapes):
+            answer[lot.output][number] = _merged(lot, node.outputs[0]).blocks
     return _owned(answer, tape)
 
 
@@ -79,32 +77,34 @@ def _owned(answer: list[list[list[Block]]], tape: Tape) -> list[list[list[Block]
     return [[[own(block) for block in blocks] for blocks in row] for row in answer]
 
 
-def _take(node: Node, pending: Pending) -> list[tuple[int, int, list[Block]]]:
-    """What waits at a node: (slot, output, blocks)."""
+def _take(node: Node, pending: Pending, out_shapes: Sequence[Sequence[int]]) -> list[Lot]:
+    """What waits at a node."""
     return [
-        (slot, output, blocks)
-        for slot in range(len(node.outputs))
+        Lot(slot, output, out_shapes[output], meta.shape, blocks)
+        for slot, meta in enumerate(node.outputs)
         for output, blocks in pending.pop((node, slot), {}).items()
     ]
 
 
-def _only_rows(above: list[tuple[int, int, list[Block]]], pending: Pending) -> bool:
-    """Whether nothing but dense rows is left anywhere."""
-    lists = [blocks for _, _, blocks in above]
-    lists += [blocks for waiting in pending.values() for blocks in waiting.values()]
-    return all(len(blocks) == 1 and is_dense(blocks[0]) for blocks in lists)
+def _only_rows(above: Sequence[Lot], pending: Pending, out_shapes: Sequence[Sequence[int]]) -> bool:
+    """Whether nothing but dense rows is left, at a node and anywhere else."""
+    return all(lot.is_rows() for lot in above) and all(
+        Lot(slot, output, out_shapes[output], node.outputs[slot].shape, blocks).is_rows()
+        for (node, slot), lists in pending.items()
+        for output, blocks in lists.items()
+    )
 
 
 def _step(
     node: Node,
     known: Known,
-    above: list[tuple[int, int, list[Block]]],
+    above: Sequence[Lot],
     pending: Pending,
     out_shapes: Sequence[Sequence[int]],
     limits: Limits,
 ) -> None:
     """Move every block from the node's outputs to its inputs."""
-    for slot, output, blocks in above:
+    for slot, output, _, _, blocks in above:
         passes = known.passes
         terms = [term for term in known.locals if term.slot == slot and node.needs(term.input)]
         if terms:
@@ -135,7 +135,8 @@ def _send(node: Node, k: int, output: int, block: Block | None, pending: Pending
     pending.setdefault(node.inputs[k], {}).setdefault(output, []).append(block)
 
 
-def _merged(blocks: list[Block], out_shape: Sequence[int], meta: Meta) -> list[Block]:
-    if len(blocks) < 2:
-        return blocks
-    return merge(blocks, out_shape, meta.shape, torch.empty(0, dtype=meta.dtype, device=meta.device))
+def _merged(lot: Lot, meta: Meta) -> Lot:
+    if len(lot.blocks) < 2:
+        return lot
+    like = torch.empty(0, dtype=meta.dtype, device=meta.device)
+    return lot._replace(blocks=merge(lot.blocks, lot.out_shape, lot.wrt_shape, like))

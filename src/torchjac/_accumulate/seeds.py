@@ -18,7 +18,7 @@ from .._blocks.compose import compose
 from .._blocks.cost import own_rows_pay, seeds_pay
 from .._blocks.maps import Affine, Label, Map, bare, labels_of, take
 from .._blocks.merge import dense_block
-from .._blocks.write import dense
+from .._blocks.write import dense, is_injective
 from .._capture.tape import Node
 from .._rules.call import call, fit
 from .._rules.registry import Local, Passes
@@ -121,15 +121,17 @@ def _inputs(node: Node) -> range:
 
 
 def _rides(block: Block, dims: frozenset[int]) -> frozenset[int]:
-    """The dims along which the block's own label can stay tied: one label each, used by no other dim."""
+    """The dims along which the block's own labels can stay tied: used by no other dim, each position once."""
     used: dict[Label, int] = {}
     for map_ in block.wrt:
         for label in map_.labels:
             used[label] = used.get(label, 0) + 1
 
     def can(map_: Map) -> bool:
-        return type(map_) is Affine and (
-            not map_.terms or (len(map_.terms) == 1 and used[map_.terms[0][0]] == 1)
+        return (
+            type(map_) is Affine
+            and all(used[label] == 1 for label in map_.labels)
+            and (len(map_.terms) < 2 or is_injective(dict(map_.terms), map_.labels))
         )
 
     return frozenset(dim for dim in dims if can(block.wrt[dim]))

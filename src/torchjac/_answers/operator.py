@@ -57,7 +57,7 @@ class Jacobian:
         """The Jacobian as a dense tensor; costs the writing of ``shape.numel()`` numbers."""
         whole = dense(list(self.blocks), self.out_shape, self.in_shape, self._like())
         # A block that covers everything is its own dense tensor; what is handed out must be the caller's alone.
-        return whole.clone() if len(self.blocks) == 1 and is_dense(self.blocks[0]) else whole
+        return whole.clone() if len(self.blocks) == 1 and is_dense(self.blocks[0], self.shape) else whole
 
     def to_sparse(self, layout: torch.layout = torch.sparse_coo) -> Tensor:
         """The Jacobian as a sparse matrix of shape (output.numel(), input.numel()).

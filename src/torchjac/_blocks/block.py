@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .maps import Affine, Gather, Label, Map, bare, labels_of
+from .maps import Gather, Label, Map, bare, bare_label, labels_of
 
 
 class Block(NamedTuple):
@@ -52,14 +52,18 @@ def identity(shape: Sequence[int]) -> Block:
     return Block(1.0, (), maps, maps)
 
 
-def is_dense(block: Block) -> bool:
-    """Whether every dim of the output and of the tensor has a label of its own over its whole range."""
+def is_dense(block: Block, shape: Sequence[int]) -> bool:
+    """Whether every dim of the output and of the tensor has a label of its own over its whole range.
+
+    ``shape`` is that of both together.
+    """
     if not isinstance(block.value, Tensor):
         return False
     maps = block.out + block.wrt
     seen = set()
-    for map_ in maps:
-        if type(map_) is not Affine or map_.offset or len(map_.terms) != 1:
+    for map_, size in zip(maps, shape, strict=True):
+        label = bare_label(map_)
+        if label is None or label.size != size:
             return False
-        seen.add(map_.terms[0][0])
+        seen.add(label)
     return len(seen) == len(maps) and len(block.on) == len(maps)

@@ -11,7 +11,7 @@ from math import gcd, prod
 
 import torch
 
-from .maps import Affine, Gather, Label, Map, Substitution, bare_label, constant, positions, substitute
+from .maps import Affine, Gather, Label, Map, Substitution, bare, bare_label, constant, positions, substitute
 
 
 class CannotJoinError(RuntimeError):
@@ -47,7 +47,7 @@ def _solve(a: Map, b: Map, size: int, device: torch.device) -> Substitution | No
     if type(a) is Affine and type(b) is Affine and len(a.terms) <= 1 and len(b.terms) <= 1:
         if not (a.terms and b.terms) or a.terms[0][0] is not b.terms[0][0]:
             return _meet(a, b)
-    return _join(a, b, size, device)
+    return _match_digits(a, b) or _join(a, b, size, device)
 
 
 def _meet(a: Affine, b: Affine) -> Substitution | None:
@@ -89,6 +89,19 @@ def _meet(a: Affine, b: Affine) -> Substitution | None:
 
 def _progression(start: int, step: int, label: Label) -> Affine:
     return constant(start) if label.size == 1 else Affine(start, ((label, step),))
+
+
+def _match_digits(a: Map, b: Map) -> Substitution | None:
+    """Two mixed-radix numbers with the same digits, as a joined dim has on both sides, agree digit by digit."""
+    if type(a) is not Affine or type(b) is not Affine or a.offset != b.offset or len(a.terms) != len(b.terms):
+        return None
+    left, right = (sorted(map_.terms, key=lambda term: term[1]) for map_ in (a, b))
+    reach = 0
+    for (la, sa), (lb, sb) in zip(left, right, strict=True):
+        if sa != sb or sa <= reach or la.size != lb.size or la in b.labels:
+            return None
+        reach += sa * (la.size - 1)
+    return {lb: bare(la) for (la, _), (lb, _) in zip(left, right, strict=True)}
 
 
 def _join(a: Map, b: Map, size: int, device: torch.device) -> Substitution | None:

@@ -72,11 +72,11 @@ def masked_select(node: Node) -> list[Local]:
     shape = node.into(0).shape
     mask = node.saved("mask")
     common = torch.broadcast_shapes(mask.shape, shape)
+    if not common:  # index_maps has one table for each dim: none here
+        return [Local(0, Block(1.0, (), (constant(0),), ()))] if node.shape[0] else []
     picked, whole = index_maps([mask.expand(common)], common)
     if picked is None:
         return []
-    if not common:  # index_maps has one table for each dim: none here
-        return [Local(0, Block(1.0, (), (constant(0),), ()))]
     whole = whole[len(common) - len(shape) :]
     wrt = tuple(constant(0) if size == 1 else map_ for map_, size in zip(whole, shape, strict=True))
     return [Local(0, Block(1.0, (), picked, wrt))]

@@ -6,6 +6,8 @@ tensors they saved, say so without a call.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -185,7 +187,8 @@ def div(node: Node) -> Known | list[Local]:
     """Quotient: out = x / y, ∂out/∂x = 1/y, ∂out/∂y = −x/y²."""
     if node.touches_complex:
         return same_dims(node)
-    inverse = 1 / _saved_factor(node, "other")
+    divisor = _saved_factor(node, "other")
+    inverse = math.copysign(math.inf, divisor) if isinstance(divisor, float) and not divisor else 1 / divisor
     terms = [diagonal_term(node, 0, inverse)] if node.needs(0) else []
     if node.needs(1):
         terms.append(diagonal_term(node, 1, -node.saved("self") * inverse * inverse))

@@ -14,7 +14,7 @@ from .._capture.tape import Node
 from .gather import along, index_maps
 from .pieces import shifted, slice_start
 from .registry import Known, Local, rule
-from .spell import new_labels, spread
+from .spell import broadcast, new_labels, spread
 from .views import on_diagonal, unravel
 
 
@@ -40,7 +40,8 @@ def _kept(node: Node, hole: Tensor) -> list[Local]:
     on = over[len(over) - hole.dim() :]
     keep = [dim for dim, label in enumerate(on) if hole.shape[dim] == label.size]
     value = (~hole).to(node.outputs[0].dtype).reshape([hole.shape[dim] for dim in keep])
-    return [Local(0, Block(value, tuple(on[dim] for dim in keep), maps, maps))]
+    wrt = broadcast(over, node.into(0).shape)
+    return [Local(0, Block(value, tuple(on[dim] for dim in keep), maps, wrt), selects=True)]
 
 
 def _all_kept(node: Node) -> list[Local]:
