@@ -91,7 +91,7 @@ def _put_back(template: Block, tensors: Sequence[Tensor] | dict[int, Tensor]) ->
 
 def _write(layout: Layout, tensors: Sequence[Tensor]) -> Tensor:
     # Private: a transform that traces (make_fx, linearize) takes what is written in place for a constant.
-    traced = torch._C._len_torch_dispatch_stack() > 0
+    traced = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
     fresh = torch.zeros if traced else zeros
     flat = fresh((prod(layout.shape),), dtype=layout.dtype, device=layout.device)
     for number, template in enumerate(layout.templates):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from torch.autograd.function import BackwardCFunction
 
 from .tangent import cut
 
@@ -30,8 +31,10 @@ class Node:
 
     def __init__(self, fn: Any) -> None:
         self.fn = fn
-        # Inside functorch a Python Function's node carries this suffix (torch 2.9-2.13).
-        self.name: str = fn.name().replace("GeneratedBackward", "Backward")
+        # A Python Function may keep anything on its node, a ``name`` too. Inside functorch its node carries the
+        # suffix (torch 2.9-2.13).
+        name = type(fn).__name__ if isinstance(fn, BackwardCFunction) else fn.name()
+        self.name: str = name.replace("GeneratedBackward", "Backward")
         self.outputs = tuple([Meta(tuple(m.shape), m.dtype, m.device) for m in fn._input_metadata])
         self.inputs: tuple[tuple[Node, int] | None, ...] = ()
         self.calls = 0

@@ -59,7 +59,7 @@ def _call_python(node: Node, cotangents: Sequence[Tensor | None]) -> tuple[Tenso
         if cotangent is None:
             cotangent = torch.zeros(meta.shape, dtype=meta.dtype, device=meta.device)
         given.append(cotangent)
-    results = node.fn.apply(*given)
+    results = BackwardCFunction.apply(node.fn, *given)  # not node.fn.apply: what is kept on it may hide that
     results = results if isinstance(results, tuple) else (results,)
     wanted = iter(result for result, needed in zip(results, node.fn.needs_input_grad, strict=False) if needed)
     return tuple(next(wanted) if below is not None else None for below, _ in node.fn.next_functions)

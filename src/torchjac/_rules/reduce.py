@@ -72,13 +72,19 @@ def mean(node: Node) -> list[Local] | None:
 
 @rule(
     "ProdBackward0", "ProdBackward1", "NansumBackward0", "VarBackward0", "StdBackward0",
-    "NormBackward0", "NormBackward1", "NormBackward2", "NormBackward3", "LinalgVectorNormBackward0",
     "LogsumexpBackward0", "AmaxBackward0", "AminBackward0", "MaxBackward1", "MinBackward1", "MedianBackward0",
     "NanmedianBackward0",
 )  # fmt: skip
 def reduction(node: Node) -> list[Local] | None:
     """Any reduction along dims: ∂out[i]/∂x[i′,j] = δ[i,i′] · node(1)[i,j]."""
     return _all(_reduction(node, None))
+
+
+@rule("NormBackward0", "NormBackward1", "NormBackward2", "NormBackward3", "LinalgVectorNormBackward0")
+def norm(node: Node) -> list[Local] | None:
+    """Norm along dims: a reduction whose subgradient at 0 is chosen to be 0, whatever arrives there."""
+    term = _reduction(node, None)
+    return None if term is None else [term._replace(selects=True)]
 
 
 @rule("VarMeanBackward0", "StdMeanBackward0", "AminmaxBackward0")

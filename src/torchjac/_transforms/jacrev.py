@@ -16,6 +16,7 @@ from .._accumulate.reverse import accumulate
 from .._accumulate.seeds import Limits, RowsTooWideError
 from .._blocks.cost import rows_budget
 from .._blocks.write import dense
+from .._capture.once import Once, once_pairs
 from .run import Recorded, check_function, like, record, walking
 
 
@@ -77,6 +78,9 @@ def jacrev(
         recorded = record("jacrev", func, argnums, has_aux, args, kwargs)
         with walking(recorded):
             answers = _dense_answers(recorded, chunk_size)
+            if recorded.captured.records:
+                for (output, number), name in once_pairs(recorded.captured.tape).items():
+                    answers[output][number] = Once.apply(name, answers[output][number], *recorded.inputs)
         return recorded.finish(answers, has_aux)
 
     return jacobian_of
