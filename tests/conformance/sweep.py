@@ -9,6 +9,9 @@ tensors; torchjac must return what the row-by-row loop returns, in four modes:
     hessian      jacrev(jacrev(g))(x), g a weighted sum of f
     inner_vmap   jacrev(vmap(f))(two different x, stacked)
 
+Of plain mode it also tells how the structured walk went: which kinds of rules it found, whether structure
+was kept, and how often backward formulas were called; ``--report`` writes that as a table of the ops.
+
 Run ``python tests/conformance/sweep.py --help`` for the command line.
 """
 
@@ -260,6 +263,34 @@ class Outcome:
     note: str = ""
     diff: float = 0.0
     seconds: float = 0.0
+    walk: Walk | None = None
+
+
+@dataclass
+class Walk:
+    """How the structured walk of a sample went.
+
+    ``kinds`` counts its nodes by the kind of their rule, ``opaque`` names those without one, ``lost`` those
+    where structure was lost; ``calls`` counts calls of backward formulas, ``rows`` what the loop needs.
+    """
+
+    kinds: dict[str, int]
+    opaque: list[str]
+    lost: list[str]
+    calls: int
+    rows: int
+
+
+def walked(f: Problem) -> Walk:
+    """The structured walk of a sample, told by `torchjac.explain`."""
+    steps = torchjac.explain(f)(f.fresh()).steps
+    return Walk(
+        dict(Counter(step.kind for step in steps)),
+        sorted({step.name for step in steps if step.kind == "opaque"}),
+        sorted({step.name for step in steps if step.lost}),
+        sum(step.calls for step in steps),
+        total(f(f.fresh())),
+    )
 
 
 def compare(got: Any, expected: Rows, slack: float = 1.0) -> Outcome:
@@ -358,7 +389,10 @@ def _site(error: BaseException) -> str:
 
 def _plain(op: Any, f: Problem, around: Around) -> Outcome:
     expected = _expected(lambda: loop_jacobian(f, f.inputs))
-    return _judged(lambda jacrev: jacrev(f)(f.fresh()), expected, around)
+    outcome = _judged(lambda jacrev: jacrev(f)(f.fresh()), expected, around)
+    if outcome.status not in ("wrong", "error"):
+        outcome.walk = walked(f)
+    return outcome
 
 
 def _twin(tensor: Tensor) -> Tensor:
@@ -468,6 +502,7 @@ class Result:
     note: str
     diff: float
     seconds: float
+    walk: dict[str, Any] | None = None
 
 
 def run_op(op: Any, options: argparse.Namespace) -> Iterator[Result]:
@@ -585,6 +620,27 @@ def table(results: Sequence[Result], everything: bool) -> str:
     return "\n".join(lines)
 
 
+KINDS = ("explicit", "independent", "opaque")
+
+
+def report(results: Sequence[Result]) -> str:
+    """A table in Markdown: for each op the kinds of rules used, what lost structure, and the calls needed."""
+    ops: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for result in results:
+        if result.walk is not None:
+            ops[result.op].append(result.walk)
+    titles = ["op", "samples", *KINDS, "structure lost in", "at", "node calls", "rows of the loop"]
+    lines = [f"| {' | '.join(titles)} |", "|---|---:|---:|---:|---:|---:|---|---:|---:|"]
+    for op, walks in sorted(ops.items()):
+        nodes = [sum(walk["kinds"].get(kind, 0) for walk in walks) for kind in KINDS]
+        lost = sum(bool(walk["lost"]) for walk in walks)
+        names = sorted({name for walk in walks for name in walk["lost"]})
+        calls, rows = (sum(walk[key] for walk in walks) for key in ("calls", "rows"))
+        cells = [op, len(walks), *nodes, lost, ", ".join(names), calls, rows]
+        lines.append("| " + " | ".join(str(cell) if cell != 0 else "·" for cell in cells) + " |")
+    return "\n".join(lines)
+
+
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -601,6 +657,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--complex-outputs", action="store_true", help="view complex outputs as real ones")
     parser.add_argument("--all-rows", action="store_true", help="print the ops without failures too")
     parser.add_argument("--json", metavar="PATH", help="write every outcome there")
+    parser.add_argument("--report", metavar="PATH", help="write the table of rules and calls there")
     options = parser.parse_args(arguments)
     options.dtype = getattr(torch, options.dtype)
     options.modes = MODES if options.mode == "all" else (options.mode,)
@@ -620,6 +677,9 @@ def main() -> int:
     if options.json:
         with open(options.json, "w") as file:
             json.dump([asdict(result) for result in results], file, indent=1)
+    if options.report:
+        with open(options.report, "w") as file:
+            file.write(report(results) + "\n")
     return int(any(result.status in ("wrong", "error") for result in results))
 
 
