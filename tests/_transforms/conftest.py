@@ -1,4 +1,4 @@
-"""What the tests of the transforms share: both ways of finding an answer, and the row-by-row loop as oracle."""
+"""What the tests of the transforms share: both ways of finding an answer, and the loop as oracle."""
 
 import itertools
 
@@ -29,7 +29,9 @@ def way(request, monkeypatch):
     return request.param
 
 
-@pytest.fixture(params=["structured", "dense", "structured inside dense", "dense inside structured", "by cost"])
+@pytest.fixture(
+    params=["structured", "dense", "structured inside dense", "dense inside structured", "by cost"]
+)
 def ways(request, monkeypatch):
     """The two ways and their mixtures, for nested Jacobians: the inner one asks first."""
     if request.param != "by cost":
@@ -95,7 +97,7 @@ def same():
 
 @pytest.fixture
 def agrees(same):
-    """Assert that jacrev of a function is the loop's answer, near finite differences, in torch.func's tree."""
+    """Assert that jacrev is the loop's answer, near finite differences, in torch.func's tree."""
 
     def check(func, *args, argnums=0, torch_works=True, differences=True, tolerance=None, **kwargs):
         tolerance = tolerance or {}

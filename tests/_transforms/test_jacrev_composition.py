@@ -96,10 +96,14 @@ COMPOSITIONS = {
     "vmap jacfwd J f": (lambda J: vmap(jacfwd(J(f))), (2, 3)),
     "J hessian": (lambda J: J(hessian(s)), (3,)),
     "J inside f": (lambda J: J(lambda x: J(g)(x) @ x + x[:2]), (3,)),
-    "J of a solve with J": (lambda J: J(lambda x: torch.linalg.solve(J(f)(x)[:3] + 5 * torch.eye(3), x)), (3,)),
+    "J of a solve with J": (
+        lambda J: J(lambda x: torch.linalg.solve(J(f)(x)[:3] + 5 * torch.eye(3), x)), (3,),
+    ),
     "trace": (lambda J: J(lambda x: J(f)(x)[:3].trace()), (3,)),
     "J of two at once": (lambda J: J(lambda x: (J(f)(x).sum(0), s(x), J(g)(x))), (3,)),
-    "vmap with a closure over the batch": (lambda J: lambda x: vmap(lambda w: J(lambda y: f(y * w))(x[0]))(x), (2, 3)),
+    "vmap with a closure over the batch": (
+        lambda J: lambda x: vmap(lambda w: J(lambda y: f(y * w))(x[0]))(x), (2, 3),
+    ),
     "J with a closure over the outer input": (lambda J: J(lambda x: J(lambda y: f(y * x))(V)), (3,)),
     "grad with a closure": (lambda J: grad(lambda x: J(lambda y: g(y * x))(V).square().sum()), (3,)),
     "vmap over nothing of f": (lambda J: vmap(lambda x: J(f)(V) * x.sum()), (2, 3)),
@@ -187,7 +191,8 @@ def _net():
 PARAMETER_CASES = {
     "batch": lambda J, net, x, p: J(lambda p: functional_call(net, p, (x,)))(p),
     "one by one": lambda J, net, x, p: vmap(lambda z: J(lambda p: functional_call(net, p, (z,)))(p))(x),
-    "both arguments": lambda J, net, x, p: J(lambda p, z: functional_call(net, p, (z,)), argnums=(0, 1))(p, x),
+    "both arguments": lambda J, net, x, p: J(
+        lambda p, z: functional_call(net, p, (z,)), argnums=(0, 1))(p, x),
     "mapped over parameters": lambda J, net, x, p: vmap(
         J(lambda p: functional_call(net, p, (x,))))({k: torch.stack([v, v * 2]) for k, v in p.items()}),
     "gradient of the input Jacobian": lambda J, net, x, p: grad(
@@ -201,7 +206,10 @@ def test_functional_call(case, ways, same):
     """Jacobians with respect to a module's parameters, given as a dict."""
     net, x = _net(), torch.randn(5, 3)
     params = {name: p.detach() for name, p in net.named_parameters()}
-    same(PARAMETER_CASES[case](jacrev, net, x, params), PARAMETER_CASES[case](torch.func.jacrev, net, x, params))
+    same(
+        PARAMETER_CASES[case](jacrev, net, x, params),
+        PARAMETER_CASES[case](torch.func.jacrev, net, x, params),
+    )
 
 
 NORMALISATIONS = {
@@ -238,12 +246,14 @@ def test_parameter_hessian(ways, same):
     found = jacrev(gradient)(params)
     for row in params:
         for column in params:
-            expected = finite_differences(lambda leaf: gradient({**params, column: leaf})[row], params[column])
+            expected = finite_differences(
+                lambda leaf: gradient({**params, column: leaf})[row], params[column]
+            )
             same(found[row][column], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_per_sample_gradients(ways, same):
-    """vmap over samples of the gradient of a loss, and its Jacobian with respect to the targets."""
+    """Vmap over samples of the gradient of a loss, and its Jacobian with respect to the targets."""
     net, x, y = _net(), torch.randn(5, 3), torch.randn(5, 2)
     params = {name: p.detach() for name, p in net.named_parameters()}
     loss = lambda p, x, y: (functional_call(net, p, (x,)) - y).square().sum()
@@ -312,7 +322,7 @@ def test_twice_in_plain_autograd(ways):
 
 
 def test_forward_ad_around(ways, same):
-    """A dual tensor outside (torch.autograd.forward_ad) carries its tangent through jacrev as through torch's."""
+    """A dual tensor outside (torch.autograd.forward_ad) carries its tangent through jacrev."""
     import torch.autograd.forward_ad as fw
 
     x = torch.rand(3) + 0.5

@@ -42,7 +42,7 @@ def seeds(monkeypatch):
 
 
 class Allocations(TorchDispatchMode):
-    """The storages of all results of ops that hold at least so many numbers, each with the first op to give it.
+    """The storages of results that hold at least so many numbers, each with the first op to give it.
 
     >>> with Allocations(10) as seen:
     ...     _ = torch.zeros(3, 4, dtype=torch.float64).sum()
@@ -177,7 +177,9 @@ def test_hessian_never_dense_before_the_write():
     with Allocations(n * n // 4) as seen:
         found = jacrev(jacrev(rosenbrock))(x)
     assert seen.storages.keys() <= {found.untyped_storage().data_ptr()}
-    torch.testing.assert_close(found[:9, :10], torch.func.hessian(rosenbrock)(x[:10])[:9], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        found[:9, :10], torch.func.hessian(rosenbrock)(x[:10])[:9], rtol=1e-9, atol=1e-9
+    )
 
 
 def test_hessian_of_a_million():

@@ -11,31 +11,51 @@ X = torch.ones(3, dtype=torch.float64)
 
 #: name → (call on a jacrev, exception type, part of our message)
 CASES = {
-    "argnums a string": (lambda j: j(torch.sin, argnums="0")(X), RuntimeError, "int or a tuple of ints, got '0'"),
-    "argnums a list": (lambda j: j(torch.sin, argnums=[0])(X), RuntimeError, r"int or a tuple of ints, got \[0\]"),
+    "argnums a string": (
+        lambda j: j(torch.sin, argnums="0")(X), RuntimeError, "int or a tuple of ints, got '0'",
+    ),
+    "argnums a list": (
+        lambda j: j(torch.sin, argnums=[0])(X), RuntimeError, r"int or a tuple of ints, got \[0\]",
+    ),
     "argnums None": (lambda j: j(torch.sin, argnums=None)(X), RuntimeError, "got None of type NoneType"),
     "argnums a float": (lambda j: j(torch.sin, argnums=0.0)(X), RuntimeError, "got 0.0 of type float"),
     "argnums with a string": (lambda j: j(torch.sin, argnums=("0",))(X), RuntimeError, "tuple of ints"),
     "argnums too large": (lambda j: j(torch.sin, argnums=1)(X), RuntimeError, r"out of range.*\[-1, 1\)"),
     "argnums too small": (lambda j: j(torch.sin, argnums=-2)(X), RuntimeError, r"out of range.*\[-1, 1\)"),
-    "one of argnums too large": (lambda j: j(torch.mul, argnums=(0, 2))(X, X), RuntimeError, "argnums 2 is out"),
+    "one of argnums too large": (
+        lambda j: j(torch.mul, argnums=(0, 2))(X, X), RuntimeError, "argnums 2 is out",
+    ),
     "argnums repeated": (lambda j: j(torch.sin, argnums=(0, 0))(X), RuntimeError, "different arguments"),
     "argnums repeated from the end": (lambda j: j(torch.sin, argnums=(0, -1))(X), RuntimeError, "different"),
     "argnums empty": (lambda j: j(torch.sin, argnums=())(X), RuntimeError, "empty tuple"),
     "no arguments": (lambda j: j(lambda: X)(), RuntimeError, "0 positional arguments"),
-    "integer input": (lambda j: j(torch.sin)(torch.arange(3)), RuntimeError, r"floating-point.*torch.int64.*\(3,\)"),
-    "boolean input": (lambda j: j(torch.sin)(X > 0), RuntimeError, "input must be a floating-point.*torch.bool"),
+    "integer input": (
+        lambda j: j(torch.sin)(torch.arange(3)), RuntimeError, r"floating-point.*torch.int64.*\(3,\)",
+    ),
+    "boolean input": (
+        lambda j: j(torch.sin)(X > 0), RuntimeError, "input must be a floating-point.*torch.bool",
+    ),
     "integer in a tree": (
         lambda j: j(lambda t: t[0])((X, torch.arange(2))), RuntimeError, r"torch.int64 of shape \(2,\)",
     ),
-    "complex input": (lambda j: j(torch.sin)(X + 0j), RuntimeError, "complex inputs are not supported.*complex128"),
-    "number as input": (lambda j: j(lambda a: X * a)(2.0), ValueError, "must be a tensor, got 2.0 of type float"),
+    "complex input": (
+        lambda j: j(torch.sin)(X + 0j), RuntimeError, "complex inputs are not supported.*complex128",
+    ),
+    "number as input": (
+        lambda j: j(lambda a: X * a)(2.0), ValueError, "must be a tensor, got 2.0 of type float",
+    ),
     "None as input": (lambda j: j(lambda a: X)(None), ValueError, "must be a tensor, got None"),
     "array as input": (lambda j: j(lambda a: a)(X.numpy()), ValueError, "of type ndarray"),
-    "number in a tree": (lambda j: j(lambda t: t["x"])({"x": X, "n": 3}), ValueError, "must be a tensor, got 3"),
+    "number in a tree": (
+        lambda j: j(lambda t: t["x"])({"x": X, "n": 3}), ValueError, "must be a tensor, got 3",
+    ),
     "sparse input": (lambda j: j(lambda a: a.to_dense())(X.to_sparse()), NotImplementedError, "dense tensor"),
-    "integer output": (lambda j: j(lambda a: a.long())(X), RuntimeError, "output must be a floating-point.*int64"),
-    "boolean output": (lambda j: j(lambda a: a > 0)(X), RuntimeError, "output must be a floating-point.*bool"),
+    "integer output": (
+        lambda j: j(lambda a: a.long())(X), RuntimeError, "output must be a floating-point.*int64",
+    ),
+    "boolean output": (
+        lambda j: j(lambda a: a > 0)(X), RuntimeError, "output must be a floating-point.*bool",
+    ),
     "complex output": (lambda j: j(lambda a: a + 0j)(X), RuntimeError, "complex outputs are not supported"),
     "number as output": (lambda j: j(lambda a: 2.0)(X), RuntimeError, "got 2.0 of type float.*has_aux=True"),
     "None as output": (lambda j: j(lambda a: None)(X), RuntimeError, "got None of type NoneType"),
@@ -45,7 +65,9 @@ CASES = {
     "empty dict as output": (lambda j: j(lambda a: {})(X), RuntimeError, "returned no tensor"),
     "sparse output": (lambda j: j(lambda a: a.to_sparse())(X), NotImplementedError, "dense tensor"),
     "chunk_size 0": (lambda j: j(torch.sin, chunk_size=0), ValueError, "positive int or None, got 0"),
-    "chunk_size negative": (lambda j: j(torch.sin, chunk_size=-3), ValueError, "positive int or None, got -3"),
+    "chunk_size negative": (
+        lambda j: j(torch.sin, chunk_size=-3), ValueError, "positive int or None, got -3",
+    ),
     "chunk_size a string": (lambda j: j(torch.sin, chunk_size="4")(X), TypeError, "got '4' of type str"),
     "chunk_size a float": (lambda j: j(torch.sin, chunk_size=1.5)(X), TypeError, "got 1.5 of type float"),
     "chunk_size a bool": (lambda j: j(torch.sin, chunk_size=True)(X), TypeError, "got True of type bool"),
@@ -130,7 +152,8 @@ def test_backward_that_raises(place):
 
     f = lambda x: Broken.apply(x)
     wrapped = {
-        "plain": jacrev(f), "under vmap": vmap(jacrev(f)), "under itself": jacrev(lambda x: jacrev(f)(x).sum()),
+        "plain": jacrev(f), "under vmap": vmap(jacrev(f)),
+        "under itself": jacrev(lambda x: jacrev(f)(x).sum()),
     }[place]  # fmt: skip
     with pytest.raises(CustomError, match="mine"):
         wrapped(X.expand(2, 3))

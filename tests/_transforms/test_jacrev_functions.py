@@ -1,4 +1,4 @@
-"""Custom `torch.autograd.Function`s, old style and new: what autograd makes of them is what jacrev makes of them."""
+"""Custom `torch.autograd.Function`s, old style and new: jacrev makes of them what autograd does."""
 
 import numpy as np
 import pytest
@@ -292,7 +292,7 @@ def test_function_under_vmap(name):
         try:
             expected = transform(torch.func.jacrev)(xs)
         except RuntimeError:
-            with pytest.raises(RuntimeError, match="setup_context|generate_vmap_rule|staticmethod"):
+            with pytest.raises(RuntimeError, match=r"setup_context|generate_vmap_rule|staticmethod"):
                 transform(jacrev)(xs)
         else:
             torch.testing.assert_close(transform(jacrev)(xs), expected)
@@ -343,21 +343,24 @@ ONCE = {
     "jacrev of jacrev, many rows": lambda x: jacrev(jacrev(lambda x: Once.apply(x)))(x),
     "backward through jacrev": lambda x: jacrev(Once.apply)(x.requires_grad_()).sum().backward(),
     "inside": lambda x: jacrev(lambda x: jacrev(lambda y: Once.apply(y.sin()) * y)(x) @ x)(x),
-    "opaque around": lambda x: jacrev(jacrev(lambda x: torch.linalg.inv(Once.apply(x)[:, None] * x + torch.eye(4)).sum()))(x),
+    "opaque around": lambda x: jacrev(jacrev(
+        lambda x: torch.linalg.inv(Once.apply(x)[:, None] * x + torch.eye(4)).sum()))(x),
     "grad of jacrev": lambda x: grad(lambda x: jacrev(NewOnce.apply)(x).sum())(x),
     "jacrev of vmap of jacrev": lambda x: jacrev(vmap(jacrev(lambda x: NewOnce.apply(x).sum())))(x[:, None]),
     "vmap of jacrev of jacrev": lambda x: vmap(jacrev(jacrev(lambda x: NewOnce.apply(x).sum())))(x[:, None]),
     "jvp of jacrev": lambda x: jvp(jacrev(NewOnce.apply), (x,), (x,)),
-    "a parameter": lambda x: jacrev(lambda y: Once.apply(y * x.requires_grad_()))(torch.ones(4)).sum().backward(),
+    "a parameter": lambda x: jacrev(
+        lambda y: Once.apply(y * x.requires_grad_()))(torch.ones(4)).sum().backward(),
     "autograd": lambda x: torch.autograd.grad(
-        Once.apply(x.requires_grad_()), x, torch.ones(4, requires_grad=True), create_graph=True)[0].sum().backward(),
+        Once.apply(x.requires_grad_()), x, torch.ones(4, requires_grad=True), create_graph=True,
+    )[0].sum().backward(),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", ONCE)
 def test_once_differentiable_refuses(case):
     """A second derivative of a once_differentiable Function is an error, as in autograd, never zeros."""
-    with pytest.raises(RuntimeError, match="once_differentiable|implement the jvp"):
+    with pytest.raises(RuntimeError, match=r"once_differentiable|implement the jvp"):
         ONCE[case](torch.rand(4) + 0.5)
 
 

@@ -1,7 +1,8 @@
-"""The graph of the answer: differentiable exactly when torch.func's is, and no graph held when nothing asks."""
+"""The graph of the answer: there exactly when torch.func's is, and none held when nothing asks."""
 
 import gc
 import weakref
+from typing import ClassVar
 
 import pytest
 import torch
@@ -136,7 +137,7 @@ def test_aux_as_torch():
 class Remember(torch.autograd.Function):
     """Square; keeps weak references to what it saves."""
 
-    saved = []
+    saved: ClassVar[list] = []
 
     @staticmethod
     def forward(x):

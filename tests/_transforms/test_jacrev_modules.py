@@ -1,4 +1,4 @@
-"""Modules as people use them: training mode, dropout, attention, recurrence, checkpointing, hooks, autocast."""
+"""Modules as people use them: training mode, dropout, attention, recurrence, checkpoints, hooks, modes."""
 
 import threading
 
@@ -32,7 +32,8 @@ def seeded(f):
 
 def _conv_net():
     return nn.Sequential(
-        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(2, 3, 2, stride=2, padding=1),
+        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(2, 3, 2, stride=2, padding=1),
         nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2),
     )  # fmt: skip
 
@@ -43,7 +44,8 @@ MODULES = {
     "MLP": (lambda: nn.Sequential(nn.Linear(3, 5), nn.SiLU(), nn.Linear(5, 2), nn.Softmax(-1)), (4, 3)),
     "batch norm": (lambda: nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Tanh()), (4, 3)),
     "all norms": (
-        lambda: nn.Sequential(nn.GroupNorm(2, 4), nn.InstanceNorm1d(4, affine=True), nn.LayerNorm(3), nn.RMSNorm(3)),
+        lambda: nn.Sequential(
+            nn.GroupNorm(2, 4), nn.InstanceNorm1d(4, affine=True), nn.LayerNorm(3), nn.RMSNorm(3)),
         (2, 4, 3),
     ),
     "convolutions": (_conv_net, (2, 1, 7, 7)),
@@ -53,7 +55,8 @@ MODULES = {
         lambda: nn.TransformerEncoderLayer(4, 2, dim_feedforward=6, dropout=0.0, batch_first=True), (2, 3, 4),
     ),
     "transformer encoder layer, norm first, gelu": (
-        lambda: nn.TransformerEncoderLayer(4, 2, 6, dropout=0.0, activation="gelu", norm_first=True), (3, 2, 4),
+        lambda: nn.TransformerEncoderLayer(4, 2, 6, dropout=0.0, activation="gelu", norm_first=True),
+        (3, 2, 4),
     ),
     "attention": (lambda: SelfAttention(), (2, 3, 4)),
     "LSTM": (lambda: First(nn.LSTM(3, 4, num_layers=2, batch_first=True)), (2, 3, 3)),
@@ -62,7 +65,9 @@ MODULES = {
     "RNN": (lambda: First(nn.RNN(3, 4, nonlinearity="relu")), (3, 2, 3)),
     "LSTM cell": (lambda: First(nn.LSTMCell(3, 4)), (2, 3)),
     "weight norm": (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)), (4, 3)),
-    "spectral norm in evaluation": (lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(3, 2)).eval(), (4, 3)),
+    "spectral norm in evaluation": (
+        lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(3, 2)).eval(), (4, 3),
+    ),
 }  # fmt: skip
 
 
@@ -114,7 +119,9 @@ def test_module(name, mode, agrees):
     agrees(net, x, torch_works=False)
 
 
-@pytest.mark.parametrize("name", ["batch norm", "convolutions", "transformer encoder layer", "GRU", "all norms"])
+@pytest.mark.parametrize(
+    "name", ["batch norm", "convolutions", "transformer encoder layer", "GRU", "all norms"]
+)
 def test_parameters(name):
     """The Jacobians with respect to all parameters, as a dict, are the loop's."""
     net, x = _module(name)
@@ -126,7 +133,9 @@ def test_parameters(name):
         torch.testing.assert_close(found[key], expected)
 
 
-@pytest.mark.parametrize("name", ["MLP", "batch norm", "transformer encoder layer", "attention", "LSTM", "convolutions"])
+@pytest.mark.parametrize(
+    "name", ["MLP", "batch norm", "transformer encoder layer", "attention", "LSTM", "convolutions"]
+)
 def test_hessian(name):
     """Second derivatives of modules are finite differences of first ones."""
     net, x = _module(name)
@@ -143,7 +152,9 @@ def test_second_derivative_of_fused_attention():
     f = lambda q: F.scaled_dot_product_attention(q, q, q).sum()
     for transform in (torch.func.jacrev, jacrev):
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-            with pytest.raises(RuntimeError, match="derivative for aten::_scaled_dot_product_flash_attention"):
+            with pytest.raises(
+                RuntimeError, match="derivative for aten::_scaled_dot_product_flash_attention"
+            ):
                 transform(transform(f))(q)
 
 
@@ -205,7 +216,8 @@ def test_scaled_dot_product_attention(argnum, causal, agrees):
     [
         lambda x: F.cross_entropy(x, torch.tensor([1, 0])), lambda x: F.mse_loss(x, x.detach() + 1),
         lambda x: F.cross_entropy(x, torch.tensor([1, 0]), reduction="none"),
-        lambda x: F.smooth_l1_loss(x, x.flip(0)), lambda x: F.kl_div(x.log_softmax(1), x.softmax(1), reduction="none"),
+        lambda x: F.smooth_l1_loss(x, x.flip(0)),
+        lambda x: F.kl_div(x.log_softmax(1), x.softmax(1), reduction="none"),
         lambda x: F.binary_cross_entropy_with_logits(x, x.detach().sigmoid(), reduction="none"),
         lambda x: F.huber_loss(x, torch.zeros(2, 3), reduction="none"),
         lambda x: F.nll_loss(x.log_softmax(1), torch.tensor([2, 1]), reduction="none"),
@@ -257,7 +269,7 @@ def test_checkpoint_parameters():
 
 
 def test_reentrant_checkpoint_is_refused():
-    """Reentrant checkpointing cannot be differentiated so: an error as autograd's, and nobody's .grad is touched."""
+    """Reentrant checkpointing is an error as clear as autograd's, and nobody's .grad is touched."""
     net, x = _block(), torch.randn(2, 3)
     f = lambda x: checkpoint(net, x, use_reentrant=True)
     with pytest.raises(RuntimeError, match="use_reentrant"):
@@ -280,7 +292,9 @@ def test_reentrant_checkpoint_of_something_else():
 HOOKS = {
     "save_on_cpu": lambda: save_on_cpu(),
     "identity": lambda: saved_tensors_hooks(lambda t: t, lambda t: t),
-    "numpy": lambda: saved_tensors_hooks(lambda t: t.detach().numpy().copy(), lambda a: torch.from_numpy(a.copy())),
+    "numpy": lambda: saved_tensors_hooks(
+        lambda t: t.detach().numpy().copy(), lambda a: torch.from_numpy(a.copy())
+    ),
     "half": lambda: saved_tensors_hooks(lambda t: t.half(), lambda t: t.double()),
     "doubled": lambda: saved_tensors_hooks(lambda t: t, lambda t: t * 2),
 }
@@ -310,6 +324,7 @@ def test_saved_tensor_hooks(hooks, where):
 
 def test_disk_hooks(tmp_path):
     """Saved tensors kept on disk are read from there, and their files can go when the answer is there."""
+
     class OnDisk:
         def __init__(self, tensor):
             self.path = tmp_path / f"{len(list(tmp_path.iterdir()))}.pt"
@@ -508,7 +523,9 @@ def test_threads():
             failures.append(error)
 
     register = torch.Tensor.register_hook
-    threads = [threading.Thread(target=work, args=job) for job in zip(functions, inputs, expected, strict=True)]
+    threads = [
+        threading.Thread(target=work, args=job) for job in zip(functions, inputs, expected, strict=True)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -518,7 +535,7 @@ def test_threads():
 
 
 def test_inside_a_backward():
-    """jacrev inside a Function's backward, which autograd runs on a thread of its own choosing."""
+    """Jacrev inside a Function's backward, which autograd runs on a thread of its own choosing."""
 
     class Solve(torch.autograd.Function):
         @staticmethod

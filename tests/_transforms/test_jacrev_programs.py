@@ -240,8 +240,9 @@ def complex_inside(x):
 
 
 SMOOTH = [
-    branch_on_a_value, loop_on_a_value, recursion, newton_step, buffer_write, buffer_write_pieces, write_in_a_loop,
-    in_place, in_place_on_a_view, in_place_on_a_column, zeroed, copied, swapped, views, where, masked,
+    branch_on_a_value, loop_on_a_value, recursion, newton_step, buffer_write, buffer_write_pieces,
+    write_in_a_loop, in_place, in_place_on_a_view, in_place_on_a_column, zeroed, copied, swapped,
+    views, where, masked,
     sorted_pairs, unique_shapes, einsums, cholesky_loop, complex_inside,
 ]  # fmt: skip
 #: On these torch.func.jacrev fails or differs, each with what it says
@@ -281,7 +282,17 @@ def test_program_twice(f):
 
 @pytest.mark.parametrize(
     "f",
-    [buffer_write, in_place, in_place_on_a_view, in_place_on_a_column, zeroed, swapped, views, where, einsums],
+    [
+        buffer_write,
+        in_place,
+        in_place_on_a_view,
+        in_place_on_a_column,
+        zeroed,
+        swapped,
+        views,
+        where,
+        einsums,
+    ],
     ids=lambda f: f.__name__,
 )
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
@@ -447,7 +458,7 @@ def test_deep_graphs():
 
 
 def test_global_random_state():
-    """jacrev draws random numbers only as the function draws them."""
+    """Jacrev draws random numbers only as the function draws them."""
     f = lambda x: x * torch.rand(5)
     torch.manual_seed(1)
     expected = torch.rand(5)

@@ -64,9 +64,7 @@ def memory_of(tensor: Tensor) -> int:
     return 0 if is_wrapped(tensor) or tensor._is_zerotensor() else tensor.untyped_storage().data_ptr()
 
 
-def capture(
-    run: Callable[[list[Tensor]], tuple[list[Tensor], Any]], inputs: Sequence[Tensor]
-) -> Captured:
+def capture(run: Callable[[list[Tensor]], tuple[list[Tensor], Any]], inputs: Sequence[Tensor]) -> Captured:
     """Call ``run`` on inputs that are differentiated."""
     return _in_functorch(run, inputs) if inside_functorch() else _in_autograd(run, inputs)
 
@@ -81,7 +79,9 @@ def _in_autograd(run: Callable, inputs: Sequence[Tensor]) -> Captured:
     recording = torch.is_grad_enabled() and not inferring
 
     def recorded() -> tuple[list[Any], list[Tensor], Any]:
-        entries = [entry(tensor if recording and tensor.requires_grad else _leaf(tensor)) for tensor in inputs]
+        entries = [
+            entry(tensor if recording and tensor.requires_grad else _leaf(tensor)) for tensor in inputs
+        ]
         starts = [tensor.grad_fn for tensor in entries]  # read now: a write in place gives the tensor another
         return starts, *run(entries)
 
@@ -95,11 +95,11 @@ def _in_autograd(run: Callable, inputs: Sequence[Tensor]) -> Captured:
 
 
 def _refuse_reentrant(tape: Tape) -> None:
-    """Refuse what PyTorch's engine refuses: called on its own, the node would write to parameters' ``.grad``."""
+    """Refuse what PyTorch's engine refuses: called on its own, the node writes to parameters' ``.grad``."""
     if any(node.name == "CheckpointFunctionBackward" for node in tape.nodes):
         raise RuntimeError(
-            "torch.utils.checkpoint with use_reentrant=True works with .backward() only, not with Jacobians or "
-            "torch.autograd.grad; call checkpoint(..., use_reentrant=False)"
+            "torch.utils.checkpoint with use_reentrant=True works with .backward() only, not with Jacobians "
+            "or torch.autograd.grad; call checkpoint(..., use_reentrant=False)"
         )
 
 

@@ -1,4 +1,4 @@
-"""Noticing hooks that a function registers while it runs: they change gradients, and only the engine runs them."""
+"""Noticing hooks that a function registers: they change gradients, and only PyTorch's engine runs them."""
 
 from __future__ import annotations
 
@@ -71,5 +71,5 @@ def watch_hooks() -> Iterator[list[Any]]:
 
 
 def has_hooks(seen: list[Any], tape: Tape) -> bool:
-    """Whether hooks were registered on tensors, or by modules (full backward hooks), between the ends of a tape."""
+    """Whether hooks were registered on tensors or nodes, or by modules between the ends of a tape."""
     return bool(seen) or any(node.name == "BackwardHookFunctionBackward" for node in tape.nodes)

@@ -1,4 +1,4 @@
-"""Tensors made in inference mode: autograd cannot save them, so a function that captures some is given copies."""
+"""Tensors made in inference mode: autograd cannot save them, so a function that captures some gets copies."""
 
 from __future__ import annotations
 
@@ -22,8 +22,12 @@ class _Copies(TorchFunctionMode):
     def __init__(self) -> None:
         self.copies: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if not _writes(getattr(func, "__name__", "")):  # a write must reach the tensor itself, or be refused as PyTorch refuses it
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        if not _writes(
+            getattr(func, "__name__", "")
+        ):  # a write must reach the tensor itself, or be refused as PyTorch refuses it
             args, kwargs = pytree.tree_map_only(Tensor, self.normal, (args, kwargs))
         return func(*args, **(kwargs or {}))
 

@@ -55,7 +55,7 @@ def _is_marked(node: Node) -> bool:
 
 
 class Once(torch.autograd.Function):
-    """A tensor that cannot be differentiated again; what it came from stands beside it, so that the way is found."""
+    """A tensor that cannot be differentiated again; its sources are inputs, so that the way leads here."""
 
     generate_vmap_rule = True
 

@@ -31,8 +31,8 @@ class Node:
 
     def __init__(self, fn: Any) -> None:
         self.fn = fn
-        # A Python Function may keep anything on its node, a ``name`` too. Inside functorch its node carries the
-        # suffix (torch 2.9-2.13).
+        # A Python Function may keep anything on its node, a ``name`` too. Inside functorch its node's name
+        # carries a suffix (torch 2.9-2.13).
         name = type(fn).__name__ if isinstance(fn, BackwardCFunction) else fn.name()
         self.name: str = name.replace("GeneratedBackward", "Backward")
         self.outputs = tuple([Meta(tuple(m.shape), m.dtype, m.device) for m in fn._input_metadata])
@@ -56,7 +56,7 @@ class Node:
         return k < len(self.inputs) and self.inputs[k] is not None
 
     def saved(self, name: str) -> Any:
-        """What the op saved under a name: cut from the graph where none is recorded, signed where it is a dim."""
+        """What the op saved under a name: without graph where none is recorded, dims with their sign."""
         value = getattr(self.fn, "_saved_" + name)
         if isinstance(value, torch.Tensor):
             self.lent.append(value)
@@ -132,7 +132,10 @@ def read_tape(outputs: Sequence[torch.Tensor], starts: Sequence[Any]) -> Tape:
     ends = [made.get(tensor.grad_fn) if tensor.grad_fn is not None else None for tensor in outputs]
     return Tape(
         nodes,
-        [None if node is None else (node, tensor.output_nr) for node, tensor in zip(ends, outputs, strict=True)],
+        [
+            None if node is None else (node, tensor.output_nr)
+            for node, tensor in zip(ends, outputs, strict=True)
+        ],
         {made[fn]: number for number, fn in enumerate(starts)},
         foreign,
     )

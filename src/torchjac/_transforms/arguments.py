@@ -24,7 +24,8 @@ def check_argnums(argnums: Any, count: int, what: str) -> tuple[int, ...]:
     given = (argnums,) if isinstance(argnums, int) and not isinstance(argnums, bool) else argnums
     if not isinstance(given, tuple) or any(not isinstance(n, int) or isinstance(n, bool) for n in given):
         raise RuntimeError(
-            f"{what}: argnums must be an int or a tuple of ints, got {argnums!r} of type {type(argnums).__name__}"
+            f"{what}: argnums must be an int or a tuple of ints, got {argnums!r} of type "
+            f"{type(argnums).__name__}"
         )
     if not given:
         raise RuntimeError(f"{what}: argnums is an empty tuple; name at least one argument to differentiate")
@@ -36,7 +37,9 @@ def check_argnums(argnums: Any, count: int, what: str) -> tuple[int, ...]:
             )
     wrapped = tuple(n % count for n in given)
     if len(set(wrapped)) < len(wrapped):
-        raise RuntimeError(f"{what}: argnums must be different arguments, got {argnums!r} for {count} of them")
+        raise RuntimeError(
+            f"{what}: argnums must be different arguments, got {argnums!r} for {count} of them"
+        )
     return wrapped
 
 
@@ -54,7 +57,8 @@ def check_leaf(leaf: Any, what: str, side: str) -> None:
     if not isinstance(leaf, Tensor):
         hint = "" if side == "input" else "; return anything else as aux, with has_aux=True"
         raise (RuntimeError if side == "output" else ValueError)(
-            f"{what}: every differentiated {side} must be a tensor, got {leaf!r} of type {type(leaf).__name__}{hint}"
+            f"{what}: every differentiated {side} must be a tensor, got {leaf!r} of type "
+            f"{type(leaf).__name__}{hint}"
         )
     if leaf.is_complex():
         raise NotImplementedError(
@@ -87,7 +91,9 @@ def split_aux(result: Any, has_aux: bool, what: str) -> tuple[Any, Any]:
         return result, None
     if not isinstance(result, tuple) or len(result) != 2:
         got = f"a tuple of {len(result)}" if isinstance(result, tuple) else f"{type(result).__name__}"
-        raise RuntimeError(f"{what}: with has_aux=True the function must return a pair (output, aux), got {got}")
+        raise RuntimeError(
+            f"{what}: with has_aux=True the function must return a pair (output, aux), got {got}"
+        )
     return result
 
 
@@ -95,7 +101,9 @@ def check_outputs(outputs: Any, what: str) -> tuple[list[Tensor], Any]:
     """The tensors of the output tree; raises where there is none or one cannot be differentiated."""
     leaves, spec = pytree.tree_flatten(outputs)
     if not leaves:
-        raise RuntimeError(f"{what}: the function returned no tensor ({outputs!r}); there is nothing to differentiate")
+        raise RuntimeError(
+            f"{what}: the function returned no tensor ({outputs!r}); there is nothing to differentiate"
+        )
     for leaf in leaves:
         check_leaf(leaf, what, "output")
     return leaves, spec

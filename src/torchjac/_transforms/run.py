@@ -1,4 +1,4 @@
-"""Running a function for a Jacobian: arguments checked, the tape captured, answers nested like the function's."""
+"""Running a function for a Jacobian: arguments checked, the tape captured, answers nested like outputs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,12 @@ class Recorded(NamedTuple):
 
 
 def record(
-    what: str, func: Callable[..., Any], argnums: int | tuple[int, ...], has_aux: bool, args: tuple, kwargs: dict
+    what: str,
+    func: Callable[..., Any],
+    argnums: int | tuple[int, ...],
+    has_aux: bool,
+    args: tuple,
+    kwargs: dict,
 ) -> Recorded:
     """Call a function so that its graph is kept; ``what`` names the transform in errors."""
     positions = check_argnums(argnums, len(args), what)
@@ -70,7 +75,9 @@ def walking(recorded: Recorded) -> Iterator[None]:
     with ExitStack() as modes:
         modes.enter_context(torch.inference_mode(False))
         modes.enter_context(torch.set_grad_enabled(recorded.captured.records))
-        for kind in {tensor.device.type for tensor in (*recorded.inputs, *recorded.captured.outputs)} - {"meta"}:
+        for kind in {tensor.device.type for tensor in (*recorded.inputs, *recorded.captured.outputs)} - {
+            "meta"
+        }:
             if torch.is_autocast_enabled(kind):
                 modes.enter_context(torch.autocast(kind, enabled=False))
         yield

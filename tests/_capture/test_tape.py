@@ -1,0 +1,155 @@
+"""The tape: which nodes stand on it, in which order, and what is read off them."""
+
+import torch
+from torch.autograd import Function
+
+from torchjac._capture.tape import Meta, read_tape
+
+
+def _recorded(f, *inputs):
+    entries = [tensor.detach().requires_grad_().clone() for tensor in inputs]
+    starts = [entry.grad_fn for entry in entries]
+    outputs = f(*entries)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    return read_tape(outputs, starts)
+
+
+def _names(tape):
+    return [node.name for node in tape.nodes]
+
+
+def test_nodes_from_outputs_to_inputs():
+    """Nodes stand from the outputs down; the inputs' own nodes are not among them."""
+    tape = _recorded(lambda x: x.sin().exp(), torch.randn(3))
+    assert _names(tape) == ["ExpBackward0", "SinBackward0"]
+    assert tape.outputs[0][0] is tape.nodes[0]
+    assert list(tape.inputs.values()) == [0]
+
+
+def test_every_node_before_those_it_leads_to():
+    """In a graph with many paths, each node stands once, before everything below it."""
+
+    def f(x):
+        y = x
+        for k in range(10):
+            y = y * x + y.roll(k) if k % 2 else (y + x.sum()) * y.sin()
+        return y, y[0] * x
+
+    tape = _recorded(f, torch.randn(4))
+    place = {id(node): k for k, node in enumerate(tape.nodes)}
+    assert len(place) == len(tape.nodes)
+    for node in tape.nodes:
+        for edge in node.inputs:
+            if edge is not None and id(edge[0]) in place:
+                assert place[id(edge[0])] > place[id(node)]
+
+
+def test_only_nodes_between_the_ends():
+    """Nodes that lead to no input, or that no output needs, are left out."""
+    w = torch.randn(3, requires_grad=True)
+
+    def f(x):
+        x.exp()
+        return (w.cos() * x).sum()
+
+    tape = _recorded(f, torch.randn(3))
+    assert _names(tape) == ["SumBackward0", "MulBackward0"]
+    assert tape.nodes[1].inputs[0] is None
+    assert not tape.nodes[1].needs(0)
+    assert tape.nodes[1].needs(1)
+    assert not tape.nodes[1].needs(2)
+
+
+def test_foreign():
+    """The tape tells whether something outside also asks for gradients."""
+    w = torch.randn(3, requires_grad=True)
+    assert _recorded(lambda x: x * w, torch.randn(3)).foreign
+    assert _recorded(lambda x: (x, w * 2), torch.randn(3)).foreign
+    assert not _recorded(lambda x: x * w.detach(), torch.randn(3)).foreign
+    assert not _recorded(lambda x: x.sin(), torch.randn(3)).foreign
+
+
+def test_outputs():
+    """Outputs that are inputs, constants, or one of several results of an op are told apart."""
+    tape = _recorded(lambda x, y: (x, torch.ones(2), y.unbind()[1], x), torch.randn(3), torch.randn(3))
+    first, constant, part, again = tape.outputs
+    assert tape.inputs[first[0]] == 0
+    assert constant is None
+    assert part[1] == 1
+    assert again == first
+    assert _names(tape) == ["UnbindBackward0"]
+
+
+def test_no_graph():
+    """A function without a graph has an empty tape."""
+    tape = _recorded(lambda x: x.detach() * 2, torch.randn(3))
+    assert tape.nodes == []
+    assert tape.outputs == [None]
+
+
+def test_same_input_twice():
+    """Two inputs are two ends, even where they hold the same tensor."""
+    x = torch.randn(3)
+    tape = _recorded(lambda a, b: a * b, x, x)
+    assert sorted(tape.inputs.values()) == [0, 1]
+
+
+def test_metas():
+    """A node knows shape, dtype and device of its outputs and of what it leads to."""
+    tape = _recorded(lambda x: x.double().reshape(2, 3).max(1).values, torch.randn(6))
+    top = tape.nodes[0]
+    assert top.outputs[0] == Meta((2,), torch.float64, torch.device("cpu"))
+    assert top.shape == (2,)
+    assert top.into(0) == Meta((2, 3), torch.float64, torch.device("cpu"))
+    assert tape.nodes[-1].into(0) == Meta((6,), torch.float32, torch.device("cpu"))
+
+
+def test_saved_dims_are_signed():
+    """Dims saved as unsigned 64-bit numbers are read as what was written."""
+    tape = _recorded(lambda x: x.sum((-1, 0)).exp(), torch.randn(2, 3, 4))
+    assert tape.nodes[-1].saved("dim") == (-1, 0)
+    tape = _recorded(lambda x: x.softmax(-1), torch.randn(2, 3))
+    assert tape.nodes[0].saved("dim") == -1
+
+
+def test_saved_tensors_are_cut():
+    """Under no_grad a saved tensor comes without graph, otherwise with it; it is noted as lent."""
+    tape = _recorded(lambda x: x.exp() * 2, torch.randn(3))
+    node = tape.nodes[-1]
+    assert node.saved("result").requires_grad
+    with torch.no_grad():
+        assert not node.saved("result").requires_grad
+    assert len(node.lent) == 2
+
+
+def test_complex():
+    """A node tells whether it touches complex numbers."""
+    tape = _recorded(lambda x: torch.view_as_real(torch.complex(x, x)).sin(), torch.randn(3))
+    assert [node.touches_complex for node in tape.nodes] == [False, True, True]
+
+
+def test_names_of_functions():
+    """A Python Function's node has the Function's name, whatever is kept on its ctx."""
+
+    class Mine(Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.name = "another"
+            return x * 1
+
+        @staticmethod
+        def backward(ctx, g):
+            return g
+
+    assert _names(_recorded(Mine.apply, torch.randn(3))) == ["MineBackward"]
+
+
+def test_deep():
+    """A graph deeper than Python's recursion limit is read without recursion."""
+
+    def f(x):
+        for _ in range(20_000):
+            x = x + 1
+        return x
+
+    assert len(_recorded(f, torch.randn(1)).nodes) == 20_000
