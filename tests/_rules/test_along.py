@@ -30,7 +30,9 @@ CASES = [
     along("CumsumBackward0", lambda x: x.cumsum(1), s(2, 3), stored=[18]),
     along("CumsumBackward0", lambda x: x.cumsum(0), s(), stored=[1]),
     along("CumprodBackward0", lambda x: x.cumprod(-1), s(2, 3), stored=[18]),
-    along("LogcumsumexpBackward0", lambda x: x.logcumsumexp(0), s(3, 2), stored=[18]),
+    case("LogcumsumexpBackward0", lambda x: x.logcumsumexp(0), s(3, 2), stored=[18]),
+    case("LogcumsumexpBackward0", lambda x: x.logcumsumexp(-1), s(0, 3)),
+    case("LogcumsumexpBackward0", lambda x: x.logcumsumexp(0), s(), stored=[0]),
     along("GluBackward0", lambda x: F.glu(x, 1), s(2, 6), stored=[36]),
     along("GluBackward0", lambda x: F.glu(x, 0), s(4, 3), stored=[24]),
     along(

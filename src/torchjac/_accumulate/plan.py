@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import prod
 
 from .._capture.tape import Node, Tape
+from .._rules.unbatched import wrong_in_engine
 
 #: The structured walk costs some 20 µs more of Python for each node than the engine under vmap; in that time
 #: the engine moves about this many numbers. Below it, on average, structure cannot win back what it costs.
@@ -16,7 +17,12 @@ ROW_BYTES = 256 << 20
 
 
 def structure_pays(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
-    """Whether walking by structure can be cheaper than dense rows: never for one row, never for tiny ones."""
+    """Whether walking by structure can be cheaper than dense rows: never for one row, never for tiny ones.
+
+    Where only the rules are right, it always pays.
+    """
+    if any(map(wrong_in_engine, tape.nodes)):
+        return True
     rows = sum(map(prod, out_shapes))
     if rows <= 1:
         return False

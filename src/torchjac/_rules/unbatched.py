@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+
 from .._capture.tape import Node
 
 #: name → what goes wrong when the formula is called on a batch of cotangents
@@ -26,6 +27,11 @@ NEEDS_ALL_COTANGENTS: dict[str, str] = {
     "NativeGroupNormBackward0": "drops the cotangents of mean and rstd where that of the output is missing",
 }
 
+#: name → what goes wrong in second derivatives through the formula; the rule does not use it
+WRONG_TWICE: dict[str, str] = {
+    "LogcumsumexpBackward0": "its graph loses what depends on entries of the cotangent that are zero",
+}
+
 
 def runs_batched(node: Node) -> bool:
     """Whether the node may be called under vmap."""
@@ -37,3 +43,8 @@ def runs_batched(node: Node) -> bool:
 def needs_all_cotangents(node: Node) -> bool:
     """Whether a missing cotangent must be given as zeros."""
     return node.name in NEEDS_ALL_COTANGENTS
+
+
+def wrong_in_engine(node: Node) -> bool:
+    """Whether PyTorch's engine would record a graph with wrong derivatives: only the rule is right."""
+    return node.name in WRONG_TWICE and torch.is_grad_enabled()
