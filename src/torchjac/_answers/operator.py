@@ -1,8 +1,8 @@
-"""The Jacobian as an operator: its blocks, what they hold, and the tensors they can be written as."""
+"""The Jacobian as an operator: its blocks, what they hold, and everything that can be asked of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -11,14 +11,27 @@ import torch
 from torch import Tensor
 
 from .._accumulate.report import Report
-from .._blocks.block import Block, entries, is_dense, stored
+from .._blocks.block import Block, entries, stored
 from .._blocks.coordinates import coordinates, covers_once
-from .._blocks.write import dense
+from .._blocks.product import product
+from . import parts, picture, products, solve, sparse
+from .factor import Factor
+from .kind import Kind, kind_of
+from .solve import SlogDet
+from .written import written
+
+#: Up to this many entries are counted for `repr`; beyond, it tells a bound instead.
+CHEAP = 10_000_000
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Jacobian:
     """∂output/∂input of shape ``output.shape + input.shape``, kept as the sum of its blocks.
+
+    As a matrix it has a row for each entry of the output and a column for each of the input, both in
+    row-major order. Nothing is written out until it is asked for; "stored" in a cost below means `stored`, and
+    "named" the number of entries that the blocks name (`nnz`, where no two blocks name the same one). What is
+    returned as a tensor is differentiable through the values of the blocks, unless said otherwise.
 
     Attributes:
         out_shape: shape of the output.
@@ -27,6 +40,19 @@ class Jacobian:
         device: device of the input.
         blocks: the terms of the sum; each holds a small value tensor and the maps that say where it stands.
         report: how they were found, node by node.
+
+    Example:
+        >>> import torch
+        >>> from torchjac import jacobian
+        >>> x = torch.arange(1.0, 5.0)
+        >>> J = jacobian(lambda x: x[1:] * x[:-1])(x)
+        >>> J
+        Jacobian(shape=(3,)+(4,), nnz=6 (0.5 of 12), blocks=2, stored=6, dtype=torch.float32)
+        >>> J @ torch.ones(4)
+        tensor([3., 5., 7.])
+        >>> J[1:].to_dense()
+        tensor([[0., 3., 2., 0.],
+                [0., 0., 4., 3.]])
     """
 
     out_shape: tuple[int, ...]
@@ -34,7 +60,7 @@ class Jacobian:
     dtype: torch.dtype
     device: torch.device
     blocks: tuple[Block, ...]
-    report: Report = field(default_factory=Report, repr=False)
+    report: Report = field(default_factory=Report)
 
     @property
     def shape(self) -> torch.Size:
@@ -51,63 +77,411 @@ class Jacobian:
         """How many entries are not zero by structure: no value is looked at."""
         if len(self.blocks) == 1 and covers_once(self.blocks[0], self.shape):
             return entries(self.blocks[0])
-        return coordinates(self.blocks, self.shape, self._like())[0].numel()
+        return self._coordinates()[0].numel()
+
+    @property
+    def kind(self) -> str:
+        """What `solve` and `slogdet` take the matrix for, by the maps of the blocks; no value is looked at.
+
+        - "diagonal": every entry stands on the diagonal.
+        - "block-diagonal": output and input agree along some dims, as a batch does, and what is left is small
+          or mostly full.
+        - "sparse": none of these, larger than 64 × 64, and at most one entry in four is named.
+        - "dense": anything else.
+
+        Example:
+            >>> import torch
+            >>> from torchjac import jacobian
+            >>> jacobian(torch.sin)(torch.zeros(5)).kind
+            'diagonal'
+            >>> jacobian(lambda x: x.softmax(-1))(torch.zeros(9, 5)).kind
+            'block-diagonal'
+        """
+        return self._kind.name
+
+    @property
+    def mT(self) -> Jacobian:
+        """The transpose, ∂output/∂input with the ends swapped; costs nothing, the values are shared.
+
+        Example:
+            >>> import torch
+            >>> from torchjac import jacobian
+            >>> jacobian(lambda x: x[1:])(torch.zeros(3)).mT.to_dense()
+            tensor([[0., 0.],
+                    [1., 0.],
+                    [0., 1.]])
+        """
+        return self._new(self.in_shape, self.out_shape, products.transposed(self.blocks))
+
+    def __matmul__(self, other: Any) -> Any:
+        """``J @ v``: Σ_i J[o…, i…] v[i…] for a tensor of shape ``in_shape``; or the product of two Jacobians.
+
+        The result has shape ``out_shape``; the cost is that of reading what is stored, and ``v`` where each
+        entry is named. ``J @ K``, for ``K`` whose outputs are the inputs of ``J``, is a `Jacobian` again (the
+        chain rule), each block of one composed with each of the other. For many vectors see `matmat`.
+
+        Raises:
+            TypeError: if ``other`` is neither a tensor nor a Jacobian.
+            ValueError: if its shape, dtype or device does not fit.
+
+        Example:
+            >>> import torch
+            >>> from torchjac import jacobian
+            >>> J = jacobian(lambda x: x.cumsum(0) ** 2)(torch.ones(3))
+            >>> J @ torch.ones(3)
+            tensor([ 2.,  8., 18.])
+        """
+        if isinstance(other, Jacobian):
+            if other.out_shape != self.in_shape or other.dtype != self.dtype or other.device != self.device:
+                raise ValueError(
+                    f"J @ K: the outputs of K must be the inputs of J, {self.in_shape} in {self.dtype} on "
+                    f"{self.device}; got {other.out_shape} in {other.dtype} on {other.device}"
+                )
+            shapes = (self.out_shape, self.in_shape, other.in_shape)
+            found = product(self.blocks, other.blocks, shapes, self._like())
+            return self._new(self.out_shape, other.in_shape, tuple(found))
+        return self._times(products.check_operand(other, self.in_shape, self._like(), "J @ v: v"))
+
+    def __rmatmul__(self, other: Any) -> Tensor:
+        """``v @ J``: Σ_o v[o…] J[o…, i…] for a tensor of shape ``out_shape``, of shape ``in_shape``.
+
+        Costs what ``J @ v`` does, and raises the same.
+
+        Example:
+            >>> import torch
+            >>> from torchjac import jacobian
+            >>> torch.tensor([1.0, 10.0]) @ jacobian(lambda x: x[1:] - x[:-1])(torch.zeros(3))
+            tensor([-1., -9., 10.])
+        """
+        vector = products.check_operand(other, self.out_shape, self._like(), "v @ J: v")
+        return self.mT._times(vector)
+
+    def matmat(self, vectors: Tensor) -> Tensor:
+        """``J @ v`` for k vectors at once: shape ``in_shape + (k,)`` gives ``out_shape + (k,)``.
+
+        Costs k times as much arithmetic as one, in the same number of calls. ``J.mT.matmat`` multiplies from
+        the other side.
+
+        Raises:
+            TypeError: if ``vectors`` is no tensor.
+            ValueError: if its shape, dtype or device does not fit.
+
+        Example:
+            >>> import torch
+            >>> from torchjac import jacobian
+            >>> jacobian(lambda x: 2 * x)(torch.zeros(2)).matmat(torch.eye(2))
+            tensor([[2., 0.],
+                    [0., 2.]])
+        """
+        vectors = products.check_operand(vectors, self.in_shape, self._like(), "matmat: V", batch=True)
+        return self._times(vectors)
+
+    def gram(self, weight: Tensor | None = None) -> Jacobian:
+        """JᵀJ, or JᵀWJ for a diagonal W, as an operator of shape ``in_shape + in_shape``.
+
+        It is the matrix of a Gauss–Newton step (Nocedal & Wright, Numerical Optimization, eq. 10.23). Each
+        block is composed with each other, and it stays as sparse as the product is.
+
+        Args:
+            weight: the diagonal of W, of shape ``out_shape``.
+
+        Raises:
+            TypeError: if the weight is no tensor.
+            ValueError: if its shape, dtype or device does not fit.
+
+        Example:
+            >>> import torch
+            >>> from torchjac import jacobian
+            >>> J = jacobian(lambda x: x[1:] - x[:-1])(torch.zeros(3))
+            >>> J.gram().to_dense()
+            tensor([[ 1., -1.,  0.],
+                    [-1.,  2., -1.],
+                    [ 0., -1.,  1.]])
+        """
+        if weight is not None:
+            weight = products.check_operand(weight, self.out_shape, self._like(), "gram: weight")
+        found = products.gram(self.blocks, weight, self.out_shape, self.in_shape, self._like())
+        return self._new(self.in_shape, self.in_shape, tuple(found))
+
+    def diagonal(self) -> Tensor:
+        """The entries J[i…, i…], of shape ``out_shape``, where output and input have the same shape.
+
+        Where the shapes differ, it is the diagonal of the matrix, a vector of min(rows, columns) numbers.
+        Costs what is stored; a block that misses the diagonal costs nothing.
+
+        Example:
+            >>> import torch
+            >>> from torchjac import jacobian
+            >>> jacobian(lambda x: x.cumsum(0) * x)(torch.ones(3)).diagonal()
+            tensor([2., 3., 4.])
+        """
+        return parts.diagonal(self.blocks, self.out_shape, self.in_shape, self._like())
+
+    def trace(self) -> Tensor:
+        """The sum of the diagonal, which for a vector field is its divergence; costs what `diagonal` does.
+
+        Example:
+            >>> import torch
+            >>> from torchjac import jacobian
+            >>> jacobian(torch.sin)(torch.zeros(1000)).trace()
+            tensor(1000.)
+        """
+        return self.diagonal().sum()
+
+    def row(self, index: int | tuple[int, ...]) -> Tensor:
+        """The gradient of one entry of the output, of shape ``in_shape``.
+
+        Costs the writing of ``in_shape`` numbers, and where blocks hold tables a pass over these.
+
+        Args:
+            index: an int for an output of one dim, else a tuple with an int for each dim.
+
+        Raises:
+            TypeError: if the index is anything else.
+            IndexError: if it does not name one entry of the output.
+
+        Example:
+            >>> import torch
+            >>> from torchjac import jacobian
+            >>> jacobian(lambda x: x[1:] - x[:-1])(torch.zeros(4)).row(-1)
+            tensor([ 0.,  0., -1.,  1.])
+        """
+        return parts.row(self.blocks, index, self.out_shape, self.in_shape, self._like())
+
+    def __getitem__(self, key: Any) -> Jacobian:
+        """The Jacobian of ``output[key]``, for any key that indexes a tensor; structure is kept.
+
+        Ints and slices keep affine maps affine; index tensors and masks cost a table of what they choose.
+
+        Raises:
+            IndexError: if the key does not fit the output.
+
+        Example:
+            >>> import torch
+            >>> from torchjac import jacobian
+            >>> J = jacobian(torch.sin)(torch.zeros(1_000_000))
+            >>> J[::2]
+            Jacobian(shape=(500000,)+(1000000,), nnz=500,000 (1e-06 of 500,000,000,000), blocks=1, ...)
+        """
+        shape, blocks = parts.select(self.blocks, key, self.out_shape, self.in_shape, self._like())
+        return self._new(shape, self.in_shape, tuple(blocks))
+
+    def block_diagonal(self) -> Tensor:
+        """The blocks on the diagonal of the first dim: D[b, o…, i…] = J[b, o…; b, i…].
+
+        For a function that treats the samples of a batch apart these are the Jacobians of the samples, as
+        ``vmap(jacrev(f))`` gives; they are read off by index law, so for any other function what stands
+        beside the diagonal is left out. Costs B·m·n numbers, nothing more where the blocks hold them that way.
+
+        Returns:
+            A tensor of shape ``(B, *out_shape[1:], *in_shape[1:])``.
+
+        Raises:
+            ValueError: if output and input do not begin with the same dim.
+
+        Example:
+            >>> import torch
+            >>> from torchjac import jacobian
+            >>> J = jacobian(lambda x: x.square().sum(-1))(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+            >>> J.block_diagonal()
+            tensor([[2., 4.],
+                    [6., 8.]])
+        """
+        if not (self.out_shape and self.in_shape and self.out_shape[0] == self.in_shape[0]):
+            raise ValueError(
+                "block_diagonal: output and input must begin with the same dim, the batch; got shapes "
+                f"{self.out_shape} and {self.in_shape}"
+            )
+        return parts.diagonal_blocks(self.blocks, (0,), self.out_shape, self.in_shape, self._like())
+
+    def solve(self, right: Tensor) -> Tensor:
+        """X with J X = right, of shape ``in_shape`` for one right side and ``in_shape + (k,)`` for k of them.
+
+        `kind` tells the way. "diagonal" divides; "block-diagonal" solves its blocks by `torch.linalg.solve`;
+        "sparse" factorises by SciPy's `splu` (SuperLU) on the CPU, once for this Jacobian; "dense" writes it
+        out and uses `torch.linalg.solve`. Differentiable in the right side and the values, of all kinds.
+
+        Args:
+            right: shape ``out_shape`` or ``out_shape + (k,)``.
+
+        Raises:
+            TypeError: if ``right`` is no tensor.
+            ValueError: if it does not fit, or there are not as many outputs as inputs.
+            torch.linalg.LinAlgError: if the matrix is singular.
+            ImportError: if the kind is "sparse" and SciPy is not installed.
+
+        Example:
+            >>> import torch
+            >>> from torchjac import jacobian
+            >>> J = jacobian(lambda x: 4 * x + x.roll(1) + x.roll(-1))(torch.zeros(1000, dtype=torch.float64))
+            >>> J.kind, J.solve(torch.full((1000,), 6.0, dtype=torch.float64)).sum().round(decimals=9)
+            ('sparse', tensor(1000., dtype=torch.float64))
+        """
+        solve.check_square(self, "solve")
+        batch = isinstance(right, Tensor) and right.dim() == len(self.out_shape) + 1
+        right = products.check_operand(right, self.out_shape, self._like(), "solve: b", batch=batch)
+        return solve.solve(self, right)
+
+    def slogdet(self) -> SlogDet:
+        """The sign of det J and log |det J|, as `torch.linalg.slogdet` of the matrix gives them.
+
+        `kind` tells the way, as for `solve`; a sparse triangular matrix needs no factors. Differentiable; of
+        a sparse matrix that is not triangular once, at the cost of a solve for each column.
+
+        Raises:
+            ValueError: if there are not as many outputs as inputs.
+            ImportError: if the kind is "sparse" and SciPy is not installed.
+
+        Example:
+            >>> import torch
+            >>> from torchjac import jacobian
+            >>> jacobian(torch.exp)(torch.full((1000,), -0.5)).slogdet()
+            SlogDet(sign=tensor(1.), logabsdet=tensor(-500.))
+        """
+        return solve.slogdet(self)
 
     def to_dense(self) -> Tensor:
         """The Jacobian as a dense tensor; costs the writing of ``shape.numel()`` numbers."""
-        whole = dense(list(self.blocks), self.out_shape, self.in_shape, self._like())
-        # A block that covers everything is its own dense tensor; what is handed out must be the caller's alone.
-        return whole.clone() if len(self.blocks) == 1 and is_dense(self.blocks[0], self.shape) else whole
+        return written(self.blocks, self.out_shape, self.in_shape, self._like())
 
     def to_sparse(self, layout: torch.layout = torch.sparse_coo) -> Tensor:
         """The Jacobian as a sparse matrix of shape (output.numel(), input.numel()).
 
-        Entries that are zero by structure are left out, duplicates are summed and indices are sorted.
+        Entries that are zero by structure are left out, duplicates are summed, and int64 indices are sorted.
+        Costs a sort of the entries named.
 
         Raises:
             ValueError: if the layout is none of ``torch.sparse_coo``, ``sparse_csr`` and ``sparse_csc``.
+
+        Example:
+            >>> import torch
+            >>> from torchjac import jacobian
+            >>> jacobian(lambda x: 2 * x[1:])(torch.zeros(3)).to_sparse().indices()
+            tensor([[0, 1],
+                    [1, 2]])
         """
-        at, values = coordinates(self.blocks, self.shape, self._like())
-        rows, columns = prod(self.out_shape), prod(self.in_shape)
-        index = torch.stack([at // max(columns, 1), at % max(columns, 1)])
-        matrix = torch.sparse_coo_tensor(index, values, (rows, columns), is_coalesced=True, check_invariants=False)
-        if layout is torch.sparse_coo:
-            return matrix
-        if layout is torch.sparse_csr:
-            return matrix.to_sparse_csr()
-        if layout is torch.sparse_csc:
-            return matrix.to_sparse_csc()
-        raise ValueError(f"to_sparse: layout must be torch.sparse_coo, sparse_csr or sparse_csc, got {layout}")
+        return sparse.sparse_tensor(*self._coordinates(), *self._matrix_shape(), layout, "to_sparse")
+
+    def to_scipy(self, format: str = "csr") -> Any:
+        """The Jacobian as a SciPy sparse array, its values copied: gradients end here.
+
+        Costs a sort of the entries named. Indices are int32 where they fit.
+
+        Args:
+            format: "csr", "csc", "coo" or, where the entries stand on few diagonals, "dia".
+
+        Raises:
+            ImportError: if SciPy is not installed.
+            ValueError: for any other format, or "dia" where the diagonals would be mostly zeros.
+
+        Example:
+            >>> import torch
+            >>> from torchjac import jacobian
+            >>> jacobian(lambda x: x[1:] - x[:-1])(torch.zeros(4)).to_scipy("dia").offsets.tolist()
+            [0, 1]
+        """
+        at, values = self._coordinates()
+        return sparse.scipy_array(at, values, *self._matrix_shape(), format)
+
+    def to_bsr(self) -> Tensor:
+        """A block-diagonal Jacobian in torch's ``sparse_bsr`` layout: a block for each sample of a batch.
+
+        The matrix has shape (B·m, B·n), with blocks as `block_diagonal` gives them. Costs B·m·n numbers.
+
+        Raises:
+            ValueError: if output and input do not begin with the same dim, if they disagree along it in any
+                block, or if the blocks have no entries.
+
+        Example:
+            >>> import torch
+            >>> from torchjac import jacobian
+            >>> jacobian(lambda x: x.cumsum(-1))(torch.zeros(3, 2)).to_bsr().values().shape
+            torch.Size([3, 2, 2])
+        """
+        blocks = self.block_diagonal()
+        if not sparse.is_block_diagonal(self.blocks):
+            raise ValueError(
+                "to_bsr: some entries stand between different positions of the first dim, so the Jacobian is "
+                "not block-diagonal; use to_sparse"
+            )
+        m, n = prod(self.out_shape[1:]), prod(self.in_shape[1:])
+        if m == 0 or n == 0:
+            raise ValueError(f"to_bsr: blocks of {m} × {n} have no entries, which sparse_bsr cannot hold")
+        return sparse.bsr_tensor(blocks.reshape(self.out_shape[0], m, n))
+
+    def pattern(self, layout: torch.layout = torch.sparse_coo) -> Tensor:
+        """Where entries stand, as a boolean sparse matrix of shape (output.numel(), input.numel()).
+
+        It is `to_sparse` with True for every entry that is not zero by structure, whatever its value.
+
+        Raises:
+            ValueError: if the layout is none of ``torch.sparse_coo``, ``sparse_csr`` and ``sparse_csc``.
+
+        Example:
+            >>> import torch
+            >>> from torchjac import jacobian
+            >>> jacobian(lambda x: x[1:] * x[:-1])(torch.zeros(3)).pattern().to_dense()
+            tensor([[ True,  True, False],
+                    [False,  True,  True]])
+        """
+        at, _ = self._coordinates()
+        ones = torch.ones(at.shape, dtype=torch.bool, device=at.device)
+        return sparse.sparse_tensor(at, ones, *self._matrix_shape(), layout, "pattern")
+
+    def explain(self) -> Report:
+        """How the blocks were found, node by node; the same as ``report``, printed as a table."""
+        return self.report
 
     def spy(self, ax: Any = None) -> Any:
         """Draw where entries stand on matplotlib axes (new ones if none are given) and return the axes.
 
         Up to 500 rows and columns each cell is one entry; beyond, a cell is a bin, darker where it is fuller.
         """
-        from matplotlib import pyplot
-
-        if ax is None:
-            ax = pyplot.figure().add_subplot()
-        rows, columns = prod(self.out_shape), prod(self.in_shape)
-        at, _ = coordinates(self.blocks, self.shape, self._like())
-        step = max(1, -(-max(rows, columns) // 500))
-        height, width = -(-rows // step), -(-columns // step)
-        cell = (at // max(columns, 1) // step) * width + at % max(columns, 1) // step
-        fill = torch.bincount(cell.cpu(), minlength=height * width).view(height, width).double()
-        ax.imshow((fill / step**2).sqrt(), cmap="Greys", aspect="equal", extent=(0, columns, rows, 0), vmin=0)
-        ax.set_xlabel(f"input {tuple(self.in_shape)}")
-        ax.set_ylabel(f"output {tuple(self.out_shape)}")
-        ax.set_title(f"{self.nnz:,} nonzeros, {self.stored:,} numbers stored")
-        return ax
+        return picture.spy(self, ax)
 
     def __repr__(self) -> str:
         """Shape, structure and size at a glance."""
-        size = self.shape.numel()
-        filled = f" ({self.nnz / size:.2g} of {size:,})" if size else ""
         return (
-            f"Jacobian(shape={tuple(self.out_shape)}+{tuple(self.in_shape)}, nnz={self.nnz:,}{filled}, "
+            f"Jacobian(shape={tuple(self.out_shape)}+{tuple(self.in_shape)}, nnz={self._nnz_in_words()}, "
             f"blocks={len(self.blocks)}, stored={self.stored:,}, dtype={self.dtype})"
         )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a table, and the pattern where it is cheap to draw."""
+        return picture.html(self)
+
+    def _nnz_in_words(self) -> str:
+        size = self.shape.numel()
+        if not self._is_cheap():
+            return f"at most {min(size, sum(map(entries, self.blocks))):,}"
+        return f"{self.nnz:,}" + (f" ({self.nnz / size:.2g} of {size:,})" if size else "")
+
+    def _is_cheap(self) -> bool:
+        """Whether the entries are few enough to be counted where nobody asked for a count."""
+        return sum(map(entries, self.blocks)) <= CHEAP
+
+    @cached_property
+    def _kind(self) -> Kind:
+        return kind_of(self.blocks, self.out_shape, self.in_shape)
+
+    @cached_property
+    def _factor(self) -> Factor:
+        at, values = self._coordinates()
+        return Factor(at, values, prod(self.out_shape), "solve or slogdet")
+
+    def _times(self, vectors: Tensor) -> Tensor:
+        return products.times(self.blocks, vectors, self.out_shape, self.in_shape, self._like())
+
+    def _coordinates(self) -> tuple[Tensor, Tensor]:
+        return coordinates(self.blocks, self.shape, self._like())
+
+    def _matrix_shape(self) -> tuple[int, int]:
+        return prod(self.out_shape), prod(self.in_shape)
+
+    def _new(
+        self, out_shape: tuple[int, ...], in_shape: tuple[int, ...], blocks: tuple[Block, ...]
+    ) -> Jacobian:
+        return replace(self, out_shape=out_shape, in_shape=in_shape, blocks=blocks)
 
     def _like(self) -> Tensor:
         return torch.empty(0, dtype=self.dtype, device=self.device)

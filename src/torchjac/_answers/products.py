@@ -1,0 +1,68 @@
+"""Products straight from the blocks: with vectors, with batches of vectors, with other Jacobians."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from .._blocks.block import Block
+from .._blocks.ends import swapped
+from .._blocks.maps import Label, bare
+from .._blocks.product import product, product_of_two
+from .written import written
+
+
+def transposed(blocks: Sequence[Block]) -> tuple[Block, ...]:
+    """The blocks of the Jacobian with its ends swapped."""
+    return tuple(swapped(block) for block in blocks)
+
+
+def times(
+    blocks: Sequence[Block],
+    vector: Tensor,
+    out_shape: tuple[int, ...],
+    in_shape: tuple[int, ...],
+    like: Tensor,
+) -> Tensor:
+    """The Jacobian times a tensor of shape ``in_shape`` and a number of dims that ride along."""
+    dims = tuple(Label(size) for size in vector.shape)
+    maps = tuple(map(bare, dims))
+    count = len(in_shape)
+    right = Block(vector, dims, maps[:count], maps[count:])
+    terms = [product_of_two(block, right, in_shape, like.device) for block in blocks]
+    return written(terms, out_shape, tuple(vector.shape[count:]), like)
+
+
+def gram(
+    blocks: Sequence[Block],
+    weight: Tensor | None,
+    out_shape: tuple[int, ...],
+    in_shape: tuple[int, ...],
+    like: Tensor,
+) -> list[Block]:
+    """The blocks of JᵀWJ, W diagonal (the identity where it is None)."""
+    left = transposed(blocks)
+    if weight is not None:
+        on = tuple(map(Label, out_shape))
+        maps = tuple(map(bare, on))
+        diagonal = Block(weight, on, maps, maps)
+        left = tuple(product(left, [diagonal], (in_shape, out_shape, out_shape), like))
+    return product(left, blocks, (in_shape, out_shape, in_shape), like)
+
+
+def check_operand(given: Any, shape: tuple[int, ...], like: Tensor, what: str, batch: bool = False) -> Tensor:
+    """The tensor given, if its shape, dtype and device fit; ``batch`` asks for one more dim at its end."""
+    needed = f"{shape} + (k,)" if batch else f"{shape}"
+    if not isinstance(given, Tensor):
+        raise TypeError(f"{what} must be a tensor of shape {needed}, got {type(given).__name__}")
+    fits = tuple(given.shape[: len(shape)]) == shape and given.dim() == len(shape) + batch
+    if not fits:
+        raise ValueError(f"{what} must have shape {needed}, got {tuple(given.shape)}")
+    if given.dtype != like.dtype or given.device != like.device:
+        raise ValueError(
+            f"{what} must have the Jacobian's dtype and device, {like.dtype} on {like.device}, got "
+            f"{given.dtype} on {given.device}; convert it with .to({like.dtype})"
+        )
+    return given

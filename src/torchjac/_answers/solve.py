@@ -1,0 +1,104 @@
+"""Systems and determinants with a Jacobian as their matrix, each by the cheapest way its kind allows."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is public, but not exported by name
+
+from .._capture.capture import inside_functorch
+from .parts import diagonal_blocks
+
+if TYPE_CHECKING:
+    from .operator import Jacobian
+
+
+class SlogDet(NamedTuple):
+    """The sign of a determinant and the natural logarithm of its absolute value."""
+
+    sign: Tensor
+    logabsdet: Tensor
+
+
+def check_square(jacobian: Jacobian, what: str) -> int:
+    """The number of rows; raises ValueError where there are not as many columns."""
+    rows, columns = prod(jacobian.out_shape), prod(jacobian.in_shape)
+    if rows != columns:
+        raise ValueError(
+            f"{what}: needs as many outputs as inputs, got {rows} for {columns} (shapes {jacobian.out_shape} "
+            f"and {jacobian.in_shape}); for least squares solve with J.gram()"
+        )
+    return rows
+
+
+def solve(jacobian: Jacobian, right: Tensor) -> Tensor:
+    """X of shape ``in_shape`` (+ (k,)) with J X = right."""
+    size = check_square(jacobian, "solve")
+    out_shape, in_shape = jacobian.out_shape, jacobian.in_shape
+    tail = tuple(right.shape[len(out_shape) :])
+    kind, dims = jacobian._kind
+    if size == 0:
+        return right.reshape(*in_shape, *tail).clone()
+    if kind == "block-diagonal":
+        matrices, shape = _matrices(jacobian, dims)
+        order = [*dims, *(dim for dim in range(len(out_shape)) if dim not in dims)]
+        count = matrices.shape[0]
+        columns = right.reshape(*out_shape, -1).permute(*order, len(out_shape))
+        columns = columns.reshape(count, size // count, -1)
+        solved: Tensor = torch.linalg.solve(matrices, columns).reshape(*shape, *tail)
+        # Back from (shared dims, rest of the input) to the input's own order.
+        order = [*dims, *(dim for dim in range(len(in_shape)) if dim not in dims)]
+        return solved.movedim(tuple(range(len(order))), tuple(order))
+    columns = right.reshape(size, -1)
+    if kind == "diagonal":
+        solved = columns / _nonzero(jacobian.diagonal().reshape(size, 1))
+    elif kind == "sparse":
+        solved = jacobian._factor.solve(columns)
+    else:
+        solved = torch.linalg.solve(jacobian.to_dense().reshape(size, size), columns)
+    return solved.reshape(*in_shape, *tail)
+
+
+def slogdet(jacobian: Jacobian) -> SlogDet:
+    """The sign of det J and log |det J|."""
+    size = check_square(jacobian, "slogdet")
+    kind, dims = jacobian._kind
+    if kind == "diagonal":
+        return _of_diagonal(jacobian.diagonal())
+    if kind == "block-diagonal":
+        sign, logabs = torch.linalg.slogdet(_matrices(jacobian, dims)[0])
+        return SlogDet(sign.prod(), logabs.sum())
+    if kind == "dense":
+        return SlogDet(*torch.linalg.slogdet(jacobian.to_dense().reshape(size, size)))
+    at, _ = jacobian._coordinates()
+    row, column = at // size, at % size
+    if bool((row >= column).all()) or bool((row <= column).all()):
+        return _of_diagonal(jacobian.diagonal())
+    try:
+        return SlogDet(*jacobian._factor.slogdet())
+    except LinAlgError:
+        return SlogDet(jacobian._like().new_zeros(()), jacobian._like().new_full((), -torch.inf))
+
+
+def _of_diagonal(values: Tensor) -> SlogDet:
+    return SlogDet(values.sign().prod(), values.abs().log().sum())
+
+
+def _matrices(jacobian: Jacobian, dims: tuple[int, ...]) -> tuple[Tensor, list[int]]:
+    """The blocks on the diagonal as a batch of square matrices, and the shape of what they act on."""
+    out_shape, in_shape = jacobian.out_shape, jacobian.in_shape
+    whole = diagonal_blocks(jacobian.blocks, dims, out_shape, in_shape, jacobian._like())
+    count = prod(out_shape[dim] for dim in dims)
+    side = prod(out_shape) // count
+    shape = [in_shape[dim] for dim in (*dims, *(dim for dim in range(len(in_shape)) if dim not in dims))]
+    return whole.reshape(count, side, side), shape
+
+
+def _nonzero(pivots: Tensor) -> Tensor:
+    if not inside_functorch() and bool((pivots == 0).any()):
+        at = int((pivots.flatten() == 0).nonzero()[0])
+        raise LinAlgError(f"solve: the Jacobian is singular (diagonal entry {at} is zero)")
+    return pivots

@@ -1,0 +1,113 @@
+"""The Jacobian as a sparse matrix of PyTorch or SciPy, one row for each entry of the output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._blocks.block import Block
+from .._blocks.ends import same_positions
+
+#: A matrix by diagonals keeps whole ones; past so many numbers for each nonzero it is the wrong format.
+MOST_FILL = 4
+
+
+def sparse_tensor(
+    at: Tensor, values: Tensor, rows: int, columns: int, layout: torch.layout, what: str
+) -> Tensor:
+    """A sparse matrix from sorted positions in the flattened dense one; indices are int64 and sorted.
+
+    Raises:
+        ValueError: if the layout is none of ``torch.sparse_coo``, ``sparse_csr`` and ``sparse_csc``.
+    """
+    size = (rows, columns)
+    row, column = split(at, columns)
+    if layout is torch.sparse_coo:
+        index = torch.stack([row, column])
+        return torch.sparse_coo_tensor(index, values, size, is_coalesced=True, check_invariants=False)
+    if layout is torch.sparse_csr:
+        return torch.sparse_csr_tensor(pointers(row, rows), column, values, size, check_invariants=False)
+    if layout is torch.sparse_csc:
+        order = column.argsort(stable=True)
+        return torch.sparse_csc_tensor(
+            pointers(column[order], columns), row[order], values[order], size, check_invariants=False
+        )
+    raise ValueError(f"{what}: layout must be torch.sparse_coo, sparse_csr or sparse_csc, got {layout}")
+
+
+def split(at: Tensor, columns: int) -> tuple[Tensor, Tensor]:
+    """Positions in the flattened matrix as rows and columns."""
+    return at // max(columns, 1), at % max(columns, 1)
+
+
+def pointers(row: Tensor, rows: int) -> Tensor:
+    """Where each row begins in a sorted list of rows, and where the last one ends."""
+    return torch.searchsorted(row, torch.arange(rows + 1, device=row.device))
+
+
+def scipy_array(at: Tensor, values: Tensor, rows: int, columns: int, format: str) -> Any:
+    """A SciPy sparse array from sorted positions; values are copied to NumPy, so gradients end here.
+
+    Raises:
+        ImportError: if SciPy is not installed.
+        ValueError: for an unknown format, or "dia" where diagonals would be mostly zeros.
+    """
+    sparse = import_scipy("to_scipy").sparse
+    values = values.detach().cpu()
+    if values.dtype in (torch.float16, torch.bfloat16):  # SciPy has neither
+        values = values.float()
+    size = (rows, columns)
+    narrow = torch.int32 if max(rows, columns, at.numel()) < 2**31 else torch.int64
+    row, column = split(at.cpu(), columns)
+    if format == "dia":
+        return _diagonals(sparse, row, column, values, size)
+    if format not in ("csr", "csc", "coo"):
+        raise ValueError(f"to_scipy: format must be 'csr', 'csc', 'coo' or 'dia', got {format!r}")
+    if format == "coo":
+        index = (row.to(narrow).numpy(), column.to(narrow).numpy())
+        return sparse.coo_array((values.numpy(), index), shape=size)
+    begin = pointers(row, rows).to(narrow).numpy()
+    matrix = sparse.csr_array((values.numpy(), column.to(narrow).numpy(), begin), shape=size)
+    return matrix if format == "csr" else matrix.tocsc()
+
+
+def _diagonals(sparse: Any, row: Tensor, column: Tensor, values: Tensor, size: tuple[int, int]) -> Any:
+    offsets, number = torch.unique(column - row, return_inverse=True)
+    held = offsets.numel() * size[1]
+    if held > MOST_FILL * (values.numel() + max(size)):
+        raise ValueError(
+            f"to_scipy: {values.numel():,} nonzeros stand on {offsets.numel():,} diagonals, which would hold "
+            f"{held:,} numbers; use format='csr'"
+        )
+    data = values.new_zeros(offsets.numel(), size[1])
+    data[number, column] = values
+    return sparse.dia_array((data.numpy(), offsets.numpy()), shape=size)
+
+
+def bsr_tensor(blocks: Tensor) -> Tensor:
+    """A block-diagonal matrix from its blocks, of shape (B, m, n)."""
+    count, height, width = blocks.shape
+    at = torch.arange(count + 1, device=blocks.device)
+    return torch.sparse_bsr_tensor(
+        at, at[:-1], blocks, (count * height, count * width), check_invariants=False
+    )
+
+
+def import_scipy(what: str) -> Any:
+    """SciPy with the parts used here, or an error that says how to get it."""
+    try:
+        import scipy
+        import scipy.sparse.csgraph
+        import scipy.sparse.linalg
+    except ImportError as error:
+        message = f"{what} needs SciPy, which is not installed; pip install 'torchjac[sparse]'"
+        raise ImportError(message) from error
+    return scipy
+
+
+def is_block_diagonal(blocks: Sequence[Block]) -> bool:
+    """Whether output and input agree along their first dim in every block."""
+    return all(same_positions(block.out[0], block.wrt[0]) for block in blocks)

@@ -1,0 +1,63 @@
+"""The two ends of a block: swapped, joined into one dim, relabelled, or restricted to where they agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from .block import Block, labels
+from .maps import Affine, Gather, Label, Map, Substitution, bare, positions, substitute, take
+from .unify import unify
+
+
+def swapped(block: Block) -> Block:
+    """The transposed block."""
+    return Block(block.value, block.on, block.wrt, block.out)
+
+
+def relabelled(block: Block) -> Block:
+    """The same block over labels of its own, so that it can meet itself in a product."""
+    by: Substitution = {label: bare(Label(label.size)) for label in labels(block)}
+    out = tuple([substitute(map_, by) for map_ in block.out])
+    wrt = out if block.wrt is block.out else tuple([substitute(map_, by) for map_ in block.wrt])
+    value, on = take(block.value, block.on, by) if block.on else (block.value, ())
+    return Block(value, on, out, wrt)
+
+
+def joined(maps: Sequence[Map], shape: Sequence[int]) -> Map:
+    """The maps of several dims as one map into those dims flattened in row-major order."""
+    dims, terms, stride = [Label(size) for size in shape], [], 1
+    for dim in reversed(dims):
+        terms.append((dim, stride))
+        stride *= max(dim.size, 1)
+    return substitute(Affine(0, tuple(reversed(terms))), dict(zip(dims, maps, strict=True)))
+
+
+def same_positions(a: Map, b: Map) -> bool:
+    """Whether two maps give the same position at every value of their labels; no for some tables that do."""
+    if a is b:
+        return True
+    used_a, used_b = ({label for label in map_.labels if label.size != 1} for map_ in (a, b))
+    if used_a != used_b:
+        return False
+    if type(a) is Affine and type(b) is Affine:
+        used = [{label: stride for label, stride in map_.terms if label.size != 1} for map_ in (a, b)]
+        return a.offset == b.offset and used[0] == used[1]
+    over = tuple(dict.fromkeys(a.labels + b.labels))
+    device = a.index.device if type(a) is Gather else b.index.device
+    return bool((positions(a, over, device) == positions(b, over, device)).all())
+
+
+def tied(block: Block, pairs: Sequence[tuple[Map, Map, int]], device: torch.device) -> Block | None:
+    """The entries of a block at which each pair of maps agrees (the int is the size of the dim), or None."""
+    left, right, sizes = zip(*pairs, strict=True) if pairs else ((), (), ())
+    by = unify(left, right, sizes, device)
+    if by is None or any(label.size == 0 for label in labels(block)):
+        return None
+    if not by:
+        return block
+    out = tuple([substitute(map_, by) for map_ in block.out])
+    wrt = tuple([substitute(map_, by) for map_ in block.wrt])
+    value, on = take(block.value, block.on, by) if block.on else (block.value, ())
+    return Block(value, on, out, wrt)
