@@ -41,10 +41,13 @@ def loop_jacobian(func: Callable[..., Tensor], *args: Any, argnum: int = 0) -> T
         rows.append(torch.zeros_like(source) if row is None else row)
     if not rows:
         return source.detach().new_zeros((*output.shape, *source.shape))
-    return torch.stack(rows).reshape((*output.shape, *source.shape))
+    jacobian: Tensor = torch.stack(rows).reshape((*output.shape, *source.shape))
+    return jacobian
 
 
-def finite_differences(func: Callable[..., Tensor], *args: Any, argnum: int = 0, step: float = 1e-6) -> Tensor:
+def finite_differences(
+    func: Callable[..., Tensor], *args: Any, argnum: int = 0, step: float = 1e-6
+) -> Tensor:
     """The Jacobian by central differences, (f(x + h e) − f(x − h e)) / 2h for each entry of the input.
 
     Takes what `loop_jacobian` takes; meant for float64, where the error is about 1e-9 of the values.
@@ -66,7 +69,8 @@ def finite_differences(func: Callable[..., Tensor], *args: Any, argnum: int = 0,
         if not columns:
             shape = func(*args).shape
             return source.new_zeros((*shape, *source.shape))
-    return torch.stack(columns, -1).reshape((*columns[0].shape, *source.shape))
+    jacobian: Tensor = torch.stack(columns, -1).reshape((*columns[0].shape, *source.shape))
+    return jacobian
 
 
 def check_jacobian(
@@ -105,18 +109,24 @@ def check_jacobian(
     for argnum in (argnums,) if isinstance(argnums, int) else argnums:
         expected = loop_jacobian(func, *args, argnum=argnum)
         operator = _structured(func, argnum, args)
-        for what, actual in (("structured", operator.to_dense()), ("jacrev", jacrev(func, argnum)(*args))):
-            torch.testing.assert_close(
-                actual, expected, rtol=rtol, atol=atol, equal_nan=True,
-                msg=lambda text, what=what: f"{what} Jacobian of argument {argnum} against the loop: {text}",
-            )  # fmt: skip
+        _agree("the loop", argnum, operator.to_dense(), expected, rtol, atol)
+        _agree("the loop (jacrev)", argnum, jacrev(func, argnum)(*args), expected, rtol, atol)
         if differences and expected.dtype == torch.float64:
-            torch.testing.assert_close(
-                operator.to_dense(), finite_differences(func, *args, argnum=argnum), rtol=1e-5, atol=1e-5,
-                msg=lambda text: f"Jacobian of argument {argnum} against finite differences: {text}",
-            )  # fmt: skip
+            differenced = finite_differences(func, *args, argnum=argnum)
+            _agree("finite differences", argnum, operator.to_dense(), differenced, 1e-5, 1e-5)
         found.append(operator)
     return found
+
+
+def _agree(oracle: str, argnum: int, actual: Tensor, expected: Tensor, rtol: float, atol: float) -> None:
+    torch.testing.assert_close(
+        actual,
+        expected,
+        rtol=rtol,
+        atol=atol,
+        equal_nan=True,
+        msg=lambda text: f"Jacobian of argument {argnum} against {oracle}: {text}",
+    )
 
 
 def check_rule(op: Callable[..., Tensor], *args: Any, differences: bool = True) -> list[Jacobian]:
@@ -137,7 +147,7 @@ def check_rule(op: Callable[..., Tensor], *args: Any, differences: bool = True) 
     return check_jacobian(op, *args, argnums=argnums, differences=differences)
 
 
-def _structured(func: Callable[..., Tensor], argnum: int, args: tuple) -> Jacobian:
+def _structured(func: Callable[..., Tensor], argnum: int, args: tuple[Any, ...]) -> Jacobian:
     recorded = record("check_jacobian", func, argnum, False, args, {})
     with walking(recorded):
         ((blocks,),) = accumulate(recorded.captured.tape, recorded.shapes)

@@ -40,7 +40,7 @@ def test_identity() -> None:
     assert stored(block) == 0
     assert entries(block) == 6
     assert [label.size for label in labels(block)] == [2, 3]
-    assert not is_dense(block)
+    assert not is_dense(block, (2, 3, 2, 3))
 
 
 def test_stored_counts_a_table_once() -> None:
@@ -53,6 +53,9 @@ def test_stored_counts_a_table_once() -> None:
 def test_is_dense() -> None:
     """Dense: a label of its own for each dim, and a value over all of them."""
     i, j = Label(2), Label(3)
-    assert is_dense(Block(torch.ones(2, 3), (i, j), (bare(i),), (bare(j),)))
-    assert not is_dense(Block(torch.ones(2), (i,), (bare(i),), (bare(j),)))
-    assert not is_dense(Block(torch.ones(2), (i,), (bare(i),), (bare(i),)))
+    whole = Block(torch.ones(2, 3), (i, j), (bare(i),), (bare(j),))
+    assert is_dense(whole, (2, 3))
+    assert not is_dense(whole, (2, 4))  # a corner of a larger matrix
+    assert not is_dense(Block(torch.ones(2), (i,), (bare(i),), (bare(j),)), (2, 3))
+    assert not is_dense(Block(torch.ones(2), (i,), (bare(i),), (bare(i),)), (2, 2))
+    assert not is_dense(Block(1.0, (), (), ()), ())

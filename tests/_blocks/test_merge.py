@@ -81,7 +81,7 @@ def test_too_many_numbers_become_dense() -> None:
             Block(torch.rand(3), (label,), (Gather(index, (label,)),), (Gather(index * 1, (label,)),))
         )
     (found,) = merge(blocks, (3,), (3,), LIKE)
-    assert is_dense(found)
+    assert is_dense(found, (3, 3))
     assert stored(found) == 9
 
 

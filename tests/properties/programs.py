@@ -85,7 +85,11 @@ class Writer:
         made = scope.get(new) if new else None
         if new and (not isinstance(made, Tensor) or made.numel() > MOST_ENTRIES):
             return False
-        if new and made.numel() and (not bool(made.isfinite().all()) or float(made.detach().abs().max()) > 1e3):
+        if (
+            new
+            and made.numel()
+            and (not bool(made.isfinite().all()) or float(made.detach().abs().max()) > 1e3)
+        ):
             return False
         exec(code, self.scope)
         self.lines += code.splitlines()
@@ -176,7 +180,9 @@ def programs(draw: Any, lines: int = 6, dtype: torch.dtype = torch.float64) -> P
     generator = torch.Generator().manual_seed(seed)
     inputs = {}
     for name in "xy":
-        shape = draw(st.sampled_from([(), (1,), (3,), (4,), (5,), (0,), (2, 3), (3, 3), (1, 4), (2, 2, 3), (3, 0)]))
+        shape = draw(
+            st.sampled_from([(), (1,), (3,), (4,), (5,), (0,), (2, 3), (3, 3), (1, 4), (2, 2, 3), (3, 0)])
+        )
         tensor = torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
         if draw(st.booleans()) and tensor.dim() > 1:
             tensor = tensor.mT  # not contiguous

@@ -76,11 +76,15 @@ def test_twice(program: Program) -> None:
         x = x.clone() if x.requires_grad else x.detach().requires_grad_()
         output = f(x, y)
         rows = [
-            torch.autograd.grad(entry, x, create_graph=True, allow_unused=True)[0] if entry.requires_grad else None
+            torch.autograd.grad(entry, x, create_graph=True, allow_unused=True)[0]
+            if entry.requires_grad
+            else None
             for entry in output.reshape(-1)
         ]
         rows = [torch.zeros_like(x) if row is None else row for row in rows]
-        return torch.stack(rows).reshape(output.shape + x.shape) if rows else x.new_zeros(output.shape + x.shape)
+        return (
+            torch.stack(rows).reshape(output.shape + x.shape) if rows else x.new_zeros(output.shape + x.shape)
+        )
 
     try:
         expected = loop_jacobian(inner, *program.inputs)
@@ -89,7 +93,7 @@ def test_twice(program: Program) -> None:
     agree(torchjac.jacrev(torchjac.jacrev(f))(*program.inputs), expected)
     with always_by_structure():
         agree(torchjac.jacrev(torchjac.jacrev(f))(*program.inputs), expected)
-    dense = lambda *args: torchjac.jacobian(f)(*args).to_dense()  # noqa: E731
+    dense = lambda *args: torchjac.jacobian(f)(*args).to_dense()
     agree(torchjac.jacobian(dense)(*program.inputs).to_dense(), expected)
 
 
@@ -122,7 +126,7 @@ def test_under_grad(program: Program) -> None:
     note(program.snippet())
     f = program.function()
     x, y = program.inputs
-    weigh = lambda J: (J * torch.linspace(-1, 1, J.numel(), dtype=J.dtype).reshape(J.shape)).sum()  # noqa: E731
+    weigh = lambda J: (J * torch.linspace(-1, 1, J.numel(), dtype=J.dtype).reshape(J.shape)).sum()
     try:
         actual = torch.func.grad(lambda x: weigh(torchjac.jacrev(f)(x, y)))(x)
     except NotImplementedError:  # autograd has no second derivative of some op

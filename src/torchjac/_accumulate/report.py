@@ -112,7 +112,11 @@ def note_step(report: Report | None, node: Node, arrived: Sequence[Lot], carried
 
 def _why_lost(node: Node, arrived: Sequence[Lot], carried: Sequence[Lot]) -> str:
     for before, after in zip(arrived, carried, strict=True):
-        if len(before.blocks) > 1 and after.is_rows() and sum(map(stored, before.blocks)) > stored(after.blocks[0]):
+        if (
+            len(before.blocks) > 1
+            and after.is_rows()
+            and sum(map(stored, before.blocks)) > stored(after.blocks[0])
+        ):
             return f"{len(before.blocks)} blocks held more numbers than the dense Jacobian"
     if node.note == "opaque" and not all(lot.is_rows() for lot in carried):
         return "no rule for this op: called on dense seeds"

@@ -72,7 +72,11 @@ def _owned(answer: list[list[list[Block]]], tape: Tape) -> list[list[list[Block]
 
     def own(block: Block) -> Block:
         value = block.value
-        return block._replace(value=value.clone()) if isinstance(value, Tensor) and memory_of(value) in lent else block
+        return (
+            block._replace(value=value.clone())
+            if isinstance(value, Tensor) and memory_of(value) in lent
+            else block
+        )
 
     return [[[own(block) for block in blocks] for blocks in row] for row in answer]
 

@@ -17,7 +17,6 @@ from .._capture.tape import Node, Tape
 from .._rules.unbatched import runs_batched
 from .plan import rows_at_once
 
-
 #: Gives the cotangents of the rows from one number to another, one tensor for each start
 Rows: TypeAlias = Callable[[int, int], Sequence[Tensor]]
 
@@ -43,7 +42,9 @@ def pull_rows(
     size = chunk or rows_at_once(nodes, count)
     if count > FEW_ROWS and all(map(runs_batched, nodes)):
         try:
-            return _join([_batch(starts, rows(at, min(at + size, count)), inputs) for at in range(0, count, size)])
+            return _join(
+                [_batch(starts, rows(at, min(at + size, count)), inputs) for at in range(0, count, size)]
+            )
         except (RuntimeError, TypeError, NotImplementedError, ValueError):
             pass
     found = (_engine(starts, [row[0] for row in rows(at, at + 1)], inputs) for at in range(count))
@@ -107,7 +108,12 @@ def finish_rows(
         for node in rest:
             node.calls += 1
         found = pull_rows(
-            starts, lambda begin, end, rows=rows: [part[begin:end] for part in rows], count, inputs, rest, chunk
+            starts,
+            lambda begin, end, rows=rows: [part[begin:end] for part in rows],
+            count,
+            inputs,
+            rest,
+            chunk,
         )
         over = tuple(Label(n) for n in out_shapes[output])
         for goal, value in zip(goals, found, strict=True):
@@ -123,5 +129,3 @@ def _rows(block: Block, rank: int, count: int) -> Tensor:
     over = tuple(bare_label(map_) for map_ in block.out + block.wrt)
     value = align(block.value, block.on, over)
     return value.reshape(count, *value.shape[rank:])
-
-

@@ -78,7 +78,9 @@ def _push_group(
     # A complex node is linear over the reals only: its Jacobian is no matrix of complex numbers.
     if own_rows_pay(own, min(sum(counts), prod(out_shape))) and not node.touches_complex:
         terms = _push_group(node, slot, [identity(meta.shape)], meta.shape, dims, pairs_of, limits)
-        products = [(t.input, compose(block, t.block, meta.shape, meta.device)) for t in terms for block in blocks]
+        products = [
+            (t.input, compose(block, t.block, meta.shape, meta.device)) for t in terms for block in blocks
+        ]
         return [Local(k, block) for k, block in products if block is not None]
     if not seeds_pay(sum(counts), prod(out_shape)):
         _check_width(node, prod(out_shape), limits)
@@ -111,7 +113,9 @@ def _push_group(
 
 def _check_width(node: Node, rows: int, limits: Limits) -> None:
     if limits.row_bytes is not None:
-        widest = max(prod(meta.shape) for meta in (*node.outputs, *map(node.into, filter(node.needs, _inputs(node)))))
+        widest = max(
+            prod(meta.shape) for meta in (*node.outputs, *map(node.into, filter(node.needs, _inputs(node))))
+        )
         if rows * widest * node.outputs[0].dtype.itemsize > limits.row_bytes:
             raise RowsTooWideError(f"{rows} rows of {widest} numbers at {node.name}")
 

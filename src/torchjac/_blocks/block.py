@@ -1,6 +1,6 @@
 """The block: one term of a Jacobian, a small tensor of values plus the law that says where they stand.
 
-    J[o₁, o₂, … ; v₁, v₂, …] = Σ_labels  value[labels] · Π δ(o_d, out_d(labels)) · Π δ(v_d, wrt_d(labels))
+J[o₁, o₂, … ; v₁, v₂, …] = Σ_labels  value[labels] · Π δ(o_d, out_d(labels)) · Π δ(v_d, wrt_d(labels))
 """
 
 from __future__ import annotations

@@ -13,7 +13,9 @@ from .maps import Affine, Gather, Label, Map, align, bare
 from .write import dense
 
 
-def merge(blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Tensor) -> list[Block]:
+def merge(
+    blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Tensor
+) -> list[Block]:
     """The same Jacobian in fewer blocks; ``like`` gives dtype and device, the shapes those of its two ends."""
     if len(blocks) < 2:
         return blocks
@@ -21,7 +23,9 @@ def merge(blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int
     for block in blocks:
         place = (id(block.out), id(block.wrt))
         other = same.get(place)
-        same[place] = block if other is None else Block(*_sum(other, block.value, block.on), block.out, block.wrt)
+        same[place] = (
+            block if other is None else Block(*_sum(other, block.value, block.on), block.out, block.wrt)
+        )
     if len(same) > 1:
         merged: dict[tuple, Block] = {}
         for block in same.values():
@@ -34,7 +38,7 @@ def merge(blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int
         return blocks
     if densifies(blocks, out_shape, wrt_shape):
         return [dense_block(blocks, out_shape, wrt_shape, like)]
-    if coalesces(blocks):
+    if coalesces(blocks) and not like.is_meta:  # coordinates are sorted by value: on meta there are none
         return [_coalesce(blocks, out_shape, wrt_shape, like)]
     return blocks
 
@@ -100,9 +104,7 @@ def _falling(term: tuple[Label, int]) -> int:
     return -term[1]
 
 
-def _coalesce(
-    blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Tensor
-) -> Block:
+def _coalesce(blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Tensor) -> Block:
     """Many small blocks as one list of coordinates and values."""
     shape = (*out_shape, *wrt_shape)
     where, value = coordinates(blocks, shape, like)

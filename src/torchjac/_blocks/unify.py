@@ -15,7 +15,7 @@ from .maps import Affine, Gather, Label, Map, Substitution, bare, bare_label, co
 
 
 class CannotJoinError(RuntimeError):
-    """The maps can be matched only by their values, and those are not known here (inside vmap)."""
+    """The maps can be matched only by their values, and those are not known here (inside vmap, or on the meta device)."""
 
 
 def unify(
@@ -44,9 +44,9 @@ def _solve(a: Map, b: Map, size: int, device: torch.device) -> Substitution | No
     label = bare_label(a)
     if label is not None and label.size == size and label not in b.labels:
         return {label: b}
-    if type(a) is Affine and type(b) is Affine and len(a.terms) <= 1 and len(b.terms) <= 1:
-        if not (a.terms and b.terms) or a.terms[0][0] is not b.terms[0][0]:
-            return _meet(a, b)
+    short = type(a) is Affine and type(b) is Affine and len(a.terms) <= 1 and len(b.terms) <= 1
+    if short and (a.labels != b.labels or not a.labels):
+        return _meet(a, b)
     return _match_digits(a, b) or _join(a, b, size, device)
 
 
@@ -118,7 +118,10 @@ def _join(a: Map, b: Map, size: int, device: torch.device) -> Substitution | Non
         return _tabulate(dict(zip(over, matches, strict=True)), matches[0].numel())
     at_a, at_b = _flat(at_a, a_labels), _flat(at_b, b_labels)
     # A side that covers each position at most once is a function of the other side's labels.
-    for labels, at, other in ((b_labels, at_b, Gather(at_a, a_labels)), (a_labels, at_a, Gather(at_b, b_labels))):
+    for labels, at, other in (
+        (b_labels, at_b, Gather(at_a, a_labels)),
+        (a_labels, at_a, Gather(at_b, b_labels)),
+    ):
         back = torch.full((size,), -1, dtype=torch.int64, device=device)
         back[at] = torch.arange(at.numel(), device=device)
         if not torch.equal(back[at], torch.arange(at.numel(), device=device)):
@@ -146,7 +149,7 @@ def _is_known(index: torch.Tensor) -> bool:
     # Private, but the only way to ask whether an index differs along a vmap dim (torch 2.9-2.13).
     while torch._C._functorch.is_gradtrackingtensor(index):
         index = torch._C._functorch.get_unwrapped(index)
-    return not torch._C._functorch.is_batchedtensor(index)
+    return not (index.is_meta or torch._C._functorch.is_batchedtensor(index))
 
 
 def _flat(index: torch.Tensor, labels: tuple[Label, ...]) -> torch.Tensor:

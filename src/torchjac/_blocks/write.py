@@ -192,7 +192,9 @@ class Write(torch.autograd.Function):
         def grow(template: Block) -> Block:
             value_batched = isinstance(template.value, int) and batched[template.value]
             maps = [
-                Gather(map_.index, (*map_.labels, batch)) if type(map_) is Gather and batched[map_.index] else map_
+                Gather(map_.index, (*map_.labels, batch))
+                if type(map_) is Gather and batched[map_.index]
+                else map_
                 for map_ in template.out + template.wrt
             ]
             on = (*template.on, batch) if value_batched else template.on

@@ -6,6 +6,7 @@ not; without more, what such a backward depends on would be taken for constant.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -78,6 +79,12 @@ class Once(torch.autograd.Function):
     def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
         """Refuse."""
         raise RuntimeError(_refusal(ctx.blamed))
+
+
+def only_once(name: str, tensor: Tensor, sources: Sequence[Tensor]) -> Tensor:
+    """The tensor, with a graph that refuses to be differentiated with respect to the sources."""
+    marked: Tensor = Once.apply(name, tensor, *sources)
+    return marked
 
 
 def _refusal(name: str) -> str:

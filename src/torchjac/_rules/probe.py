@@ -84,7 +84,7 @@ def _hidden(tensor: Tensor) -> bool:
     # Private, but values inside a vmap cannot be looked at, and only functorch knows (torch 2.9-2.13).
     while torch._C._functorch.is_gradtrackingtensor(tensor):
         tensor = torch._C._functorch.get_unwrapped(tensor)
-    return torch._C._functorch.is_batchedtensor(tensor)
+    return tensor.is_meta or torch._C._functorch.is_batchedtensor(tensor)
 
 
 def _terms(node: Node, k: int, part: _Found) -> list[Local]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-
 from .._capture.tape import Node
 
 #: name → what goes wrong when the formula is called on a batch of cotangents

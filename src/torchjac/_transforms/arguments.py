@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -109,7 +109,7 @@ def check_outputs(outputs: Any, what: str) -> tuple[list[Tensor], Any]:
     return leaves, spec
 
 
-def nest(leaves: list[list[Any]], out_spec: Any, in_spec: Any) -> Any:
+def nest(leaves: Sequence[Sequence[Any]], out_spec: Any, in_spec: Any) -> Any:
     """Rows of answers as the output tree holding trees like the differentiated argument."""
     rows = [pytree.tree_unflatten(row, in_spec) for row in leaves]
     return pytree.tree_unflatten(rows, out_spec)

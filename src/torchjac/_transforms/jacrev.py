@@ -16,7 +16,7 @@ from .._accumulate.reverse import accumulate
 from .._accumulate.seeds import Limits, RowsTooWideError
 from .._blocks.cost import rows_budget
 from .._blocks.write import dense
-from .._capture.once import Once, once_pairs
+from .._capture.once import once_pairs, only_once
 from .run import Recorded, check_function, like, record, walking
 
 
@@ -80,7 +80,7 @@ def jacrev(
             answers = _dense_answers(recorded, chunk_size)
             if recorded.captured.records:
                 for (output, number), name in once_pairs(recorded.captured.tape).items():
-                    answers[output][number] = Once.apply(name, answers[output][number], *recorded.inputs)
+                    answers[output][number] = only_once(name, answers[output][number], recorded.inputs)
         return recorded.finish(answers, has_aux)
 
     return jacobian_of

@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+# Private; see arguments.py.
+from torch.utils import _pytree as pytree
+
 from .._capture.capture import Captured, capture
 from .arguments import (
     check_argnums,
@@ -17,7 +20,6 @@ from .arguments import (
     differentiated,
     nest,
     put_arguments,
-    pytree,
     split_aux,
 )
 
@@ -47,8 +49,8 @@ def record(
     func: Callable[..., Any],
     argnums: int | tuple[int, ...],
     has_aux: bool,
-    args: tuple,
-    kwargs: dict,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> Recorded:
     """Call a function so that its graph is kept; ``what`` names the transform in errors."""
     positions = check_argnums(argnums, len(args), what)
