@@ -41,14 +41,14 @@ def solve(jacobian: Jacobian, right: Tensor) -> Tensor:
     tail = tuple(right.shape[len(out_shape) :])
     kind, dims = jacobian._kind
     if size == 0:
-        return right.reshape(*in_shape, *tail).clone()
+        return right.reshape((*in_shape, *tail)).clone()
     if kind == "block-diagonal":
         matrices, shape = _matrices(jacobian, dims)
         order = [*dims, *(dim for dim in range(len(out_shape)) if dim not in dims)]
         count = matrices.shape[0]
         columns = right.reshape(*out_shape, -1).permute(*order, len(out_shape))
         columns = columns.reshape(count, size // count, -1)
-        solved: Tensor = torch.linalg.solve(matrices, columns).reshape(*shape, *tail)
+        solved: Tensor = torch.linalg.solve(matrices, columns).reshape((*shape, *tail))
         # Back from (shared dims, rest of the input) to the input's own order.
         order = [*dims, *(dim for dim in range(len(in_shape)) if dim not in dims)]
         return solved.movedim(tuple(range(len(order))), tuple(order))
@@ -59,7 +59,7 @@ def solve(jacobian: Jacobian, right: Tensor) -> Tensor:
         solved = jacobian._factor.solve(columns)
     else:
         solved = torch.linalg.solve(jacobian.to_dense().reshape(size, size), columns)
-    return solved.reshape(*in_shape, *tail)
+    return solved.reshape((*in_shape, *tail))
 
 
 def slogdet(jacobian: Jacobian) -> SlogDet:

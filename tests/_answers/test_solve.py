@@ -1,0 +1,237 @@
+"""Systems and determinants, by each kind of matrix."""
+
+import pytest
+import torch
+from tests._answers.cases import random_jacobians
+
+import torchjac
+from torchjac import jacobian
+
+_FULL = (
+    torch.eye(6, dtype=torch.float64) * 3 + torch.linspace(-1, 1, 36, dtype=torch.float64).reshape(6, 6).sin()
+)
+_TABLE = torch.randperm(90, generator=torch.Generator().manual_seed(0))
+
+#: Functions with as many outputs as inputs: the kind of their Jacobian and the input's shape.
+SYSTEMS = {
+    "pointwise": (lambda x: x.exp() * 2, "diagonal", (5,)),
+    "pointwise, reshaped": (lambda x: (-x.exp()).reshape(6), "diagonal", (2, 3)),
+    "one": (lambda x: x * 3, "diagonal", (1,)),
+    "nothing": (lambda x: x * 3, "diagonal", (0,)),
+    "batched layer": (lambda x: torch.tanh(x @ _FULL) + 5 * x, "block-diagonal", (4, 6)),
+    "layer on the other side": (lambda x: torch.tanh(_FULL @ x), "block-diagonal", (6, 4)),
+    "batch in the middle": (lambda x: (_FULL @ x.movedim(1, 2).reshape(6, 4)).reshape(2, 3, 4).movedim(2, 1) + x.sin(),
+                            "block-diagonal", (2, 4, 3)),
+    "batched and reshaped": (lambda x: (torch.tanh(x @ _FULL) + x).reshape(4, 2, 3), "block-diagonal", (4, 6)),
+    "small and full": (lambda x: torch.tanh(x.reshape(6) @ _FULL) + x.reshape(6), "dense", (3, 2)),
+    "permuted": (lambda x: x[torch.tensor([1, 2, 0])].exp(), "dense", (3,)),
+    "large stencil": (lambda x: 4 * x + x.roll(1).sin() + x.roll(-1) ** 2, "sparse", (90,)),
+    "large permutation": (lambda x: 4 * x[_TABLE].exp() + 0.1 * x.roll(2), "sparse", (90,)),
+    "large triangle": (lambda x: x.exp() + torch.cat([x[:1], x[1:] * x[:-1]]), "sparse", (90,)),
+    "grid": (lambda x: 5 * x + x.roll(1, 1) * x.roll(1, 0), "sparse", (9, 10)),
+}  # fmt: skip
+
+
+def system(name):
+    """The Jacobian of a system, its matrix and a point."""
+    f, kind, shape = SYSTEMS[name]
+    x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    jac = jacobian(f)(x)
+    return f, kind, x, jac, jac.to_dense().reshape(x.numel(), x.numel())
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_solve(name) -> None:
+    """The solution has the input's shape and is that of the dense matrix, for one right side and for several."""
+    _, kind, _, jac, dense = system(name)
+    assert jac.kind == kind
+    one, three = torch.randn(jac.out_shape).double(), torch.randn(*jac.out_shape, 3).double()
+    torch.testing.assert_close(jac.solve(one), torch.linalg.solve(dense, one.flatten()).reshape(jac.in_shape))
+    size = dense.shape[0]
+    expected = torch.linalg.solve(dense, three.reshape(size, 3)).reshape(*jac.in_shape, 3)
+    torch.testing.assert_close(jac.solve(three), expected)
+    back = one.reshape(jac.in_shape)
+    torch.testing.assert_close(
+        jac.mT.solve(back), torch.linalg.solve(dense.T, back.flatten()).reshape(jac.out_shape)
+    )
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_slogdet(name) -> None:
+    """Sign and logarithm are those of the dense matrix."""
+    _, _, _, jac, dense = system(name)
+    sign, logabs = jac.slogdet()
+    expected = torch.linalg.slogdet(dense)
+    assert sign == expected.sign
+    torch.testing.assert_close(logabs, expected.logabsdet)
+
+
+@pytest.mark.parametrize(
+    "name", ["pointwise", "batched layer", "small and full", "large stencil", "large permutation"]
+)
+def test_solve_is_differentiable(name) -> None:
+    """Gradients reach the point and the right side, and the second ones too."""
+    f, _, x, jac, _ = system(name)
+    right = torch.randn(jac.out_shape).double()
+    some = torch.arange(x.numel()) < 6  # the point moves in a few places only: the matrix may be large
+
+    def solved(part, right):
+        return jacobian(f)(x.masked_scatter(some.view_as(x), part)).solve(right)
+
+    part = x.flatten()[:6].clone().requires_grad_()
+    assert torch.autograd.gradcheck(solved, (part, right.requires_grad_()))
+    assert torch.autograd.gradgradcheck(lambda part: solved(part, right.detach())[..., :3], (part,))
+
+
+@pytest.mark.parametrize(
+    "name", ["pointwise", "batched layer", "small and full", "large stencil", "large triangle"]
+)
+def test_slogdet_is_differentiable(name) -> None:
+    """The gradient of the logarithm is the trace of the inverse times the derivative."""
+    f, _, x, _, _ = system(name)
+    assert torch.autograd.gradcheck(lambda x: jacobian(f)(x).slogdet().logabsdet, (x.requires_grad_(),))
+
+
+def test_kinds_are_never_wrong() -> None:
+    """Whatever kind random blocks are said to be, solving by it agrees with the dense matrix."""
+    said = {}
+    for jac, dense in random_jacobians(300, square=True):
+        size = torch.Size(jac.out_shape).numel()
+        whole = dense.reshape(size, size)
+        expected = torch.linalg.slogdet(whole)
+        said[jac.kind] = said.get(jac.kind, 0) + 1
+        found = jac.slogdet()
+        if expected.logabsdet > -20:
+            assert found.sign == expected.sign
+            torch.testing.assert_close(found.logabsdet, expected.logabsdet)
+            right = torch.randn(jac.out_shape).double()
+            torch.testing.assert_close(jac @ jac.solve(right), right, rtol=1e-6, atol=1e-6)
+    assert {"diagonal", "block-diagonal", "dense"} <= set(said)
+
+
+def test_an_elementwise_flow() -> None:
+    """The change of variables of a million-dimensional elementwise flow holds a vector, not a matrix."""
+    n = 1_000_000
+    x = torch.linspace(-2, 2, n, dtype=torch.float64)
+    jac = jacobian(lambda x: x + 0.5 * torch.tanh(x))(x)
+    assert (jac.kind, jac.stored) == ("diagonal", n)
+    torch.testing.assert_close(jac.slogdet().logabsdet, (1 + 0.5 / torch.cosh(x) ** 2).log().sum())
+
+
+def test_a_coupling_flow() -> None:
+    """A coupling layer on long vectors is triangular: its determinant is that of its diagonal."""
+    n = 2000
+    x = torch.randn(n, dtype=torch.float64)
+
+    def coupling(x):
+        left, right = x[: n // 2], x[n // 2 :]
+        scale = torch.tanh(left)
+        return torch.cat([left, right * scale.exp() + left.sin()])
+
+    jac = jacobian(coupling)(x)
+    assert jac.kind == "sparse"
+    sign, logabs = jac.slogdet()
+    assert sign == 1
+    torch.testing.assert_close(logabs, torch.tanh(x[: n // 2]).sum())
+    assert "_factor" not in vars(jac)
+
+
+def test_the_factors_are_kept() -> None:
+    """A second right side costs no second factorisation."""
+    jac = system("large stencil")[3]
+    jac.solve(torch.ones(90).double())
+    kept = vars(jac)["_factor"]
+    jac.solve(torch.zeros(90).double())
+    assert vars(jac)["_factor"] is kept
+
+
+@pytest.mark.parametrize("f, shape", [
+    (lambda x: x * torch.tensor([1.0, 0.0, 2.0]), (3,)),
+    (lambda x: x.sum(-1, keepdim=True).expand(4, 3) + 0 * x, (4, 3)),
+    (lambda x: x[[0, 0, 1]], (3,)),
+    (lambda x: torch.cat([x[:50] + x[50:], x[:50] + x[50:]]), (100,)),
+])  # fmt: skip
+def test_singular(f, shape) -> None:
+    """A singular matrix is refused; its determinant is zero."""
+    jac = jacobian(f)(torch.ones(shape))
+    with pytest.raises(torch.linalg.LinAlgError, match="singular"):
+        jac.solve(torch.ones(shape))
+    assert jac.slogdet().logabsdet == -torch.inf
+
+
+@pytest.mark.parametrize(
+    "act, error, message",
+    [
+        (lambda J: J[1:].solve(torch.ones(2)), ValueError, "as many outputs as inputs, got 2 for 3 .*gram"),
+        (lambda J: J[1:].slogdet(), ValueError, "slogdet: needs as many outputs as inputs"),
+        (lambda J: J.solve(torch.ones(2)), ValueError, r"solve: b must have shape \(3,\), got \(2,\)"),
+        (lambda J: J.solve(torch.ones(2, 3)), ValueError, r"must have shape \(3,\) \+ \(k,\), got \(2, 3\)"),
+        (lambda J: J.solve(1.0), TypeError, "must be a tensor"),
+    ],
+)
+def test_errors(act, error, message) -> None:
+    """What does not fit is refused with the shape given and the shape needed."""
+    with pytest.raises(error, match=message):
+        act(jacobian(torch.exp)(torch.zeros(3)))
+
+
+def brusselator(state):
+    """The residual of the two-dimensional Brusselator on a periodic grid."""
+    u, v = state
+    across = (state.shape[-1] - 1) ** 2
+    laplacian = lambda w: (w.roll(1, 0) + w.roll(-1, 0) + w.roll(1, 1) + w.roll(-1, 1) - 4 * w) * across
+    return torch.stack([
+        1 + u**2 * v - 4.4 * u + 10 * laplacian(u), 3.4 * u - u**2 * v + 10 * laplacian(v),
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("n", [8, 128])
+def test_an_implicit_step_of_the_brusselator(n) -> None:
+    """Newton on an implicit Euler step converges quadratically, with 12 n² nonzeros and few numbers stored."""
+    y = torch.linspace(0, 1, n, dtype=torch.float64)
+    start = torch.stack(
+        [(22 * (y * (1 - y)) ** 1.5).expand(n, n), (27 * (y * (1 - y)) ** 1.5).expand(n, n).T]
+    )
+    residual = lambda w: w - start - 1e-3 * brusselator(w)
+    state, norms = start, [residual(start).norm()]
+    for _ in range(3 if n == 128 else 4):
+        jac = jacobian(residual)(state)
+        assert jac.kind == "sparse"
+        assert jac.nnz == 12 * n**2
+        assert jac.stored < 40 * n**2
+        state = state - jac.solve(residual(state))
+        norms.append(residual(state).norm())
+    assert norms[-1] < 1e-6 * norms[0]
+    if n == 8:
+        right = torch.randn(2, n, n).double()
+        expected = torch.linalg.solve(jac.to_dense().reshape(2 * n * n, -1), right.flatten())
+        torch.testing.assert_close(jac.solve(right).flatten(), expected)
+
+
+def test_broyden_tridiagonal() -> None:
+    """A hundred thousand unknowns: three diagonals, and Newton's step lowers the residual (Moré et al. 1981)."""
+    n = 100_000
+
+    def broyden(x):
+        inner = torch.nn.functional.pad(x, (1, 1))
+        return (3 - 2 * x) * x - inner[:-2] - 2 * inner[2:] + 1
+
+    x = -torch.ones(n, dtype=torch.float64)
+    for _ in range(4):
+        jac = jacobian(broyden)(x)
+        assert jac.nnz == 3 * n - 2
+        assert jac.stored <= 3 * n
+        x = x - jac.solve(broyden(x))
+    assert broyden(x).abs().max() < 1e-6
+
+
+def test_gauss_newton() -> None:
+    """A Gauss–Newton step by the Gram matrix is the least-squares step."""
+    t = torch.linspace(0, 1, 9, dtype=torch.float64)
+    x = torch.tensor([[1.0, 0.5], [2.0, -0.3]], dtype=torch.float64)
+    f = lambda x: x[:, :1] * torch.exp(x[:, 1:] * t) - 1
+    jac, value = torchjac.jacobian(f)(x), f(x)
+    step = jac.gram().solve(value @ jac)
+    expected = torch.linalg.lstsq(jac.to_dense().reshape(18, 4), value.reshape(18, 1)).solution
+    assert jac.gram().kind == "block-diagonal"
+    torch.testing.assert_close(step.reshape(4, 1), expected)

@@ -1,0 +1,147 @@
+"""The Jacobian as a sparse matrix of PyTorch or SciPy, and its pattern."""
+
+import builtins
+
+import pytest
+import torch
+from tests._answers.cases import program_jacobians, random_jacobians
+
+from torchjac import jacobian
+
+LAYOUTS = [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc]
+
+
+def cases():
+    """Jacobians of random blocks and of programs, with their dense matrices."""
+    for jac, dense in [*random_jacobians(80), *((jac, dense) for _, jac, dense in program_jacobians())]:
+        yield jac, dense.reshape(torch.Size(jac.out_shape).numel(), torch.Size(jac.in_shape).numel())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_to_sparse(layout) -> None:
+    """Each layout holds the dense matrix, its structural nonzeros once, in sorted int64 indices."""
+    for jac, dense in cases():
+        found = jac.to_sparse(layout)
+        assert found.layout is layout
+        torch.testing.assert_close(found.to_dense(), dense)
+        if layout is torch.sparse_coo:
+            assert found.is_coalesced()
+            indices = found.indices()
+            assert torch.equal(indices, found.coalesce().indices())
+            checked = torch.sparse_coo_tensor(
+                indices, found.values(), found.shape, check_invariants=True
+            ).coalesce()
+        elif layout is torch.sparse_csr:
+            indices = found.col_indices()
+            checked = torch.sparse_csr_tensor(
+                found.crow_indices(), indices, found.values(), found.shape, check_invariants=True
+            )
+        else:
+            indices = found.row_indices()
+            checked = torch.sparse_csc_tensor(
+                found.ccol_indices(), indices, found.values(), found.shape, check_invariants=True
+            )
+        assert indices.dtype == torch.int64
+        assert checked.values().numel() == jac.nnz
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_to_sparse_is_differentiable(layout) -> None:
+    """Gradients reach the point through the values of a sparse matrix."""
+    x = torch.randn(4, dtype=torch.float64, requires_grad=True)
+    f = lambda x: (x[1:] * x[:-1]).sin()
+    assert torch.autograd.gradcheck(lambda x: jacobian(f)(x).to_sparse(layout).values(), (x,))
+    assert torch.autograd.gradcheck(lambda x: jacobian(f)(x).to_sparse(layout).to_dense(), (x,))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_pattern(layout) -> None:
+    """The pattern is True where blocks name an entry, even one whose value happens to be zero."""
+    for jac, dense in cases():
+        found = jac.pattern(layout)
+        assert found.layout is layout
+        assert found.dtype == torch.bool
+        assert found.values().numel() == jac.nnz
+        assert not (dense.ne(0) & ~found.to_dense()).any()
+    assert jacobian(torch.square)(torch.zeros(3)).pattern().to_dense().diagonal().all()
+
+
+@pytest.mark.parametrize("format", ["csr", "csc", "coo"])
+def test_to_scipy(format) -> None:
+    """Each format of SciPy's holds the dense matrix, its nonzeros sorted and each once, in int32."""
+    for jac, dense in cases():
+        found = jac.to_scipy(format)
+        assert found.format == format
+        assert found.shape == tuple(dense.shape)
+        assert found.nnz == jac.nnz
+        torch.testing.assert_close(torch.from_numpy(found.toarray()), dense)
+        if format != "coo":
+            assert found.has_canonical_format
+            assert found.indices.dtype.itemsize == 4
+    assert jacobian(torch.sin)(torch.zeros(2)).to_scipy().format == "csr"
+
+
+def test_to_scipy_by_diagonals() -> None:
+    """A stencil is its diagonals; a scattered matrix is refused with the size it would have."""
+    n = 100_000
+    x = torch.randn(n, dtype=torch.float64)
+    jac = jacobian(lambda x: (3 - 2 * x[1:-1]) * x[1:-1] - x[:-2] - 2 * x[2:])(x)
+    found = jac.to_scipy("dia")
+    assert found.format == "dia"
+    assert found.offsets.tolist() == [0, 1, 2]
+    assert abs(found - jac.to_scipy()).max() == 0
+    for empty in (jacobian(lambda x: x[:0])(x[:3]), jacobian(torch.sin)(x[:0])):
+        assert empty.to_scipy("dia").shape == (0, empty.in_shape[0])
+    scattered = jacobian(lambda x: x[torch.randperm(1000)])(x[:1000])
+    with pytest.raises(ValueError, match=r"1,000 nonzeros stand on .* diagonals.*use format='csr'"):
+        scattered.to_scipy("dia")
+
+
+def test_half_precision_goes_to_scipy_in_single() -> None:
+    """SciPy has no half precision."""
+    assert jacobian(torch.sin)(torch.zeros(3, dtype=torch.bfloat16)).to_scipy().dtype == "float32"
+
+
+def test_to_bsr() -> None:
+    """The samples' blocks stand in order; their values are those of block_diagonal."""
+    weight = torch.randn(4, 3, dtype=torch.float64)
+    for batch in (1, 5):
+        jac = jacobian(lambda x: torch.tanh(x @ weight))(torch.randn(batch, 4, dtype=torch.float64))
+        found = jac.to_bsr()
+        assert found.layout is torch.sparse_bsr
+        assert torch.equal(found.values(), jac.block_diagonal())
+        torch.testing.assert_close(found.to_dense(), jac.to_dense().reshape(batch * 3, batch * 4))
+        assert found.values().numel() == jac.nnz
+
+
+@pytest.mark.parametrize(
+    "act, error, message",
+    [
+        (lambda J: J.to_sparse(torch.strided), ValueError, "to_sparse: layout must be .* got torch.strided"),
+        (lambda J: J.pattern(torch.sparse_bsr), ValueError, "pattern: layout must be"),
+        (lambda J: J.to_scipy("lil"), ValueError, "format must be .* got 'lil'"),
+        (lambda J: J.to_bsr(), ValueError, "not block-diagonal; use to_sparse"),
+        (lambda J: J[:, :0].to_bsr(), ValueError, "not block-diagonal|have no entries"),
+    ],
+)
+def test_errors(act, error, message) -> None:
+    """What cannot be had is refused, with what can."""
+    with pytest.raises(error, match=message):
+        act(jacobian(lambda x: x.cumsum(0))(torch.zeros(3, 2)))
+
+
+def test_without_scipy(monkeypatch) -> None:
+    """Where SciPy is missing the error says how to get it."""
+    original = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.startswith("scipy"):
+            raise ImportError(name)
+        return original(name, *args, **kwargs)
+
+    jac = jacobian(lambda x: x * 3 + x.roll(1))(torch.zeros(100))
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError, match=r"to_scipy needs SciPy.*torchjac\[sparse\]"):
+        jac.to_scipy()
+    with pytest.raises(ImportError, match=r"needs SciPy"):
+        jac.solve(torch.ones(100))
