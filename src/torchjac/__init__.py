@@ -15,7 +15,8 @@ from . import extend, testing
 from ._accumulate.report import Report, Step, StructureLostWarning, warn_structure_lost
 from ._answers.operator import Jacobian
 from ._transforms.explain import explain
-from ._transforms.jacobian import jacobian
+from ._transforms.hessian import hessian
+from ._transforms.jacobian import jacobian, value_and_jacobian
 from ._transforms.jacrev import jacrev
 
 __all__ = [
@@ -28,12 +29,14 @@ __all__ = [
     "functional_call",
     "grad",
     "grad_and_value",
+    "hessian",
     "jacobian",
     "jacrev",
     "jvp",
     "linearize",
     "stack_module_state",
     "testing",
+    "value_and_jacobian",
     "vjp",
     "vmap",
     "warn_structure_lost",

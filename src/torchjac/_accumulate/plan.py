@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import prod
 
 from .._capture.tape import Node, Tape
-from .._rules.unbatched import wrong_in_engine
+from .._rules.unbatched import engine_fails
 
 #: The structured walk costs some 20 µs more of Python for each node than the engine under vmap; in that time
 #: the engine moves about this many numbers. Below it, on average, structure cannot win back what it costs.
@@ -21,7 +21,7 @@ def structure_pays(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
 
     Where only the rules are right, it always pays.
     """
-    if any(map(wrong_in_engine, tape.nodes)):
+    if any(map(engine_fails, tape.nodes)):
         return True
     rows = sum(map(prod, out_shapes))
     if rows <= 1:

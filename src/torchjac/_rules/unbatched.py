@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from .._capture.capture import inside_functorch
 from .._capture.tape import Node
 
 #: name → what goes wrong when the formula is called on a batch of cotangents
@@ -44,6 +45,12 @@ def needs_all_cotangents(node: Node) -> bool:
     return node.name in NEEDS_ALL_COTANGENTS
 
 
-def wrong_in_engine(node: Node) -> bool:
-    """Whether PyTorch's engine would record a graph with wrong derivatives: only the rule is right."""
-    return node.name in WRONG_TWICE and torch.is_grad_enabled()
+def engine_fails(node: Node) -> bool:
+    """Whether PyTorch's engine would give wrong derivatives, or none, where the walk by rules is right.
+
+    Inside vmap a write through a view refuses a cotangent that is less batched than what was written, and the
+    engine makes such zeros; `call` gives it batched ones.
+    """
+    if node.name in WRONG_TWICE:
+        return torch.is_grad_enabled()
+    return node.name == "torch::autograd::CopySlices" and inside_functorch()

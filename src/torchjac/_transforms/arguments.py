@@ -43,7 +43,9 @@ def check_argnums(argnums: Any, count: int, what: str) -> tuple[int, ...]:
     return wrapped
 
 
-def differentiated(args: tuple[Any, ...], argnums: Any, positions: tuple[int, ...], what: str) -> Differentiated:
+def differentiated(
+    args: tuple[Any, ...], argnums: Any, positions: tuple[int, ...], what: str
+) -> Differentiated:
     """The tensors of the differentiated arguments; raises where one is no real floating-point tensor."""
     chosen = args[positions[0]] if isinstance(argnums, int) else tuple(args[n] for n in positions)
     leaves, spec = pytree.tree_flatten(chosen)
@@ -77,7 +79,9 @@ def check_leaf(leaf: Any, what: str, side: str) -> None:
         )
 
 
-def put_arguments(args: tuple[Any, ...], argnums: Any, positions: tuple[int, ...], chosen: Any) -> tuple[Any, ...]:
+def put_arguments(
+    args: tuple[Any, ...], argnums: Any, positions: tuple[int, ...], chosen: Any
+) -> tuple[Any, ...]:
     """The arguments with the differentiated ones replaced."""
     replaced = list(args)
     for n, value in zip(positions, (chosen,) if isinstance(argnums, int) else chosen, strict=True):

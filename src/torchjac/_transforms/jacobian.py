@@ -1,4 +1,4 @@
-"""jacobian: the Jacobian as an operator, with the structure that was found."""
+"""jacobian and value_and_jacobian: the Jacobian as an operator, with the structure that was found."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from .._accumulate.report import Report
-from .._accumulate.reverse import accumulate
-from .._answers.operator import Jacobian
-from .run import check_function, record, walking
+from .arguments import detached, pytree
+from .operators import operators
+from .run import check_function, record
 
 
 def jacobian(
@@ -36,21 +35,40 @@ def jacobian(
     @wraps(func)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
         recorded = record("jacobian", func, argnums, has_aux, args, kwargs)
-        if recorded.captured.hooked:
-            raise RuntimeError(
-                "jacobian: func registers hooks that act on gradients (Tensor.register_hook or a module's full "
-                "backward hook), which only PyTorch's engine can run; use jacrev, which asks the engine"
-            )
-        with walking(recorded):
-            report = Report()
-            found = accumulate(recorded.captured.tape, recorded.shapes, report=report)
-        answers = [
-            [
-                Jacobian(shape, tuple(tensor.shape), tensor.dtype, tensor.device, tuple(blocks), report)
-                for blocks, tensor in zip(row, recorded.inputs, strict=True)
-            ]
-            for row, shape in zip(found, recorded.shapes, strict=True)
-        ]
-        return recorded.finish(answers, has_aux)
+        return recorded.finish(operators(recorded, "jacobian"), has_aux)
 
     return jacobian_of
+
+
+def value_and_jacobian(
+    func: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False
+) -> Callable[..., Any]:
+    """The value of ``func`` and its Jacobian as an operator, from one call of ``func``.
+
+    The function returned gives ``(value, J)``, or ``((value, aux), J)`` with ``has_aux``; ``J`` is what
+    `jacobian` gives.
+
+    Raises:
+        RuntimeError: as `jacobian` does.
+
+    Example:
+        >>> import torch
+        >>> from torchjac import value_and_jacobian
+        >>> x = torch.tensor([2.0])
+        >>> for _ in range(5):  # Newton's method for x² = 2
+        ...     value, J = value_and_jacobian(lambda x: x**2 - 2)(x)
+        ...     x = x - J.solve(value)
+        >>> x
+        tensor([1.4142])
+    """
+    check_function(func, None, "value_and_jacobian")
+
+    @wraps(func)
+    def value_and_jacobian_of(*args: Any, **kwargs: Any) -> Any:
+        recorded = record("value_and_jacobian", func, argnums, has_aux, args, kwargs)
+        answer = recorded.finish(operators(recorded, "value_and_jacobian"), has_aux)
+        value = pytree.tree_unflatten(recorded.captured.outputs, recorded.out_spec)
+        value = value if recorded.captured.records else detached(value)
+        return ((value, answer[1]), answer[0]) if has_aux else (value, answer)
+
+    return value_and_jacobian_of

@@ -17,6 +17,7 @@ from .._accumulate.seeds import Limits, RowsTooWideError
 from .._blocks.cost import rows_budget
 from .._blocks.write import dense
 from .._capture.once import once_pairs, only_once
+from .operators import check_layout, operators
 from .run import Recorded, check_function, like, record, walking
 
 
@@ -26,6 +27,7 @@ def jacrev(
     *,
     has_aux: bool = False,
     chunk_size: int | None = None,
+    layout: torch.layout = torch.strided,
 ) -> Callable[..., Any]:
     """The Jacobian of ``func`` with respect to the arguments at ``argnums``, by reverse-mode autodiff.
 
@@ -39,6 +41,8 @@ def jacrev(
         has_aux: whether ``func`` returns a pair ``(output, aux)``; aux, of any kind, is handed through.
         chunk_size: how many dense rows are pushed at once through an op that has no structure; by default
             as many as fit a memory budget.
+        layout: ``torch.strided``, or ``torch.sparse_coo``, ``sparse_csr`` or ``sparse_csc`` for sparse matrices of
+            shape ``(output.numel(), input.numel())`` as `Jacobian.to_sparse` writes them, never dense in between.
 
     Returns:
         A function of the same arguments (keyword arguments are passed on undifferentiated). It returns the
@@ -53,7 +57,8 @@ def jacrev(
             ``has_aux`` is set and the function returns no pair.
         NotImplementedError: for complex or sparse inputs or outputs.
         TypeError: if ``func`` is not callable, or ``chunk_size`` is no int.
-        ValueError: if a differentiated input is no tensor, or ``chunk_size`` is not positive.
+        ValueError: if a differentiated input is no tensor, or ``chunk_size`` is not positive, or the layout is
+            none of these.
 
     Example:
         >>> import torch
@@ -67,15 +72,21 @@ def jacrev(
         >>> jacrev(jacrev(lambda x: x.pow(3).sum()))(x)
         tensor([[0., 0.],
                 [0., 6.]])
+        >>> jacrev(torch.sin, layout=torch.sparse_csr)(torch.zeros(1_000_000)).values().shape
+        torch.Size([1000000])
 
     Source:
         The calling convention is that of https://docs.pytorch.org/docs/stable/generated/torch.func.jacrev.html.
     """
     check_function(func, chunk_size, "jacrev")
+    check_layout(layout, "jacrev")
 
     @wraps(func)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
         recorded = record("jacrev", func, argnums, has_aux, args, kwargs)
+        if layout is not torch.strided:
+            rows = operators(recorded, f"jacrev with layout={layout}", chunk_size)
+            return recorded.finish([[leaf.to_sparse(layout) for leaf in row] for row in rows], has_aux)
         with walking(recorded):
             answers = _dense_answers(recorded, chunk_size)
             if recorded.captured.records:
