@@ -31,8 +31,9 @@ def loop_jacobian(func: Callable[..., Tensor], *args: Any, argnum: int = 0) -> T
     source = args[argnum].detach().requires_grad_()
     with torch.enable_grad():
         output = func(*args[:argnum], source.clone(), *args[argnum + 1 :])
+        entries = output.reshape(-1).unbind()
     rows = []
-    for entry in output.reshape(-1):
+    for entry in entries:
         (row,) = (
             torch.autograd.grad(entry, source, retain_graph=True, allow_unused=True)
             if entry.requires_grad

@@ -62,6 +62,10 @@ def local(
     labels: dict[str, Label] = {}
     maps = []
     for words, shape in ((out.split(), node.outputs[slot].shape), (wrt.split(), node.into(k).shape)):
+        if len(words) != len(shape):
+            raise ValueError(
+                f"local: {' '.join(words)!r} names {len(words)} dims of a tensor of shape {shape}"
+            )
         side = []
         for word, size in zip(words, shape, strict=True):
             if word == "0":

@@ -1,0 +1,108 @@
+"""StructureLostWarning: silent unless turned on, then told once for each lost structure, whoever walks."""
+
+import warnings
+
+import pytest
+import torch
+
+from torchjac import Report, Step, StructureLostWarning, explain, jacobian, jacrev, warn_structure_lost
+
+
+class Mix(torch.autograd.Function):
+    """y = x Σx: an op without a rule."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x.sum()
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        (x,) = ctx.saved_tensors
+        return cotangent * x.sum() + (cotangent * x).sum()
+
+
+X = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def without_rule(x):
+    """A function one of whose ops has no rule."""
+    return Mix.apply(x.sin())
+
+
+@pytest.fixture
+def turned_on():
+    """The warning turned on, and off again."""
+    warn_structure_lost()
+    yield
+    warn_structure_lost(False)
+
+
+@pytest.fixture(autouse=True)
+def structured(monkeypatch):
+    """The structured walk, however small the function."""
+    monkeypatch.setattr("torchjac._transforms.jacrev.structure_pays", lambda *_: True)
+
+
+@pytest.mark.parametrize("transform", [jacrev, jacobian, explain])
+def test_off_by_default(transform):
+    """Nobody is warned who did not ask."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        transform(without_rule)(X)
+
+
+@pytest.mark.parametrize("transform", [jacrev, jacobian, explain])
+@pytest.mark.usefixtures("turned_on")
+def test_turned_on(transform):
+    """Turned on, it names the op and the reason."""
+    with pytest.warns(StructureLostWarning, match=r"^MixBackward: no rule for this op"):
+        transform(without_rule)(X)
+
+
+@pytest.mark.usefixtures("turned_on")
+def test_only_where_lost():
+    """Where structure is kept there is nothing to warn of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        jacrev(lambda x: (x @ x.t()).softmax(-1))(X)
+
+
+@pytest.mark.usefixtures("turned_on")
+def test_as_an_error():
+    """It can be made an error, as any warning: then no structure is lost unseen."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", StructureLostWarning)
+        with pytest.raises(StructureLostWarning):
+            jacrev(without_rule)(X)
+
+
+def test_turned_off_again(turned_on):
+    """warn_structure_lost(False) ends it."""
+    warn_structure_lost(False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        jacrev(without_rule)(X)
+
+
+def test_kind_of_warning():
+    """It is a UserWarning: Python shows it unless told otherwise."""
+    assert issubclass(StructureLostWarning, UserWarning)
+
+
+def test_lost_steps():
+    """`lost` are the steps that give a reason, in order."""
+    first, second = Step("A", "opaque", 1, 2, 3, "why"), Step("B", "explicit", 1, 2, 3, "")
+    third = Step("C", "opaque", 1, 1234567, 3, "because")
+    report = Report([first, second, third])
+    assert report.lost == [first, third]
+    assert "1,234,567" in str(report)
+    assert str(report).count("\n") == 3
+
+
+def test_steps_are_data():
+    """A step cannot be changed, and two with the same content are equal."""
+    step = Step("A", "opaque", 1, 2, 3, "why")
+    assert step == Step("A", "opaque", 1, 2, 3, "why")
+    with pytest.raises(AttributeError):
+        step.calls = 4

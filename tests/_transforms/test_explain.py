@@ -1,0 +1,164 @@
+"""explain: the nodes of a walk in order, how each was found, what it carried, and where structure was lost."""
+
+import pytest
+import torch
+
+from torchjac import Report, Step, explain, jacobian
+
+
+class Mix(torch.autograd.Function):
+    """y = x Σx: an op without a rule."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x.sum()
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        (x,) = ctx.saved_tensors
+        return cotangent * x.sum() + (cotangent * x).sum()
+
+
+X = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def steps(f, *args, **options):
+    """The names and kinds of the steps of a walk."""
+    return [(step.name, step.kind) for step in explain(f, **options)(*args).steps]
+
+
+def test_walking_order():
+    """The steps go from the output down to the input."""
+    assert steps(lambda x: x.sin().exp().sum(), X) == [
+        ("SumBackward0", "explicit"),
+        ("ExpBackward0", "explicit"),
+        ("SinBackward0", "explicit"),
+    ]
+
+
+def test_kinds():
+    """Each of the three kinds is named: explicit, independent along some dims, opaque."""
+    report = explain(lambda x: Mix.apply(x.softmax(-1) * 2))(X)
+    assert [(step.name, step.kind) for step in report.steps] == [
+        ("MixBackward", "opaque"),
+        ("MulBackward0", "explicit"),
+        ("SoftmaxBackward0", "independent"),
+    ]
+
+
+def test_blocks_and_numbers():
+    """A stencil arrives as two blocks; its product holds a number for each entry of the diagonal."""
+    report = explain(lambda x: (x[1:] - x[:-1]) * 3 * x.sin()[1:])(torch.ones(5))
+    by_name = {}
+    for step in report.steps:
+        by_name.setdefault(step.name, []).append((step.blocks, step.stored))
+    assert by_name["SubBackward0"] == [(1, 4)]
+    assert by_name["SliceBackward0"] == [(1, 4)] * 3
+    assert by_name["SinBackward0"] == [(1, 4)]
+    stencil = explain(lambda x: (x[1:] - x[:-1]).sin())(torch.ones(5)).steps
+    assert [(s.blocks, s.stored) for s in stencil] == [(1, 0), (1, 4), (1, 4), (1, 4)]
+    doubled = explain(lambda x: (lambda y: y[1:] - y[:-1])(x * x))(torch.ones(5)).steps
+    assert doubled[-1].name == "MulBackward0"
+    assert doubled[-1].blocks == 2
+
+
+def test_calls():
+    """A pointwise node is called once, a re-indexing one never, a batch of seeds counts once."""
+    report = explain(lambda x: x.exp().t().softmax(-1))(X)
+    assert {step.name: step.calls for step in report.steps} == {
+        "SoftmaxBackward0": 1,
+        "TBackward0": 0,
+        "ExpBackward0": 1,
+    }
+
+
+def test_structure_kept():
+    """Where every op has a rule nothing is lost, and the report says so by an empty list."""
+    report = explain(lambda x: (x @ x.t()).softmax(-1).sum(0))(X)
+    assert report.lost == []
+    assert "no rule" not in str(report)
+
+
+def test_structure_lost_for_want_of_a_rule():
+    """An op without a rule is named with the reason, at the place in the walk where it stands."""
+    report = explain(lambda x: Mix.apply(x.sin()).exp())(X)
+    (lost,) = report.lost
+    assert lost is report.steps[1]
+    assert lost.name == "MixBackward"
+    assert lost.kind == "opaque"
+    assert lost.lost == "no rule for this op: called on dense seeds"
+
+
+def test_structure_lost_once():
+    """What is dense already is not lost again further down."""
+    report = explain(lambda x: Mix.apply(Mix.apply(x).cosh()))(X)
+    assert [step.name for step in report.steps if step.kind == "opaque"] == ["MixBackward"] * 2
+    assert len(report.lost) == 1
+    assert report.lost[0] is report.steps[0]
+
+
+def test_structure_lost_to_the_number_of_blocks():
+    """Blocks that hold more numbers together than the dense Jacobian are written into it, and it says so."""
+    weights = [torch.randn(6, 6, dtype=torch.float64) for _ in range(4)]
+
+    def f(x):
+        y = x.exp()
+        return sum((y.roll(k) @ w)[:3] * 2 for k, w in enumerate(weights))
+
+    report = explain(f)(torch.randn(6, dtype=torch.float64))
+    reasons = [step.lost for step in report.lost]
+    assert reasons
+    assert all(reason.endswith("blocks held more numbers than the dense Jacobian") for reason in reasons)
+
+
+def test_printed():
+    """Printed, a report is a table with a line for each step, columns aligned."""
+    report = explain(lambda x: Mix.apply(x.sin()))(X)
+    head, *lines = str(report).split("\n")
+    assert head.split() == ["node", "kind", "blocks", "stored", "calls", "structure", "lost"]
+    assert len(lines) == len(report.steps)
+    assert lines[0].startswith("MixBackward")
+    assert lines[0].index("no rule") == head.index("structure lost")
+    assert not any(line.endswith(" ") for line in lines)
+
+
+def test_nothing_to_walk():
+    """A function that does not depend on its argument has no steps, and its report is a head alone."""
+    report = explain(lambda x: torch.ones(3))(X)
+    assert report.steps == []
+    assert len(str(report).split("\n")) == 1
+
+
+def test_also_from_an_answer():
+    """The report of a Jacobian one keeps is the same as explain's, and one for all leaves of the answer."""
+    f = lambda x: {"a": x.sin() @ x.t(), "b": x.sum(0)}
+    found = jacobian(f)(X)
+    assert isinstance(found["a"].report, Report)
+    assert found["a"].report is found["b"].report
+    assert found["a"].report.steps == explain(f)(X).steps
+    assert all(isinstance(step, Step) for step in found["a"].report.steps)
+
+
+def test_argnums_and_aux():
+    """It takes what jacobian takes: argnums, trees, aux and keyword arguments."""
+    f = lambda x, y, scale: ((x["u"] * y).exp() * scale, "aux")
+    x, y = {"u": torch.ones(3)}, torch.ones(3)
+    both = explain(f, argnums=(0, 1), has_aux=True)(x, y, scale=2.0)
+    assert [step.name for step in both.steps] == ["MulBackward0", "ExpBackward0", "MulBackward0"]
+    with pytest.raises(RuntimeError, match=r"^explain: argnums"):
+        explain(f, argnums=5, has_aux=True)(x, y, scale=2.0)
+    with pytest.raises(TypeError, match=r"^explain: func must be callable"):
+        explain(3)
+
+
+def test_under_vmap():
+    """Inside vmap the report tells of the program of one sample."""
+    seen = []
+
+    def f(x):
+        seen.append(explain(lambda x: x.sin().sum())(x))
+        return x
+
+    torch.func.vmap(f)(X)
+    assert [(step.name, step.stored) for step in seen[0].steps] == [("SumBackward0", 0), ("SinBackward0", 0)]

@@ -1,0 +1,269 @@
+"""torchjac.extend: rules of one's own, for custom Functions and for ops named by their autograd node."""
+
+import pytest
+import torch
+
+from torchjac import explain, extend, jacobian, jacrev
+from torchjac.testing import check_jacobian, check_rule, loop_jacobian
+
+X = torch.linspace(-1, 2, 6, dtype=torch.float64)
+
+
+@pytest.fixture(autouse=True)
+def structured(monkeypatch):
+    """The structured walk, however small the function: otherwise no rule would be asked."""
+    monkeypatch.setattr("torchjac._transforms.jacrev.structure_pays", lambda *_: True)
+
+
+class Cube(torch.autograd.Function):
+    """out = x³, with a backward that can be differentiated and batched."""
+
+    @staticmethod
+    def forward(x):
+        return x**3
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        (x,) = ctx.saved_tensors
+        return 3 * x**2 * cotangent
+
+    @staticmethod
+    def vmap(info, in_dims, x):
+        return Cube.apply(x), in_dims[0]
+
+
+def cube(node):
+    """Cube: ∂out[i]/∂x[i′] = δ[i,i′] 3 x[i]², for a tensor of any rank."""
+    (x,) = node.fn.saved_tensors
+    i = " ".join("ijkl"[: x.dim()])
+    return [extend.local(node, 0, i, i, 3 * x**2, on=i)]
+
+
+@pytest.fixture
+def registered():
+    """The rule of `Cube`, for one test."""
+    extend.rule(Cube)(cube)
+    yield
+    extend.unregister(Cube)
+
+
+def test_without_a_rule():
+    """Without a rule the answer is right and dense, and the report says why."""
+    J = jacobian(Cube.apply)(X)
+    torch.testing.assert_close(J.to_dense(), loop_jacobian(Cube.apply, X))
+    assert J.stored == 36
+    assert J.report.lost
+
+
+@pytest.mark.usefixtures("registered")
+def test_custom_function():
+    """With a rule the same answer is a diagonal, found without a call of the backward."""
+    (J,) = check_rule(Cube.apply, X)
+    assert J.stored == 6
+    (step,) = explain(Cube.apply)(X).steps
+    assert (step.kind, step.calls, step.lost) == ("explicit", 0, "")
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize("shape", [(0,), (1,), (7,)])
+def test_sizes(shape):
+    """A rule has no branch for sizes 0 and 1."""
+    check_rule(Cube.apply, torch.rand(shape, dtype=torch.float64))
+
+
+@pytest.mark.usefixtures("registered")
+def test_under_vmap():
+    """Inside vmap the rule reads the saved tensors of one sample."""
+    xs = torch.stack([X, X.flip(0) * 2, X.sin()])
+    expected = torch.stack([loop_jacobian(Cube.apply, x) for x in xs])
+    torch.testing.assert_close(torch.func.vmap(jacrev(Cube.apply))(xs), expected)
+    torch.testing.assert_close(torch.func.vmap(lambda x: jacobian(Cube.apply)(x).to_dense())(xs), expected)
+
+
+@pytest.mark.usefixtures("registered")
+def test_around_vmap():
+    """The Jacobian of a vmap of the Function: its own vmap calls it on the batch."""
+    f = torch.func.vmap(lambda x: Cube.apply(x).sum())
+    xs = torch.stack([X, X.flip(0) * 2])
+    torch.testing.assert_close(jacrev(f)(xs), loop_jacobian(f, xs))
+
+
+@pytest.mark.usefixtures("registered")
+def test_second_order():
+    """The values that a rule gives are differentiated like any others: 6x on the diagonal of the Hessian."""
+    f = lambda x: Cube.apply(x).sum()
+    torch.testing.assert_close(jacrev(jacrev(f))(X), torch.diag(6 * X))
+    gradient = lambda x: jacobian(f)(x).to_dense()
+    torch.testing.assert_close(jacobian(gradient)(X).to_dense(), torch.diag(6 * X))
+    torch.testing.assert_close(torch.func.jacfwd(jacrev(lambda x: (x**3).sum()))(X), torch.diag(6 * X))
+
+
+@pytest.mark.usefixtures("registered")
+def test_under_grad():
+    """torch.func.grad of a function of the Jacobian goes through the rule's values."""
+    found = torch.func.grad(lambda x: jacrev(Cube.apply)(x).sum())(X)
+    torch.testing.assert_close(found, 6 * X)
+
+
+@pytest.mark.usefixtures("registered")
+def test_inside_a_program():
+    """A rule composes with the others: banded where the program is a stencil."""
+    (J,) = check_jacobian(lambda x: Cube.apply(x[1:] - x[:-1]).sin(), X)
+    assert (len(J.blocks), J.nnz) == (2, 10)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_named_op():
+    """A built-in op without a rule gets one by the name of its node; unregistered, it is dense again."""
+    f = torch.pdist
+    x = torch.tensor([[0.0, 1.0], [2.0, 2.5], [4.0, 3.0]], dtype=torch.float64)
+    name = f(x.clone().requires_grad_()).grad_fn.name()
+
+    @extend.rule(name)
+    def pdist(node):
+        """Distances of pairs of rows: seeds for all of it."""
+        return extend.Known(passes={0: ()})
+
+    try:
+        assert explain(f)(x).steps[0].kind == "independent"
+        torch.testing.assert_close(jacrev(f)(x), loop_jacobian(f, x))
+    finally:
+        extend.unregister(name)
+    assert explain(f)(x).steps[0].kind == "opaque"
+
+
+def test_rule_that_does_not_apply():
+    """A rule that returns None leaves the op to dense rows, for this call only."""
+
+    @extend.rule(Cube)
+    def sometimes(node):
+        """Cube, of long vectors only."""
+        return cube(node) if node.shape[0] > 3 else None
+
+    try:
+        assert explain(Cube.apply)(X).steps[0].kind == "explicit"
+        assert explain(Cube.apply)(X[:3]).steps[0].kind == "opaque"
+        check_rule(Cube.apply, X[:3])
+    finally:
+        extend.unregister(Cube)
+
+
+@pytest.mark.usefixtures("registered")
+def test_conflict():
+    """An op has one rule: a second is refused with both names, and the first stays."""
+    with pytest.raises(ValueError, match="two rules for CubeBackward: cube and another"):
+
+        @extend.rule(Cube)
+        def another(node):
+            """Another rule."""
+
+    assert jacobian(Cube.apply)(X).stored == 6
+
+
+def test_conflict_with_a_built_in():
+    """The engine's own rules are not replaced by accident."""
+    with pytest.raises(ValueError, match="two rules for MmBackward0: mm and mine"):
+
+        @extend.rule("MmBackward0")
+        def mine(node):
+            """Another rule."""
+
+
+def test_unregister_what_is_not_there():
+    """Forgetting a rule that there is not is an error that names it."""
+    with pytest.raises(KeyError, match="CubeBackward"):
+        extend.unregister(Cube)
+
+
+def test_wrong_rule_is_caught():
+    """check_rule finds a rule whose values are wrong, and one whose labels are."""
+
+    @extend.rule(Cube)
+    def wrong(node):
+        """Cube with a wrong factor."""
+        (x,) = node.fn.saved_tensors
+        return [extend.local(node, 0, "i", "i", 2 * x**2, on="i")]
+
+    try:
+        with pytest.raises(AssertionError, match="Jacobian of argument 0 against the loop"):
+            check_rule(Cube.apply, X)
+        with pytest.raises(AssertionError, match="Jacobian of argument 0 against the loop"):
+            check_jacobian(lambda x: Cube.apply(x.sin()), X)
+    finally:
+        extend.unregister(Cube)
+
+    @extend.rule(Cube)
+    def turned(node):
+        """Cube, every entry in the wrong place."""
+        (x,) = node.fn.saved_tensors
+        i = extend.Label(x.numel())
+        place = extend.Affine(x.numel() - 1, ((i, -1),))
+        return [extend.Local(0, extend.Block(3 * x**2, (i,), (extend.bare(i),), (place,)))]
+
+    try:
+        with pytest.raises(AssertionError, match="against the loop"):
+            check_rule(Cube.apply, X)
+    finally:
+        extend.unregister(Cube)
+
+
+class Scaled(torch.autograd.Function):
+    """out[i, j] = w[j] x[i, j]: two inputs, one of which broadcasts."""
+
+    @staticmethod
+    def forward(ctx, x, w):
+        ctx.save_for_backward(x, w)
+        return x * w
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        x, w = ctx.saved_tensors
+        return cotangent * w, (cotangent * x).sum(0)
+
+
+def test_two_inputs():
+    """A rule gives a term for each input that is needed, and only those are asked for."""
+
+    @extend.rule(Scaled)
+    def scaled(node):
+        """Scaled: ∂out[i,j]/∂x[i′,j′] = δ[i,i′] δ[j,j′] w[j], ∂out[i,j]/∂w[j′] = δ[j,j′] x[i,j]."""
+        x, w = node.fn.saved_tensors
+        terms = [extend.local(node, 0, "i j", "i j", w, on="j")] if node.needs(0) else []
+        return terms + ([extend.local(node, 1, "i j", "j", x, on="i j")] if node.needs(1) else [])
+
+    try:
+        for rows, columns in ((3, 4), (1, 2), (0, 2), (2, 0)):
+            x = torch.randn(rows, columns, dtype=torch.float64)
+            w = torch.randn(columns, dtype=torch.float64)
+            assert [J.stored for J in check_rule(Scaled.apply, x, w)] == (
+                [w.numel(), x.numel()] if x.numel() else [0, 0]
+            )
+            check_jacobian(lambda x: Scaled.apply(x, w), x)
+            check_jacobian(lambda w: Scaled.apply(x, w), w)
+    finally:
+        extend.unregister(Scaled)
+
+
+def test_names_are_listed():
+    """Everything that rules are written with can be had from `extend`, and is documented."""
+    for name in extend.__all__:
+        assert getattr(extend, name).__doc__, name
+
+
+def test_misspelled_rule():
+    """A rule that names too few dims is told which, and of what shape the tensor is."""
+
+    @extend.rule(Cube)
+    def vector(node):
+        """Cube, of vectors."""
+        return [extend.local(node, 0, "i", "i")]
+
+    try:
+        with pytest.raises(ValueError, match=r"^local: 'i' names 1 dims of a tensor of shape \(2, 3\)$"):
+            jacobian(Cube.apply)(X.reshape(2, 3))
+    finally:
+        extend.unregister(Cube)

@@ -1,0 +1,59 @@
+"""torch.utils.checkpoint and vmap: PyTorch has no such thing, and we say so in its words, never with a number."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from torchjac import jacobian, jacrev, vmap
+from torchjac.testing import loop_jacobian
+
+X = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def block(reentrant):
+    """A checkpointed block of layers."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    return lambda x: checkpoint(net, x, use_reentrant=reentrant)
+
+
+@pytest.fixture(params=[True, False], ids=["structured", "dense"], autouse=True)
+def way(request, monkeypatch):
+    """Both ways of finding the answer."""
+    monkeypatch.setattr("torchjac._transforms.jacrev.structure_pays", lambda *_: request.param)
+
+
+@pytest.mark.parametrize("reentrant", [False, True], ids=["non-reentrant", "reentrant"])
+@pytest.mark.parametrize("transform", [jacrev, jacobian], ids=["jacrev", "jacobian"])
+def test_inside_vmap(transform, reentrant):
+    """A vmap over Jacobians of a checkpointed block raises what torch.func raises."""
+    f = block(reentrant)
+    with pytest.raises(RuntimeError) as theirs:
+        vmap(torch.func.jacrev(f))(X)
+    with pytest.raises(RuntimeError) as ours:
+        vmap(lambda x: transform(f)(x))(X)
+    assert str(ours.value) == str(theirs.value)
+    assert "saved tensor hooks" in str(ours.value) or "setup_context" in str(ours.value)
+
+
+@pytest.mark.parametrize("reentrant", [False, True], ids=["non-reentrant", "reentrant"])
+@pytest.mark.parametrize("transform", [jacrev, jacobian], ids=["jacrev", "jacobian"])
+def test_vmap_inside(transform, reentrant):
+    """The Jacobian of a vmap of a checkpointed block raises what autograd raises for the loop."""
+    f = vmap(block(reentrant))
+    with pytest.raises(RuntimeError) as theirs:
+        loop_jacobian(f, X)
+    with pytest.raises(RuntimeError) as ours:
+        transform(f)(X)
+    assert str(ours.value) == str(theirs.value)
+
+
+def test_vmap_inside_a_checkpoint():
+    """The other way round works: a vmap that is checkpointed as a whole."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    f = lambda x: checkpoint(vmap(net), x, use_reentrant=False)
+    expected = loop_jacobian(f, X)
+    torch.testing.assert_close(jacrev(f)(X), expected)
+    torch.testing.assert_close(jacobian(f)(X).to_dense(), expected)
