@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from torchjac._blocks.block import Block, entries, identity, is_dense, labels, stored
+from torchjac._blocks.block import Block, entries, identity, is_dense, labels, stored, tables_to
 from torchjac._blocks.maps import Gather, Label, bare
 from torchjac.testing import check_rule
 
@@ -59,3 +59,12 @@ def test_is_dense() -> None:
     assert not is_dense(Block(torch.ones(2), (i,), (bare(i),), (bare(j),)), (2, 3))
     assert not is_dense(Block(torch.ones(2), (i,), (bare(i),), (bare(i),)), (2, 2))
     assert not is_dense(Block(1.0, (), (), ()), ())
+
+
+def test_tables_to() -> None:
+    """Index tensors follow the value to another device; affine maps have nothing to move."""
+    label = Label(3)
+    block = Block(1.0, (), (Gather(torch.arange(3), (label,)),), (bare(label),))
+    moved = tables_to(block, torch.device("meta"))
+    assert moved.out[0].index.device.type == "meta"
+    assert moved.wrt == block.wrt

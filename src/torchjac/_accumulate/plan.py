@@ -1,38 +1,25 @@
-"""Which way a dense answer is found: by structure, or by PyTorch's engine on dense rows."""
+"""What the cost rules ask of a tape."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
 
+from .._blocks import cost
 from .._capture.tape import Node, Tape
 from .._rules.unbatched import engine_fails
 
-#: The structured walk costs some 20 µs more of Python for each node than the engine under vmap; in that time
-#: the engine moves about this many numbers. Below it, on average, structure cannot win back what it costs.
-FREE_NUMBERS = 5000
-
-#: How many bytes of cotangents may be alive at once in one batched call.
-ROW_BYTES = 256 << 20
-
 
 def structure_pays(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
-    """Whether walking by structure can be cheaper than dense rows: never for one row, never for tiny ones.
-
-    Where only the rules are right, it always pays.
-    """
+    """Whether to walk by structure: where that can be cheaper, and where only the rules are right."""
     if any(map(engine_fails, tape.nodes)):
         return True
-    rows = sum(map(prod, out_shapes))
-    if rows <= 1:
-        return False
-    return rows * sum(map(_width, tape.nodes)) > FREE_NUMBERS * len(tape.nodes)
+    return cost.walk_pays(sum(map(prod, out_shapes)), sum(map(_width, tape.nodes)), len(tape.nodes))
 
 
 def rows_at_once(nodes: Sequence[Node], rows: int) -> int:
-    """How many rows fit the memory budget: the widest node and its neighbours are alive together."""
-    widest = max((_width(node) for node in nodes), default=1)
-    return max(1, min(rows, ROW_BYTES // max(1, 4 * 8 * widest)))
+    """How many rows to push at once through some nodes."""
+    return cost.rows_at_once(rows, max(map(_width, nodes), default=1))
 
 
 def _width(node: Node) -> int:

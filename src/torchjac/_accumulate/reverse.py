@@ -8,7 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from .._blocks.block import Block, identity
+from .._blocks.block import Block, identity, tables_to
 from .._blocks.compose import compose
 from .._blocks.merge import merge
 from .._blocks.unify import CannotJoinError
@@ -136,6 +136,8 @@ def _send(node: Node, k: int, output: int, block: Block | None, pending: Pending
         if value.is_complex() and not meta.dtype.is_complex:
             value = value.real
         block = block._replace(value=value.to(meta.device, meta.dtype))
+    if node.outputs[0].device != meta.device:
+        block = tables_to(block, meta.device)
     pending.setdefault(node.inputs[k], {}).setdefault(output, []).append(block)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from .._blocks.block import Block
+from .._blocks.cost import FEW_ROWS
 from .._blocks.maps import Label, align, bare, bare_label
 from .._capture.capture import inside_functorch
 from .._capture.tape import Node, Tape
@@ -19,9 +20,6 @@ from .plan import rows_at_once
 
 #: Gives the cotangents of the rows from one number to another, one tensor for each start
 Rows: TypeAlias = Callable[[int, int], Sequence[Tensor]]
-
-#: Up to this many rows, calling the engine once for each costs less than one call under vmap does.
-FEW_ROWS = 2
 
 
 def pull_rows(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from .maps import Gather, Label, Map, bare, bare_label, labels_of
@@ -50,6 +51,15 @@ def identity(shape: Sequence[int]) -> Block:
     """The Jacobian of a tensor with respect to itself: no numbers at all."""
     maps = tuple(bare(Label(size)) for size in shape)
     return Block(1.0, (), maps, maps)
+
+
+def tables_to(block: Block, device: torch.device) -> Block:
+    """The block with its index tensors on a device, as its value is."""
+
+    def move(map_: Map) -> Map:
+        return Gather(map_.index.to(device), map_.labels) if type(map_) is Gather else map_
+
+    return block._replace(out=tuple(map(move, block.out)), wrt=tuple(map(move, block.wrt)))
 
 
 def is_dense(block: Block, shape: Sequence[int]) -> bool:

@@ -35,6 +35,32 @@ def own_rows_pay(own: int, seeds: int) -> bool:
     return own < seeds and (own == 1 or 8 * own <= seeds)
 
 
+#: The structured walk costs some 20 µs more of Python for each node than the engine under vmap; in that time
+#: the engine moves about this many numbers.
+FREE_NUMBERS = 5000
+
+
+def walk_pays(rows: int, numbers: int, nodes: int) -> bool:
+    """Whether walking by structure can be cheaper than dense rows through the engine.
+
+    ``numbers`` is how many one row holds over all nodes. Never for a single row, which is a gradient; and never
+    where the engine moves all rows through an average node in the time the walk spends on it in Python.
+    """
+    return rows > 1 and rows * numbers > FREE_NUMBERS * nodes
+
+
+#: Up to this many rows, calling the engine once for each costs less than one call under vmap does.
+FEW_ROWS = 2
+
+#: How many bytes of cotangents may be alive at once in one batched call.
+BATCH_BYTES = 256 << 20
+
+
+def rows_at_once(rows: int, widest: int) -> int:
+    """How many rows to push in one call: a node of ``widest`` numbers and its neighbours are alive together."""
+    return max(1, min(rows, BATCH_BYTES // max(1, 4 * 8 * widest)))
+
+
 #: Rows held at one node may take this many bytes, or twice the answer's; wider ones go in chunks.
 ROWS_BYTES = 1 << 30
 
