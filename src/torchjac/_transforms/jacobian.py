@@ -6,9 +6,14 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from .arguments import detached, pytree
+import torch
+
+# Private, but it is the tree that torch.func's own transforms accept (torch 2.9-2.13).
+from torch.utils import _pytree as pytree
+
+from .._capture.capture import inside_functorch
 from .operators import operators
-from .run import check_function, record
+from .run import Recorded, check_function, record
 
 
 def jacobian(
@@ -67,8 +72,18 @@ def value_and_jacobian(
     def value_and_jacobian_of(*args: Any, **kwargs: Any) -> Any:
         recorded = record("value_and_jacobian", func, argnums, has_aux, args, kwargs)
         answer = recorded.finish(operators(recorded, "value_and_jacobian"), has_aux)
-        value = pytree.tree_unflatten(recorded.captured.outputs, recorded.out_spec)
-        value = value if recorded.captured.records else detached(value)
+        value = _value(recorded)
         return ((value, answer[1]), answer[0]) if has_aux else (value, answer)
 
     return value_and_jacobian_of
+
+
+def _value(recorded: Recorded) -> Any:
+    """The output of the recorded call, as the caller's own level of functorch transforms knows it."""
+    outputs = recorded.captured.outputs
+    if inside_functorch():
+        # Private (torch 2.9-2.13): they were made at the level of the call, which has ended.
+        outputs = [torch._C._functorch.unwrap_if_dead(output) for output in outputs]
+    elif not recorded.captured.records:
+        outputs = [output.detach() for output in outputs]
+    return pytree.tree_unflatten(outputs, recorded.out_spec)

@@ -1,0 +1,60 @@
+"""hessian: the Jacobian of the gradient, reverse mode over reverse mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+
+from .jacrev import jacrev
+from .operators import check_layout
+from .run import check_function
+
+
+def hessian(
+    func: Callable[..., Any],
+    argnums: int | tuple[int, ...] = 0,
+    *,
+    has_aux: bool = False,
+    chunk_size: int | None = None,
+    layout: torch.layout = torch.strided,
+) -> Callable[..., Any]:
+    """The Hessian of ``func`` with respect to the arguments at ``argnums``, as ``jacrev(jacrev(func))``.
+
+    ``H[o…, i…, j…] = ∂²y[o…] / ∂x[i…] ∂x[j…]``. It is what `torch.func.hessian` gives, in the same nested
+    trees: that of the output, of the inputs, and of the inputs again. The outer walk sees the structure of what
+    the inner one recorded, so the Hessian of a sum of local terms costs what its nonzeros do; as an operator it
+    is ``jacobian(grad(func))``.
+
+    Args:
+        func: as for `jacrev`.
+        argnums: as for `jacrev`.
+        has_aux: whether ``func`` returns a pair ``(output, aux)``; the answer is then ``(Hessian, aux)``.
+        chunk_size: how many dense rows are pushed at once through an op that has no structure.
+        layout: as for `jacrev`; a sparse one gives for each leaf a matrix of shape
+            ``(output.numel() * input.numel(), input.numel())``.
+
+    Returns:
+        A function of the same arguments, which returns the Hessian: with one tensor in and one out, a tensor of
+        shape ``output.shape + input.shape + input.shape``.
+
+    Raises:
+        RuntimeError: as `jacrev` does.
+        NotImplementedError: as `jacrev` does.
+        TypeError: as `jacrev` does.
+        ValueError: as `jacrev` does.
+
+    Example:
+        >>> import torch
+        >>> from torchjac import hessian
+        >>> hessian(lambda x: (x[1:] * x[:-1] ** 2).sum())(torch.tensor([1.0, 2.0, 3.0]))
+        tensor([[4., 2., 0.],
+                [2., 6., 4.],
+                [0., 4., 0.]])
+    """
+    check_function(func, chunk_size, "hessian")
+    check_layout(layout, "hessian")
+    gradient = jacrev(func, argnums, has_aux=has_aux, chunk_size=chunk_size)
+    return wraps(func)(jacrev(gradient, argnums, has_aux=has_aux, chunk_size=chunk_size, layout=layout))
