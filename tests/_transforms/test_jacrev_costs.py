@@ -247,7 +247,7 @@ def test_chunk_size_bounds_rows(monkeypatch):
 
 def test_rows_have_a_budget(monkeypatch):
     """Without chunk_size the rows held at once fit a memory budget, whatever the width of an op inside."""
-    monkeypatch.setattr("torchjac._accumulate.plan.ROW_BYTES", 1 << 16)
+    monkeypatch.setattr("torchjac._blocks.cost.BATCH_BYTES", 1 << 16)
     monkeypatch.setattr("torchjac._blocks.cost.ROWS_BYTES", 1 << 16)
     n = 60
     x = torch.rand(n, dtype=torch.float64)

@@ -30,18 +30,19 @@ class Layout(NamedTuple):
 def dense(blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Tensor) -> Tensor:
     """The sum of the blocks as a tensor of shape ``out_shape + wrt_shape``."""
     shape = (*out_shape, *wrt_shape)
-    tensors: list[Tensor] = []
-    templates = tuple(_take_out(block, tensors) for block in blocks)
-    layout = Layout(templates, shape, like.dtype, like.device)
     if len(blocks) == 1:
         whole = _as_whole(blocks[0], shape)
         if whole is not None:
             return whole.to(like.dtype)
-    if torch._C._functorch.peek_interpreter_stack() is not None or (
-        torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    ):
-        return Write.apply(layout, *tensors)
-    return _write(layout, tensors)
+    recorded = torch._C._functorch.peek_interpreter_stack() is not None or (
+        torch.is_grad_enabled()
+        and any(isinstance(block.value, Tensor) and block.value.requires_grad for block in blocks)
+    )
+    if not recorded:
+        return _write(blocks, shape, like.dtype, like.device)
+    tensors: list[Tensor] = []
+    templates = tuple(_take_out(block, tensors) for block in blocks)
+    return Write.apply(Layout(templates, shape, like.dtype, like.device), *tensors)
 
 
 def locate(block: Block, over: tuple[Label, ...], shape: Sequence[int], device: torch.device) -> Tensor:
@@ -89,17 +90,18 @@ def _put_back(template: Block, tensors: Sequence[Tensor] | dict[int, Tensor]) ->
     )
 
 
-def _write(layout: Layout, tensors: Sequence[Tensor]) -> Tensor:
+def _write(
+    blocks: Sequence[Block], shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> Tensor:
     # Private: a transform that traces (make_fx, linearize) takes what is written in place for a constant.
     traced = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
     fresh = torch.zeros if traced else zeros
-    flat = fresh((prod(layout.shape),), dtype=layout.dtype, device=layout.device)
-    for number, template in enumerate(layout.templates):
-        block = _put_back(template, tensors)
+    flat = fresh((prod(shape),), dtype=dtype, device=device)
+    for number, block in enumerate(blocks):
         over = labels(block)
         sizes = [label.size for label in over]
         value = align(block.value, block.on, over) if isinstance(block.value, Tensor) else block.value
-        place = strides(block, layout.shape)
+        place = strides(block, shape)
         if place is not None and is_injective(place[1], over):
             offset, step = place
             window = (sizes, [max(step.get(label, 0), 0) for label in over], offset)
@@ -113,12 +115,12 @@ def _write(layout: Layout, tensors: Sequence[Tensor]) -> Tensor:
             else:
                 view.fill_(value)
         else:
-            at = locate(block, over, layout.shape, layout.device).expand(sizes).reshape(-1)
+            at = locate(block, over, shape, device).expand(sizes).reshape(-1)
             if not isinstance(value, Tensor):
-                value = torch.full((), value, dtype=layout.dtype, device=layout.device)
-            value = value.to(layout.dtype).expand(sizes).reshape(-1)
+                value = torch.full((), value, dtype=dtype, device=device)
+            value = value.to(dtype).expand(sizes).reshape(-1)
             flat = flat.index_add(0, at, value) if traced else flat.index_add_(0, at, value)
-    return flat.view(layout.shape)
+    return flat.view(shape)
 
 
 def strides(block: Block, shape: Sequence[int]) -> tuple[int, dict[Label, int]] | None:
@@ -153,7 +155,8 @@ class Write(torch.autograd.Function):
     @staticmethod
     def forward(layout: Layout, *tensors: Tensor) -> Tensor:
         """Write every block."""
-        return _write(layout, tensors)
+        blocks = [_put_back(template, tensors) for template in layout.templates]
+        return _write(blocks, layout.shape, layout.dtype, layout.device)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:

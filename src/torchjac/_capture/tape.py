@@ -70,8 +70,10 @@ class Node:
     @property
     def touches_complex(self) -> bool:
         """Whether any output or needed input is complex: then multipliers do not commute with conjugation."""
-        metas = (*self.outputs, *(self.into(k) for k in range(len(self.inputs)) if self.needs(k)))
-        return any(meta.dtype.is_complex for meta in metas)
+        for meta in self.outputs:
+            if meta.dtype.is_complex:
+                return True
+        return any(edge is not None and edge[0].outputs[edge[1]].dtype.is_complex for edge in self.inputs)
 
 
 def _signed(value: int) -> int:
