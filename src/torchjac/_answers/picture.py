@@ -30,7 +30,9 @@ def spy(jacobian: Jacobian, ax: Any) -> Any:
     height, width = -(-rows // step), -(-columns // step)
     cell = (at // max(columns, 1) // step) * width + at % max(columns, 1) // step
     fill = torch.bincount(cell.cpu(), minlength=height * width).view(height, width).double()
-    ax.imshow((fill / step**2).sqrt(), cmap="Greys", aspect="equal", extent=(0, columns, rows, 0), vmin=0)
+    ax.imshow(
+        (fill / step**2).sqrt().numpy(), cmap="Greys", aspect="equal", extent=(0, columns, rows, 0), vmin=0
+    )
     ax.set_xlabel(f"input {tuple(jacobian.in_shape)}")
     ax.set_ylabel(f"output {tuple(jacobian.out_shape)}")
     ax.set_title(f"{jacobian.nnz:,} nonzeros, {jacobian.stored:,} numbers stored")

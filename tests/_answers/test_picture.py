@@ -1,0 +1,72 @@
+"""What a Jacobian looks like: printed, in a notebook, drawn."""
+
+import matplotlib as mpl
+import pytest
+import torch
+
+from torchjac import jacobian
+
+mpl.use("Agg")
+
+
+def stencil(n):
+    """The Jacobian of a difference, of n - 1 rows and n columns."""
+    return jacobian(lambda x: x[1:] - x[:-1] ** 2)(torch.zeros(n))
+
+
+def test_repr() -> None:
+    """Shape, nonzeros, blocks and numbers stored on one line."""
+    assert repr(stencil(4)) == (
+        "Jacobian(shape=(3,)+(4,), nnz=6 (0.5 of 12), blocks=2, stored=3, dtype=torch.float32)"
+    )
+    empty = jacobian(torch.sin)(torch.zeros(0))
+    assert repr(empty) == "Jacobian(shape=(0,)+(0,), nnz=0, blocks=1, stored=0, dtype=torch.float32)"
+
+
+def test_repr_never_costs_more_than_the_jacobian() -> None:
+    """Two blocks that name a trillion entries are not listed to be counted; a bound is told."""
+    jac = jacobian(lambda x: x.sum() + x.sin())(torch.zeros(1_000_000))
+    assert "nnz=at most 1,000,000,000,000, blocks=2" in repr(jac)
+    assert "<img" not in jac._repr_html_()
+
+
+def test_html() -> None:
+    """A notebook shows a table, with the pattern beside it."""
+    html = stencil(6)._repr_html_()
+    for fact in ("(5,)", "(6,)", "10 (0.33 of 30)", "dense", "torch.float32", "cpu"):
+        assert f"<td>{fact}</td>" in html
+    assert "src='data:image/png;base64,iVBOR" in html
+
+
+def test_html_without_entries() -> None:
+    """Of nothing there is no picture."""
+    assert "<img" not in jacobian(torch.sin)(torch.zeros(0))._repr_html_()
+
+
+def test_html_without_matplotlib(monkeypatch) -> None:
+    """Where matplotlib is missing the table stands alone."""
+    monkeypatch.setattr("torchjac._answers.picture.find_spec", lambda name: None)
+    html = stencil(6)._repr_html_()
+    assert "<table>" in html
+    assert "<img" not in html
+
+
+@pytest.mark.parametrize("n", [2, 6, 3000])
+def test_spy(n) -> None:
+    """Cells are entries while they are few, and bins beyond; axes are made or taken."""
+    jac = stencil(n)
+    axes = jac.spy()
+    (image,) = axes.get_images()
+    cells = torch.from_numpy(image.get_array().data)
+    assert tuple(cells.shape) == ((n - 1, n) if n < 500 else (500, 500))
+    if n < 500:
+        assert torch.equal(cells != 0, jac.pattern().to_dense())
+    assert axes.get_xlabel() == f"input ({n},)"
+    assert jac.spy(axes) is axes
+
+
+def test_explain() -> None:
+    """A Jacobian tells how it was found."""
+    jac = stencil(4)
+    assert jac.explain() is jac.report
+    assert "PowBackward0" in str(jac.explain())
