@@ -12,15 +12,12 @@ from .._rules.unbatched import engine_fails
 
 def structure_pays(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
     """Whether to walk by structure: where that can be cheaper, and where only the rules are right."""
-    if any(map(engine_fails, tape.nodes)):
+    nodes = tape.nodes
+    if engine_fails({node.name for node in nodes}):
         return True
-    return cost.walk_pays(sum(map(prod, out_shapes)), sum(map(_width, tape.nodes)), len(tape.nodes))
+    return cost.walk_pays(sum(map(prod, out_shapes)), sum([node.numbers for node in nodes]), len(nodes))
 
 
 def rows_at_once(nodes: Sequence[Node], rows: int) -> int:
     """How many rows to push at once through some nodes."""
-    return cost.rows_at_once(rows, max(map(_width, nodes), default=1))
-
-
-def _width(node: Node) -> int:
-    return sum(prod(meta.shape) for meta in node.outputs)
+    return cost.rows_at_once(rows, max((node.numbers for node in nodes), default=1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from .block import Block, stored
+from .block import Block, entries, stored
 
 #: Every block costs some tens of microseconds of Python at every later node, whatever its size; past this
 #: many, one list of coordinates is cheaper to carry.
@@ -17,9 +17,15 @@ def densifies(blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence
     return sum(map(stored, blocks)) > prod(out_shape) * prod(wrt_shape)
 
 
-def coalesces(blocks: list[Block]) -> bool:
-    """Whether the list has grown so long that coordinates are the cheaper form."""
+def is_long(blocks: list[Block]) -> bool:
+    """Whether a list has grown so long that one block in another form is cheaper to carry."""
     return len(blocks) > MOST_BLOCKS
+
+
+def coordinates_pay(blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int]) -> bool:
+    """Whether coordinates and values, an index for each dim and a value for each entry, are fewer than all entries."""
+    held = sum(map(entries, blocks)) * (len(out_shape) + len(wrt_shape) + 1)
+    return held < prod(out_shape) * prod(wrt_shape)
 
 
 def seeds_pay(seeds: int, rows: int) -> bool:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .block import Block
 from .coordinates import coordinates
-from .cost import coalesces, densifies
+from .cost import coordinates_pay, densifies, is_long
 from .maps import Affine, Gather, Label, Map, align, bare
 from .write import dense
 
@@ -38,8 +38,9 @@ def merge(
         return blocks
     if densifies(blocks, out_shape, wrt_shape):
         return [dense_block(blocks, out_shape, wrt_shape, like)]
-    if coalesces(blocks) and not like.is_meta:  # coordinates are sorted by value: on meta there are none
-        return [_coalesce(blocks, out_shape, wrt_shape, like)]
+    if is_long(blocks):
+        form = _coalesce if coordinates_pay(blocks, out_shape, wrt_shape) else dense_block
+        return [form(blocks, out_shape, wrt_shape, like)]
     return blocks
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
@@ -24,10 +25,11 @@ class Node:
     """One recorded op: its backward function, what it put out, and where its inputs came from.
 
     ``calls`` counts how often the backward function was called; ``note`` is how its local Jacobian was found;
-    ``lent`` are the saved tensors that were handed out, which may be the caller's own.
+    ``lent`` are the saved tensors that were handed out, which may be the caller's own; ``numbers`` is how many
+    entries its outputs have.
     """
 
-    __slots__ = ("calls", "fn", "inputs", "lent", "name", "note", "outputs")
+    __slots__ = ("calls", "fn", "inputs", "lent", "name", "note", "numbers", "outputs")
 
     def __init__(self, fn: Any) -> None:
         self.fn = fn
@@ -36,6 +38,7 @@ class Node:
         name = type(fn).__name__ if isinstance(fn, BackwardCFunction) else fn.name()
         self.name: str = name.replace("GeneratedBackward", "Backward")
         self.outputs = tuple([Meta(tuple(m.shape), m.dtype, m.device) for m in fn._input_metadata])
+        self.numbers = sum([prod(meta.shape) for meta in self.outputs])
         self.inputs: tuple[tuple[Node, int] | None, ...] = ()
         self.calls = 0
         self.note = ""

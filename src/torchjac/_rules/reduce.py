@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from math import prod
 
 from torch import Tensor
@@ -82,9 +83,18 @@ def reduction(node: Node) -> list[Local] | None:
 
 @rule("NormBackward0", "NormBackward1", "NormBackward2", "NormBackward3", "LinalgVectorNormBackward0")
 def norm(node: Node) -> list[Local] | None:
-    """Norm along dims: a reduction whose subgradient at 0 is chosen to be 0, whatever arrives there."""
+    """Norm along dims: a reduction whose subgradient at 0 is 0.
+
+    PyTorch multiplies with that 0 for the orders 1, 2, ∞ and those below 1 (an infinite cotangent makes NaN),
+    and for the others drops whatever arrives there (torch 2.9-2.13).
+    """
     term = _reduction(node, None)
-    return None if term is None else [term._replace(selects=True)]
+    return None if term is None else [term._replace(selects=_drops_at_zero(node))]
+
+
+def _drops_at_zero(node: Node) -> bool:
+    order = node.saved("ord" if node.name.startswith("Linalg") else "p")
+    return order is not None and order > 1 and order not in (2, math.inf)
 
 
 @rule("VarMeanBackward0", "StdMeanBackward0", "AminmaxBackward0")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 import torch
 
 from .._capture.capture import inside_functorch
@@ -45,12 +47,12 @@ def needs_all_cotangents(node: Node) -> bool:
     return node.name in NEEDS_ALL_COTANGENTS
 
 
-def engine_fails(node: Node) -> bool:
+def engine_fails(names: Set[str]) -> bool:
     """Whether PyTorch's engine would give wrong derivatives, or none, where the walk by rules is right.
 
     Inside vmap a write through a view refuses a cotangent that is less batched than what was written, and the
     engine makes such zeros; `call` gives it batched ones.
     """
-    if node.name in WRONG_TWICE:
-        return torch.is_grad_enabled()
-    return node.name == "torch::autograd::CopySlices" and inside_functorch()
+    if torch.is_grad_enabled() and not names.isdisjoint(WRONG_TWICE):
+        return True
+    return "torch::autograd::CopySlices" in names and inside_functorch()
