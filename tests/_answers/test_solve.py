@@ -92,6 +92,40 @@ def test_slogdet_is_differentiable(name) -> None:
     assert torch.autograd.gradcheck(lambda x: jacobian(f)(x).slogdet().logabsdet, (x.requires_grad_(),))
 
 
+@pytest.mark.parametrize(
+    "name", ["pointwise", "batched layer", "small and full", "large stencil", "large triangle"]
+)
+def test_inside_transforms(name) -> None:
+    """torch.func's gradients go through solutions and determinants of every kind."""
+    f, _, x, _, _ = system(name)
+
+    def solved(x):
+        return jacobian(f)(x).solve(f(x)).square().sum()
+
+    def volume(x):
+        return jacobian(f)(x).slogdet().logabsdet
+
+    for loss in (solved, volume):
+        leaf = x.clone().requires_grad_()
+        (expected,) = torch.autograd.grad(loss(leaf), leaf)
+        torch.testing.assert_close(torchjac.grad(loss)(x), expected)
+
+
+def test_under_vmap() -> None:
+    """Solutions for each sample of a batch; a sparse matrix is refused, with what to do instead."""
+    f = lambda x: torch.tanh(x.reshape(6) @ _FULL) + x.reshape(6)
+    x, right = torch.randn(3, 6).double(), torch.randn(3, 6).double()
+    found = torchjac.vmap(lambda x, b: jacobian(f)(x).solve(b))(x, right)
+    expected = torch.linalg.solve(torchjac.vmap(torchjac.jacrev(f))(x), right)
+    torch.testing.assert_close(found, expected)
+    diagonal = torchjac.vmap(lambda x: jacobian(torch.exp)(x).slogdet().logabsdet)(x)
+    torch.testing.assert_close(diagonal, x.sum(-1))
+    with pytest.raises(NotImplementedError, match="one sample after another"):
+        torchjac.vmap(lambda x: jacobian(SYSTEMS["large stencil"][0])(x).solve(x))(
+            torch.randn(2, 90).double()
+        )
+
+
 def test_kinds_are_never_wrong() -> None:
     """Whatever kind random blocks are said to be, solving by it agrees with the dense matrix."""
     said = {}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
+import numpy
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -18,57 +19,80 @@ COLUMNS_AT_ONCE = 64
 class Factor:
     """P A Q = L U of a square sparse matrix, kept with the coordinates of its nonzeros."""
 
-    def __init__(self, at: Tensor, values: Tensor, size: int, what: str) -> None:
-        """Factorise; raises torch.linalg.LinAlgError where the matrix is singular."""
-        scipy = import_scipy(what)
+    def __init__(self, at: Tensor, values: Tensor, size: int) -> None:
+        """Keep the matrix; it is factorised where it is first needed."""
+        self.at, self.values, self.size = at, values, size
         self.row, self.column = split(at, size)
-        self.values, self.size = values, size
-        matrix = scipy_array(at, values, size, size, "csc")
-        # Where the pattern is symmetric, an ordering of A + Aᵀ halved the fill of a five-point grid.
-        symmetric = torch.equal(at, (self.column * size + self.row).sort().values)
-        order = "MMD_AT_PLUS_A" if symmetric else "COLAMD"
-        try:
-            self.lu = scipy.sparse.linalg.splu(matrix, permc_spec=order)
-        except RuntimeError as error:
-            raise LinAlgError(f"{what}: the Jacobian is singular ({error})") from error
+        self._lu: Any = None
 
     def solve(self, right: Tensor) -> Tensor:
-        """The solution X of A X = right, of shape (n, k); differentiable in the values and in ``right``."""
+        """The solution X of A X = right, of shape (n, k); differentiable in the values and in ``right``.
+
+        Raises:
+            torch.linalg.LinAlgError: where the matrix is singular.
+        """
         solved: Tensor = _Solve.apply(self, False, self.values, right)  # type: ignore[no-untyped-call]
         return solved
 
     def slogdet(self) -> tuple[Tensor, Tensor]:
-        """The sign and the logarithm of the absolute value of det A."""
-        pivots = self.lu.U.diagonal()
-        swaps = sum(self.size - _cycles(order) for order in (self.lu.perm_r, self.lu.perm_c))
-        sign = (-1.0) ** (swaps + int((pivots < 0).sum()))
+        """The sign and the logarithm of the absolute value of det A.
+
+        Raises:
+            torch.linalg.LinAlgError: where the matrix is singular.
+        """
         logabs: Tensor = _LogAbsDet.apply(self, self.values)  # type: ignore[no-untyped-call]
-        return self.values.new_full((), sign), logabs
+        swaps = sum(self.size - _cycles(order) for order in (self._lu.perm_r, self._lu.perm_c))
+        sign = (-1.0) ** (swaps + int((self._lu.U.diagonal() < 0).sum()))
+        return torch.full((), sign, dtype=logabs.dtype, device=logabs.device), logabs
+
+    def lu(self, values: Tensor) -> Any:
+        """SciPy's factors, made once; ``values`` are the matrix's own, free of any transform's wrapper."""
+        if self._lu is None:
+            scipy = import_scipy("solve and slogdet of a sparse Jacobian")
+            # Where the pattern is symmetric, an ordering of A + Aᵀ halved the fill of a five-point grid.
+            symmetric = torch.equal(self.at, (self.column * self.size + self.row).sort().values)
+            matrix = scipy_array(self.at, values, self.size, self.size, "csc")
+            try:
+                self._lu = scipy.sparse.linalg.splu(
+                    matrix, permc_spec="MMD_AT_PLUS_A" if symmetric else "COLAMD"
+                )
+            except RuntimeError as error:
+                raise LinAlgError(f"the Jacobian is singular ({error})") from error
+        return self._lu
 
 
 def _cycles(order: Any) -> int:
     """The number of cycles of a permutation, whose parity is that of its length less this number."""
-    scipy = import_scipy("slogdet")
+    scipy = import_scipy("slogdet of a sparse Jacobian")
     size = len(order)
-    ones = torch.ones(size).numpy()
-    graph = scipy.sparse.csr_array((ones, order, torch.arange(size + 1).numpy()), shape=(size, size))
+    ones, begin = numpy.ones(size), numpy.arange(size + 1)  # inside functorch a torch tensor has no memory
+    graph = scipy.sparse.csr_array((ones, order, begin), shape=(size, size))
     return int(scipy.sparse.csgraph.connected_components(graph, return_labels=False))
 
 
-def _run(factor: Factor, transpose: bool, right: Tensor) -> Tensor:
-    solved = factor.lu.solve(right.detach().cpu().contiguous().numpy(), trans="T" if transpose else "N")
+def _run(lu: Any, transpose: bool, right: Tensor) -> Tensor:
+    solved = lu.solve(right.detach().cpu().contiguous().numpy(), trans="T" if transpose else "N")
     return torch.as_tensor(solved).to(right.device, right.dtype)
+
+
+def _refuse_vmap() -> NoReturn:
+    raise NotImplementedError(
+        "a sparse Jacobian is factorised by SciPy, which vmap cannot see into; solve for one sample after another, "
+        "or use torch.linalg on J.to_dense()"
+    )
 
 
 class _Solve(torch.autograd.Function):
     """X = A⁻¹ B (or A⁻ᵀ B): ∂/∂B pulls back by A⁻ᵀ, ∂/∂A[r, c] is −Λ[r] · X[c] with Λ what is pulled back."""
 
     @staticmethod
-    def forward(ctx: Any, factor: Factor, transpose: bool, values: Tensor, right: Tensor) -> Tensor:
-        solved = _run(factor, transpose, right)
-        ctx.factor, ctx.transpose = factor, transpose
-        ctx.save_for_backward(values, solved)
-        return solved
+    def forward(factor: Factor, transpose: bool, values: Tensor, right: Tensor) -> Tensor:
+        return _run(factor.lu(values), transpose, right)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.factor, ctx.transpose, values, _ = inputs
+        ctx.save_for_backward(values, output)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
@@ -78,26 +102,55 @@ class _Solve(torch.autograd.Function):
         left, right = (solved, pulled) if ctx.transpose else (pulled, solved)
         return None, None, -(left[factor.row] * right[factor.column]).sum(-1), pulled
 
+    @staticmethod
+    def vmap(*_: Any) -> Any:
+        _refuse_vmap()
+
 
 class _LogAbsDet(torch.autograd.Function):
     """log |det A|: ∂/∂A[r, c] = A⁻¹[c, r], by one solve for each column of the inverse."""
 
     @staticmethod
-    def forward(ctx: Any, factor: Factor, values: Tensor) -> Tensor:
-        ctx.factor = factor
-        pivots = torch.from_numpy(factor.lu.U.diagonal()).to(values.device, values.dtype)
+    def forward(factor: Factor, values: Tensor) -> Tensor:
+        pivots = torch.from_numpy(factor.lu(values).U.diagonal()).to(values.device, values.dtype)
         return pivots.abs().log().sum()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.factor, values = inputs
+        ctx.save_for_backward(values)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        factor = ctx.factor
-        grad = torch.zeros_like(factor.values)
+        factor, (values,) = ctx.factor, ctx.saved_tensors
+        inverse = _Inverse.apply(factor, values)  # type: ignore[no-untyped-call]
+        return None, inverse * cotangents[0]
+
+    @staticmethod
+    def vmap(*_: Any) -> Any:
+        _refuse_vmap()
+
+
+class _Inverse(torch.autograd.Function):
+    """The entries A⁻¹[c, r] for each nonzero A[r, c], some columns at a time; not differentiable."""
+
+    @staticmethod
+    def forward(factor: Factor, values: Tensor) -> Tensor:
+        found = torch.zeros_like(values)
         for begin in range(0, factor.size, COLUMNS_AT_ONCE):
             count = min(COLUMNS_AT_ONCE, factor.size - begin)
-            right = grad.new_zeros(factor.size, count)
-            right[begin : begin + count] = torch.eye(count, dtype=grad.dtype, device=grad.device)
-            inverse = _run(factor, False, right)
+            right = values.new_zeros(factor.size, count)
+            right[begin : begin + count] = torch.eye(count, dtype=values.dtype, device=values.device)
+            inverse = _run(factor.lu(values), False, right)
             here = ((factor.row >= begin) & (factor.row < begin + count)).nonzero()[:, 0]
-            grad[here] = inverse[factor.column[here], factor.row[here] - begin]
-        return None, grad * cotangents[0]
+            found[here] = inverse[factor.column[here], factor.row[here] - begin]
+        return found
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[None, ...]:
+        return None, None

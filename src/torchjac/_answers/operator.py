@@ -467,7 +467,7 @@ class Jacobian:
     @cached_property
     def _factor(self) -> Factor:
         at, values = self._coordinates()
-        return Factor(at, values, prod(self.out_shape), "solve or slogdet")
+        return Factor(at, values, prod(self.out_shape))
 
     def _times(self, vectors: Tensor) -> Tensor:
         return products.times(self.blocks, vectors, self.out_shape, self.in_shape, self._like())
