@@ -1,5 +1,6 @@
 """Diagonals, traces, rows, selections and the blocks on the diagonal."""
 
+import numpy
 import pytest
 import torch
 from tests._answers.cases import program_jacobians, random_jacobians
@@ -147,6 +148,14 @@ def test_errors(act, error, message) -> None:
     """What does not fit is refused with what was given and what is needed."""
     with pytest.raises(error, match=message):
         act(jacobian(lambda x: x[1:])(torch.zeros(4)))
+
+
+def test_numpy_ints() -> None:
+    """An int of NumPy's is an int."""
+    jac = jacobian(lambda x: x[1:] ** 2)(torch.ones(4))
+    one = numpy.int64(1)
+    assert torch.equal(jac.row(one), jac.row(1))
+    assert torch.equal(jac[one].to_dense(), jac.row(1))
 
 
 def test_rows_by_iteration() -> None:

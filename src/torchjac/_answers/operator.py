@@ -62,6 +62,8 @@ class Jacobian:
     blocks: tuple[Block, ...]
     report: Report = field(default_factory=Report)
 
+    __array_ufunc__ = None  # NumPy leaves `array @ J` to us
+
     @property
     def shape(self) -> torch.Size:
         """``output.shape + input.shape``."""

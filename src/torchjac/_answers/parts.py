@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from operator import index
 from typing import Any
 
 import torch
@@ -122,9 +123,11 @@ def row(
         TypeError: if the key is not an int or a tuple of them.
         IndexError: if it does not name one entry of the output.
     """
-    keys = key if isinstance(key, tuple) else (key,)
-    if any(not isinstance(item, int) or isinstance(item, bool) for item in keys):
-        raise TypeError(f"row: needs an int or a tuple of ints, got {key!r}; J[rows] takes any other key")
+    try:
+        keys = tuple(map(index, key)) if isinstance(key, tuple) else (index(key),)
+    except TypeError as error:
+        message = f"row: needs an int or a tuple of ints, got {key!r}; J[rows] takes any other key"
+        raise TypeError(message) from error
     if len(keys) != len(out_shape):
         raise IndexError(
             f"row: needs one index for each of the {len(out_shape)} dims of an output of shape {out_shape}, "
