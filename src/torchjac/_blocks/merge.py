@@ -39,7 +39,9 @@ def merge(
     if densifies(blocks, out_shape, wrt_shape):
         return [dense_block(blocks, out_shape, wrt_shape, like)]
     if is_long(blocks):
-        form = _coalesce if coordinates_pay(blocks, out_shape, wrt_shape) else dense_block
+        # On the meta device no value tells which coordinates are the same.
+        pays = like.device.type != "meta" and coordinates_pay(blocks, out_shape, wrt_shape)
+        form = _coalesce if pays else dense_block
         return [form(blocks, out_shape, wrt_shape, like)]
     return blocks
 
