@@ -122,3 +122,16 @@ def test_gather_of_gather_stores_positions_only() -> None:
     product = compose(outer, inner, (6,), CPU)
     assert stored(product) == 4
     assert product.wrt[0].index.tolist() == [9, 1, 1, 3]
+
+
+def test_selecting_drops_what_is_not_finite() -> None:
+    """Where a local Jacobian selects, its zeros drop ∞ and NaN; where it multiplies, they make NaN."""
+    i, j = Label(3), Label(3)
+    block = Block(torch.tensor([torch.inf, torch.nan, 2.0]), (i,), (bare(i),), (bare(i),))
+    maps = (bare(j),)
+    local = Block(torch.tensor([0.0, 0.0, 3.0]), (j,), maps, maps)
+    for other in (local, local._replace(wrt=(bare(j),))):
+        dropped = compose(block, other, (3,), CPU, selects=True)
+        assert dropped.value.tolist() == [0.0, 0.0, 6.0]
+        multiplied = compose(block, other, (3,), CPU)
+        assert multiplied.value.isnan().tolist() == [True, True, False]

@@ -43,3 +43,5 @@ def test_covers_once() -> None:
     assert covers_once(identity((4,)), (4, 4))
     assert covers_once(Block(1.0, (), (bare(label),), (Affine(1, ((label, 2),)),)), (4, 9))
     assert not covers_once(Block(1.0, (), (bare(label),), (Gather(torch.arange(4), (label,)),)), (4, 4))
+    meeting = Affine(0, ((Label(3), 1), (Label(2), 2)))
+    assert not covers_once(Block(1.0, (), (meeting,), ()), (5,))

@@ -96,3 +96,20 @@ def test_write_batched_positions() -> None:
     index = torch.tensor([[0, 3], [1, 1], [2, 0]])
     found = torch.func.vmap(write)(index)
     torch.testing.assert_close(found, torch.stack([write(row) for row in index]))
+
+
+def test_strides_that_meet() -> None:
+    """Windows that share an entry add there: positions i + 2j, i below 3, j below 2, name 2 twice."""
+    i, j = Label(3), Label(2)
+    block = Block(1.0, (), (Affine(0, ((i, 1), (j, 2))),), ())
+    assert dense([block], (5,), (), LIKE).tolist() == [1.0, 1, 2, 1, 1]
+
+
+def test_gradient_of_a_constant_along_a_label() -> None:
+    """A value that is constant along a label gets the sum of the cotangent there."""
+    i, j = Label(2), Label(3)
+    value = torch.randn(2, dtype=torch.float64, requires_grad=True)
+    block = Block(value, (i,), (bare(i),), (bare(j),))
+    corner = identity((2,))._replace(wrt=(Affine(0, ()),))
+    found = torch.autograd.grad(dense([block, corner], (2,), (3,), LIKE).sum(), value)
+    assert found[0].tolist() == [3.0, 3.0]

@@ -74,6 +74,8 @@ CASES = [
         note="independent",
         stored=[24],
     ),
+    case("IndexBackward0", lambda x: x[:, [1, 0, 2, 1], :, [0, 1, 1, 0]], s(2, 3, 4, 2), stored=[8]),
+    case("IndexBackward0", lambda x: x[:, [1, 0, 2, 1], [0, 1, 3, 0]], s(2, 3, 4, 2), stored=[8]),
     case("MaxBackward0", lambda x: x.max(1).values, s.spread(2, 3), stored=[2]),
     case("MaxBackward0", lambda x: x.max(0, keepdim=True).values, s.spread(2, 3), stored=[3]),
     case("MaxBackward0", lambda x: x.max(0).values, s(), stored=[0]),

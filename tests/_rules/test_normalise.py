@@ -1,7 +1,11 @@
 """Normalisations: weight and bias explicit, the input by seeds along what is normalised."""
 
+import pytest
 import torch
 from tests._rules.cases import Case, Sampler, case, check, over_cases
+
+from torchjac import jacobian
+from torchjac.testing import finite_differences
 
 s = Sampler()
 F = torch.nn.functional
@@ -74,6 +78,16 @@ CASES = [
     independent("NativeGroupNormBackward0", lambda x: F.group_norm(x, 3), s(2, 3, 2, 1), stored=[72]),
     independent("NativeGroupNormBackward0", lambda x: F.group_norm(x, 1), s(2, 3), stored=[18]),
 ]
+
+
+@pytest.mark.parametrize("slot", [1, 2])
+def test_group_norm_statistics(slot: int) -> None:
+    """Mean and deviation depend on x too, also where the output itself is not used (PyTorch drops that)."""
+    f = lambda x: torch.native_group_norm(x, None, None, 2, 4, 3, 2, 1e-5)[slot]
+    x = s(2, 4, 3)
+    found = jacobian(f)(x)
+    torch.testing.assert_close(found.to_dense(), finite_differences(f, x), rtol=1e-6, atol=1e-6)
+    assert found.to_dense().abs().sum() > 0.5
 
 
 @over_cases(CASES)

@@ -50,6 +50,8 @@ CASES = [
     case("CatBackward0", lambda x: torch.cat((fixed, x, fixed, x)), s(1, 3), stored=[0], blocks=[2]),
     case("CatBackward0", lambda x: torch.cat((fixed, x), 1), s(2, 1), stored=[0]),
     case("CatBackward0", lambda x, y: torch.cat((x, y)), s(0), s(2, 3)),
+    case("CatBackward0", lambda x: torch.cat((x * 2, x[:1], x), 0), s(2, 3), blocks=[3]),
+    case("CatBackward0", lambda x: torch.cat((x[:, :1], x[:, :0], x), -1), s(2, 3), blocks=[2]),
     case("CatBackward0", lambda x: torch.cat((fixed.float(), x)), s(1, 3), stored=[0]),
     case("CatBackward0", lambda x, y: torch.hstack((x, y)), s(2), s(3), stored=[0, 0]),
     case("StackBackward0", lambda x, y: torch.stack((x, y), -1), s(2, 3), s(2, 3), stored=[0, 0]),

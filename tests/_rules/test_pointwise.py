@@ -9,6 +9,7 @@ from tests._rules.cases import Case, Sampler, case, check, over_cases
 from tests._rules.test_losses import CASES as LOSSES
 from torchgen.packaged.autograd.load_derivatives import load_derivatives
 
+from torchjac import jacobian
 from torchjac._rules.pointwise import POINTWISE
 from torchjac.testing import check_rule
 
@@ -360,9 +361,9 @@ CASES = [
 @over_cases(CASES)
 def test_pointwise(one: Case) -> None:
     """The Jacobian is a diagonal that stores one number for each entry of the output at most."""
-    for jacobian in check(one):
-        assert jacobian.stored <= max(1, torch.Size(jacobian.out_shape).numel())
-        assert len(jacobian.blocks) <= 1
+    for found in check(one):
+        assert found.stored <= max(1, torch.Size(found.out_shape).numel())
+        assert len(found.blocks) <= 1
 
 
 FORGETS = [
@@ -403,9 +404,9 @@ FORGETS = [
 @over_cases(FORGETS)
 def test_forget(one: Case) -> None:
     """What is overwritten leaves no block: only the identity that the test adds is left."""
-    for jacobian in check(one):
-        assert jacobian.stored == 0
-        assert len(jacobian.blocks) <= 1
+    for found in check(one):
+        assert found.stored == 0
+        assert len(found.blocks) <= 1
 
 
 @pytest.mark.parametrize("stem", POINTWISE)
@@ -444,7 +445,46 @@ def node_names() -> set[str]:
 def test_dtypes(dtype: torch.dtype) -> None:
     """The Jacobian has the dtype of the input, also where the op computes in another one."""
     x = s(2, 3, dtype=dtype)
-    (jacobian,) = check_rule(torch.sin, x, differences=False)
-    assert jacobian.to_dense().dtype == dtype
-    (jacobian,) = check_rule(lambda x: x.to(torch.float64).sin().to(torch.float32), x, differences=False)
-    assert jacobian.to_dense().dtype == dtype
+    (found,) = check_rule(torch.sin, x, differences=False)
+    assert found.to_dense().dtype == dtype
+    (found,) = check_rule(lambda x: x.to(torch.float64).sin().to(torch.float32), x, differences=False)
+    assert found.to_dense().dtype == dtype
+
+
+INF = torch.inf
+KINKS = torch.tensor([-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0], dtype=torch.float64)
+ZERO = torch.zeros(7, dtype=torch.float64)
+SELECTS = {
+    "ceil": torch.ceil, "clamp": lambda x: x.clamp(-1, 1), "clamp by tensors": lambda x: x.clamp(ZERO - 1, ZERO),
+    "clamp max": lambda x: x.clamp_max(0), "clamp min": lambda x: x.clamp_min(0), "floor": torch.floor,
+    "fmax": lambda x: torch.fmax(x, ZERO), "fmin": lambda x: torch.fmin(x, ZERO), "hardshrink": F.hardshrink,
+    "hardtanh": F.hardtanh, "logit": lambda x: torch.logit(x, 0.1),
+    "masked fill": lambda x: x.masked_fill(x > 0, 1), "maximum": lambda x: torch.maximum(x, ZERO),
+    "minimum": lambda x: torch.minimum(x, ZERO), "relu": torch.relu, "round": torch.round, "sign": torch.sign,
+    "softshrink": F.softshrink, "threshold": lambda x: F.threshold(x, 0, 0), "trunc": torch.trunc,
+    "where": lambda x: torch.where(x > 0, x, ZERO),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SELECTS)
+def test_selecting_drops_what_is_not_finite(name: str) -> None:
+    """An infinite cotangent that is not selected leaves no NaN, as in autograd: ∞ is dropped, not multiplied."""
+    op = SELECTS[name]
+    weight = torch.full((7,), INF, dtype=torch.float64)
+    found = jacobian(lambda x: op(x) * weight)(KINKS).to_dense()
+    source = KINKS.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(op(source), source, weight)
+    assert torch.equal(found.diagonal(), expected)
+    assert found.sub(torch.diag(found.diagonal().nan_to_num())).nan_to_num(0, 0).eq(0).all()
+
+
+@pytest.mark.parametrize(
+    "op", [torch.abs, torch.square, F.silu, lambda x: x * ZERO, lambda x: F.leaky_relu(x, 0)]
+)
+def test_multiplying_keeps_what_is_not_finite(op) -> None:
+    """An op that multiplies makes NaN of ∞ · 0, as in autograd: nothing is hidden."""
+    weight = torch.full((7,), INF, dtype=torch.float64)
+    found = jacobian(lambda x: op(x) * weight)(KINKS).to_dense().diagonal()
+    source = KINKS.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(op(source), source, weight)
+    torch.testing.assert_close(found, expected, equal_nan=True)

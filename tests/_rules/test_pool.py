@@ -71,6 +71,14 @@ CASES = [
     case(
         "UpsampleNearest2DBackward0", lambda x: F.interpolate(x, scale_factor=2.0), s(1, 1, 2, 3), stored=[10]
     ),
+    # The scale given is not the quotient of the sizes: 8/5 would choose other entries.
+    case("UpsampleNearest1DBackward0", lambda x: F.interpolate(x, scale_factor=1.7), s(1, 2, 5), stored=[8]),
+    case(
+        "UpsampleNearest2DBackward0",
+        lambda x: F.interpolate(x, scale_factor=(1.7, 2.6)),
+        s(1, 1, 5, 3),
+        stored=[15],
+    ),
     case("UpsampleNearest3DBackward0", lambda x: F.interpolate(x, (2, 3, 4)), s(2, 1, 1, 2, 3), stored=[9]),
     case(
         "UpsampleNearestExact1DBackward0",

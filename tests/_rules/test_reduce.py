@@ -1,7 +1,11 @@
 """Reductions: a row of ones or of factors for each entry of the output."""
 
+import pytest
 import torch
 from tests._rules.cases import Case, Sampler, case, check, over_cases
+
+from torchjac import jacobian
+from torchjac.testing import loop_jacobian
 
 s = Sampler()
 
@@ -92,3 +96,28 @@ CASES = [
 def test_reduction(one: Case) -> None:
     """Each output entry is a row of factors, found by one call on ones; a sum stores nothing."""
     check(one)
+
+
+NOTHING = torch.tensor([[0.0, 0, 0], [0, 2, 0]], dtype=torch.float64)
+UPSTREAM = torch.tensor([torch.inf, 1], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("order", [0, 0.5, 1, 1.5, 2, 3, torch.inf])
+@pytest.mark.parametrize("norm", [torch.norm, torch.linalg.vector_norm], ids=["norm", "vector_norm"])
+def test_norm_at_zero(norm, order) -> None:
+    """What arrives at a norm of zeros is multiplied with 0 or dropped, by its order, as in autograd."""
+    f = lambda x: norm(x, order, 1) * UPSTREAM
+    found, expected = jacobian(f)(NOTHING).to_dense(), loop_jacobian(f, NOTHING)
+    torch.testing.assert_close(found[0, 0], expected[0, 0], equal_nan=True)
+    assert bool(expected[0, 0].isnan().all()) == (order in (0.5, 1, 2, torch.inf))
+    torch.testing.assert_close(found[1, 1], expected[1, 1], equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    "f", [torch.std, lambda x: torch.std_mean(x)[0], torch.max, torch.min, torch.median, torch.nanmedian]
+)
+def test_selecting_reductions(f) -> None:
+    """An infinite cotangent reaches the entries chosen, none where a deviation is 0, and makes no NaN."""
+    x = torch.tensor([3.0, 3, 3] if "std" in str(f) or f.__name__ == "<lambda>" else [1.0, 3, 2])
+    g = lambda x: f(x) * torch.inf
+    assert torch.equal(jacobian(g)(x.double()).to_dense(), loop_jacobian(g, x.double()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from functools import lru_cache
-from math import prod
+from math import isfinite, prod
 
 import torch
 from torch import Tensor
@@ -93,10 +93,11 @@ def multiply(
 
     If the right one ``selects``, the product is zero wherever it is.
     """
-    if selects and isinstance(left, Tensor) and isinstance(right, Tensor):
+    if selects and isinstance(right, Tensor) and (isinstance(left, Tensor) or not isfinite(left)):
         over = tuple(dict.fromkeys(on_left + on_right))
         right = align(right, on_right, over)
-        left, on_left = torch.where(right == 0, 0, align(left, on_left, over) * right), over
+        left = align(left, on_left, over) if isinstance(left, Tensor) else left
+        left, on_left = torch.where(right == 0, 0, left * right), over
         right, on_right = 1.0, ()
     if not gone:
         if not isinstance(left, Tensor) and left == 1.0:

@@ -15,7 +15,7 @@ from .maps import Affine, Gather, Label, Map, Substitution, bare, bare_label, co
 
 
 class CannotJoinError(RuntimeError):
-    """The maps can be matched only by their values, and those are not known here (inside vmap, or on the meta device)."""
+    """The maps can be matched only by their values, and those are not known here (inside vmap, on meta)."""
 
 
 def unify(

@@ -130,7 +130,8 @@ def embedding(node: Node) -> list[Local] | None:
     on: tuple[Label, ...] = ()
     if padding >= 0:
         value, on = (table != padding).to(meta.dtype), over[:-1]
-    return [Local(0, Block(value, on, tuple(map(bare, over)), (Gather(table, over[:-1]), bare(over[-1]))))]
+    block = Block(value, on, tuple(map(bare, over)), (Gather(table, over[:-1]), bare(over[-1])))
+    return [Local(0, block, selects=True)]
 
 
 @rule("EmbeddingDenseBackwardBackward0")
@@ -142,7 +143,8 @@ def embedding_backward(node: Node) -> list[Local]:
     on: tuple[Label, ...] = ()
     if padding >= 0:
         value, on = (table != padding).to(node.outputs[0].dtype), over[:-1]
-    return [Local(0, Block(value, on, (Gather(table, over[:-1]), bare(over[-1])), tuple(map(bare, over))))]
+    block = Block(value, on, (Gather(table, over[:-1]), bare(over[-1])), tuple(map(bare, over)))
+    return [Local(0, block, selects=True)]
 
 
 @rule("EmbeddingBagBackward0")

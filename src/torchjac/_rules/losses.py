@@ -52,6 +52,8 @@ def row_loss(node: Node) -> Known | list[Local] | None:
 def nll_loss(node: Node) -> list[Local]:
     """Negative log likelihood: out[b, …] = −w[t] x[b, t, …], t = target[b, …], or the mean or sum of those.
 
+    An entry that is ignored drops whatever arrives there.
+
     Example: x (B, C): ∂out/∂x has B·C entries of which B are not zero: B values and B positions here.
     """
     target, weight = node.saved("target"), node.saved("weight")
@@ -64,7 +66,8 @@ def nll_loss(node: Node) -> list[Local]:
     over = new_labels(target.shape)
     classes: Map = Gather(target, over)
     wrt = (*map(bare, over[:1]), classes, *map(bare, over[1:]))
-    return [Local(0, Block(value, over, tuple(map(bare, over)) if node.shape else (), wrt))]
+    block = Block(value, over, tuple(map(bare, over)) if node.shape else (), wrt)
+    return [Local(0, block, selects=True)]
 
 
 @rule("CtcLossBackward0", "CtcLossBackward1")

@@ -262,4 +262,4 @@ def triangle(node: Node) -> list[Local]:
     mask = torch.ones(meta.shape[-2:], dtype=meta.dtype, device=meta.device)
     mask = (torch.tril if node.name.startswith("Tril") else torch.triu)(mask, node.saved("diagonal"))
     maps = tuple(map(bare, over))
-    return [Local(0, Block(mask, over[-2:], maps, maps))]
+    return [Local(0, Block(mask, over[-2:], maps, maps), selects=True)]

@@ -40,10 +40,11 @@ POINTWISE = [
 ]  # fmt: skip
 
 
-#: Those whose backward selects entries of the cotangent and does not multiply them
+#: Those whose backward selects entries of the cotangent, or none, and does not multiply with zeros
 SELECTING = frozenset((
-    "Clamp", "ClampMax", "ClampMin", "Fmax", "Fmin", "Hardshrink", "Hardtanh", "MaskedFill", "Maximum",
-    "Minimum", "NanToNum", "Relu", "Softshrink", "Threshold", "Where",
+    "Ceil", "Clamp", "ClampMax", "ClampMin", "Floor", "Fmax", "Fmin", "Hardshrink", "Hardtanh", "Logit",
+    "MaskedFill", "Maximum", "Minimum", "NanToNum", "Relu", "Round", "Sgn", "Sign", "Softshrink", "Threshold",
+    "Trunc", "Where",
 ))  # fmt: skip
 
 #: Overloads that are no pointwise op: a 0-dim fill value stands for many entries

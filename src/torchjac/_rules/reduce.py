@@ -50,7 +50,7 @@ def _reduction(node: Node, value: Tensor | float | None, slot: int = 0) -> Local
             return None
     if isinstance(value, Tensor):
         value, on = spread(value.reshape(shape) if not shape else value, over)  # a 0-dim one may come as (1,)
-    return Local(0, Block(value, on, tuple(out), tuple(map(bare, over))), slot)
+    return Local(0, Block(value, on, tuple(out), tuple(map(bare, over))), slot, node.name in SELECTING)
 
 
 def _all(*terms: Local | None) -> list[Local] | None:
@@ -69,6 +69,13 @@ def mean(node: Node) -> list[Local] | None:
     if 0 in node.into(0).shape:
         return []
     return _all(_reduction(node, prod(node.shape) / prod(node.into(0).shape)))
+
+
+#: Reductions whose backward selects entries, or drops what arrives where the value is 0
+SELECTING = frozenset((
+    "MaxBackward1", "MedianBackward0", "MinBackward1", "NanmedianBackward0", "StdBackward0",
+    "StdMeanBackward0",
+))  # fmt: skip
 
 
 @rule(
