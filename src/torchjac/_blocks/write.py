@@ -226,10 +226,7 @@ def _read(whole: Tensor, block: Block) -> Tensor:
     """The entries of a dense tensor where a block stands, summed along labels its value lacks."""
     dims = tuple(Label(size) for size in whole.shape)
     value, on = take(whole, dims, dict(zip(dims, block.out + block.wrt, strict=True)))
-    over = labels(block)
-    missing = [label for label in over if label not in on]
     extra = [dim for dim, label in enumerate(on) if label not in block.on]
     value = value.sum(extra) if extra else value
     on = tuple(label for label in on if label in block.on)
-    value = value.permute([on.index(label) for label in block.on])
-    return value * prod(label.size for label in missing) if missing else value
+    return value.permute([on.index(label) for label in block.on])
