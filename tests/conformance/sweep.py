@@ -630,7 +630,12 @@ def report(results: Sequence[Result]) -> str:
         if result.walk is not None:
             ops[result.op].append(result.walk)
     titles = ["op", "samples", *KINDS, "structure lost in", "at", "node calls", "rows of the loop"]
-    lines = [f"| {' | '.join(titles)} |", "|---|---:|---:|---:|---:|---:|---|---:|---:|"]
+    lines = [
+        "# Rules, structure and calls by op\n",
+        "Written by `sweep.py --report`; what the columns say stands in [README.md](README.md).\n",
+        f"| {' | '.join(titles)} |",
+        "|---|---:|---:|---:|---:|---:|---|---:|---:|",
+    ]
     for op, walks in sorted(ops.items()):
         nodes = [sum(walk["kinds"].get(kind, 0) for walk in walks) for kind in KINDS]
         lost = sum(bool(walk["lost"]) for walk in walks)
