@@ -41,7 +41,7 @@ def loop_jacobian(func: Callable[..., Tensor], *args: Any, argnum: int = 0) -> T
         )
         rows.append(torch.zeros_like(source) if row is None else row)
     if not rows:
-        return source.detach().new_zeros((*output.shape, *source.shape))
+        return torch.zeros((*output.shape, *source.shape), dtype=source.dtype, device=source.device)
     jacobian: Tensor = torch.stack(rows).reshape((*output.shape, *source.shape))
     return jacobian
 
@@ -69,7 +69,7 @@ def finite_differences(
             columns.append((ahead - behind) / (2 * step))
         if not columns:
             shape = func(*args).shape
-            return source.new_zeros((*shape, *source.shape))
+            return torch.zeros((*shape, *source.shape), dtype=source.dtype, device=source.device)
     jacobian: Tensor = torch.stack(columns, -1).reshape((*columns[0].shape, *source.shape))
     return jacobian
 

@@ -331,3 +331,13 @@ def test_forward_ad_around(ways, same):
         with fw.dual_level():
             results.append(tuple(fw.unpack_dual(transform(g)(fw.make_dual(x, V)))))
     same(*results)
+
+
+def test_aux_under_vmap():
+    """What a function hands through beside its output can be used outside the vmap that mapped the call."""
+    x = torch.randn(4, 3, dtype=torch.float64)
+    J, aux = vmap(lambda x: jacrev(lambda x: (x.sin(), x.cos()), has_aux=True)(x))(x)
+    torch.testing.assert_close(J, torch.diag_embed(x.cos()))
+    torch.testing.assert_close(aux + 0, x.cos())
+    inside = vmap(lambda x: jacrev(lambda x: (x.sin(), x.cos()), has_aux=True)(x)[1] * 2)(x)
+    torch.testing.assert_close(inside, 2 * x.cos())

@@ -110,7 +110,10 @@ def _join(a: Map, b: Map, size: int, device: torch.device) -> Substitution | Non
     shared = [label for label in a_labels if label in b_labels]
     at_a, at_b = positions(a, a_labels, device), positions(b, b_labels, device)
     if not (_is_known(at_a) and _is_known(at_b)):
-        raise CannotJoinError
+        raise CannotJoinError(
+            "two index maps can be matched only by their positions, which are not known inside vmap or on meta; "
+            "take the product outside vmap, or of the dense Jacobian"
+        )
     if shared:
         over = tuple(dict.fromkeys(a_labels + b_labels))
         equal = positions(a, over, device) == positions(b, over, device)

@@ -64,6 +64,12 @@ def memory_of(tensor: Tensor) -> int:
     return 0 if is_wrapped(tensor) or tensor._is_zerotensor() else tensor.untyped_storage().data_ptr()
 
 
+def left_level(tensor: Tensor) -> Tensor:
+    """A tensor of a functorch level that has ended, as the level outside sees it."""
+    # Private; what torch.func does to what its transforms return (torch 2.9-2.13).
+    return torch._C._functorch.unwrap_if_dead(tensor)
+
+
 def capture(run: Callable[[list[Tensor]], tuple[list[Tensor], Any]], inputs: Sequence[Tensor]) -> Captured:
     """Call ``run`` on inputs that are differentiated."""
     return _in_functorch(run, inputs) if inside_functorch() else _in_autograd(run, inputs)

@@ -119,9 +119,6 @@ def nest(leaves: Sequence[Sequence[Any]], out_spec: Any, in_spec: Any) -> Any:
     return pytree.tree_unflatten(rows, out_spec)
 
 
-def detached(tree: Any) -> Any:
-    """A tree with its tensors cut off from the graph; anything else as it is."""
-    return pytree.tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, tree)
-
-
-Function = Callable[..., Any]
+def map_tensors(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
+    """A tree with a function applied to its tensors; anything else as it is."""
+    return pytree.tree_map(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, tree)

@@ -6,12 +6,10 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-import torch
-
 # Private, but it is the tree that torch.func's own transforms accept (torch 2.9-2.13).
 from torch.utils import _pytree as pytree
 
-from .._capture.capture import inside_functorch
+from .._capture.capture import inside_functorch, left_level
 from .operators import operators
 from .run import Recorded, check_function, record
 
@@ -82,8 +80,7 @@ def _value(recorded: Recorded) -> Any:
     """The output of the recorded call, as the caller's own level of functorch transforms knows it."""
     outputs = recorded.captured.outputs
     if inside_functorch():
-        # Private (torch 2.9-2.13): they were made at the level of the call, which has ended.
-        outputs = [torch._C._functorch.unwrap_if_dead(output) for output in outputs]
+        outputs = [left_level(output) for output in outputs]
     elif not recorded.captured.records:
         outputs = [output.detach() for output in outputs]
     return pytree.tree_unflatten(outputs, recorded.out_spec)

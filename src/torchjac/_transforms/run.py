@@ -12,12 +12,12 @@ from torch import Tensor
 # Private; see arguments.py.
 from torch.utils import _pytree as pytree
 
-from .._capture.capture import Captured, capture
+from .._capture.capture import Captured, capture, left_level
 from .arguments import (
     check_argnums,
     check_outputs,
-    detached,
     differentiated,
+    map_tensors,
     nest,
     put_arguments,
     split_aux,
@@ -41,7 +41,9 @@ class Recorded(NamedTuple):
     def finish(self, answers: Sequence[Sequence[Any]], has_aux: bool) -> Any:
         """The answers ``[output][input]`` as the output tree of input trees, with aux if there is any."""
         tree = nest(answers, self.out_spec, self.in_spec)
-        return (tree, self.aux if self.captured.records else detached(self.aux)) if has_aux else tree
+        if not has_aux:
+            return tree
+        return tree, map_tensors(left_level if self.captured.records else Tensor.detach, self.aux)
 
 
 def record(
