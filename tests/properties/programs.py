@@ -19,6 +19,7 @@ class Program:
 
     source: str
     inputs: tuple[Tensor, ...]
+    outputs: int = 1
 
     def function(self) -> Any:
         """The function that the source defines."""
@@ -32,10 +33,11 @@ class Program:
             f"{name} = torch.tensor({tensor.tolist()}, dtype={tensor.dtype}).reshape({tuple(tensor.shape)})"
             for name, tensor in zip("xy", self.inputs, strict=True)
         )
-        return (
-            f"{HEADER}\n{self.source}\n{values}\n"
-            "from torchjac.testing import check_jacobian\ncheck_jacobian(f, x, y, argnums=(0, 1))\n"
-        )
+        check = "check_jacobian(f, x, y, argnums=(0, 1))"
+        if self.outputs > 1:
+            each = "check_jacobian(lambda x, y: f(x, y)[k], x, y, argnums=(0, 1))"
+            check = f"for k in range({self.outputs}):\n    {each}"
+        return f"{HEADER}\n{self.source}\n{values}\nfrom torchjac.testing import check_jacobian\n{check}\n"
 
 
 class Writer:
@@ -174,8 +176,11 @@ CONTROL = (
 
 
 @st.composite
-def programs(draw: Any, lines: int = 6, dtype: torch.dtype = torch.float64) -> Program:
-    """A program of up to so many lines over two inputs, views and shared subexpressions included."""
+def programs(draw: Any, lines: int = 6, dtype: torch.dtype = torch.float64, outputs: int = 1) -> Program:
+    """A program of up to so many lines over two inputs, views and shared subexpressions included.
+
+    Its outputs are the latest of its tensors, the inputs among them where it has few lines.
+    """
     seed = draw(st.integers(0, 10_000))
     generator = torch.Generator().manual_seed(seed)
     inputs = {}
@@ -205,9 +210,12 @@ def programs(draw: Any, lines: int = 6, dtype: torch.dtype = torch.float64) -> P
             n=new,
         )
         writer.run(code if family in (WRITE, CONTROL) else f"{new} = {code}", new)
-    last = writer.names[-1]
-    if writer.value(last).numel() > 30:
-        writer.run(f"out = {last}.reshape(-1)[:30]", "out")
-        last = writer.names[-1]
+    results = []
+    for name in dict.fromkeys(reversed(writer.names[-outputs:])):
+        if writer.value(name).numel() > 30:
+            writer.run(f"out{name} = {name}.reshape(-1)[:30]", f"out{name}")
+            name = f"out{name}"
+        results.append(name)
     body = "\n".join("    " + line for line in writer.lines)
-    return Program(f"def f(x, y):\n{body}\n    return {last}\n", tuple(inputs.values()))
+    source = f"def f(x, y):\n{body}\n    return {', '.join(results)}\n"
+    return Program(source, tuple(inputs.values()), len(results))

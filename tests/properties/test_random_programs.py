@@ -46,7 +46,7 @@ def agree(actual: Tensor, expected: Tensor, tolerance: float = 1e-8) -> None:
 
 
 @given(programs())
-@examples(0.5)
+@examples(0.4)
 def test_against_the_loop(program: Program) -> None:
     """The structured Jacobian and jacrev's equal the loop's, for both inputs."""
     note(program.snippet())
@@ -59,6 +59,26 @@ def test_against_the_loop(program: Program) -> None:
         agree(torchjac.jacrev(f, argnum)(*program.inputs), expected, tolerance)
         with always_by_structure():
             agree(torchjac.jacrev(f, argnum)(*program.inputs), expected, tolerance)
+
+
+@given(programs(lines=5, outputs=3))
+@examples(0.1)
+def test_several_outputs(program: Program) -> None:
+    """Outputs that share subexpressions, one perhaps part of another: each pair of output and input agrees."""
+    note(program.snippet())
+    f = program.function()
+    each = f if program.outputs > 1 else lambda x, y: (f(x, y),)
+    found = [torchjac.jacrev(each, (0, 1))(*program.inputs)]
+    with always_by_structure():
+        found.append(torchjac.jacrev(each, (0, 1))(*program.inputs))
+    operators = torchjac.jacobian(each, (0, 1))(*program.inputs)
+    found.append([[J.to_dense() for J in row] for row in operators])
+    tolerance = 1e-5 if "float32" in program.source else 1e-8
+    for k in range(program.outputs):
+        for argnum in (0, 1):
+            expected = loop_jacobian(lambda x, y: each(x, y)[k], *program.inputs, argnum=argnum)
+            for way in found:
+                agree(way[k][argnum], expected, tolerance)
 
 
 @given(programs(lines=4))
