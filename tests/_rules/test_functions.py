@@ -10,6 +10,12 @@ from torchjac.testing import check_rule
 s = Sampler()
 
 
+@pytest.fixture(autouse=True)
+def structured(monkeypatch):
+    """The structured walk inside and outside, however small the function."""
+    monkeypatch.setattr("torchjac._transforms.jacrev.structure_pays", lambda *_: True)
+
+
 def test_write_node() -> None:
     """The Jacobian of a diagonal Jacobian stores one number for each entry of the diagonal."""
     n = 100
@@ -33,3 +39,18 @@ def test_hessian_structure(n: int) -> None:
     (jacobian,) = check_rule(lambda x: jacrev(lambda z: z.pow(4).sum())(x), s(n), differences=False)
     assert jacobian.stored == n
     assert len(jacobian.blocks) == 1
+
+
+@pytest.mark.parametrize("rows, columns", [(2, 3), (1, 3), (3, 1)])
+def test_write_of_a_matrix(rows: int, columns: int) -> None:
+    """The labels of a written value keep their order: values over two labels, placed along others."""
+    w = s(columns, 4)
+    inner = jacrev(lambda x: (x.sin() @ w).square().sum(1))
+    x = s(rows, columns)
+    (found,) = check_rule(inner, x, differences=False)
+    expected = torch.func.jacrev(torch.func.jacrev(lambda x: (x.sin() @ w).square().sum(1)))(x)
+    torch.testing.assert_close(found.to_dense(), expected)
+    diagonal = jacrev(lambda x: x.pow(3))
+    torch.testing.assert_close(
+        jacrev(diagonal)(x), torch.func.jacrev(torch.func.jacrev(lambda x: x.pow(3)))(x)
+    )
