@@ -1,0 +1,175 @@
+"""Break the engine on purpose, one mistake at a time, and see that the tests notice.
+
+Each mutation is made in a copy of the source tree, never in the tree itself. The test file that mirrors the
+broken one runs first (``_rules/views.py`` → ``tests/_rules/test_views.py``), then, where it finds nothing,
+all tests of rules and blocks. A mutation that no test notices has survived: a test is missing.
+
+    python tests/mutation/mutate.py                  # all, two at a time
+    python tests/mutation/mutate.py --only matmul    # those whose file or mistake matches
+    python tests/mutation/mutate.py --sample 4 --seed 7f3a  # four of them, which ones the seed says
+
+The exit code is 0 only if every mutation could be made and was killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+try:  # this folder is on the path when run as a script
+    from mutations import MUTATIONS, Mutation
+except ImportError:
+    from tests.mutation.mutations import MUTATIONS, Mutation
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: What is copied for a mutation, and the tests that may kill it
+COPIED = ("src", "tests/_rules", "tests/_blocks", "pyproject.toml")
+FOLDERS = ("tests/_rules", "tests/_blocks")
+
+
+class Verdict(NamedTuple):
+    """What became of a mutation: "killed", "survived" or "impossible", which test said so, and the seconds."""
+
+    mutation: Mutation
+    status: str
+    by: str
+    seconds: float
+
+
+def misplaced(mutation: Mutation, root: Path = ROOT) -> str:
+    """Why a mutation cannot be made; empty where it can."""
+    path = root / "src" / "torchjac" / mutation.file
+    if not path.exists():
+        return "no such file"
+    count = path.read_text().count(mutation.old)
+    return "" if count == 1 else f"the old text stands {count} times in the file"
+
+
+def judge(mutation: Mutation) -> Verdict:
+    """Make a mutation in a copy and run the tests there, in this process: call it in one of its own."""
+    start = time.monotonic()
+    if reason := misplaced(mutation):
+        return Verdict(mutation, "impossible", reason, 0.0)
+    with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
+        copy = Path(folder)
+        for part in COPIED:
+            source, target = ROOT / part, copy / part
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, target)
+        path = copy / "src" / "torchjac" / mutation.file
+        path.write_text(path.read_text().replace(mutation.old, mutation.new))
+        os.chdir(copy)
+        # The caller's own tree must not be found, in whatever way it came to be on the path.
+        sys.path[:] = [
+            entry for entry in sys.path if not Path(entry or ".").resolve().is_relative_to(ROOT / "src")
+        ]
+        layer, name = mutation.file.split("/")
+        mirror = f"tests/{layer}/test_{name}"
+        status, by = _run(copy, [mirror]) if Path(mirror).exists() else ("survived", "")
+        if status == "survived":
+            status, by = _run(copy, [*FOLDERS, f"--ignore={mirror}"])
+        os.chdir(ROOT)
+    return Verdict(mutation, status, by, time.monotonic() - start)
+
+
+class _First:
+    """Keeps the name of the first test that failed, and the file of the engine that the tests ran."""
+
+    failed = ""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """A test, or what it sets up, has ended."""
+        if report.failed and not self.failed:
+            self.failed = report.nodeid.removeprefix("tests/")
+
+
+def _run(copy: Path, arguments: Sequence[str]) -> tuple[str, str]:
+    """Run tests of a copy until one fails, and name that one."""
+    first, printed = _First(), io.StringIO()
+    options = [
+        "-x",
+        "-q",
+        "--tb=no",
+        "-p",
+        "no:cacheprovider",
+        f"--rootdir={copy}",
+        "-c",
+        f"{copy}/pyproject.toml",
+    ]
+    with redirect_stdout(printed), redirect_stderr(printed):
+        code = pytest.main([*options, *arguments], plugins=[first])
+    engine = Path(sys.modules["torchjac"].__file__) if "torchjac" in sys.modules else ROOT
+    if not engine.is_relative_to(copy):
+        return "impossible", f"the tests ran {engine}, not the copy"
+    if code == pytest.ExitCode.OK:
+        return "survived", ""
+    if code != pytest.ExitCode.TESTS_FAILED or not first.failed:
+        return "impossible", f"pytest ended with {code!r}: {printed.getvalue().strip()[-300:]}"
+    return "killed", first.failed
+
+
+def judge_all(mutations: Sequence[Mutation], jobs: int) -> list[Verdict]:
+    """Judge mutations, each in a process of its own that begins with torch loaded."""
+    assert "torchjac" not in sys.modules, "each mutation must load its own torchjac"
+    torch.set_num_threads(1)
+    with multiprocessing.get_context("fork").Pool(jobs, maxtasksperchild=1) as pool:
+        return list(pool.imap(judge, mutations, chunksize=1))
+
+
+def table(verdicts: Sequence[Verdict]) -> str:
+    """A line for each mutation, then how many of each file were killed."""
+    lines = [f"{'file':26s} {'mistake':52s} {'status':10s} seconds  by"]
+    for verdict in verdicts:
+        mutation = verdict.mutation
+        lines.append(
+            f"{mutation.file:26s} {mutation.mistake:52.52s} {verdict.status:10s} {verdict.seconds:7.1f}  {verdict.by}"
+        )
+    files: dict[str, list[bool]] = defaultdict(list)
+    for verdict in verdicts:
+        files[verdict.mutation.file].append(verdict.status == "killed")
+    lines += ["", *(f"{file:26s} {sum(killed)} of {len(killed)} killed" for file, killed in files.items())]
+    killed = sum(verdict.status == "killed" for verdict in verdicts)
+    lines += ["", f"{killed} of {len(verdicts)} mutations killed"]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Judge the mutations asked for; the exit code says whether all were killed."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--only", default="", metavar="REGEX", help="those whose file or mistake matches")
+    parser.add_argument("--jobs", type=int, default=2, help="how many at once")
+    parser.add_argument("--sample", type=int, metavar="N", help="only so many, chosen by the seed")
+    parser.add_argument("--seed", default="0", help="any text, such as a commit")
+    options = parser.parse_args(arguments)
+    chosen = [m for m in MUTATIONS if re.search(options.only, f"{m.file} {m.mistake}")]
+    if options.sample is not None and options.sample < len(chosen):
+        chosen = random.Random(options.seed).sample(chosen, options.sample)
+    if not chosen:
+        parser.error(f"--only {options.only}: no mutation matches")
+    verdicts = judge_all(chosen, options.jobs)
+    print(table(verdicts))
+    return int(any(verdict.status != "killed" for verdict in verdicts))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,605 @@
+"""Deliberate mistakes: each is one exact replacement in one file of the engine that some test must notice.
+
+The old text stands exactly once in its file. A mistake is one that a person could make: a term dropped, two
+labels swapped, a wrong sign, a wrong dim, a position off by one, a special case forgotten.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mutation(NamedTuple):
+    """In ``file`` (below src/torchjac) the text ``old`` becomes ``new``; ``mistake`` says what that is."""
+
+    file: str
+    mistake: str
+    old: str
+    new: str
+
+
+MUTATIONS: tuple[Mutation, ...] = (
+    # ------------------------------------------------------------------------------------------ along
+    Mutation(
+        "_rules/along.py", "batch dims aligned at the left",
+        "return tuple((d + lead, d) for d, size in enumerate(into)",
+        "return tuple((d, d) for d, size in enumerate(into)",
+    ),
+    Mutation(
+        "_rules/along.py", "the dim worked along passes too",
+        "for d in range(len(shape)) if d not in used)",
+        "for d in range(len(shape)))",
+    ),
+    Mutation(
+        "_rules/along.py", "weight norm: the first dim passes",
+        "k: ((dim, dim),) for k in range(2)",
+        "k: ((0, 0),) for k in range(2)",
+    ),
+    Mutation(
+        "_rules/along.py", "affine grid: a wrong dim passes",
+        "(len(node.shape) - 1, 1)",
+        "(len(node.shape) - 2, 1)",
+    ),
+    Mutation(
+        "_rules/along.py", "pooling: a spatial dim passes",
+        "range(len(node.into(0).shape) - spatial)",
+        "range(len(node.into(0).shape) - spatial + 1)",
+    ),
+    Mutation(
+        "_rules/along.py", "solve: rows and columns swapped",
+        'column = 1 if getattr(node.fn, "_saved_left", True) else 2',
+        'column = 2 if getattr(node.fn, "_saved_left", True) else 1',
+    ),
+    Mutation(
+        "_rules/along.py", "cdist: rows of x and y swapped",
+        "((0, rank - 2), (1, rank - 1))",
+        "((0, rank - 1), (1, rank - 2))",
+    ),
+    Mutation(
+        "_rules/along.py", "eigenvalues taken for a batch",
+        '"LinalgEighBackward0": ((1, 2), (2,))',
+        '"LinalgEighBackward0": ((0, 2), (2,))',
+    ),
+    Mutation(
+        "_rules/along.py", "attention: the rows pass",
+        "tuple((d, d) for d in range(2) if node.into(k).shape[d] == node.shape[d])",
+        "tuple((d, d) for d in range(3) if node.into(k).shape[d] == node.shape[d])",
+    ),
+    # ------------------------------------------------------------------------------------------ complexes
+    Mutation(
+        "_rules/complexes.py", "complex: sign of i",
+        "factors = (1.0, _times_i(node, -1))",
+        "factors = (1.0, _times_i(node, 1))",
+    ),
+    Mutation(
+        "_rules/complexes.py", "view_as_complex: sign of i",
+        "enumerate((1.0, _times_i(node, -1)))",
+        "enumerate((1.0, _times_i(node, 1)))",
+    ),
+    Mutation(
+        "_rules/complexes.py", "view_as_real: real and imaginary part swapped",
+        "Block(f, (), (*wrt, constant(k)), wrt)",
+        "Block(f, (), (*wrt, constant(1 - k)), wrt)",
+    ),
+    # ------------------------------------------------------------------------------------------ conv
+    Mutation(
+        "_rules/conv.py", "the channels of the input pass",
+        "passes[0] = ((0, 0),)",
+        "passes[0] = ((0, 0), (1, 1))",
+    ),
+    Mutation(
+        "_rules/conv.py", "transposed: groups forgotten",
+        '((1, 1),) if node.saved("groups") == 1 else ()',
+        "((1, 1),)",
+    ),
+    Mutation(
+        "_rules/conv.py", "the bias stands along the batch",
+        "(bare(over[1]),)",
+        "(bare(over[0]),)",
+    ),
+    # ------------------------------------------------------------------------------------------ functions
+    Mutation(
+        "_rules/functions.py", "a dense write: wrong sign",
+        "Block(1.0, (), block.out + block.wrt",
+        "Block(-1.0, (), block.out + block.wrt",
+    ),
+    Mutation(
+        "_rules/functions.py", "a dense write: labels of the value swapped",
+        "tuple(map(bare, block.on))",
+        "tuple(map(bare, block.on[::-1]))",
+    ),
+    # ------------------------------------------------------------------------------------------ gather
+    Mutation(
+        "_rules/gather.py", "gather along the next dim",
+        "maps[dim % len(maps)] = Gather(index, over)",
+        "maps[(dim + 1) % len(maps)] = Gather(index, over)",
+    ),
+    Mutation(
+        "_rules/gather.py", "take: negative positions off by one",
+        "index + torch.Size(shape).numel()",
+        "index + torch.Size(shape).numel() - 1",
+    ),
+    Mutation(
+        "_rules/gather.py", "indexing: negative positions not wrapped",
+        "table = torch.where(table < 0, table + shape[dim], table)",
+        "table = table.clamp_min(0)",
+    ),
+    Mutation(
+        "_rules/gather.py", "indexing: index tensors apart taken for neighbours",
+        "if named and named == list(range(named[0], named[-1] + 1)) else 0",
+        "if named else 0",
+    ),
+    Mutation(
+        "_rules/gather.py", "embedding: the padding row alone is kept",
+        "value, on = (table != padding).to(node.outputs",
+        "value, on = (table == padding).to(node.outputs",
+    ),
+    Mutation(
+        "_rules/gather.py", "max: the chosen index put at the first dim",
+        "picked = picked.unsqueeze(dim)",
+        "picked = picked.unsqueeze(0)",
+    ),
+    # ------------------------------------------------------------------------------------------ losses
+    Mutation(
+        "_rules/losses.py", "likelihood: wrong sign",
+        "value = -seen.to(meta.dtype)",
+        "value = seen.to(meta.dtype)",
+    ),
+    Mutation(
+        "_rules/losses.py", "likelihood: the mean over entries, not weights",
+        'value / node.saved("total_weight")',
+        "value / seen.sum()",
+    ),
+    Mutation(
+        "_rules/losses.py", "a mean taken for a loss of each entry",
+        'return pointwise(node) if node.saved("reduction") == 0 else one_row(node)',
+        'return pointwise(node) if node.saved("reduction") != 2 else one_row(node)',
+    ),
+    Mutation(
+        "_rules/losses.py", "temporal classification: time passes",
+        "passes={0: ((0, 1),)}",
+        "passes={0: ((0, 0),)}",
+    ),
+    # ------------------------------------------------------------------------------------------ matmul
+    Mutation(
+        "_rules/matmul.py", "mm: the factors swapped",
+        'return _product(node, (0, "i k", "i j", "j k"), (1, "i k", "j k", "i j"), ("mat2", "self"))',
+        'return _product(node, (0, "i k", "i j", "j k"), (1, "i k", "j k", "i j"), ("self", "mat2"))',
+    ),
+    Mutation(
+        "_rules/matmul.py", "mm: the first factor transposed",
+        'return _product(node, (0, "i k", "i j", "j k"), (1, "i k", "j k", "i j"), ("mat2", "self"))',
+        'return _product(node, (0, "i k", "i j", "j k"), (1, "i k", "j k", "j i"), ("mat2", "self"))',
+    ),
+    Mutation(
+        "_rules/matmul.py", "α forgotten in every product",
+        "return value if factor == 1 else value * factor",
+        "return value",
+    ),
+    Mutation(
+        "_rules/matmul.py", "β forgotten",
+        "diagonal_term(node, 0, float(beta))",
+        "diagonal_term(node, 0, 1.0)",
+    ),
+    Mutation(
+        "_rules/matmul.py", "addr: the wrong vector is kept",
+        '(2, "i j", "j", "i"), ("vec2", "vec1"), node.saved("alpha")',
+        '(2, "i j", "j", "i"), ("vec2", "vec2"), node.saved("alpha")',
+    ),
+    Mutation(
+        "_rules/matmul.py", "addbmm: α forgotten in one factor",
+        '(2, "i k", "b j k", "b i j"), names, node.saved("alpha")\n    )\n\n\n@rule("MvBackward0")',
+        '(2, "i k", "b j k", "b i j"), names\n    )\n\n\n@rule("MvBackward0")',
+    ),
+    Mutation(
+        "_rules/matmul.py", "bilinear: wrong sign",
+        "value = torch.einsum(factors[a]",
+        "value = -torch.einsum(factors[a]",
+    ),
+    # ------------------------------------------------------------------------------------------ normalise
+    Mutation(
+        "_rules/normalise.py", "layer norm: the mean forgotten",
+        'affine.weight((node.saved("input") - node.saved("result1")) * node.saved("result2"))',
+        'affine.weight(node.saved("input") * node.saved("result2"))',
+    ),
+    Mutation(
+        "_rules/normalise.py", "batch norm in evaluation: the root not inverted",
+        '(node.saved("running_var") + node.saved("eps")).rsqrt()',
+        '(node.saved("running_var") + node.saved("eps")).sqrt()',
+    ),
+    Mutation(
+        "_rules/normalise.py", "batch norm in training taken for evaluation",
+        "if node.needs(0) and training:",
+        "if node.needs(0) and False:",
+    ),
+    Mutation(
+        "_rules/normalise.py", "group norm: the mean added",
+        "(x - mean.view(batch, groups, 1))",
+        "(x + mean.view(batch, groups, 1))",
+    ),
+    Mutation(
+        "_rules/normalise.py", "group norm: the channels pass",
+        "affine.passes[0] = ((0, 0),)",
+        "affine.passes[0] = ((0, 0), (1, 1))",
+    ),
+    Mutation(
+        "_rules/normalise.py", "the bias doubled",
+        "Local(2, Block(1.0, (), self.out, self.channel))",
+        "Local(2, Block(2.0, (), self.out, self.channel))",
+    ),
+    # ------------------------------------------------------------------------------------------ pieces
+    Mutation(
+        "_rules/pieces.py", "slice: a negative start off by one",
+        "start + size if start < 0 else start, 0)",
+        "start + size - 1 if start < 0 else start, 0)",
+    ),
+    Mutation(
+        "_rules/pieces.py", "slice: the step forgotten",
+        'slice_start(node, full[dim]), node.saved("step"))',
+        "slice_start(node, full[dim]))",
+    ),
+    Mutation(
+        "_rules/pieces.py", "split: each piece begins at the size of the last",
+        "at += size",
+        "at = size",
+    ),
+    Mutation(
+        "_rules/pieces.py", "cat: each input one place too late",
+        "sum(sizes[:k]) for k in count",
+        "sum(sizes[: k + 1]) for k in count",
+    ),
+    Mutation(
+        "_rules/pieces.py", "cat: beginnings read with the wrong stride",
+        "results[k].storage_offset() // step",
+        "results[k].storage_offset()",
+    ),
+    Mutation(
+        "_rules/pieces.py", "roll: the other way round",
+        "_rolled(size, total.get(dim, 0) % size)",
+        "_rolled(size, -total.get(dim, 0) % size)",
+    ),
+    Mutation(
+        "_rules/pieces.py", "pad: before and after swapped",
+        "out.append(Affine(max(before, 0), ((label, 1),)))",
+        "out.append(Affine(max(after, 0), ((label, 1),)))",
+    ),
+    Mutation(
+        "_rules/pieces.py", "reflection: the edge counted twice",
+        "2 * (size - 1) - at",
+        "2 * size - 1 - at",
+    ),
+    Mutation(
+        "_rules/pieces.py", "triangle: lower and upper swapped",
+        "(torch.tril if node.name",
+        "(torch.triu if node.name",
+    ),
+    Mutation(
+        "_rules/pieces.py", "stack: every input at the first position",
+        "(*maps[:dim], constant(k), *maps[dim:]), tuple(maps))",
+        "(*maps[:dim], constant(0), *maps[dim:]), tuple(maps))",
+    ),
+    # ------------------------------------------------------------------------------------------ pointwise
+    Mutation(
+        "_rules/pointwise.py", "difference: wrong sign",
+        "return _with_alpha(node, 1.0, -1.0)",
+        "return _with_alpha(node, 1.0, 1.0)",
+    ),
+    Mutation(
+        "_rules/pointwise.py", "sum: α forgotten",
+        "_linear(node, first, second * float(alpha))",
+        "_linear(node, first, second)",
+    ),
+    Mutation(
+        "_rules/pointwise.py", "reversed difference: the two inputs swapped",
+        "_linear(node, -float(alpha), 1.0)",
+        "_linear(node, 1.0, -float(alpha))",
+    ),
+    Mutation(
+        "_rules/pointwise.py", "product: the factors swapped",
+        'enumerate(("other", "self"))',
+        'enumerate(("self", "other"))',
+    ),
+    Mutation(
+        "_rules/pointwise.py", "quotient: y for y²",
+        '-node.saved("self") * inverse * inverse',
+        '-node.saved("self") * inverse',
+    ),
+    Mutation(
+        "_rules/pointwise.py", "negation: wrong sign",
+        "return _linear(node, -1.0)",
+        "return _linear(node, 1.0)",
+    ),
+    Mutation(
+        "_rules/pointwise.py", "selecting ops multiply",
+        'selects=node.name.split("Backward")[0] in SELECTING',
+        "selects=False",
+    ),
+    Mutation(
+        "_rules/pointwise.py", "pointwise: only the first output",
+        "for slot in range(len(node.outputs)):",
+        "for slot in range(1):",
+    ),
+    # ------------------------------------------------------------------------------------------ pool
+    Mutation(
+        "_rules/pool.py", "positions in planes of turned sides",
+        "*unravel(at, over, shape[planes:])",
+        "*unravel(at, over, shape[planes:][::-1])",
+    ),
+    Mutation(
+        "_rules/pool.py", "nearest: the scale forgotten",
+        "[fine[dim]], node.saved(name)",
+        "[fine[dim]], None",
+    ),
+    Mutation(
+        "_rules/pool.py", "nearest exact: the rule of the inexact",
+        'aten._upsample_nearest_exact1d if "Exact" in node.name',
+        'aten.upsample_nearest1d if "Exact" in node.name',
+    ),
+    # ------------------------------------------------------------------------------------------ probe
+    Mutation(
+        "_rules/probe.py", "bits inverted",
+        "self.source += set_.to(torch.int64) << bit",
+        "self.source += clear.to(torch.int64) << bit",
+    ),
+    Mutation(
+        "_rules/probe.py", "a part stands at the front",
+        "Affine(part.start, ((label, 1),))",
+        "Affine(0, ((label, 1),))",
+    ),
+    Mutation(
+        "_rules/probe.py", "entries that mix taken for a re-indexing",
+        "self.mixes = bool((clear & set_).any())",
+        "self.mixes = False",
+    ),
+    Mutation(
+        "_rules/probe.py", "a factor taken for constant",
+        "constant = bool((value == first).all())",
+        "constant = True",
+    ),
+    # ------------------------------------------------------------------------------------------ reduce
+    Mutation(
+        "_rules/reduce.py", "mean: over all entries",
+        "prod(node.shape) / prod(node.into(0).shape)",
+        "1 / prod(node.into(0).shape)",
+    ),
+    Mutation(
+        "_rules/reduce.py", "sum: twice",
+        "return _all(_reduction(node, 1.0))",
+        "return _all(_reduction(node, 2.0))",
+    ),
+    Mutation(
+        "_rules/reduce.py", "norm: the subgradient at 0 always multiplies",
+        "[term._replace(selects=_drops_at_zero(node))]",
+        "[term]",
+    ),
+    Mutation(
+        "_rules/reduce.py", "norm: the subgradient at 0 always drops",
+        "[term._replace(selects=_drops_at_zero(node))]",
+        "[term._replace(selects=True)]",
+    ),
+    Mutation(
+        "_rules/reduce.py", "two reductions: both take the first cotangent",
+        "_reduction(node, None, slot) for slot",
+        "_reduction(node, None, 0) for slot",
+    ),
+    # ------------------------------------------------------------------------------------------ shuffle
+    Mutation(
+        "_rules/shuffle.py", "pixel shuffle: parts of a side swapped",
+        "_joined(h, i), _joined(w, j)",
+        "_joined(i, h), _joined(w, j)",
+    ),
+    Mutation(
+        "_rules/shuffle.py", "channel shuffle: no shuffle",
+        "(first, _joined(i, k), *last)",
+        "(first, _joined(k, i), *last)",
+    ),
+    Mutation(
+        "_rules/shuffle.py", "windows: padding the wrong way",
+        "at = stride * first + dilation * tap - padding",
+        "at = stride * first + dilation * tap",
+    ),
+    Mutation(
+        "_rules/shuffle.py", "windows: kernel sides swapped",
+        'kernel = node.saved("kernel_size")[1]',
+        'kernel = node.saved("kernel_size")[0]',
+    ),
+    # ------------------------------------------------------------------------------------------ views
+    Mutation(
+        "_rules/views.py", "reshape: strides of the whole tensor",
+        "(label, cut // step) for cut, label",
+        "(label, cut) for cut, label",
+    ),
+    Mutation(
+        "_rules/views.py", "permute: the inverse order",
+        "    for label, dim in zip(over, order, strict=True):\n        wrt[dim] = bare(label)",
+        "    for k, dim in enumerate(order):\n        wrt[k] = bare(over[dim])",
+    ),
+    Mutation(
+        "_rules/views.py", "repeat: copies interleaved",
+        "(Label(times), label.size),)",
+        "(Label(times), 1),)",
+    ),
+    Mutation(
+        "_rules/views.py", "diagonal: above and below swapped",
+        "Affine(max(-offset, 0), ((over[-1], 1),)) if dim == first",
+        "Affine(max(offset, 0), ((over[-1], 1),)) if dim == first",
+    ),
+    Mutation(
+        "_rules/views.py", "windows: step forgotten",
+        '((over[dim], node.saved("step")), (over[-1], 1))',
+        "((over[dim], 1), (over[-1], 1))",
+    ),
+    # ------------------------------------------------------------------------------------------ writes
+    Mutation(
+        "_rules/writes.py", "what was overwritten is kept",
+        "value = (~hole).to(",
+        "value = hole.to(",
+    ),
+    Mutation(
+        "_rules/writes.py", "what lies behind the slice dropped",
+        "for at, length in ((0, start), (start + count, size - start - count)):",
+        "for at, length in ((0, start),):",
+    ),
+    Mutation(
+        "_rules/writes.py", "index add: α forgotten",
+        "Block(float(alpha), (), whole, picked)",
+        "Block(1.0, (), whole, picked)",
+    ),
+    Mutation(
+        "_rules/writes.py", "index put: what was added to is forgotten",
+        "return _all_kept(node) + source",
+        "return source",
+    ),
+    Mutation(
+        "_rules/writes.py", "put: negative positions not wrapped",
+        "index = torch.where(index < 0, index + size, index)",
+        "index = index.clamp_min(0)",
+    ),
+    Mutation(
+        "_rules/writes.py", "diagonal scatter: the diagonal next to it",
+        "hole.diagonal(offset, first, second)",
+        "hole.diagonal(offset + 1, first, second)",
+    ),
+    Mutation(
+        "_rules/writes.py", "a source that broadcasts is read along the dim",
+        "map_ if size != 1 or not map_.labels or map_.labels[0].size == 1 else constant(0)",
+        "map_",
+    ),
+    # ------------------------------------------------------------------------------------------ what rules share
+    Mutation(
+        "_rules/spell.py", "a broadcast dim is read along the output",
+        "bare(label) if label.size == size else ZERO",
+        "bare(label)",
+    ),
+    Mutation(
+        "_rules/spell.py", "labels aligned at the left",
+        "    over = over[len(over) - value.dim() :]\n    dim = 0",
+        "    over = over[: value.dim()]\n    dim = 0",
+    ),
+    Mutation(
+        "_rules/unbatched.py", "cdist called on a batch",
+        '"CdistBackward0": "silently wrong',
+        '"CdistBackward9": "silently wrong',
+    ),
+    Mutation(
+        "_rules/unbatched.py", "missing cotangents of a group norm left out",
+        '"NativeGroupNormBackward0": "drops',
+        '"NativeGroupNormBackward9": "drops',
+    ),
+    Mutation(
+        "_rules/call.py", "results averaged over broadcast dims",
+        "result = result.sum_to_size(meta.shape)",
+        "result = result.sum_to_size(meta.shape) / 2",
+    ),
+    Mutation(
+        "_rules/registry.py", "multipliers taken for good with complex numbers",
+        "(known.locals and not found.any_dtype and node.touches_complex)",
+        "False",
+    ),
+    # ------------------------------------------------------------------------------------------ blocks
+    Mutation(
+        "_blocks/block.py", "blocks that lack a label taken for dense",
+        "return len(seen) == len(maps) and len(block.on) == len(maps)",
+        "return len(seen) == len(maps)",
+    ),
+    Mutation(
+        "_blocks/compose.py", "free labels summed as if there were one",
+        "            left = left * times",
+        "            pass",
+    ),
+    Mutation(
+        "_blocks/compose.py", "a constant multiplier forgotten",
+        "return Block(block.value * local.value, block.on, block.out, block.wrt)",
+        "return block",
+    ),
+    Mutation(
+        "_blocks/compose.py", "labels not aligned",
+        "return align(left, on_left, on) * align(right, on_right, on), on",
+        "return left * right, on",
+    ),
+    Mutation(
+        "_blocks/compose.py", "zeros that select multiply",
+        "torch.where(right == 0, 0, left * right)",
+        "left * right",
+    ),
+    Mutation(
+        "_blocks/coordinates.py", "entries named twice count once",
+        "index_add(0, back, flat)",
+        "index_copy(0, back, flat)",
+    ),
+    Mutation(
+        "_blocks/coordinates.py", "entries named twice not seen",
+        "return place is not None and is_injective(place[1], labels(block))",
+        "return place is not None",
+    ),
+    Mutation(
+        "_blocks/maps.py", "a substituted offset not scaled",
+        "map_[0] + stride * inner[0], tuple",
+        "map_[0] + inner[0], tuple",
+    ),
+    Mutation(
+        "_blocks/maps.py", "a turned progression begins at the other end",
+        "start, step = value.shape[dim] - 1 - start, -step",
+        "start, step = start, -step",
+    ),
+    Mutation(
+        "_blocks/maps.py", "dims of a permuted value left in place",
+        "value = value.permute(order)\n",
+        "pass\n",
+    ),
+    Mutation(
+        "_blocks/maps.py", "a label that stands twice reads the row",
+        "value = value.diagonal(0, first, second)",
+        "value = value.select(first, 0).movedim(second - 1, -1)",
+    ),
+    Mutation(
+        "_blocks/merge.py", "maps told apart without strides",
+        "spelled.append((number.setdefault(label, len(number)), label.size, stride))",
+        "spelled.append((number.setdefault(label, len(number)), label.size))",
+    ),
+    Mutation(
+        "_blocks/merge.py", "maps told apart without offsets",
+        "            spelled.append(map_[0])\n",
+        "",
+    ),
+    Mutation(
+        "_blocks/merge.py", "values added without alignment",
+        "return align(a, first.on, over) + align(b, on, over), over",
+        "return align(a, first.on, over) - align(b, on, over), over",
+    ),
+    Mutation(
+        "_blocks/unify.py", "two progressions: the last meeting dropped",
+        "high - low + 1",
+        "high - low",
+    ),
+    Mutation(
+        "_blocks/unify.py", "two progressions: offsets the wrong way",
+        "j0 = (sa * i0 + a.offset - b.offset) // sb",
+        "j0 = (sa * i0 - a.offset + b.offset) // sb",
+    ),
+    Mutation(
+        "_blocks/unify.py", "a position outside the range counts",
+        "if rest == 0 and 0 <= at < label.size else None",
+        "if rest == 0 else None",
+    ),
+    Mutation(
+        "_blocks/unify.py", "tables: a position covered twice taken for once",
+        "        if not torch.equal(back[at], torch.arange(at.numel(), device=device)):\n            continue\n",
+        "",
+    ),
+    Mutation(
+        "_blocks/write.py", "strides that meet taken for apart",
+        "if stride <= reach:",
+        "if stride < reach:",
+    ),
+    Mutation(
+        "_blocks/write.py", "the second block written over the first",
+        "view.add_(value)",
+        "view.copy_(torch.as_tensor(value))",
+    ),
+    Mutation(
+        "_blocks/write.py", "a read of a write: labels without values averaged",
+        "value = value.sum(extra) if extra else value",
+        "value = value.mean(extra) if extra else value",
+    ),
+)  # fmt: skip

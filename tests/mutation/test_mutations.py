@@ -1,0 +1,47 @@
+"""Every deliberate mistake can still be made, and four of them, other ones at each commit, are noticed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from tests.commit import COMMIT
+from tests.mutation.mutate import ROOT, misplaced
+from tests.mutation.mutations import MUTATIONS, Mutation
+
+SOURCE = ROOT / "src" / "torchjac"
+SAMPLE = 4
+
+#: Files of _rules without a rule in them
+NOT_RULES = {"__init__.py", "call.py", "registry.py", "spell.py", "unbatched.py"}
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: f"{m.file}: {m.mistake}")
+def test_can_be_made(mutation: Mutation) -> None:
+    """The old text stands exactly once, and the new one is another that compiles."""
+    assert misplaced(mutation) == ""
+    assert mutation.old != mutation.new
+    text = (SOURCE / mutation.file).read_text().replace(mutation.old, mutation.new)
+    compile(text, mutation.file, "exec")
+
+
+def test_every_rule_file_is_mutated() -> None:
+    """At least two mistakes for each file of rules, and several for the algebra of blocks."""
+    count = Counter(mutation.file for mutation in MUTATIONS)
+    files = {f"_rules/{path.name}" for path in (SOURCE / "_rules").glob("*.py") if path.name not in NOT_RULES}
+    assert {file: count[file] for file in files if count[file] < 2} == {}
+    assert sum(number for file, number in count.items() if file.startswith("_blocks/")) >= 10
+
+
+def test_a_sample_is_killed() -> None:
+    """Four mutations, chosen by the commit, each make a test fail; the command tells which to run again."""
+    command = [sys.executable, str(Path(__file__).with_name("mutate.py"))]
+    command += ["--sample", str(SAMPLE), "--seed", COMMIT]
+    done = subprocess.run(
+        command, env=dict(os.environ, OMP_NUM_THREADS="1"), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
