@@ -13,6 +13,7 @@ from torch.autograd.graph import GradientEdge
 from .._blocks.block import Block
 from .._blocks.cost import FEW_ROWS
 from .._blocks.maps import Label, align, bare, bare_label
+from .._capture.capture import map_rows
 from .._capture.tape import Node, Tape
 from .._rules.unbatched import runs_batched
 from .plan import rows_at_once
@@ -54,31 +55,23 @@ def _join(parts: Sequence[Sequence[Tensor | None]]) -> list[Tensor | None]:
     return [None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True)]
 
 
+def _batch(
+    starts: Sequence[Any], cotangents: Sequence[Tensor], inputs: Sequence[GradientEdge]
+) -> list[Tensor | None]:
+    """The engine once on a batch of rows.
+
+    Its own ``is_grads_batched`` takes no edges, cannot stand inside a vmap, and was four to seven times slower
+    on graphs of a hundred nodes and more (torch 2.9-2.13).
+    """
+    return map_rows(lambda *part: _engine(starts, part, inputs), cotangents)
+
+
 def _engine(
     starts: Sequence[Any], cotangents: Sequence[Tensor], inputs: Sequence[GradientEdge]
 ) -> tuple[Tensor | None, ...]:
     return torch.autograd.grad(
         starts, inputs, cotangents, retain_graph=True, create_graph=torch.is_grad_enabled(), allow_unused=True
     )
-
-
-def _batch(
-    starts: Sequence[Any], cotangents: Sequence[Tensor], inputs: Sequence[GradientEdge]
-) -> Sequence[Tensor | None]:
-    """The engine once on a batch of rows.
-
-    Its own ``is_grads_batched`` takes no edges, cannot stand inside a vmap, and was four to seven times slower
-    on graphs of a hundred nodes and more (torch 2.9-2.13).
-    """
-    missing: list[bool] = []
-
-    def present(*cotangents: Tensor) -> tuple[Tensor, ...]:
-        found = _engine(starts, cotangents, inputs)
-        missing[:] = [grad is None for grad in found]
-        return tuple(grad for grad in found if grad is not None)
-
-    found = iter(torch.func.vmap(present)(*cotangents))
-    return [None if absent else next(found) for absent in missing]
 
 
 def finish_rows(

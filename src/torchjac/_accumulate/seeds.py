@@ -19,6 +19,7 @@ from .._blocks.cost import own_rows_pay, seeds_pay
 from .._blocks.maps import Affine, Label, Map, bare, labels_of, take
 from .._blocks.merge import dense_block
 from .._blocks.write import dense, is_injective
+from .._capture.capture import map_rows
 from .._capture.tape import Node
 from .._rules.call import call, fit
 from .._rules.registry import Local, Passes
@@ -197,7 +198,7 @@ def call_rows(node: Node, slot: int, rows: Tensor, chunk: int | None) -> list[Te
 
 def _batched(one: Callable, rows: Tensor, size: int) -> tuple[Tensor, ...]:
     parts = [
-        torch.func.vmap(one)(part) if part.shape[0] > 1 else tuple(r.unsqueeze(0) for r in one(part[0]))
+        map_rows(one, [part]) if part.shape[0] > 1 else tuple(r.unsqueeze(0) for r in one(part[0]))
         for part in rows.split(size)
     ]
     return parts[0] if len(parts) == 1 else tuple(torch.cat(column) for column in zip(*parts, strict=True))

@@ -64,6 +64,25 @@ def memory_of(tensor: Tensor) -> int:
     return 0 if is_wrapped(tensor) or tensor._is_zerotensor() else tensor.untyped_storage().data_ptr()
 
 
+def map_rows(function: Callable[..., Sequence[Tensor | None]], rows: Sequence[Tensor]) -> list[Tensor | None]:
+    """Call a function once for all rows of some tensors: `torch.func.vmap` over dim 0, results in dim 0 too.
+
+    It goes without the trees and checks of `vmap`, which cost as much as the engine does on a tiny graph, and
+    lets a result be None.
+    """
+    functorch = torch._C._functorch  # private; what vmap itself calls (torch 2.9-2.13)
+    count = rows[0].shape[0]
+    level = functorch._vmap_increment_nesting(count, "error")
+    try:
+        results = function(*[functorch._add_batch_dim(part, 0, level) for part in rows])
+        return [
+            None if result is None else functorch._remove_batch_dim(result, level, count, 0)
+            for result in results
+        ]
+    finally:
+        functorch._vmap_decrement_nesting()
+
+
 def left_level(tensor: Tensor) -> Tensor:
     """A tensor of a functorch level that has ended, as the level outside sees it."""
     # Private; what torch.func does to what its transforms return (torch 2.9-2.13).
