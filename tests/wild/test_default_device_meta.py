@@ -79,3 +79,11 @@ def test_values_are_asked_for():
     """A program whose shapes depend on values cannot run there: PyTorch's own error comes through."""
     with pytest.raises(NotImplementedError, match="nonzero"):
         jacrev(lambda x: x[x > 0])(torch.randn(3))
+
+
+def test_nonzeros_are_bounded():
+    """What is printed tells a bound; an exact count is refused where blocks may name the same entries."""
+    J = jacobian(lambda x: x[1:] - x[:-1])(torch.randn(10))
+    assert "nnz=at most 18" in repr(J)
+    with pytest.raises(RuntimeError, match="2 blocks on the meta device"):
+        _ = J.nnz

@@ -76,9 +76,18 @@ class Jacobian:
 
     @cached_property
     def nnz(self) -> int:
-        """How many entries are not zero by structure: no value is looked at."""
+        """How many entries are not zero by structure: no value is looked at.
+
+        Raises:
+            RuntimeError: on the meta device where several blocks may name the same entry.
+        """
         if len(self.blocks) == 1 and covers_once(self.blocks[0], self.shape):
             return entries(self.blocks[0])
+        if self.device.type == "meta":
+            raise RuntimeError(
+                f"nnz: {len(self.blocks)} blocks on the meta device may name the same entries, which only positions "
+                "with values tell; take the Jacobian on a real device"
+            )
         return self._coordinates()[0].numel()
 
     @property
@@ -459,8 +468,8 @@ class Jacobian:
         return f"{self.nnz:,}" + (f" ({self.nnz / size:.2g} of {size:,})" if size else "")
 
     def _is_cheap(self) -> bool:
-        """Whether the entries are few enough to be counted where nobody asked for a count."""
-        return sum(map(entries, self.blocks)) <= CHEAP
+        """Whether the entries can be counted, and are few enough to be where nobody asked for a count."""
+        return self.device.type != "meta" and sum(map(entries, self.blocks)) <= CHEAP
 
     @cached_property
     def _kind(self) -> Kind:
