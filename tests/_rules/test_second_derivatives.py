@@ -1,8 +1,9 @@
 """Second derivatives that PyTorch's own graph gets wrong, and a rule gets right."""
 
+import pytest
 import torch
 
-from torchjac import jacrev
+from torchjac import jacobian, jacrev
 from torchjac.testing import finite_differences
 
 
@@ -14,3 +15,13 @@ def test_logcumsumexp_twice():
     x = torch.tensor([1.5, 0.3, -1.0, 0.2], dtype=torch.float64)
     first = jacrev(lambda x: x.logcumsumexp(0).sin())
     torch.testing.assert_close(jacrev(first)(x), finite_differences(first, x), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate"])
+def test_linear_pad_twice(mode):
+    """The gradient of a padded sum does not depend on the input, though the graph of it names the input."""
+    x = torch.randn(1, 2, 4, dtype=torch.float64)
+    weights = torch.arange(16.0, dtype=torch.float64).reshape(1, 2, 8)
+    f = lambda x: (torch.nn.functional.pad(x, (2, 2), mode=mode) * weights).sum()
+    assert not jacobian(jacrev(f))(x).to_dense().any()
+    assert not jacrev(jacrev(f))(x).any()

@@ -231,8 +231,10 @@ def mirror_pad(node: Node) -> list[Local]:
 @rule(*(f"{name}Backward0" for name in MIRROR_PADS), any_dtype=True)
 def mirror_pad_backward(node: Node) -> list[Local]:
     """The transpose of `mirror_pad`: padded entries are added to those they mirror."""
+    if not node.needs(0):  # the padded tensor is an input too, for its shape
+        return []
     out, wrt = _mirrored(node, node.into(0).shape, node.shape)
-    return [Local(0, Block(1.0, (), wrt, out))] if node.needs(0) else []
+    return [Local(0, Block(1.0, (), wrt, out))]
 
 
 def _mirrored(
