@@ -55,8 +55,8 @@ MODES = ("plain", "vmap", "hessian", "inner_vmap")
 #: A sample is compared while it has at most so many Jacobian entries.
 MAX_ENTRIES = 10**6
 
-#: A Hessian is compared while the function has at most so many inputs.
-MAX_HESSIAN_INPUTS = 30
+#: A Hessian is compared while the function has at most so many inputs: a million entries again.
+MAX_HESSIAN_INPUTS = 1000
 
 #: Second derivatives cancel more: they are compared to so many times the tolerance.
 HESSIAN_SLACK = 100.0
