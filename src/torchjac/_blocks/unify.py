@@ -109,7 +109,7 @@ def _join(a: Map, b: Map, size: int, device: torch.device) -> Substitution | Non
     a_labels, b_labels = a.labels, b.labels
     shared = [label for label in a_labels if label in b_labels]
     at_a, at_b = positions(a, a_labels, device), positions(b, b_labels, device)
-    if not (_is_known(at_a) and _is_known(at_b)):
+    if not (is_known(at_a) and is_known(at_b)):
         raise CannotJoinError(
             "two index maps can be matched only by their positions, which are not known inside vmap or on meta; "
             "take the product outside vmap, or of the dense Jacobian"
@@ -148,11 +148,12 @@ def _join(a: Map, b: Map, size: int, device: torch.device) -> Substitution | Non
     return _tabulate(tables, which_a.numel())
 
 
-def _is_known(index: torch.Tensor) -> bool:
-    # Private, but the only way to ask whether an index differs along a vmap dim (torch 2.9-2.13).
-    while torch._C._functorch.is_gradtrackingtensor(index):
-        index = torch._C._functorch.get_unwrapped(index)
-    return not (index.is_meta or torch._C._functorch.is_batchedtensor(index))
+def is_known(tensor: torch.Tensor) -> bool:
+    """Whether a tensor's values can be looked at: not inside vmap, where they differ along its dim, nor on meta."""
+    # Private, but only functorch knows (torch 2.9-2.13).
+    while torch._C._functorch.is_gradtrackingtensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return not (tensor.is_meta or torch._C._functorch.is_batchedtensor(tensor))
 
 
 def _flat(index: torch.Tensor, labels: tuple[Label, ...]) -> torch.Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,17 +48,13 @@ def fit(result: Tensor, meta: Meta) -> Tensor:
 
 
 def _call_python(node: Node, cotangents: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
-    """A Python Function's backward: PyTorch calls it from its engine only, so what the engine adds is here.
+    """A Python Function's backward, its results brought in the order of the node's inputs.
 
-    Missing cotangents become zeros; under grad mode the cotangents ask for gradients, so that a backward
-    marked `once_differentiable` refuses a second derivative instead of losing it.
+    PyTorch calls it from its engine only; what the engine adds is here and in `call`.
     """
-    given: list[Any] = []
-    for cotangent, meta in zip(cotangents, node.outputs, strict=True):
-        if cotangent is None:
-            cotangent = torch.zeros(meta.shape, dtype=meta.dtype, device=meta.device)
-        given.append(cotangent)
-    results = BackwardCFunction.apply(node.fn, *given)  # not node.fn.apply: what is kept on it may hide that
+    results = BackwardCFunction.apply(
+        node.fn, *cotangents
+    )  # not node.fn.apply: what is kept on it may hide that
     results = results if isinstance(results, tuple) else (results,)
     wanted = iter(result for result, needed in zip(results, node.fn.needs_input_grad, strict=False) if needed)
     return tuple(next(wanted) if below is not None else None for below, _ in node.fn.next_functions)

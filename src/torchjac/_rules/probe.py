@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .._blocks.block import Block
 from .._blocks.maps import Affine, Label, Map
+from .._blocks.unify import is_known
 from .._capture.tape import Node
 from .call import call
 from .registry import Known, Local, rule
@@ -65,7 +66,7 @@ class _Found:
 
     def __init__(self, factor: Tensor) -> None:
         self.factor = factor
-        self.mixes = _hidden(factor) or not bool(factor.isfinite().all())
+        self.mixes = not is_known(factor) or not bool(factor.isfinite().all())
         self.source = torch.zeros(factor.shape, dtype=torch.int64, device=factor.device)
         self.touched = torch.zeros(factor.shape, dtype=torch.bool, device=factor.device)
 
@@ -78,13 +79,6 @@ class _Found:
         # The entry is not NaN where the position that it comes from is not.
         self.source += set_.to(torch.int64) << bit
         self.touched |= clear | set_
-
-
-def _hidden(tensor: Tensor) -> bool:
-    # Private, but values inside a vmap cannot be looked at, and only functorch knows (torch 2.9-2.13).
-    while torch._C._functorch.is_gradtrackingtensor(tensor):
-        tensor = torch._C._functorch.get_unwrapped(tensor)
-    return tensor.is_meta or torch._C._functorch.is_batchedtensor(tensor)
 
 
 def _terms(node: Node, k: int, part: _Found) -> list[Local]:
