@@ -8,6 +8,7 @@ from math import prod
 from .._blocks import cost
 from .._capture.tape import Node, Tape
 from .._rules.unbatched import engine_fails
+from .progress import is_watched
 
 
 def structure_pays(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
@@ -19,5 +20,6 @@ def structure_pays(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
 
 
 def rows_at_once(nodes: Sequence[Node], rows: int) -> int:
-    """How many rows to push at once through some nodes."""
-    return cost.rows_at_once(rows, max((node.numbers for node in nodes), default=1))
+    """How many rows to push at once through some nodes: fewer where someone watches the progress."""
+    size = cost.rows_at_once(rows, max((node.numbers for node in nodes), default=1))
+    return cost.rows_watched(size, rows, sum([node.numbers for node in nodes])) if is_watched() else size

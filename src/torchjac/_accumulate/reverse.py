@@ -16,6 +16,7 @@ from .._capture.capture import inside_functorch, memory_of
 from .._capture.tape import Meta, Node, Tape
 from .._rules.registry import Known, local_jacobian, opaque
 from .._rules.unbatched import runs_batched
+from .progress import track
 from .report import Lot, Report, note_step
 from .rows import finish_rows
 from .seeds import NO_LIMITS, Limits, push
@@ -42,7 +43,7 @@ def accumulate(
     for number, end in enumerate(tape.outputs):
         if end is not None:
             pending.setdefault(end, {}).setdefault(number, []).append(identity(out_shapes[number]))
-    for position, node in enumerate(tape.nodes):
+    for position, node in enumerate(track(tape.nodes, "nodes")):
         arrived = _take(node, pending, out_shapes)
         if not arrived:
             continue

@@ -17,6 +17,7 @@ from .._capture.capture import map_rows
 from .._capture.tape import Node, Tape
 from .._rules.unbatched import runs_batched
 from .plan import rows_at_once
+from .progress import track
 
 #: Gives the cotangents of the rows from one number to another, one tensor for each start
 Rows: TypeAlias = Callable[[int, int], Sequence[Tensor]]
@@ -41,11 +42,16 @@ def pull_rows(
     if count > FEW_ROWS and all(map(runs_batched, nodes)):
         try:
             return _join(
-                [_batch(starts, rows(at, min(at + size, count)), inputs) for at in range(0, count, size)]
+                [
+                    _batch(starts, rows(at, min(at + size, count)), inputs)
+                    for at in track(range(0, count, size), f"{size} rows at once")
+                ]
             )
         except (RuntimeError, TypeError, NotImplementedError, ValueError):
             pass
-    found = (_engine(starts, [row[0] for row in rows(at, at + 1)], inputs) for at in range(count))
+    found = (
+        _engine(starts, [row[0] for row in rows(at, at + 1)], inputs) for at in track(range(count), "rows")
+    )
     return _join([[None if grad is None else grad.unsqueeze(0) for grad in row] for row in found])
 
 

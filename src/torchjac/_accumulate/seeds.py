@@ -25,6 +25,7 @@ from .._rules.call import call, fit
 from .._rules.registry import Local, Passes
 from .._rules.unbatched import runs_batched
 from .plan import rows_at_once
+from .progress import track
 
 
 class RowsTooWideError(RuntimeError):
@@ -199,10 +200,10 @@ def call_rows(node: Node, slot: int, rows: Tensor, chunk: int | None) -> list[Te
 def _batched(one: Callable, rows: Tensor, size: int) -> tuple[Tensor, ...]:
     parts = [
         map_rows(one, [part]) if part.shape[0] > 1 else tuple(r.unsqueeze(0) for r in one(part[0]))
-        for part in rows.split(size)
+        for part in track(rows.split(size), f"{size} rows at once")
     ]
     return parts[0] if len(parts) == 1 else tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
 
 def _stack(one: Callable, rows: Tensor) -> tuple[Tensor, ...]:
-    return tuple(torch.stack(column) for column in zip(*map(one, rows.unbind(0)), strict=True))
+    return tuple(torch.stack(column) for column in zip(*map(one, track(rows.unbind(0), "rows")), strict=True))

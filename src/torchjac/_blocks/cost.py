@@ -67,6 +67,16 @@ def rows_at_once(rows: int, widest: int) -> int:
     return max(1, min(rows, BATCH_BYTES // max(1, 4 * 8 * widest)))
 
 
+#: Where progress is watched, rows go in about so many pieces, if they move more numbers than can matter.
+PIECES = 20
+PIECES_NUMBERS = 10_000_000
+
+
+def rows_watched(size: int, rows: int, numbers: int) -> int:
+    """How many rows to push in one call where a progress bar is to move between the calls."""
+    return min(size, -(-rows // PIECES)) if rows * numbers > PIECES_NUMBERS else size
+
+
 #: Rows held at one node may take this many bytes, or twice the answer's; wider ones go in chunks.
 ROWS_BYTES = 1 << 30
 

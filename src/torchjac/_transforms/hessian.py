@@ -20,6 +20,7 @@ def hessian(
     has_aux: bool = False,
     chunk_size: int | None = None,
     layout: torch.layout = torch.strided,
+    progress: bool = False,
 ) -> Callable[..., Any]:
     """The Hessian of ``func`` with respect to the arguments at ``argnums``, as ``jacrev(jacrev(func))``.
 
@@ -35,6 +36,7 @@ def hessian(
         chunk_size: how many dense rows are pushed at once through an op that has no structure.
         layout: as for `jacrev`; a sparse one gives for each leaf a matrix of shape
             ``(output.numel() * input.numel(), input.numel())``.
+        progress: as for `jacrev`.
 
     Returns:
         A function of the same arguments, which returns the Hessian: with one tensor in and one out, a tensor of
@@ -57,4 +59,7 @@ def hessian(
     check_function(func, chunk_size, "hessian")
     check_layout(layout, "hessian")
     gradient = jacrev(func, argnums, has_aux=has_aux, chunk_size=chunk_size)
-    return wraps(func)(jacrev(gradient, argnums, has_aux=has_aux, chunk_size=chunk_size, layout=layout))
+    outer = jacrev(
+        gradient, argnums, has_aux=has_aux, chunk_size=chunk_size, layout=layout, progress=progress
+    )
+    return wraps(func)(outer)

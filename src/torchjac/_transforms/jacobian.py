@@ -9,18 +9,24 @@ from typing import Any
 # Private, but it is the tree that torch.func's own transforms accept (torch 2.9-2.13).
 from torch.utils import _pytree as pytree
 
+from .._accumulate.progress import watched
 from .._capture.capture import inside_functorch, left_level
 from .operators import operators
 from .run import Recorded, check_function, record
 
 
 def jacobian(
-    func: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False
+    func: Callable[..., Any],
+    argnums: int | tuple[int, ...] = 0,
+    *,
+    has_aux: bool = False,
+    progress: bool = False,
 ) -> Callable[..., Any]:
     """The Jacobian of ``func`` as an operator: the blocks that were found, and nothing written out.
 
     Takes the same functions and arguments as `jacrev`; each leaf of the result is a `Jacobian` instead of a
     dense tensor, so its cost is that of the structure and not of ``output.numel() * input.numel()``.
+    ``progress`` shows a bar over whatever takes longer than a second, as it does for `jacrev`.
 
     Raises:
         RuntimeError: as `jacrev` does, and where ``func`` registers tensor hooks: they act on whole
@@ -40,11 +46,15 @@ def jacobian(
         recorded = record("jacobian", func, argnums, has_aux, args, kwargs)
         return recorded.finish(operators(recorded, "jacobian"), has_aux)
 
-    return jacobian_of
+    return watched(jacobian_of) if progress else jacobian_of
 
 
 def value_and_jacobian(
-    func: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False
+    func: Callable[..., Any],
+    argnums: int | tuple[int, ...] = 0,
+    *,
+    has_aux: bool = False,
+    progress: bool = False,
 ) -> Callable[..., Any]:
     """The value of ``func`` and its Jacobian as an operator, from one call of ``func``.
 
@@ -73,7 +83,7 @@ def value_and_jacobian(
         value = _value(recorded)
         return ((value, answer[1]), answer[0]) if has_aux else (value, answer)
 
-    return value_and_jacobian_of
+    return watched(value_and_jacobian_of) if progress else value_and_jacobian_of
 
 
 def _value(recorded: Recorded) -> Any:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .._accumulate.dense import dense_rows
 from .._accumulate.plan import structure_pays
+from .._accumulate.progress import watched
 from .._accumulate.reverse import accumulate
 from .._accumulate.seeds import Limits, RowsTooWideError
 from .._blocks.cost import rows_budget
@@ -28,6 +29,7 @@ def jacrev(
     has_aux: bool = False,
     chunk_size: int | None = None,
     layout: torch.layout = torch.strided,
+    progress: bool = False,
 ) -> Callable[..., Any]:
     """The Jacobian of ``func`` with respect to the arguments at ``argnums``, by reverse-mode autodiff.
 
@@ -43,6 +45,8 @@ def jacrev(
             as many as fit a memory budget.
         layout: ``torch.strided``, or ``torch.sparse_coo``, ``sparse_csr`` or ``sparse_csc`` for sparse matrices of
             shape ``(output.numel(), input.numel())`` as `Jacobian.to_sparse` writes them, never dense in between.
+        progress: whether to show a bar on standard error over whatever takes longer than a second (needs tqdm);
+            dense rows then go in twenty pieces or more.
 
     Returns:
         A function of the same arguments (keyword arguments are passed on undifferentiated). It returns the
@@ -59,6 +63,7 @@ def jacrev(
         TypeError: if ``func`` is not callable, or ``chunk_size`` is no int.
         ValueError: if a differentiated input is no tensor, or ``chunk_size`` is not positive, or the layout is
             none of these.
+        ImportError: if ``progress`` is set and tqdm is not installed.
 
     Example:
         >>> import torch
@@ -94,7 +99,7 @@ def jacrev(
                     answers[output][number] = only_once(name, answers[output][number], recorded.inputs)
         return recorded.finish(answers, has_aux)
 
-    return jacobian_of
+    return watched(jacobian_of) if progress else jacobian_of
 
 
 def _dense_answers(recorded: Recorded, chunk_size: int | None) -> list[list[Tensor]]:

@@ -1,0 +1,56 @@
+"""Progress bars over the loops of a walk: only where asked for, and none before a second has passed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+#: Seconds a loop must have taken before its bar is drawn.
+DELAY = 1.0
+
+_watched: ContextVar[bool] = ContextVar("torchjac_progress", default=False)
+
+
+def watched(function: Callable[..., T]) -> Callable[..., T]:
+    """The function, with a bar on standard error over each long loop of the walks in it.
+
+    Raises:
+        ImportError: if tqdm is not installed.
+    """
+    import_tqdm()
+
+    @wraps(function)
+    def shown(*args: Any, **kwargs: Any) -> T:
+        token = _watched.set(True)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            _watched.reset(token)
+
+    return shown
+
+
+def is_watched() -> bool:
+    """Whether bars are asked for."""
+    return _watched.get()
+
+
+def track(items: Sequence[T], what: str) -> Sequence[T]:
+    """The items to loop over; where bars are asked for, with one that is removed at the end of the loop."""
+    if not _watched.get():
+        return items
+    return import_tqdm()(items, desc=what, delay=DELAY, leave=False, miniters=1)
+
+
+def import_tqdm() -> Any:
+    """The bar of tqdm, or an error that says how to get it."""
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        message = "progress=True needs tqdm, which is not installed; pip install 'torchjac[progress]'"
+        raise ImportError(message) from error
+    return tqdm
