@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from .checkpoints import share_blocks
 from .tape import Tape
 
 _seen: ContextVar[list[Any] | None] = ContextVar("torchjac_hooks_seen", default=None)
@@ -58,6 +59,7 @@ def watch_hooks() -> Iterator[list[Any]]:
         _watchers += 1
         if _watchers == 1:
             _replace(_noticed_on_tensor, _noticed_on_node)
+            share_blocks(True)
     try:
         yield seen
     finally:
@@ -68,6 +70,7 @@ def watch_hooks() -> Iterator[list[Any]]:
             _watchers -= 1
             if _watchers == 0:
                 _replace(_register_on_tensor, _register_on_node)
+                share_blocks(False)
 
 
 def has_hooks(seen: list[Any], tape: Tape) -> bool:

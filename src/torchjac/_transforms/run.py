@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from .._capture.capture import Captured, capture, left_level
+from .._capture.checkpoints import blocks_kept
 from .arguments import (
     check_argnums,
     check_outputs,
@@ -77,6 +78,7 @@ def walking(recorded: Recorded) -> Iterator[None]:
     around the call: that concerns the ops of the function.
     """
     with ExitStack() as modes:
+        modes.enter_context(blocks_kept())
         modes.enter_context(torch.inference_mode(False))
         modes.enter_context(torch.set_grad_enabled(recorded.captured.records))
         for kind in {tensor.device.type for tensor in (*recorded.inputs, *recorded.captured.outputs)} - {

@@ -1,0 +1,77 @@
+"""Checkpointed blocks: a walk runs each again once, for all that it reads of it.
+
+Outside its engine PyTorch runs a block again for every saved tensor that is unpacked, and forgets the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch.utils import checkpoint
+
+#: So many blocks stay unpacked at once: nested ones need each other, and a walk passes from one to the next.
+MOST_KEPT = 4
+
+#: Blocks that the walk of this thread has run again, the latest last: block → holder → tensor
+_kept: ContextVar[dict[Any, dict[Any, torch.Tensor]] | None] = ContextVar(
+    "torchjac_blocks_kept", default=None
+)
+
+# Private: what packs and unpacks the saved tensors of one run of a block. PyTorch runs a block once for all
+# that is unpacked inside a GraphExecGroup; a version without it runs it once for each tensor, as before.
+_Alone = checkpoint._checkpoint_hook
+_Group = getattr(checkpoint, "GraphExecGroup", None)
+
+
+class _Shared(_Alone):
+    """The hooks of a checkpointed block whose saved tensors are unpacked all at once while a walk reads them."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__(block)
+        alone = self.unpack_hook
+        self.unpack_hook = lambda holder: _unpack(block, holder, alone)
+
+
+def share_blocks(yes: bool) -> None:
+    """Whether blocks that run from now on are shared."""
+    checkpoint._checkpoint_hook = _Shared if yes and _Group is not None else _Alone
+
+
+@contextmanager
+def blocks_kept() -> Iterator[None]:
+    """Keep what the latest blocks saved, for as long as a walk goes on."""
+    token = _kept.set({})
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+
+
+def _unpack(block: Any, holder: Any, alone: Any) -> torch.Tensor:
+    """One saved tensor of a block. PyTorch's engine, which runs it once for each of its tasks, is left alone."""
+    kept = _kept.get()
+    if kept is None or torch._C._current_graph_task_id() != -1:
+        return alone(holder)
+    found = kept.pop(block, None)
+    if found is None:
+        found = _all_saved(block, alone)
+    kept[block] = found
+    if len(kept) > MOST_KEPT:
+        del kept[next(iter(kept))]
+    return found[holder] if holder in found else alone(holder)
+
+
+def _all_saved(block: Any, alone: Any) -> dict[Any, torch.Tensor]:
+    """What a block saved, of one new run; nothing where the function in it needs runs of its own."""
+    holders = [holder for holder in (ref() for ref in block.weak_holders) if holder is not None]
+    # A group may be there: that of the block around this one, or the user's.
+    inside = torch._C._get_graph_exec_group() is not None
+    try:
+        with nullcontext() if inside else _Group():
+            return {holder: alone(holder) for holder in holders}
+    except checkpoint.CheckpointError:
+        return {}
