@@ -90,6 +90,30 @@ def test_a_gauss_newton_step_of_bundle_adjustment() -> None:
     assert packed(x).norm() < 0.02 * before
 
 
+def test_the_gram_matrix_of_bundle_adjustment() -> None:
+    """It is one list that holds each entry once: pairs of what a camera and a point share, summed."""
+    residual, (cameras, points), which, seen = bundle(20, 300, 2000)
+    size = cameras.numel()
+    x = torch.cat([cameras.flatten(), points.flatten()])
+    jac = jacobian(lambda x: residual(x[:size].view_as(cameras), x[size:].view_as(points)))(x)
+    assert len(jac.blocks) > 7  # more pairs than are composed one by one
+    weight = torch.rand(jac.out_shape, dtype=torch.float64)
+    gram, weighted = jac.gram(), jac.gram(weight)
+    places = torch.arange(size + points.numel())
+    sees = torch.cat([places[:size].view(-1, 11)[which], places[size:].view(-1, 3)[seen]], 1)
+    pairs = torch.zeros(x.numel(), x.numel(), dtype=torch.bool)
+    pairs[sees[:, :, None], sees[:, None, :]] = True
+    cx, cy = places[7:size:11], places[8:size:11]  # each coordinate has its own principal point
+    pairs[cx, cy] = pairs[cy, cx] = False
+    for found in (gram, weighted):
+        assert torch.equal(found.pattern().to_dense(), pairs)
+        assert len(found.blocks) == 1
+        assert found.stored == 3 * found.nnz
+    dense = jac.to_dense().reshape(-1, x.numel())
+    torch.testing.assert_close(gram.to_dense(), dense.T @ dense)
+    torch.testing.assert_close(weighted.to_dense(), dense.T @ (weight.flatten()[:, None] * dense))
+
+
 def test_a_graph_layer() -> None:
     """A hundred thousand edges: an entry for each pair of neighbours, products without a matrix."""
     nodes, edges = 10_000, 100_000

@@ -3,8 +3,8 @@
 import torch
 from tests._blocks.blocks import LIKE, Maker, spelled_out
 
-from torchjac._blocks.block import Block, identity
-from torchjac._blocks.coordinates import coordinates, covers_once
+from torchjac._blocks.block import Block, entries, identity
+from torchjac._blocks.coordinates import block_at, coordinate_block, coordinates, covers_once
 from torchjac._blocks.maps import Affine, Gather, Label, bare
 
 
@@ -22,6 +22,24 @@ def test_coordinates_are_sorted_and_unique() -> None:
         for block in blocks:
             expected += spelled_out(block, shape)
         torch.testing.assert_close(found, expected)
+
+
+def test_coordinate_block() -> None:
+    """One list of coordinates is the sum of any blocks, and of its own coordinates again."""
+    for seed in range(200):
+        make = Maker(seed)
+        out_shape, wrt_shape = make.shape(2), make.shape(2)
+        shape = out_shape + wrt_shape
+        blocks = [make.block(out_shape, wrt_shape) for _ in range(make.random.randint(0, 3))]
+        found = coordinate_block(blocks, out_shape, wrt_shape, LIKE)
+        expected = sum(
+            (spelled_out(block, shape) for block in blocks), torch.zeros(shape, dtype=torch.float64)
+        )
+        torch.testing.assert_close(spelled_out(found, shape), expected)
+        where, values = coordinates([found], shape, LIKE)
+        again = block_at(where, values, out_shape, wrt_shape)
+        torch.testing.assert_close(spelled_out(again, shape), expected)
+        assert entries(again) == (where.numel() if shape else 1)
 
 
 def test_covers_once_is_never_wrong() -> None:

@@ -10,7 +10,8 @@ from torch import Tensor
 from .._blocks.block import Block
 from .._blocks.ends import swapped
 from .._blocks.maps import Label, bare
-from .._blocks.product import product, product_of_two
+from .._blocks.pair import product_of_two
+from .._blocks.product import product
 from .written import written
 
 

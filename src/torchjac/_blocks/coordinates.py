@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .block import Block, labels
-from .maps import align
+from .maps import Gather, Label, align
 from .write import is_injective, locate, strides
 
 
@@ -31,3 +31,23 @@ def covers_once(block: Block, shape: Sequence[int]) -> bool:
     """Whether no entry is named twice, as far as strides tell."""
     place = strides(block, shape)
     return place is not None and is_injective(place[1], labels(block))
+
+
+def coordinate_block(
+    blocks: Sequence[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Tensor
+) -> Block:
+    """The sum of many small blocks as one list of coordinates and values."""
+    return block_at(*coordinates(blocks, (*out_shape, *wrt_shape), like), out_shape, wrt_shape)
+
+
+def block_at(where: Tensor, values: Tensor, out_shape: Sequence[int], wrt_shape: Sequence[int]) -> Block:
+    """The block whose entries stand at some positions in the flattened dense tensor."""
+    label = Label(where.numel())
+    maps: list[Gather] = []
+    for size in reversed((*out_shape, *wrt_shape)):
+        maps.append(Gather(where % max(size, 1), (label,)))
+        where = where // max(size, 1)
+    maps.reverse()
+    if not maps:  # one scalar by another: no dim has the label
+        return Block(values.sum(), (), (), ())
+    return Block(values, (label,), tuple(maps[: len(out_shape)]), tuple(maps[len(out_shape) :]))

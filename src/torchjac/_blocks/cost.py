@@ -28,6 +28,20 @@ def coordinates_pay(blocks: list[Block], out_shape: Sequence[int], wrt_shape: Se
     return held < prod(out_shape) * prod(wrt_shape)
 
 
+#: A list of coordinates names every entry; a block may name many more than it holds (a sum does).
+FEW_NAMED = 8
+
+
+def lists_cost_less(pairs: int, joins: bool, named: int, held: int) -> bool:
+    """Whether a product with tables in it is cheaper of two lists of coordinates than block by block.
+
+    Block by block a pair costs a call or more; where two tables are matched by their values (``joins``) it also
+    keeps every match, where a list keeps their sums. ``named`` entries make up the lists, ``held`` numbers the
+    blocks and what they stand between.
+    """
+    return (joins or pairs > MOST_BLOCKS) and named <= FEW_NAMED * held
+
+
 def seeds_pay(seeds: int, rows: int) -> bool:
     """Whether pushing each block's own seeds through a node takes fewer calls than all dense rows."""
     return seeds < rows

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from .block import Block
-from .coordinates import coordinates
+from .coordinates import coordinate_block
 from .cost import coordinates_pay, densifies, is_long
 from .maps import Affine, Gather, Label, Map, align, bare
 from .write import dense
@@ -41,7 +41,7 @@ def merge(
     if is_long(blocks):
         # On the meta device no value tells which coordinates are the same.
         pays = like.device.type != "meta" and coordinates_pay(blocks, out_shape, wrt_shape)
-        form = _coalesce if pays else dense_block
+        form = coordinate_block if pays else dense_block
         return [form(blocks, out_shape, wrt_shape, like)]
     return blocks
 
@@ -105,16 +105,3 @@ def _ordered(map_: Map) -> Sequence[Label]:
 
 def _falling(term: tuple[Label, int]) -> int:
     return -term[1]
-
-
-def _coalesce(blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Tensor) -> Block:
-    """Many small blocks as one list of coordinates and values."""
-    shape = (*out_shape, *wrt_shape)
-    where, value = coordinates(blocks, shape, like)
-    label = Label(where.numel())
-    maps: list[Gather] = []
-    for size in reversed(shape):
-        maps.append(Gather(where % max(size, 1), (label,)))
-        where = where // max(size, 1)
-    maps.reverse()
-    return Block(value, (label,), tuple(maps[: len(out_shape)]), tuple(maps[len(out_shape) :]))

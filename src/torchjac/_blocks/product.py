@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from .block import Block
-from .compose import compose
-from .ends import joined, relabelled
-from .maps import Gather, Map, bare_label
-from .merge import merge
+from .cost import coordinates_pay
+from .ends import relabelled
+from .lists import lists_pay, product_of_lists
+from .merge import dense_block, merge
+from .pair import product_of_two
 
 #: Products of many blocks by many others are merged whenever so many wait: a merge costs some milliseconds,
 #: and what waits holds a value each.
@@ -26,6 +26,10 @@ def product(
 ) -> list[Block]:
     """The blocks of (∂out/∂mid) · (∂mid/∂wrt); ``shapes`` are those of out, mid and wrt."""
     out_shape, mid_shape, wrt_shape = shapes
+    if lists_pay(left, right, shapes, like.device):
+        found = product_of_lists(left, right, shapes, like)
+        pays = not found or coordinates_pay(found, out_shape, wrt_shape)
+        return found if pays else [dense_block(found, out_shape, wrt_shape, like)]
     right = [relabelled(block) for block in right]
     found: list[Block] = []
     for a in left:
@@ -36,35 +40,3 @@ def product(
             if len(found) > MOST_WAITING:
                 found = merge(found, out_shape, wrt_shape, like)
     return merge(found, out_shape, wrt_shape, like)
-
-
-def product_of_two(left: Block, right: Block, mid_shape: Sequence[int], device: torch.device) -> Block | None:
-    """The product of two blocks with no label in common, or None if it is zero.
-
-    Dims where two tables would be matched by their values are matched all at once: matched one by one, the
-    first dim of coordinates in a small space would pair nearly everything with everything.
-    """
-    hard = [
-        dim
-        for dim, (a, b, size) in enumerate(zip(left.wrt, right.out, mid_shape, strict=True))
-        if _needs_join(a, b, size)
-    ]
-    if len(hard) > 1:
-        sizes = [mid_shape[dim] for dim in hard]
-        easy = [dim for dim in range(len(mid_shape)) if dim not in hard]
-
-        def once(maps: Sequence[Map]) -> tuple[Map, ...]:
-            return (*(maps[dim] for dim in easy), joined([maps[dim] for dim in hard], sizes))
-
-        left, right = left._replace(wrt=once(left.wrt)), right._replace(out=once(right.out))
-        count = 1
-        for size in sizes:
-            count *= size
-        mid_shape = [*(mid_shape[dim] for dim in easy), count]
-    return compose(left, right, mid_shape, device)
-
-
-def _needs_join(a: Map, b: Map, size: int) -> bool:
-    if type(a) is not Gather and type(b) is not Gather:
-        return False
-    return not any(label is not None and label.size == size for label in (bare_label(a), bare_label(b)))
