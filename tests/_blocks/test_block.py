@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from torchjac._blocks.block import Block, entries, identity, is_dense, labels, stored, tables_to
-from torchjac._blocks.maps import Gather, Label, bare
+from torchjac._blocks.maps import Affine, Gather, Label, bare, constant
 from torchjac.testing import check_rule
 
 N, M, B, P, Q = 12, 5, 4, 3, 4
@@ -68,3 +68,31 @@ def test_tables_to() -> None:
     moved = tables_to(block, torch.device("meta"))
     assert moved.out[0].index.device.type == "meta"
     assert moved.wrt == block.wrt
+
+
+i, j, k = Label(5), Label(2), Label(3)
+
+
+@pytest.mark.parametrize(
+    "block, law",
+    [
+        (identity((5,)), "J[i; i] = 1, i<5"),
+        (identity(()), "J[; ] = 1"),
+        (Block(torch.ones(5), (i,), (bare(i),), (Affine(1, ((i, 1),)),)), "J[i; i+1] = value[i], i<5"),
+        (Block(-2.0, (), (bare(i),), (Affine(4, ((i, -1),)),)), "J[i; -i+4] = -2, i<5"),
+        (Block(1.0, (), (bare(j), bare(k)), (Affine(0, ((j, 3), (k, 1))),)), "J[i, j; 3i+j] = 1, i<2, j<3"),
+        (Block(1.0, (), (Affine(0, ((j, 2), (k, -1))),), (constant(0),)), "J[2i-j; 0] = 1, i<2, j<3"),
+        (Block(W, (k, j), (Gather(torch.arange(6).view(2, 3), (j, k)),), (bare(k),)),
+         "J[index[i, j]; j] = value[j, i], i<2, j<3"),
+    ],
+)  # fmt: skip
+def test_law(block, law: str) -> None:
+    """A block prints as its law: a letter for each label, affine maps as sums, tables as `index`."""
+    assert str(block) == law
+
+
+def test_law_of_many_labels() -> None:
+    """Labels beyond z are numbered, and no two have one name."""
+    law = str(identity((2,) * 20))
+    assert law.startswith("J[i, j, k, ")
+    assert ", z, i1, j1; i, j" in law

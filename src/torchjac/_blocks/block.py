@@ -5,7 +5,8 @@ J[o₁, o₂, … ; v₁, v₂, …] = Σ_labels  value[labels] · Π δ(o_d, ou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from math import prod
 from typing import NamedTuple
 
@@ -27,6 +28,34 @@ class Block(NamedTuple):
     out: tuple[Map, ...]
     wrt: tuple[Map, ...]
 
+    def __str__(self) -> str:
+        """The law in one line: ``J[i; i+1] = value[i], i<5`` for a block right of the diagonal."""
+        names = dict(zip(labels(self), _letters(), strict=False))
+        out, wrt = (", ".join(_spelled(map_, names) for map_ in maps) for maps in (self.out, self.wrt))
+        value = f"{self.value:g}" if not isinstance(self.value, Tensor) else _of("value", self.on, names)
+        return ", ".join(
+            [f"J[{out}; {wrt}] = {value}", *(f"{name}<{label.size}" for label, name in names.items())]
+        )
+
+
+def _letters() -> Iterator[str]:
+    """The letters i to z, and then i1, j1 and so on."""
+    for round_ in count():
+        yield from (f"{letter}{round_ or ''}" for letter in "ijklmnopqrstuvwxyz")
+
+
+def _spelled(map_: Map, names: Mapping[Label, str]) -> str:
+    if type(map_) is Gather:
+        return _of("index", map_.labels, names)
+    strides = {1: "+", -1: "-"}
+    terms = "".join(strides.get(stride, f"{stride:+d}") + names[label] for label, stride in map_.terms)
+    offset = f"{map_.offset:+d}" if map_.offset or not terms else ""
+    return (terms + offset).removeprefix("+")
+
+
+def _of(what: str, over: Sequence[Label], names: Mapping[Label, str]) -> str:
+    return f"{what}[{', '.join(names[label] for label in over)}]"
+
 
 def labels(block: Block) -> tuple[Label, ...]:
     """All labels of a block, in the order in which its maps name them."""
@@ -35,11 +64,11 @@ def labels(block: Block) -> tuple[Label, ...]:
 
 def stored(block: Block) -> int:
     """How many numbers a block holds, index tensors included."""
-    count = block.value.numel() if isinstance(block.value, Tensor) else 0
+    held = block.value.numel() if isinstance(block.value, Tensor) else 0
     tables = [map_.index for map_ in block.out + block.wrt if type(map_) is Gather]
     if tables:
-        count += sum({id(index): index.numel() for index in tables}.values())
-    return count
+        held += sum({id(index): index.numel() for index in tables}.values())
+    return held
 
 
 def entries(block: Block) -> int:
