@@ -30,6 +30,20 @@ def without_rule(x):
     return Mix.apply(x.sin())
 
 
+def test_html():
+    """A notebook shows a row for each step, and marks the one at which structure was lost."""
+    html = explain(without_rule)(X)._repr_html_()
+    assert html.count("<tr") == 3
+    (marked,) = [row for row in html.split("<tr") if "style=" in row]
+    assert "<td>MixBackward</td><td>opaque</td>" in marked
+    assert "no rule for this op" in marked
+
+
+def test_html_is_escaped():
+    """A name of the user's own cannot break the table."""
+    assert "<td>&lt;lambda&gt;</td>" in Report([Step("<lambda>", "opaque", 1, 2, 3, "")])._repr_html_()
+
+
 @pytest.fixture
 def turned_on():
     """The warning turned on, and off again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import NamedTuple
 
 from .._blocks.block import Block, is_dense, stored
@@ -52,6 +53,10 @@ class Step:
     lost: str
 
 
+#: How a notebook's table sets a row off, on light and on dark pages.
+MARKED = " style='background:#e07a1f40'"
+
+
 @dataclass
 class Report:
     """The steps of a walk, from the outputs down to the inputs; printed as a table."""
@@ -63,13 +68,29 @@ class Report:
         """The steps at which structure was lost."""
         return [step for step in self.steps if step.lost]
 
+    def _rows(self) -> list[tuple[str, ...]]:
+        """The cells of the table, its head first."""
+        return [
+            ("node", "kind", "blocks", "stored", "calls", "structure lost"),
+            *(
+                (step.name, step.kind, str(step.blocks), f"{step.stored:,}", str(step.calls), step.lost)
+                for step in self.steps
+            ),
+        ]
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the same table, with the steps at which structure was lost set off."""
+        head, *rows = self._rows()
+        body = [
+            f"<tr{MARKED if step.lost else ''}>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>"
+            for step, row in zip(self.steps, rows, strict=True)
+        ]
+        heads = "".join(f"<th>{cell}</th>" for cell in head)
+        return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+
     def __str__(self) -> str:
         """A line for each step."""
-        rows = [("node", "kind", "blocks", "stored", "calls", "structure lost")]
-        rows += [
-            (step.name, step.kind, str(step.blocks), f"{step.stored:,}", str(step.calls), step.lost)
-            for step in self.steps
-        ]
+        rows = self._rows()
         widths = [max(len(row[column]) for row in rows) for column in range(6)]
         lines = [
             "  ".join(
