@@ -3,19 +3,21 @@ PYTHON ?= python3
 WORKERS ?= 2
 OUT ?= brusselator.png
 # The version that torchjac is tested on, and the one taken where there is none yet.
-TORCH := 2.13.0
+TORCH ?= 2.13.0
 CPU := --extra-index-url https://download.pytorch.org/whl/cpu
 
 BIN := .venv/bin
 READY := .venv/.ready
+DOCS := .venv/.docs
 
-.PHONY: help example test bench check clean
+.PHONY: help example test bench check docs clean
 
 help:
 	@echo "make example   the Brusselator and a batched MLP, with a spy plot in $(OUT)"
 	@echo "make test      all tests and the examples in the docstrings"
 	@echo "make bench     torchjac beside torch.func, in one table"
 	@echo "make check     ruff and mypy"
+	@echo "make docs      the documentation, in site/index.html"
 	@echo "make clean     remove the environment"
 
 # The stamp makes a second run free; a change of pyproject.toml or of this file renews the environment.
@@ -45,5 +47,15 @@ check: $(READY)
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 
+# Its tools are installed only when it is built: the other commands do without them.
+$(DOCS): $(READY)
+	$(BIN)/python -m pip install --quiet -e ".[docs]"
+	touch $@
+
+docs: $(DOCS)
+	$(BIN)/python docs/pictures.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "the documentation is in site/index.html"
+
 clean:
-	rm -rf .venv
+	rm -rf .venv site docs/pictures

@@ -10,6 +10,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 import torchjac
+from torchjac.testing import finite_differences
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 #: A block of Python, with the block of text that follows it directly, if one does.
@@ -51,6 +52,16 @@ def test_the_commands_exist():
     makefile = (Path(__file__).parents[1] / "Makefile").read_text()
     for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_every_claim_names_a_test():
+    """What torchjac does that torch.func cannot is a table, and each row names a test that exists."""
+    table = README.split("## What it does that torch.func cannot")[1].split("\n## ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("|")][2:]
+    assert len(rows) > 10
+    for row in rows:
+        ((name, path),) = re.findall(r"\[(\w+)\]\(([\w/.]+)\) \|$", row)
+        assert f"\ndef {name}(" in (Path(__file__).parents[1] / path).read_text(), row
 
 
 class Square(torch.autograd.Function):
@@ -138,3 +149,16 @@ def test_cdist_between_few_points():
     torch.testing.assert_close(torchjac.jacrev(torch.cdist)(x, y), expected)
     if torch.__version__.startswith("2.13."):
         assert not torch.allclose(torch.func.jacrev(torch.cdist)(x, y), expected)
+
+
+def test_layer_norm_by_weight_and_input():
+    """∂²/∂x∂w of a layer norm, which nested torch.func.jacrev gets wrong, against differences of ∂/∂w."""
+    generator = torch.Generator().manual_seed(0)
+    x, w = (torch.randn(shape, dtype=torch.float64, generator=generator) for shape in ((2, 4), (4,)))
+    f = lambda x, w: torch.nn.functional.layer_norm(x, (4,), w)
+    expected = finite_differences(lambda x: torchjac.jacrev(f, argnums=1)(x, w), x)
+    ours = torchjac.jacrev(torchjac.jacrev(f, argnums=1), argnums=0)(x, w)
+    torch.testing.assert_close(ours, expected, rtol=1e-7, atol=1e-7)
+    if torch.__version__.startswith("2.13."):
+        theirs = torch.func.jacrev(torch.func.jacrev(f, argnums=1), argnums=0)(x, w)
+        assert not torch.allclose(theirs, expected, atol=1e-3)

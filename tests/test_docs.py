@@ -1,0 +1,112 @@
+"""The documentation is true: its code runs and prints what is shown, its commands exist, its links lead somewhere."""
+
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from docs.pictures import PICTURES
+from tests import pages
+
+from torchjac import warn_structure_lost
+from torchjac._rules.registry import RULES
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+NAMES = [str(path.relative_to(DOCS)) for path in PAGES]
+#: Pages outside docs/ whose links are checked too.
+OTHERS = (
+    sorted(ROOT.glob("*.md")) + sorted((ROOT / "src").rglob("*.md")) + sorted(ROOT.glob(".github/**/*.md"))
+)
+
+CHECKER = doctest.OutputChecker()
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+@pytest.fixture(autouse=True)
+def as_before(monkeypatch, tmp_path):
+    """A page runs in an empty folder, and what it changes of the library and of PyTorch is put back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    rules, dtype, state = dict(RULES), torch.get_default_dtype(), torch.get_rng_state()
+    yield
+    RULES.clear()
+    RULES.update(rules)
+    warn_structure_lost(False)
+    torch.set_default_dtype(dtype)
+    torch.set_rng_state(state)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_page(page):
+    """The blocks of a page run in order, and each prints what stands below it (`...` stands for anything)."""
+    for block, printed in pages.run(page):
+        if not CHECKER.check_output(block.shown, printed, FLAGS):
+            pytest.fail(
+                f"{page.name}, line {block.line} prints:\n{printed}\nbut the page shows:\n{block.shown}"
+            )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_every_block_is_known(page):
+    """No fence escapes the runner: none is indented, and each is Python, its output, or commands."""
+    text = page.read_text()
+    assert not re.search(r"^[ \t]+```", text, re.MULTILINE), "an indented fence would not be run"
+    languages = {language for _, _, language, _ in pages.fences(text)}
+    assert languages <= {"python", "text", "console"}, languages
+    assert text.count("\n```") + text.startswith("```") == 2 * len(pages.fences(text))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_commands(page):
+    """Commands name targets of the Makefile and files that exist."""
+    makefile = (ROOT / "Makefile").read_text()
+    for _, _, language, content in pages.fences(page.read_text()):
+        if language != "console":
+            continue
+        for words in map(str.split, content.splitlines()):
+            if words[:1] == ["make"]:
+                assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), words
+            for word in words:
+                if word.endswith(".py"):
+                    assert (ROOT / word).exists(), word
+
+
+@pytest.mark.parametrize("page", PAGES + OTHERS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links(page):
+    """Links and pictures inside the repository lead to files that exist."""
+    for target in pages.links(page.read_text()):
+        if re.match(r"https?:|mailto:", target):
+            continue
+        name = target.partition("#")[0]  # anchors inside docs/ are checked by mkdocs, which makes them
+        path = (page.parent / name).resolve() if name else page
+        if path.parent == DOCS / "pictures":
+            assert path.stem in PICTURES, f"{target}: docs/pictures.py draws no such picture"
+        else:
+            assert path.exists(), target
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_picture(name):
+    """Each picture can be drawn, and some page shows it."""
+    assert PICTURES[name]().axes
+    assert any(f"pictures/{name}.svg" in page.read_text() for page in PAGES)
+
+
+def test_the_runner_sees_a_wrong_output(tmp_path):
+    """A page that shows what its code does not print is noticed, and so is one that shows nothing."""
+    page = tmp_path / "page.md"
+    page.write_text("```python\nprint(1)\n```\n\n```text\n2\n```\n\n```python\nprint(3)\n```\n")
+    (first, one), (second, three) = pages.run(page)
+    assert (first.shown, one, first.line) == ("2\n", "1\n", 2)
+    assert (second.shown, three, second.line) == ("", "3\n", 10)
+    assert not CHECKER.check_output(first.shown, one, FLAGS)
+    assert not CHECKER.check_output(second.shown, three, FLAGS)
+
+
+def test_every_page_is_in_the_navigation():
+    """mkdocs.yml lists each page once."""
+    listed = re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(name.replace("\\", "/") for name in NAMES)

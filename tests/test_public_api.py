@@ -1,0 +1,122 @@
+"""The public names and how they are called, in one table: nothing of it changes unseen."""
+
+import inspect
+
+import pytest
+import torch
+
+import torchjac
+from torchjac import Jacobian, Report, Step, extend, testing
+
+#: Taken from torch.func as they are; their signatures are PyTorch's.
+FROM_TORCH = {
+    "functional_call", "grad", "grad_and_value", "jvp", "linearize", "stack_module_state", "vjp", "vmap",
+}  # fmt: skip
+
+#: What a change of this table means: docs/project/deprecation.md.
+TABLE = """
+Jacobian.block_diagonal(self)
+Jacobian.diagonal(self)
+Jacobian.explain(self)
+Jacobian.gram(self, weight=None)
+Jacobian.kind
+Jacobian.mT
+Jacobian.matmat(self, vectors)
+Jacobian.nnz
+Jacobian.pattern(self, layout=torch.sparse_coo)
+Jacobian.row(self, index)
+Jacobian.shape
+Jacobian.slogdet(self)
+Jacobian.solve(self, right)
+Jacobian.spy(self, ax=None)
+Jacobian.stored
+Jacobian.to_bsr(self)
+Jacobian.to_dense(self)
+Jacobian.to_scipy(self, format='csr')
+Jacobian.to_sparse(self, layout=torch.sparse_coo)
+Jacobian.trace(self)
+Report.lost
+torchjac.Jacobian(out_shape, in_shape, dtype, device, blocks, report=<factory>)
+torchjac.Report(steps=<factory>)
+torchjac.Step(name, kind, blocks, stored, calls, lost)
+torchjac.StructureLostWarning
+torchjac.explain(func, argnums=0, *, has_aux=False)
+torchjac.extend
+torchjac.extend.Affine(offset, terms)
+torchjac.extend.Block(value, on, out, wrt)
+torchjac.extend.Gather(index, labels)
+torchjac.extend.Known(locals=(), passes={})
+torchjac.extend.Label(size)
+torchjac.extend.Local(input, block, slot=0, selects=False)
+torchjac.extend.Node(fn)
+torchjac.extend.bare(label)
+torchjac.extend.broadcast(over, shape)
+torchjac.extend.call(node, cotangents)
+torchjac.extend.constant(position)
+torchjac.extend.local(node, k, out, wrt, value=1.0, on='', slot=0)
+torchjac.extend.new_labels(shape)
+torchjac.extend.ones(node, slot=0)
+torchjac.extend.rule(*ops, any_dtype=False)
+torchjac.extend.spread(value, over)
+torchjac.extend.unregister(*ops)
+torchjac.hessian(func, argnums=0, *, has_aux=False, chunk_size=None, layout=torch.strided, progress=False)
+torchjac.jacobian(func, argnums=0, *, has_aux=False, progress=False)
+torchjac.jacrev(func, argnums=0, *, has_aux=False, chunk_size=None, layout=torch.strided, progress=False)
+torchjac.testing
+torchjac.testing.check_jacobian(func, *args, argnums=0, rtol=1e-07, atol=1e-09, differences=True)
+torchjac.testing.check_rule(op, *args, differences=True)
+torchjac.testing.finite_differences(func, *args, argnum=0, step=1e-06)
+torchjac.testing.loop_jacobian(func, *args, argnum=0)
+torchjac.value_and_jacobian(func, argnums=0, *, has_aux=False, progress=False)
+torchjac.warn_structure_lost(enabled=True)
+"""
+
+
+def spelled(name, thing):
+    """A name with its arguments and defaults, without annotations; properties and attributes as a bare name."""
+    if not callable(thing):
+        return name
+    if isinstance(thing, type) and issubclass(thing, (Warning, torch.autograd.Function)):
+        return name
+    try:
+        signature = inspect.signature(thing)
+    except (TypeError, ValueError):  # a type alias, or a class of C
+        return name
+    bare = inspect.Parameter.empty
+    parameters = [p.replace(annotation=bare) for p in signature.parameters.values()]
+    return name + str(signature.replace(parameters=parameters, return_annotation=bare))
+
+
+def found():
+    """The table as it is."""
+    for module in (torchjac, extend, testing):
+        for name in module.__all__:
+            if name not in FROM_TORCH:
+                yield spelled(f"{module.__name__}.{name}", getattr(module, name))
+    for cls in (Jacobian, Report, Step):
+        for name in dir(cls):
+            if (
+                not name.startswith("_")
+                and name not in dir(tuple)
+                and name not in vars(cls).get("__slots__", ())
+            ):
+                yield spelled(f"{cls.__name__}.{name}", inspect.getattr_static(cls, name))
+
+
+def test_table():
+    """Each public name is called as the table says, and there are no others."""
+    assert sorted(found()) == sorted(TABLE.split("\n")[1:-1])
+
+
+@pytest.mark.parametrize("name", sorted(FROM_TORCH))
+def test_from_torch(name):
+    """One import line replaces torch.func's."""
+    assert getattr(torchjac, name) is getattr(torch.func, name)
+
+
+def test_every_name_is_documented():
+    """Each public name has a docstring."""
+    for module in (torchjac, extend, testing):
+        for name in module.__all__:
+            thing = getattr(module, name)
+            assert inspect.getdoc(thing), f"{module.__name__}.{name}"
