@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._accumulate.progress import track
 from ._accumulate.reverse import accumulate
 from ._answers.operator import Jacobian
 from ._transforms.jacrev import jacrev
@@ -33,7 +34,7 @@ def loop_jacobian(func: Callable[..., Tensor], *args: Any, argnum: int = 0) -> T
         output = func(*args[:argnum], source.clone(), *args[argnum + 1 :])
         entries = output.reshape(-1).unbind()
     rows = []
-    for entry in entries:
+    for entry in track(entries, "rows of the loop"):
         (row,) = (
             torch.autograd.grad(entry, source, retain_graph=True, allow_unused=True)
             if entry.requires_grad
@@ -61,7 +62,7 @@ def finite_differences(
     source = args[argnum].detach()
     columns = []
     with torch.no_grad():
-        for position in range(source.numel()):
+        for position in track(range(source.numel()), "differences"):
             shift = torch.zeros_like(source, memory_format=torch.contiguous_format)
             shift.view(-1)[position] = step
             ahead = func(*args[:argnum], source + shift, *args[argnum + 1 :])

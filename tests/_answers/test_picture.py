@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from torchjac import jacobian
+from torchjac._answers.picture import cells
 
 mpl.use("Agg")
 
@@ -70,3 +71,36 @@ def test_explain() -> None:
     jac = stencil(4)
     assert jac.explain() is jac.report
     assert "PowBackward0" in str(jac.explain())
+
+
+def test_cells_are_the_entries_where_they_are_few() -> None:
+    """One cell for each entry, with its value."""
+    jac = jacobian(lambda x: x[1:] * x[:-1])(torch.arange(1.0, 5.0))
+    step, rows, columns, counts, values = cells(jac, 6)
+    assert step == 1
+    assert counts.tolist() == [1] * 6
+    dense = torch.zeros(3, 4)
+    dense[rows, columns] = values
+    assert torch.equal(dense, jac.to_dense())
+
+
+@pytest.mark.parametrize("n, most", [(40, 77), (40, 20), (1001, 50), (3, 1)])
+def test_cells_hold_several_entries_where_these_are_many(n, most) -> None:
+    """Never more cells than asked for, and each entry is counted once, in the cell where it stands."""
+    jac = stencil(n)
+    step, rows, columns, counts, values = cells(jac, most)
+    assert step > 1
+    assert values is None
+    assert rows.numel() <= most
+    at = jac.pattern().indices() // step
+    expected = torch.zeros(-(-(n - 1) // step), -(-n // step), dtype=torch.long)
+    expected.index_put_((at[0], at[1]), torch.ones(at.shape[1], dtype=torch.long), accumulate=True)
+    drawn = torch.zeros_like(expected)
+    drawn[rows, columns] = counts
+    assert torch.equal(drawn, expected)
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_cells_of_nothing(n) -> None:
+    """A Jacobian without entries has no cells."""
+    assert cells(stencil(n) if n else jacobian(torch.sin)(torch.zeros(0)), 10).rows.numel() == 0

@@ -7,9 +7,10 @@ from html import escape
 from importlib.util import find_spec
 from io import BytesIO
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 if TYPE_CHECKING:
     from .operator import Jacobian
@@ -37,6 +38,37 @@ def spy(jacobian: Jacobian, ax: Any) -> Any:
     ax.set_ylabel(f"output {tuple(jacobian.out_shape)}")
     ax.set_title(f"{jacobian.nnz:,} nonzeros, {jacobian.stored:,} numbers stored")
     return ax
+
+
+class Cells(NamedTuple):
+    """Where entries stand, on a grid whose cells hold ``step`` × ``step`` entries.
+
+    ``rows`` and ``columns`` name the cells that are not empty, ``counts`` how many entries they hold, and
+    ``values``, where each cell is one entry, what these are.
+    """
+
+    step: int
+    rows: Tensor
+    columns: Tensor
+    counts: Tensor
+    values: Tensor | None
+
+
+def cells(jacobian: Jacobian, most: int) -> Cells:
+    """The pattern as at most so many cells, with the smallest step that is a power of two."""
+    columns = prod(jacobian.in_shape)
+    at, values = jacobian._coordinates()
+    at, values = at.cpu(), values.detach().cpu()
+    row, column = at // max(columns, 1), at % max(columns, 1)
+    if at.numel() <= most:
+        return Cells(1, row, column, torch.ones_like(at), values)
+    step = 1
+    while True:
+        step *= 2
+        width = -(-columns // step)
+        cell, counts = torch.unique(row // step * width + column // step, return_counts=True)
+        if cell.numel() <= most:
+            return Cells(step, cell // width, cell % width, counts, None)
 
 
 def html(jacobian: Jacobian) -> str:

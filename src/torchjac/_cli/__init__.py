@@ -1,0 +1,1 @@
+"""The command line: `torchjac explain`, `check` and `bench` of a function of one's own."""

@@ -1,0 +1,56 @@
+"""Ways to the same Jacobian timed in turn, so that whatever else the machine does meets all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import median
+from typing import Any, NamedTuple
+
+from .measure import dense_bytes, does_not_fit, timed
+from .peers import WAYS
+from .request import Problem
+
+#: However long a call takes, each way is called so often.
+LEAST_ROUNDS = 3
+MOST_ROUNDS = 1000
+
+
+class Timing(NamedTuple):
+    """Seconds of each call of one way, in order; ``failed`` says why there are none."""
+
+    way: str
+    times: list[float]
+    failed: str = ""
+
+    @property
+    def median(self) -> float:
+        """The median of the times."""
+        return median(self.times)
+
+
+def bench(problem: Problem, budget: float) -> list[Timing]:
+    """Round after round of all ways until ``budget`` seconds are spent, the first round left out."""
+    size = dense_bytes(problem, problem.value())
+    timings = [Timing(way, [], does_not_fit(way, size)) for way in WAYS]
+    transforms = {way: make(problem.function, problem.argnums) for way, make in WAYS.items()}
+    warm = [_first(timing, transforms[timing.way], problem) for timing in timings]
+    spent, rounds = 0.0, 0
+    while rounds < LEAST_ROUNDS or (spent < budget and rounds < MOST_ROUNDS):
+        for timing in warm:
+            if not timing.failed:
+                timing.times.append(timed(transforms[timing.way], problem))
+                spent += timing.times[-1]
+        rounds += 1
+    return warm
+
+
+def _first(timing: Timing, transform: Callable[..., Any], problem: Problem) -> Timing:
+    """The way as it is, or with the reason why it fails on this function."""
+    if timing.failed:
+        return timing
+    try:
+        timed(transform, problem)
+    except Exception as error:  # whatever another library raises
+        line = (str(error).splitlines() or [""])[0]
+        return timing._replace(failed=f"{type(error).__name__}: {line}")
+    return timing

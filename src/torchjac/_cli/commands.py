@@ -1,0 +1,239 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from tqdm import tqdm
+
+from .._answers.operator import Jacobian
+from . import words
+from .agree import compare
+from .bench import bench as run_bench
+from .look import Named, facts, look, lost_in_words
+from .measure import Cost, dense_bytes, does_not_fit, in_fresh_process
+from .peers import PEER, WAYS
+from .request import Request
+from .stop import WRONG, Stop, refused
+
+#: The walk is printed where it has at most so many nodes, or where it is asked for.
+SHORT_WALK = 30
+
+
+class Stopped(click.ClickException):
+    """A `Stop` as click knows it."""
+
+    def __init__(self, stop: Stop) -> None:
+        """Take over message and status."""
+        super().__init__(str(stop))
+        self.exit_code = stop.status  # type: ignore[misc]  # click says so in its class, not in its type
+
+
+class Commands(click.Group):
+    """A group whose commands may end by `Stop`."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except Stop as stop:
+            raise Stopped(stop) from stop
+
+
+def _positions(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"expected positions as 0 or 0,2, got {value!r}") from None
+
+
+def problem_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say which function and which arguments; the command gets them as a `Request`."""
+
+    @wraps(command)
+    def with_request(
+        target: str, specs: Sequence[str], file: str | None, argnums: tuple[int, ...], fill: str, seed: int,
+        device: str, **others: Any,
+    ) -> None:  # fmt: skip
+        command(Request(target, tuple(specs), file, argnums, fill, seed, device), **others)
+
+    for option in reversed((
+        click.argument("target", metavar="MODULE:FUNCTION"),
+        click.option("--arg", "specs", multiple=True, metavar="SPEC", help=(
+            "An argument, in order: a shape (2,500), a dtype and a shape (float32:64,32; float64: is a scalar), "
+            "or a Python literal (=0.5). Tensors are random, in float64 unless said; integers are zeros.")),
+        click.option("--args", "file", metavar="FILE", help="All arguments from a .pt, .npz or .npy file."),
+        click.option("--argnums", default="0", callback=_positions, metavar="N[,N…]",
+                     help="Which arguments are differentiated."),
+        click.option("--fill", type=click.Choice(["normal", "uniform"]), default="normal",
+                     help="How tensors are drawn; uniform ones lie between 0 and 1."),
+        click.option("--seed", default=0, help="Seed of what is drawn."),
+        click.option("--device", default="cpu", help="Where the tensors are, as cpu or cuda."),
+    )):  # fmt: skip
+        with_request = option(with_request)
+    return with_request
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=(
+        "MODULE:FUNCTION is found as `python -m` finds a module, the current directory first; FILE.py:FUNCTION "
+        "is a file. Exit status: 0 right, 1 wrong (check), 2 bad usage, 3 the function raises or has no Jacobian."
+    ),
+)
+@click.version_option(package_name="torchjac")
+def commands() -> None:
+    """Exact, structured Jacobians of PyTorch functions: look at one, check it, time it."""
+
+
+@commands.command()
+@problem_options
+@click.option("--spy", type=click.Path(dir_okay=False), help="Draw where the nonzeros stand into an image.")
+@click.option("--report", type=click.Path(dir_okay=False), help="Write all of it as one HTML page.")
+@click.option("--walk/--no-walk", default=None, help=f"Print every node (default: up to {SHORT_WALK}).")
+@click.option("--costs/--no-costs", default=True, help="Measure time and memory, in fresh processes.")
+@click.option("--limit", default=60.0, help="Seconds after which a way is given up.")
+@click.option("--progress/--no-progress", default=None, help="Show bars (default: on a terminal).")
+def explain(
+    request: Request,
+    spy: str | None,
+    report: str | None,
+    walk: bool | None,
+    costs: bool,
+    limit: float,
+    progress: bool | None,
+) -> None:
+    """Tell the structure of a Jacobian, where it was lost, and what it costs beside torch.func."""
+    for path in filter(None, (spy, report)):
+        if not Path(path).absolute().parent.is_dir():
+            raise Stop(f"{path}: there is no folder {Path(path).absolute().parent}")
+    problem = request.load()
+    value = problem.value()
+    bars = sys.stderr.isatty() if progress is None else progress
+    found = look(problem, bars)
+    click.echo(problem.in_words())
+    for named in found:
+        rows = [[name, fact] for name, fact in facts(named.jacobian).items()]
+        name = f"{named.name}\n" if len(found) > 1 else ""
+        click.echo(f"\n{name}{words.table(rows, set())}")
+    steps = found[0].jacobian.report
+    click.echo("\n" + lost_in_words(steps))
+    if walk or (walk is None and 0 < len(steps.steps) <= SHORT_WALK):
+        click.echo(f"\n{steps}")
+    measured = _costs(request, dense_bytes(problem, value), limit, bars) if costs else []
+    if costs:
+        click.echo("\n" + words.table(_cost_rows(measured), {1, 2}))
+    if spy:
+        _save_spy(found, spy)
+        click.echo(f"\npattern drawn in {spy}")
+    if report:
+        from .page import page
+
+        command = f"torchjac {shlex.join(sys.argv[1:])}"
+        Path(report).write_text(page(problem, found, measured, command), encoding="utf-8")
+        click.echo(f"\nreport written to {report}")
+
+
+def _costs(request: Request, size: int, limit: float, bars: bool) -> list[Cost]:
+    measured = []
+    for way in tqdm(WAYS, desc="measuring", delay=1, leave=False, miniters=1, disable=not bars):
+        failed = does_not_fit(way, size)
+        measured.append(Cost(way, failed=failed) if failed else in_fresh_process(request, way, limit))
+    return measured
+
+
+def _cost_rows(measured: Sequence[Cost]) -> list[list[str]]:
+    rows = [["", "time", "peak memory"]]
+    for cost in measured:
+        if cost.seconds is None:
+            rows.append([cost.way, cost.failed])
+        else:
+            rows.append(
+                [
+                    cost.way,
+                    words.seconds(cost.seconds),
+                    words.size(cost.peak) if cost.peak is not None else "?",
+                ]
+            )
+    return rows
+
+
+def _save_spy(found: Sequence[Named], path: str) -> None:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise Stop("--spy needs matplotlib, which is not installed; pip install 'torchjac[plot]'") from error
+    figure = Figure(figsize=(5.5 * len(found), 5.5), layout="constrained")
+    for axes, named in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
+        jacobian: Jacobian = named.jacobian
+        jacobian.spy(axes)
+        if len(found) > 1:
+            axes.set_title(f"{named.name}: {axes.get_title()}")
+    try:
+        figure.savefig(path, dpi=150)
+    except (ValueError, OSError) as error:
+        raise Stop(f"--spy {path}: {error}") from error
+
+
+@commands.command()
+@problem_options
+@click.option("--progress/--no-progress", default=None, help="Show bars (default: on a terminal).")
+def check(request: Request, progress: bool | None) -> None:
+    """Compare the Jacobian with the row-by-row loop and, in float64, with finite differences."""
+    problem = request.load()
+    size = dense_bytes(problem, problem.value())
+    too_large = does_not_fit(PEER, size)
+    if too_large:
+        raise Stop(f"{problem.in_words()} {too_large}; check it on smaller arguments")
+    bars = sys.stderr.isatty() if progress is None else progress
+    try:
+        compared = compare(problem, request.seed, bars)
+    except Stop:
+        raise
+    except Exception as error:  # the user's own code runs again, and its backward too
+        raise refused(problem.in_words(), error) from error
+    click.echo(problem.in_words() + "\n")
+    rows = [["", "largest difference", ""]]
+    rows += [[one.name, f"{one.difference:.1e}", "" if one.right else "WRONG"] for one in compared]
+    click.echo(words.table(rows, {1}))
+    wrong = [one for one in compared if not one.right]
+    if wrong:
+        raise Stop(f"{len(wrong)} of {len(compared)} comparisons disagree", WRONG)
+    click.echo("\nright")
+
+
+@commands.command()
+@problem_options
+@click.option("--seconds", default=5.0, help="How long to go on; every way is called three times at least.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of PyTorch (default: its own choice).")
+def bench(request: Request, seconds: float, threads: int | None) -> None:
+    """Time torchjac beside torch.func.jacrev on one function, in turn, by medians."""
+    if threads:
+        torch.set_num_threads(threads)
+    problem = request.load()
+    timings = run_bench(problem, seconds)
+    click.echo(problem.in_words())
+    click.echo(
+        f"PyTorch {torch.__version__}, {platform.machine()}, threads: {torch.get_num_threads()}, "
+        f"{max(len(timing.times) for timing in timings)} rounds\n"
+    )
+    peer = next((timing.median for timing in timings if timing.way == PEER and timing.times), None)
+    rows = [["", "median", "fastest", "slowest", f"{PEER.split()[0]} takes"]]
+    for timing in timings:
+        if not timing.times:
+            rows.append([timing.way, timing.failed])
+            continue
+        ratio = "" if peer is None else words.times(peer / timing.median)
+        rows.append(
+            [timing.way, *map(words.seconds, (timing.median, min(timing.times), max(timing.times))), ratio]
+        )
+    click.echo(words.table(rows, {1, 2, 3, 4}))

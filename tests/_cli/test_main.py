@@ -1,0 +1,49 @@
+"""The program itself: `python -m torchjac`, and what it says where its libraries are missing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from torchjac._cli.main import main
+
+ROOT = Path(__file__).parents[2]
+
+
+def program(*words, cwd):
+    """Run it as a user does, with this source tree in front."""
+    path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "torchjac", *words]
+    return subprocess.run(
+        command, cwd=cwd, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_a_function_of_ones_own(tmp_path):
+    """A module in the current directory, by its name; no bars where there is no terminal."""
+    (tmp_path / "mine.py").write_text("def f(x):\n    return x[1:] * x[:-1]\n")
+    done = program("explain", "mine:f", "--arg", "6", "--no-costs", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "nonzeros  10 " in done.stdout
+    assert done.stderr == ""
+
+
+def test_exit_status(tmp_path):
+    """A message on standard error and a status, for scripts."""
+    done = program("check", "nowhere:f", "--arg", "6", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Error: no module named 'nowhere'")
+
+
+@pytest.mark.parametrize("missing", ["click", "jinja2", "tqdm"])
+def test_missing_libraries(missing, monkeypatch, capsys):
+    """It says what to install."""
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"torchjac: the command line needs {missing}")
+    assert "pip install 'torchjac[cli]'" in said
