@@ -42,7 +42,7 @@ def test_wheel_contents(built):
     names = set(zipfile.ZipFile(built[1]).namelist())
     package = {name for name in names if name.startswith("torchjac/")}
     assert {name for name in package if name.endswith(".py")} == SOURCES
-    assert "torchjac/py.typed" in package
+    assert {"torchjac/py.typed", "torchjac/_cli/page.html"} <= package
     rest = names - package
     assert all(name.split("/")[0].endswith(".dist-info") for name in rest), rest
     assert any(name.endswith("licenses/LICENSE") for name in rest)
