@@ -42,7 +42,7 @@ def accumulate(
     pending: Pending = {}
     for number, end in enumerate(tape.outputs):
         if end is not None:
-            pending.setdefault(end, {}).setdefault(number, []).append(identity(out_shapes[number]))
+            pending.setdefault(end, {}).setdefault(number, []).append(identity(tuple(out_shapes[number])))
     for position, node in enumerate(track(tape.nodes, "nodes")):
         arrived = _take(node, pending, out_shapes)
         if not arrived:
