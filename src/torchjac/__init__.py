@@ -16,6 +16,7 @@ from ._accumulate.report import Report, Step, StructureLostWarning, warn_structu
 from ._answers.operator import Jacobian
 from ._transforms.explain import explain
 from ._transforms.hessian import hessian
+from ._transforms.jacfwd import jacfwd
 from ._transforms.jacobian import jacobian, value_and_jacobian
 from ._transforms.jacrev import jacrev
 
@@ -30,6 +31,7 @@ __all__ = [
     "grad",
     "grad_and_value",
     "hessian",
+    "jacfwd",
     "jacobian",
     "jacrev",
     "jvp",

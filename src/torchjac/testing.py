@@ -11,6 +11,7 @@ from torch import Tensor
 from ._accumulate.progress import track
 from ._accumulate.reverse import accumulate
 from ._answers.operator import Jacobian
+from ._transforms.jacobian import jacobian
 from ._transforms.jacrev import jacrev
 from ._transforms.run import record, walking
 
@@ -83,7 +84,7 @@ def check_jacobian(
     atol: float = 1e-9,
     differences: bool = True,
 ) -> list[Jacobian]:
-    """Check a function's Jacobians, both ways the engine knows, against the loop and finite differences.
+    """Check a function's Jacobians, in every way the engine knows, against the loop and finite differences.
 
     Use it on your own `torch.autograd.Function`, or on a program that uses a rule of your own.
 
@@ -112,6 +113,8 @@ def check_jacobian(
         expected = loop_jacobian(func, *args, argnum=argnum)
         operator = _structured(func, argnum, args)
         _agree("the loop", argnum, operator.to_dense(), expected, rtol, atol)
+        ahead = jacobian(func, argnum, mode="forward")(*args)
+        _agree("the loop (forward)", argnum, ahead.to_dense(), expected, rtol, atol)
         _agree("the loop (jacrev)", argnum, jacrev(func, argnum)(*args), expected, rtol, atol)
         if differences and expected.dtype == torch.float64:
             differenced = finite_differences(func, *args, argnum=argnum)

@@ -2,12 +2,13 @@
 
 The database (`op_db`) gives for each op a list of samples: shapes, dtypes, broadcasting, keyword
 arguments, edge cases, all written by PyTorch's authors. Each sample is a function of its differentiable
-tensors; torchjac must return what the row-by-row loop returns, in four modes:
+tensors; torchjac must return what the row-by-row loop returns, in five modes:
 
     plain        jacrev(f)(x)
     vmap         vmap(jacrev(f))(two different x, stacked)
     hessian      jacrev(jacrev(g))(x), g a weighted sum of f
     inner_vmap   jacrev(vmap(f))(two different x, stacked)
+    forward      jacfwd(f)(x)
 
 Of plain mode it also tells how the structured walk went: which kinds of rules it found, whether structure
 was kept, and how often backward formulas were called; ``--report`` writes that as a table of the ops.
@@ -50,7 +51,7 @@ try:  # this folder is on the path when run as a script or under its conftest.py
 except ImportError:
     from tests.conformance.exemptions import exemption
 
-MODES = ("plain", "vmap", "hessian", "inner_vmap")
+MODES = ("plain", "vmap", "hessian", "inner_vmap", "forward")
 
 #: A sample is compared while it has at most so many Jacobian entries.
 MAX_ENTRIES = 10**6
@@ -480,11 +481,39 @@ def _hessian(op: Any, f: Problem, around: Around) -> Outcome:
     return _judged(lambda jacrev: jacrev(jacrev(g))(f.fresh()), expected, around, HESSIAN_SLACK)
 
 
+def _forward(op: Any, f: Problem, around: Around) -> Outcome:
+    """Jacfwd in the input's dtype, as the loop is.
+
+    Where an op selects what it lets pass, a cotangent that is NaN is dropped and a tangent is none yet: a NaN
+    that torch.func.jacfwd gives too is no difference.
+    """
+    expected = _expected(lambda: loop_jacobian(f, f.inputs))
+
+    def run(jacrev: Transform) -> Any:
+        jacfwd = torchjac.jacfwd if jacrev is torchjac.jacrev else torch.func.jacfwd
+        found = [[a.to(x.dtype) for a, x in zip(row, f.inputs, strict=True)] for row in jacfwd(f)(f.fresh())]
+        if not any(bool((a.isnan() & ~e.isnan()).any()) for a, e in _pairs(found, expected)):
+            return found
+        theirs = torch.func.jacfwd(f)(f.fresh())
+        return [
+            [torch.where(a.isnan() & b.isnan(), e, a) for a, b, e in zip(*rows, strict=True)]
+            for rows in zip(found, theirs, expected, strict=True)
+        ]
+
+    return _judged(run, expected, around)
+
+
+def _pairs(found: Rows, expected: Rows) -> Iterator[tuple[Tensor, Tensor]]:
+    for ours, loops in zip(found, expected, strict=True):
+        yield from zip(ours, loops, strict=True)
+
+
 CHECKS: dict[str, Callable[[Any, Problem, Around], Outcome]] = {
     "plain": _plain,
     "vmap": _vmap,
     "hessian": _hessian,
     "inner_vmap": _inner_vmap,
+    "forward": _forward,
 }
 
 

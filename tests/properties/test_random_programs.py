@@ -10,10 +10,15 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+from tests._accumulate.test_ordered import can_split
 from tests.properties.programs import Program, programs
 from torch import Tensor
 
 import torchjac
+from torchjac._accumulate.forward import goes_forward
+from torchjac._accumulate.order import Order, split
+from torchjac._capture.tape import Tape
 from torchjac.testing import loop_jacobian
 
 #: 200 programs in every run; the full command sets TORCHJAC_PROGRAMS=2000
@@ -59,6 +64,33 @@ def test_against_the_loop(program: Program) -> None:
         agree(torchjac.jacrev(f, argnum)(*program.inputs), expected, tolerance)
         with always_by_structure():
             agree(torchjac.jacrev(f, argnum)(*program.inputs), expected, tolerance)
+
+
+@given(programs(), st.integers(0, 100))
+@examples(0.3)
+def test_in_every_order(program: Program, cut: int) -> None:
+    """Forward, and from both ends to a cut anywhere, the Jacobian equals the loop's where its numbers are finite."""
+    note(program.snippet())
+    f = program.function()
+    tolerance = 1e-5 if "float32" in program.source else 1e-8
+
+    def pick(tape: Tape, out_shapes: Any) -> Order:
+        if len(tape.nodes) < 2 or not goes_forward(tape):
+            return Order(tape, "reverse")
+        at = 1 + cut % (len(tape.nodes) - 1)
+        if not can_split(tape, at):
+            return Order(tape, "forward")
+        order = split(tape, at, out_shapes)
+        return order._replace(below=Order(order.below.tape, "forward" if cut % 2 else "reverse"))
+
+    for argnum in (0, 1):
+        expected = loop_jacobian(f, *program.inputs, argnum=argnum)
+        with always_by_structure(), pytest.MonkeyPatch.context() as patch:
+            patch.setattr("torchjac._accumulate.ordered.pick", pick)
+            agree(torchjac.jacrev(f, argnum)(*program.inputs), expected, tolerance)
+        if bool(expected.isfinite().all()):
+            found = torchjac.jacfwd(f, argnum)(*program.inputs)
+            agree(torch.where(found.isnan(), expected, found.to(expected.dtype)), expected, tolerance)
 
 
 @given(programs(lines=5, outputs=3))

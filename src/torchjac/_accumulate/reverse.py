@@ -42,7 +42,18 @@ def accumulate(
     pending: Pending = {}
     for number, end in enumerate(tape.outputs):
         if end is not None:
-            pending.setdefault(end, {}).setdefault(number, []).append(identity(tuple(out_shapes[number])))
+            pending.setdefault(end, {}).setdefault(number, []).append(identity(out_shapes[number]))
+    return owned(walk(tape, pending, out_shapes, limits, report), tape)
+
+
+def walk(
+    tape: Tape,
+    pending: Pending,
+    out_shapes: Sequence[Sequence[int]],
+    limits: Limits = NO_LIMITS,
+    report: Report | None = None,
+) -> list[list[list[Block]]]:
+    """What waits on a tape taken down to its inputs; `accumulate` begins with identities."""
     for position, node in enumerate(track(tape.nodes, "nodes")):
         arrived = _take(node, pending, out_shapes)
         if not arrived:
@@ -62,10 +73,10 @@ def accumulate(
     for node, number in tape.inputs.items():
         for lot in _take(node, pending, out_shapes):
             answer[lot.output][number] = _merged(lot, node.outputs[0]).blocks
-    return _owned(answer, tape)
+    return answer
 
 
-def _owned(answer: list[list[list[Block]]], tape: Tape) -> list[list[list[Block]]]:
+def owned(answer: list[list[list[Block]]], tape: Tape) -> list[list[list[Block]]]:
     """The answer with values copied that are still the caller's tensors (a matrix that f multiplies with)."""
     if inside_functorch():  # its tensors do not tell where they are, and are not written into in place
         return answer

@@ -55,6 +55,40 @@ def own_rows_pay(own: int, seeds: int) -> bool:
     return own < seeds and (own == 1 or 8 * own <= seeds)
 
 
+def rows_of_node_pay(own: int, columns: int) -> bool:
+    """Whether tangents pass a node by its own dense Jacobian, which has ``own`` rows, and not column by column.
+
+    Seeds for the rows are one call; the graph of the backward formula is recorded and walked.
+    """
+    return own <= columns
+
+
+#: A number multiplied in a matrix product takes about this part of the time that writing one takes.
+PRODUCT_RATE = 1 / 16
+
+#: Another order than reverse must take so many times less work: its estimate is rough, and a cotangent costs
+#: less than a tangent where a node is called.
+TURN_GAIN = 2
+
+#: And it must save so many numbers written, about the time in which an order is picked.
+TURN_LEAST = 200_000
+
+
+def turn_may_pay(rows: int, columns: int, sizes: Sequence[int]) -> bool:
+    """Whether another order than reverse can be worth an estimate, from the sizes of the tensors on the way.
+
+    There must be far fewer inputs than outputs, or a place that is narrow against both, and much to do.
+    """
+    least = min(sizes, default=0)
+    narrow = columns * TURN_GAIN <= rows or least * TURN_GAIN <= min(rows, columns)
+    return narrow and least > 0 and rows * sum(sizes) > TURN_LEAST
+
+
+def turn_pays(work: float, otherwise: float) -> bool:
+    """Whether an order saves enough against another."""
+    return work * TURN_GAIN <= otherwise and otherwise - work > TURN_LEAST
+
+
 #: The structured walk costs some 20 µs more of Python for each node than the engine under vmap; in that time
 #: the engine moves about this many numbers.
 FREE_NUMBERS = 5000

@@ -14,12 +14,15 @@ from .._capture.capture import inside_functorch, left_level
 from .operators import operators
 from .run import Recorded, check_function, record
 
+MODES = ("auto", "reverse", "forward")
+
 
 def jacobian(
     func: Callable[..., Any],
     argnums: int | tuple[int, ...] = 0,
     *,
     has_aux: bool = False,
+    mode: str = "auto",
     progress: bool = False,
 ) -> Callable[..., Any]:
     """The Jacobian of ``func`` as an operator: the blocks that were found, and nothing written out.
@@ -28,9 +31,14 @@ def jacobian(
     dense tensor, so its cost is that of the structure and not of ``output.numel() * input.numel()``.
     ``progress`` shows a bar over whatever takes longer than a second, as it does for `jacrev`.
 
+    ``mode`` is the order in which the local Jacobians of the recorded ops are multiplied: "reverse" from the
+    outputs down, "forward" from the inputs up, "auto" whichever the shapes say is cheaper. They differ in cost,
+    and by rounding; where the function touches complex numbers, all of them go in reverse.
+
     Raises:
         RuntimeError: as `jacrev` does, and where ``func`` registers tensor hooks: they act on whole
             cotangents, which are not formed here.
+        ValueError: as `jacrev` does, and where ``mode`` is none of these.
 
     Example:
         >>> import torch
@@ -40,11 +48,13 @@ def jacobian(
         (1999998, 999999, 2)
     """
     check_function(func, None, "jacobian")
+    if mode not in MODES:
+        raise ValueError(f"jacobian: mode must be one of {', '.join(map(repr, MODES))}, got {mode!r}")
 
     @wraps(func)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
         recorded = record("jacobian", func, argnums, has_aux, args, kwargs)
-        return recorded.finish(operators(recorded, "jacobian"), has_aux)
+        return recorded.finish(operators(recorded, "jacobian", mode=mode), has_aux)
 
     return watched(jacobian_of) if progress else jacobian_of
 

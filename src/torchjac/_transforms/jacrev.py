@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from .._accumulate.dense import dense_rows
+from .._accumulate.forward import accumulate_forward, goes_forward
+from .._accumulate.ordered import accumulate_best
 from .._accumulate.plan import structure_pays
 from .._accumulate.progress import watched
-from .._accumulate.reverse import accumulate
 from .._accumulate.seeds import Limits, RowsTooWideError
 from .._blocks.cost import rows_budget
 from .._blocks.write import dense
@@ -93,29 +94,49 @@ def jacrev(
             rows = operators(recorded, f"jacrev with layout={layout}", chunk_size)
             return recorded.finish([[leaf.to_sparse(layout) for leaf in row] for row in rows], has_aux)
         with walking(recorded):
-            answers = _dense_answers(recorded, chunk_size)
-            if recorded.captured.records:
-                for (output, number), name in once_pairs(recorded.captured.tape).items():
-                    answers[output][number] = only_once(name, answers[output][number], recorded.inputs)
+            answers = dense_answers(recorded, chunk_size)
+            refuse_twice(recorded, answers)
         return recorded.finish(answers, has_aux)
 
     return watched(jacobian_of) if progress else jacobian_of
 
 
-def _dense_answers(recorded: Recorded, chunk_size: int | None) -> list[list[Tensor]]:
-    """The Jacobians ``[output][input]`` as dense tensors, by structure wherever that can pay."""
+def refuse_twice(recorded: Recorded, answers: list[list[Tensor]]) -> None:
+    """Mark the answers that a second derivative would find constant, though the function is not."""
+    if recorded.captured.records:
+        for (output, number), name in once_pairs(recorded.captured.tape).items():
+            answers[output][number] = only_once(name, answers[output][number], recorded.inputs)
+
+
+def dense_answers(recorded: Recorded, chunk_size: int | None, mode: str = "auto") -> list[list[Tensor]]:
+    """The Jacobians ``[output][input]`` as dense tensors, by structure wherever that can pay.
+
+    They are in the dtype of the input, in mode "forward" in that of the output: what is carried last has it.
+    """
     captured, inputs, shapes = recorded.captured, recorded.inputs, recorded.shapes
-    if captured.hooked or torch.is_anomaly_enabled() or not structure_pays(captured.tape, shapes):
-        return dense_rows(captured, inputs, chunk_size)
+    tape = captured.tape
+    forward = mode == "forward" and goes_forward(tape)
+    # Rows are in the dtype of the input, which may be less precise than that of the output.
+    mixed = forward and len({tensor.dtype for tensor in (*inputs, *captured.outputs)}) > 1
+    if captured.hooked or torch.is_anomaly_enabled() or not (mixed or structure_pays(tape, shapes)):
+        return _like_outputs(dense_rows(captured, inputs, chunk_size), recorded, mode)
     answer_bytes = sum(map(prod, shapes)) * sum(tensor.numel() * tensor.element_size() for tensor in inputs)
+    limits = Limits(chunk_size, rows_budget(answer_bytes))
     try:
-        found = accumulate(captured.tape, shapes, Limits(chunk_size, rows_budget(answer_bytes)))
+        found = (accumulate_forward if forward else accumulate_best)(tape, shapes, limits)
     except RowsTooWideError:
-        return dense_rows(captured, inputs, chunk_size)
+        return _like_outputs(dense_rows(captured, inputs, chunk_size), recorded, mode)
     return [
         [
-            dense(blocks, shape, tuple(tensor.shape), like(tensor))
+            dense(blocks, shape, tuple(tensor.shape), like(output if mode == "forward" else tensor))
             for blocks, tensor in zip(row, inputs, strict=True)
         ]
-        for row, shape in zip(found, shapes, strict=True)
+        for row, shape, output in zip(found, shapes, captured.outputs, strict=True)
     ]
+
+
+def _like_outputs(answers: list[list[Tensor]], recorded: Recorded, mode: str) -> list[list[Tensor]]:
+    if mode != "forward":
+        return answers
+    pairs = zip(recorded.captured.outputs, answers, strict=True)
+    return [[answer.to(output.device, output.dtype) for answer in row] for output, row in pairs]

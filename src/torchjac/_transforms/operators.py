@@ -5,16 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .._accumulate.forward import accumulate_forward, goes_forward
+from .._accumulate.ordered import accumulate_best
 from .._accumulate.report import Report
 from .._accumulate.reverse import accumulate
 from .._accumulate.seeds import Limits
 from .._answers.operator import Jacobian
-from .._blocks.block import Block
+from .._blocks.block import Block, fitted
 from .._capture.once import once_pairs, only_once
 from .run import Recorded, walking
 
+WALKS = {"auto": accumulate_best, "reverse": accumulate, "forward": accumulate_forward}
 
-def operators(recorded: Recorded, what: str, chunk_size: int | None = None) -> list[list[Jacobian]]:
+
+def operators(
+    recorded: Recorded, what: str, chunk_size: int | None = None, mode: str = "auto"
+) -> list[list[Jacobian]]:
     """The Jacobians ``[output][input]``; ``what`` names the transform in errors.
 
     Raises:
@@ -27,13 +33,21 @@ def operators(recorded: Recorded, what: str, chunk_size: int | None = None) -> l
             "backward hook), which only PyTorch's engine can run; use jacrev, which asks the engine"
         )
     report = Report()
+    walk = WALKS["reverse" if mode == "forward" and not goes_forward(captured.tape) else mode]
     with walking(recorded):
-        found = accumulate(captured.tape, recorded.shapes, Limits(chunk_size), report)
+        found = walk(captured.tape, recorded.shapes, Limits(chunk_size), report)
         for (output, number), name in (once_pairs(captured.tape) if captured.records else {}).items():
             found[output][number] = [_once(block, name, inputs) for block in found[output][number]]
     return [
         [
-            Jacobian(shape, tuple(tensor.shape), tensor.dtype, tensor.device, tuple(blocks), report)
+            Jacobian(
+                shape,
+                tuple(tensor.shape),
+                tensor.dtype,
+                tensor.device,
+                tuple([fitted(block, tensor.dtype, tensor.device) for block in blocks]),
+                report,
+            )
             for blocks, tensor in zip(row, inputs, strict=True)
         ]
         for row, shape in zip(found, recorded.shapes, strict=True)

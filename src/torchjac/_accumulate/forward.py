@@ -1,0 +1,118 @@
+"""The forward walk: from the inputs up, each node's local Jacobian composed with the blocks below it.
+
+What is carried at a tensor t is the transposed block (∂t/∂x)ᵀ, so that one law of composition serves both
+directions: (J T)ᵀ = Tᵀ Jᵀ.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+
+from .._blocks.block import Block, fitted, identity
+from .._blocks.compose import compose
+from .._blocks.ends import relabelled, swapped
+from .._blocks.merge import merge
+from .._blocks.unify import CannotJoinError
+from .._capture.tape import Meta, Node, Tape
+from .._rules.registry import local_jacobian, opaque
+from .report import Lot, Report, note_step
+from .reverse import owned
+from .seeds import NO_LIMITS, Limits
+from .upward import Carried, Sent, push_up
+
+
+def accumulate_forward(
+    tape: Tape,
+    out_shapes: Sequence[Sequence[int]],
+    limits: Limits = NO_LIMITS,
+    report: Report | None = None,
+) -> list[list[list[Block]]]:
+    """The blocks of every output with respect to every input: ``blocks[output][input]``, as `accumulate` finds them.
+
+    The tape must be one that `goes_forward`. A report gets a step for each node, with the blocks that left it.
+
+    Raises:
+        RowsTooWideError: where an op without structure needs more rows at once than the limit.
+    """
+    in_shapes = [node.shape for node in tape.inputs]
+    carried: dict[tuple[Node, int], Carried] = {
+        (node, 0): {number: [identity(node.shape)]} for node, number in tape.inputs.items()
+    }
+    readers = Counter(edge for node in tape.nodes for edge in node.inputs if edge is not None)
+    readers.update(end for end in tape.outputs if end is not None)
+    for node in reversed(tape.nodes):
+        arrived = {k: carried[edge] for k, edge in enumerate(node.inputs) if edge in carried}
+        if arrived:
+            slots = [slot for slot in range(len(node.outputs)) if readers[node, slot]]
+            before, after = [], []
+            for (slot, number), blocks in _through(node, slots, arrived, in_shapes, limits).items():
+                meta = node.outputs[slot]
+                before.append(Lot(slot, number, in_shapes[number], meta.shape, blocks))
+                after.append(_merged(before[-1], meta))
+                carried.setdefault((node, slot), {})[number] = after[-1].blocks
+            note_step(report, node, before, after)
+        for edge in node.inputs:
+            if edge is not None:
+                readers[edge] -= 1
+                if not readers[edge]:
+                    carried.pop(edge, None)
+    return owned(
+        [
+            [
+                [swapped(block) for block in carried.get(end, {}).get(number, ())]
+                for number in tape.inputs.values()
+            ]
+            for end in tape.outputs
+        ],
+        tape,
+    )
+
+
+def goes_forward(tape: Tape) -> bool:
+    """Whether a tape can be walked forward: what is carried through complex nodes are cotangents, not tangents."""
+    return not any(node.touches_complex for node in tape.nodes)
+
+
+def _through(
+    node: Node,
+    slots: Sequence[int],
+    arrived: dict[int, Carried],
+    in_shapes: Sequence[Sequence[int]],
+    limits: Limits,
+) -> dict[tuple[int, int], list[Block]]:
+    """The transposed blocks ``[slot, input]`` at a node's outputs, from those at its own inputs."""
+    known = local_jacobian(node)
+    passes = known.passes
+    sent: list[Sent] = []
+    try:
+        for term in known.locals:
+            if term.input in arrived and term.slot in slots:
+                # Only labels of the end that meets what is carried are bound: the others must be its own.
+                diagonal = term.block.wrt is term.block.out
+                local = term.block if diagonal else relabelled(swapped(term.block))
+                shape, _, device = node.into(term.input)
+                sent += [
+                    Sent(term.slot, number, compose(block, local, shape, device, term.selects))
+                    for number, blocks in arrived[term.input].items()
+                    for block in blocks
+                ]
+    except CannotJoinError:
+        sent, passes = [], opaque(node).passes
+    if passes:
+        below = {k: arrived[k] for k in passes if k in arrived}
+        for slot in slots:
+            sent += push_up(node, slot, passes, below, in_shapes, limits)
+    found: dict[tuple[int, int], list[Block]] = {}
+    for slot, number, block in sent:
+        if block is not None:
+            meta = node.outputs[slot]
+            found.setdefault((slot, number), []).append(fitted(block, meta.dtype, meta.device))
+    return found
+
+
+def _merged(lot: Lot, meta: Meta) -> Lot:
+    like = torch.empty(0, dtype=meta.dtype, device=meta.device)
+    return lot._replace(blocks=merge(lot.blocks, lot.out_shape, lot.wrt_shape, like))

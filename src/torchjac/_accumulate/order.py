@@ -1,0 +1,56 @@
+"""Which order the local Jacobians of a tape are multiplied in: picked from shapes, before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import NamedTuple
+
+from .._blocks.cost import turn_may_pay, turn_pays
+from .._capture.tape import Node, Tape
+from .estimate import places
+from .forward import goes_forward
+
+
+class Order(NamedTuple):
+    """How a tape is accumulated.
+
+    Attributes:
+        tape: the nodes it is about.
+        direction: "reverse", "forward", or "cut": the tapes above and below each in an order of its own.
+        middle: the tensors of the cut, first outputs of nodes.
+        above: the order above the cut.
+        below: the order below it.
+    """
+
+    tape: Tape
+    direction: str
+    middle: tuple[Node, ...] = ()
+    above: Order | None = None
+    below: Order | None = None
+
+
+def pick(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> Order:
+    """The order that costs least; reverse, unless another gains enough."""
+    rows = sum(map(prod, out_shapes))
+    columns = sum([node.numbers for node in tape.inputs])
+    if not turn_may_pay(rows, columns, [node.numbers for node in tape.nodes]) or not goes_forward(tape):
+        return Order(tape, "reverse")
+    found = places(tape, out_shapes)
+    forward, reverse = found[0].work, found[-1].work
+    cut = min([place for place in found[1:-1] if place.splits], key=lambda place: place.work, default=None)
+    if cut is not None and turn_pays(cut.work, min(forward, reverse)):
+        return split(tape, cut.at, out_shapes)
+    return Order(tape, "forward" if turn_pays(forward, reverse) else "reverse")
+
+
+def split(tape: Tape, at: int, out_shapes: Sequence[Sequence[int]]) -> Order:
+    """The order that cuts a tape below so many nodes."""
+    upper, lower = tape.nodes[:at], tape.nodes[at:]
+    made = set(upper)
+    reached = [*tape.outputs, *(edge for node in upper for edge in node.inputs)]
+    middle = tuple(dict.fromkeys(edge[0] for edge in reached if edge is not None and edge[0] not in made))
+    above = Tape(upper, tape.outputs, {node: number for number, node in enumerate(middle)}, tape.foreign)
+    below = Tape(lower, [(node, 0) for node in middle], tape.inputs, tape.foreign)
+    shapes = [node.shape for node in middle]
+    return Order(tape, "cut", middle, pick(above, out_shapes), pick(below, shapes))

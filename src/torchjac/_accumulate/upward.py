@@ -1,0 +1,109 @@
+"""Blocks through a node that has no explicit local Jacobian, upward, by its backward formula alone.
+
+The formula g = Jᵀu is linear in the cotangent u. Recorded once, its own graph is a tape from u to g, and the
+reverse walk on that tape takes transposed blocks Tᵀ at g to Tᵀ Jᵀ = (J T)ᵀ at u: a tangent costs what a
+cotangent does, and the rules of the formula's ops keep its structure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.autograd.function import BackwardCFunction
+
+from .._blocks.block import Block, identity
+from .._blocks.compose import compose
+from .._blocks.cost import rows_of_node_pay
+from .._blocks.ends import relabelled, swapped
+from .._capture.capture import capture
+from .._capture.tape import Node
+from .._rules.call import call, fit
+from .._rules.registry import Passes
+from .reverse import Pending, owned, walk
+from .seeds import Limits, push
+
+#: The transposed blocks at one tensor of the graph: ``carried[input]``
+Carried: TypeAlias = dict[int, list[Block]]
+
+
+class Sent(NamedTuple):
+    """A transposed block on its way to a node's output ``slot``, of the function's input ``input``; None is zero."""
+
+    slot: int
+    input: int
+    block: Block | None
+
+
+def push_up(
+    node: Node,
+    slot: int,
+    passes: Mapping[int, Passes],
+    arrived: Mapping[int, Carried],
+    in_shapes: Sequence[Sequence[int]],
+    limits: Limits,
+) -> list[Sent]:
+    """What the inputs named in ``passes`` send to an output, from what arrived at them."""
+    by_rows, by_formula = {}, {}
+    for k, carried in arrived.items():
+        own = prod(size for dim, size in enumerate(node.outputs[slot].shape) if dim not in dict(passes[k]))
+        columns = sum(prod(in_shapes[number]) for number in carried)
+        # A Python backward may leave the graph, and then its own graph would say zero.
+        rows_only = isinstance(node.fn, BackwardCFunction)
+        (by_rows if rows_only or rows_of_node_pay(own, columns) else by_formula)[k] = carried
+    sent: list[Sent] = []
+    if by_formula:
+        try:
+            sent += _by_formula(node, slot, by_formula, in_shapes, limits)
+        except (RuntimeError, NotImplementedError):  # a formula without a derivative of its own
+            by_rows.update(by_formula)
+    if by_rows:
+        sent += _by_rows(node, slot, {k: passes[k] for k in by_rows}, by_rows, limits)
+    return sent
+
+
+def _by_rows(
+    node: Node, slot: int, passes: Mapping[int, Passes], arrived: Mapping[int, Carried], limits: Limits
+) -> list[Sent]:
+    """The node's own Jacobian, called on seeds for the entries of its output that it mixes, and composed."""
+    meta = node.outputs[slot]
+    sent = []
+    for term in push(node, slot, [identity(meta.shape)], meta.shape, passes, limits):
+        local = relabelled(swapped(term.block))
+        shape, _, device = node.into(term.input)
+        sent += [
+            Sent(slot, number, compose(block, local, shape, device))
+            for number, blocks in arrived[term.input].items()
+            for block in blocks
+        ]
+    return sent
+
+
+def _by_formula(
+    node: Node,
+    slot: int,
+    arrived: Mapping[int, Carried],
+    in_shapes: Sequence[Sequence[int]],
+    limits: Limits,
+) -> list[Sent]:
+    shape, dtype, device = node.outputs[slot]
+
+    def formula(leaves: list[Tensor]) -> tuple[list[Tensor], list[int]]:
+        cotangents: list[Tensor | None] = [None] * len(node.outputs)
+        cotangents[slot] = leaves[0]
+        results = call(node, cotangents)
+        present = [k for k in arrived if results[k] is not None]
+        # Nothing may be present; functorch wants at least one output.
+        return [leaves[0], *(fit(results[k], node.into(k)) for k in present)], present
+
+    recorded = capture(formula, [torch.ones(shape, dtype=dtype, device=device)])
+    pending: Pending = {}
+    for k, end in zip(recorded.extra, recorded.tape.outputs[1:], strict=True):
+        if end is not None:
+            for number, blocks in arrived[k].items():
+                pending.setdefault(end, {}).setdefault(number, []).extend(blocks)
+    found = owned(walk(recorded.tape, pending, in_shapes, limits), recorded.tape)
+    return [Sent(slot, number, block) for number, (blocks,) in enumerate(found) for block in blocks]

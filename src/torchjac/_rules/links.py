@@ -1,0 +1,61 @@
+"""How many entries a node's local Jacobian has, told from its name and shapes alone: what a planner may look at.
+
+An estimate. An op that is not named here is taken for one that mixes nothing (pointwise, re-indexing, sums),
+one that has no rule for one that mixes everything.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import prod
+
+from .._capture.tape import Node
+from .registry import RULES
+
+#: node → which of its inputs is the left factor; the right one comes next
+PRODUCTS = {
+    "MmBackward0": 0, "BmmBackward0": 0, "MvBackward0": 0, "DotBackward0": 0, "VdotBackward0": 0,
+    "AddmmBackward0": 1, "BaddbmmBackward0": 1, "AddmvBackward0": 1,
+}  # fmt: skip
+
+#: The modules of rules whose ops mix along some dims, as a rule one.
+MIXING = {"along", "normalise"}
+
+
+def links(node: Node, k: int) -> int:
+    """How many entries ∂output/∂input k has.
+
+    A product out[…, i, j] = Σ_l a[…, i, l] b[…, l, j] has Π(out) Π(a) / Π(…, i) of a, and so on for b.
+
+    Example: a (2, 3) times b (3, 4): 24 for each. A sum over n numbers: n. A softmax of (2, 5): 50.
+    """
+    out, into = node.shape, node.into(k).shape
+    size, inner = prod(out), prod(into)
+    if not size or not inner:
+        return 0
+    kind = _kind(node.name)
+    if kind == "product":
+        side = k - PRODUCTS[node.name]
+        if side == 0:
+            return size * inner // (size // out[-1] if len(out) == len(into) else size)
+        if side == 1:
+            return size * inner // (size // out[-2] if len(out) > 1 else 1)
+    elif kind == "convolution" and k < 2:
+        return size * prod(node.fn._saved_weight.shape[1:])
+    elif kind == "mixing" and size == inner:
+        return size * out[-1] if out else 1
+    elif kind == "opaque":
+        return size * inner
+    return max(size, inner)
+
+
+@lru_cache(maxsize=1024)
+def _kind(name: str) -> str:
+    if name in PRODUCTS:
+        return "product"
+    if name == "ConvolutionBackward0":
+        return "convolution"
+    found = RULES.get(name.removesuffix("_copy"))
+    if found is None:
+        return "opaque"
+    return "mixing" if found.rule.__module__.rpartition(".")[2] in MIXING else "plain"

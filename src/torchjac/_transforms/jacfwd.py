@@ -1,0 +1,75 @@
+"""jacfwd: the Jacobian of a function of tensors, accumulated from the inputs up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from .jacrev import dense_answers, refuse_twice
+from .run import check_function, record, walking
+
+RANDOMNESS = ("error", "different", "same")
+
+
+def jacfwd(
+    func: Callable[..., Any],
+    argnums: int | tuple[int, ...] = 0,
+    has_aux: bool = False,
+    *,
+    randomness: str = "error",
+) -> Callable[..., Any]:
+    """The Jacobian of ``func`` with respect to the arguments at ``argnums``, accumulated from the inputs up.
+
+    For ``y = func(x)`` the answer is ``J[o…, i…] = ∂y[o…] / ∂x[i…]``, as `jacrev` gives it. The local Jacobians
+    are those that autograd recorded, multiplied in the other order: what is carried has a column for each entry
+    of the input and not a row for each of the output, which is cheaper where there are far fewer inputs.
+    (`jacrev` and `jacobian` find that out by themselves.)
+
+    Differs from `torch.func.jacfwd`, whose calling convention it has:
+
+    - ops need a backward formula and not a forward one, and an inner `torch.no_grad` counts;
+    - the dtype is always that of the output (PyTorch 2.13 gives float64 for some functions of float32 tensors);
+    - ``func`` is called once, outside any vmap, so random ops are drawn once whatever ``randomness`` says.
+
+    Args:
+        func: as for `jacrev`.
+        argnums: as for `jacrev`.
+        has_aux: as for `jacrev`.
+        randomness: "error", "different" or "same", as `torch.func.jacfwd` takes it; see above.
+
+    Returns:
+        A function of the same arguments, which returns the Jacobian in trees as `jacrev` does, each tensor in
+        the output's dtype. It is differentiable as that of `jacrev` is.
+
+    Raises:
+        RuntimeError: as `jacrev` does.
+        NotImplementedError: as `jacrev` does.
+        TypeError: if ``func`` is not callable.
+        ValueError: if ``randomness`` is none of these, or as `jacrev` does.
+
+    Example:
+        >>> import torch
+        >>> from torchjac import jacfwd
+        >>> jacfwd(lambda x: torch.stack([x.sum(), x.prod()]))(torch.tensor([2.0, 3.0]))
+        tensor([[1., 1.],
+                [3., 2.]])
+
+    Source:
+        The calling convention is that of https://docs.pytorch.org/docs/stable/generated/torch.func.jacfwd.html.
+    """
+    check_function(func, None, "jacfwd")
+    if randomness not in RANDOMNESS:
+        raise ValueError(
+            f"jacfwd: randomness must be one of {', '.join(map(repr, RANDOMNESS))}, got {randomness!r}"
+        )
+
+    @wraps(func)
+    def jacobian_of(*args: Any, **kwargs: Any) -> Any:
+        recorded = record("jacfwd", func, argnums, has_aux, args, kwargs)
+        with walking(recorded):
+            answers = dense_answers(recorded, None, "forward")
+            refuse_twice(recorded, answers)
+        return recorded.finish(answers, has_aux)
+
+    return jacobian_of

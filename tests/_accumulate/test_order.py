@@ -1,0 +1,147 @@
+"""The order is picked from shapes: each function below has one that a person would choose."""
+
+import itertools
+
+import pytest
+import torch
+
+from torchjac._accumulate import order as module
+from torchjac._accumulate.estimate import places
+from torchjac._accumulate.order import pick, split
+from torchjac._transforms.run import record
+
+
+def taped(f, *shapes, argnums=0):
+    """The tape of a function at random arguments, and the shapes of its outputs."""
+    args = tuple(torch.randn(shape) for shape in shapes)
+    recorded = record("test", f, argnums, False, args, {})
+    return recorded.captured.tape, recorded.shapes
+
+
+def network(*sizes):
+    """A network without biases on one row, tanh after each layer."""
+    weights = [torch.randn(b, a) for a, b in itertools.pairwise(sizes)]
+
+    def f(x):
+        for weight in weights:
+            x = torch.tanh(x @ weight.t())
+        return x
+
+    return f
+
+
+def spelled(order):
+    """An order in words: 'cut(reverse, (5,), forward)'."""
+    if order.direction != "cut":
+        return order.direction
+    return f"cut({spelled(order.above)}, {[node.shape for node in order.middle]}, {spelled(order.below)})"
+
+
+def test_few_inputs_go_forward():
+    """4 → 20000, as a network and as a function that takes its argument apart."""
+    assert spelled(pick(*taped(network(4, 64, 64, 20000), (4,)))) == "forward"
+    times = torch.rand(20000)
+    swing = lambda p: p[0] * torch.sin((p[1] * times + p[2]).cumsum(0)) + p[3]
+    assert spelled(pick(*taped(swing, (4,)))) == "forward"
+
+
+def test_few_outputs_go_in_reverse():
+    """20000 → 4, and as many of each."""
+    assert spelled(pick(*taped(network(20000, 64, 4), (20000,)))) == "reverse"
+    assert spelled(pick(*taped(network(500, 500, 500), (500,)))) == "reverse"
+    assert spelled(pick(*taped(torch.sin, (100_000,)))) == "reverse"
+
+
+def test_pointwise_ops_on_many_outputs_go_in_reverse():
+    """Where the many outputs are made at once and then only scaled, a diagonal is cheaper than four columns."""
+
+    def f(x):
+        y = x.sum() * torch.ones(20000)
+        for _ in range(20):
+            y = y.sin()
+        return y
+
+    assert spelled(pick(*taped(f, (4,)))) == "reverse"
+    widened = network(4, 20000)
+    assert spelled(pick(*taped(lambda x: widened(x).sin().exp().cos().sin().exp(), (4,)))) == "reverse"
+
+
+def test_a_bottleneck_is_met_from_both_ends():
+    """Wide layers around five numbers: each side costs five rows or columns, not two thousand."""
+    assert (
+        spelled(pick(*taped(network(2000, 300, 5, 300, 2000), (2000,)))) == "cut(forward, [(1, 5)], reverse)"
+    )
+
+
+def test_the_narrowest_of_several_bottlenecks_is_enough():
+    """Below one of five numbers five rows are carried, through whatever comes."""
+    order = pick(*taped(network(2000, 300, 5, 2000, 7, 300, 2000), (2000,)))
+    assert spelled(order) == "cut(forward, [(1, 5)], reverse)"
+
+
+def test_a_batch_does_not_hide_a_bottleneck():
+    """In a batch of 64 the bottleneck is 64 times as wide, and what goes through it too."""
+    order = pick(*taped(network(200, 100, 4, 100, 200), (64, 200)))
+    assert spelled(order) == "cut(forward, [(64, 4)], reverse)"
+
+
+def test_one_layer_on_each_side_is_a_tie():
+    """2000 → 5 → 2000: the product at the bottleneck is what reverse order ends with."""
+    assert spelled(pick(*taped(network(2000, 5, 2000), (2000,)))) == "reverse"
+
+
+def test_a_cut_of_several_tensors():
+    """The frontier may be more than one tensor: rotation and translation of many points."""
+    points = torch.randn(10_000, 3)
+
+    def moved(p):
+        rotation = torch.linalg.matrix_exp(p[:9].view(3, 3) - p[:9].view(3, 3).t())
+        return (points @ rotation + p[9:]).sin()
+
+    tape, shapes = taped(moved, (12,))
+    found = min(places(tape, shapes)[1:-1], key=lambda place: place.held)
+    order = split(tape, found.at, shapes)
+    assert sum(node.numbers for node in order.middle) <= 24
+
+
+@pytest.mark.parametrize(
+    "f, shape", [(torch.sin, (7,)), (network(3, 3, 9), (3,)), (network(20, 2, 20), (20,))]
+)
+def test_tiny_functions_are_not_estimated(monkeypatch, f, shape):
+    """For a few numbers nothing is weighed at all."""
+    monkeypatch.setattr(module, "places", lambda *_: pytest.fail("estimated"))
+    assert pick(*taped(f, shape)).direction == "reverse"
+
+
+def test_what_has_no_narrow_place_is_not_estimated(monkeypatch):
+    """Nor where the function is as wide as its ends all the way: no order can gain."""
+    monkeypatch.setattr(module, "places", lambda *_: pytest.fail("estimated"))
+    assert pick(*taped(lambda x: x[1:] * x[:-1].sin(), (100_000,))).direction == "reverse"
+    assert pick(*taped(network(1000, 2000, 1000), (1000,))).direction == "reverse"
+
+
+def test_complex_numbers_and_empty_tensors_go_in_reverse():
+    """Neither is estimated: cotangents of complex tensors are no tangents, nothing costs nothing."""
+    scale = torch.ones(20000)
+    assert pick(*taped(lambda x: torch.fft.fft(x[0] * scale).abs(), (4,))).direction == "reverse"
+    assert pick(*taped(lambda x: (x[:0].sum() * scale + x[0]).sin(), (4,))).direction == "reverse"
+
+
+def test_estimates_against_arithmetic():
+    """What is written and multiplied through a network, counted by hand."""
+    tape, shapes = taped(network(4, 8, 200), (4,))
+    found = places(tape, shapes)
+    names = [node.name for node in tape.nodes]
+    assert names == ["TanhBackward0", "SqueezeBackward4", "MmBackward0", "UnsqueezeBackward0"] * 2
+    rate = 1 / 16
+    # Each op writes what it sends on, and multiplies its links by the entries that arrive for each of them.
+    wide = 8 * 200
+    reverse = 2 * 200 * (1 + rate) + 4 * wide * (1 + rate)
+    reverse += 4 * 200 + 8 * 4 * 200 * rate + 4 * 200 * (1 + rate)
+    forward = (
+        4 * (1 + rate) + 4 * 8 * 4 * (1 + rate) + 200 * 4 + 200 * 8 * 4 * rate + 2 * 200 * 4 * (1 + rate)
+    )
+    assert found[-1].work == pytest.approx(reverse)
+    assert found[0].work == pytest.approx(forward)
+    assert found[-1].held == 200 * 4 + 4
+    assert found[0].held == 200 * 4 + 200
