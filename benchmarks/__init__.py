@@ -1,0 +1,1 @@
+"""torchjac beside what a user would pick instead: `python benchmarks/run.py`."""

@@ -1,0 +1,173 @@
+"""The command: runs a process for each workload, prints the table, writes the JSON and the plot."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from . import goals, scaling, table, workloads  # noqa: F401 - workloads fills ENTRIES
+from .workload import ENTRIES
+
+ROOT = Path(__file__).resolve().parents[1]
+DTYPES = ("float64", "float32")
+#: Whose memory is measured, where the dense answer or what it takes is large.
+REMEMBERED = ("torchjac", "torch.func.jacrev", "torch.func.jacfwd", "hand")
+LARGE = 2_000_000  # entries of the dense answer from which memory is measured
+LIBRARIES = ("torch", "torchjac", "numpy", "jax", "asdex", "sparsejac", "casadi")
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """Where and with what the table is made."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
+    found = {"processor": names[0] if names else platform.machine(), "cores": os.cpu_count(), "threads": threads}
+    found |= {"system": platform.system(), "python": platform.python_version()}
+    for library in LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            found[library] = "missing" if library != "torchjac" else "this checkout"
+    return found
+
+
+def run(task: dict[str, Any], patience: float) -> list[dict[str, Any]]:
+    """One task in a process of its own; what it had told when it ended, in whatever way."""
+    threads = str(task["threads"])
+    eigen = "true" if task["threads"] > 1 else "false"
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": threads,
+        "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={eigen} intra_op_parallelism_threads={threads}",
+        "JAX_PLATFORMS": "cpu",
+        # A first call is told as it is on a fresh machine: nothing compiled before is found again.
+        "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "rows"
+        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.child", json.dumps({**task, "out": str(out)})]
+        try:
+            done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=patience)
+            trouble = "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no message"])[-1]
+            ended = f"ended with status {done.returncode}: {trouble}" if done.returncode else ""
+        except subprocess.TimeoutExpired:
+            ended = f"stopped after {patience:g} s"
+        rows = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    return rows + [{"ended": ended}] * bool(ended)
+
+
+def merge(found: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """Put the rows of a task into a result: by dtype, then by "peer|answer"."""
+    for row in rows:
+        if "ended" in row:
+            found["ended"] = row["ended"]
+            continue
+        place = found["dtypes"].setdefault(row.pop("dtype"), {})
+        if "nodes" in row:
+            found["nodes"] = row["nodes"]
+        else:
+            place.setdefault(f"{row.pop('peer')}|{row.pop('answer')}", {}).update(row)
+
+
+def measured(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The result of each workload asked for, shown as it comes."""
+    results = []
+    for entry in ENTRIES:
+        size = entry.small if options.small else entry.full
+        workload = entry.make(**size)
+        if options.only.lower() not in workload.name.lower() or (options.small and entry.make in seen(results)):
+            continue
+        start = perf_counter()
+        task = {
+            "make": entry.make.__name__,
+            "size": size,
+            "dtypes": options.dtypes,
+            "peers": options.peers,
+            "compile": options.compile,
+            "seconds": options.seconds,
+            "limit": options.limit,
+            "threads": options.threads,
+            "gigabytes": options.gigabytes,
+        }
+        found: dict[str, Any] = {"name": workload.name, "tiny": workload.tiny, "goals": workload.goals}
+        found |= {"make": entry.make.__name__, "dtypes": {}}
+        merge(found, run(task, options.patience))
+        if workload.dense and options.memory and entries_of(found) >= LARGE:
+            merge(found, run({**task, "dtypes": [], "memory": REMEMBERED}, options.patience))
+        found["took"] = perf_counter() - start
+        results.append(found)
+        print(table.progress(found), flush=True)
+    return results
+
+
+def seen(results: list[dict[str, Any]]) -> list[Any]:
+    """The makers of the results so far: in the small size each runs once."""
+    names = [result["make"] for result in results]
+    return [entry.make for entry in ENTRIES if entry.make.__name__ in names]
+
+
+def entries_of(found: dict[str, Any]) -> int:
+    """How many numbers the dense answer holds."""
+    return max(
+        [row.get("entries", 0) for peers in found["dtypes"].values() for row in peers.values()], default=0
+    )
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="benchmarks/run.py", description="torchjac beside its peers.")
+    parser.add_argument("--only", default="", metavar="WORD", help="workloads whose name contains the word")
+    parser.add_argument("--peers", nargs="+", default=[], metavar="WORD", help="peers whose name contains a word")
+    parser.add_argument("--dtypes", nargs="+", default=list(DTYPES), choices=DTYPES)
+    parser.add_argument(
+        "--compile",
+        nargs="*",
+        default=["float64"],
+        choices=DTYPES,
+        help="dtypes in which what takes seconds to compile runs too (default float64; nothing: none)",
+    )
+    parser.add_argument("--seconds", type=float, default=0.4, help="seconds for each peer (default 0.4)")
+    parser.add_argument("--limit", type=float, default=30, help="longest first call, in seconds (default 30)")
+    parser.add_argument("--patience", type=float, default=400, help="longest process, in seconds (default 400)")
+    parser.add_argument("--gigabytes", type=float, default=10, help="memory of a process (default 10)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of every library (default 1)")
+    parser.add_argument("--no-memory", dest="memory", action="store_false", help="leave memory out")
+    parser.add_argument("--no-scaling", dest="scaling", action="store_false", help="leave the curves over n out")
+    parser.add_argument("--small", action="store_true", help="tiny sizes, to see that everything runs")
+    parser.add_argument("--json", metavar="FILE", help="write everything as JSON")
+    parser.add_argument("--plot", metavar="FILE", help="write the plot as PNG")
+    parser.add_argument("--text", metavar="FILE", help="write the table as text too")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run what is asked for; the exit status tells whether every workload could be measured."""
+    options = parse(argv)
+    start = perf_counter()
+    about = machine(options.threads)
+    results = measured(options)
+    curves = scaling.curves(options, run) if options.scaling else []
+    judged = goals.judge(results)
+    data = {"machine": about, "results": results, "curves": curves, "goals": judged}
+    data["minutes"] = (perf_counter() - start) / 60
+    text = table.whole(data)
+    print(text)
+    if options.json:
+        Path(options.json).write_text(json.dumps(data, indent=1))
+    if options.text:
+        Path(options.text).write_text(text + "\n")
+    if options.plot:
+        from . import plot
+
+        plot.save(data, options.plot)
+    return 1 if any("ended" in result for result in results) else 0

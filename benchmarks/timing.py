@@ -1,0 +1,85 @@
+"""Time: a first call under a limit, and medians of calls that take turns."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+#: A turn lasts at least so long, so that the clock and a single interruption do not decide it.
+TURN = 0.002
+LEAST_TURNS = 5
+MOST_TURNS = 200
+
+
+class TooSlowError(Exception):
+    """A call was stopped at its limit."""
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Raise `TooSlowError` at the first bytecode after so many seconds: a single long op is not cut short."""
+
+    def stop(*_: Any) -> None:
+        raise TooSlowError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def turn(call: Callable[[], Any], times: int = 1) -> float:
+    """Seconds a call, over so many calls in a row."""
+    start = perf_counter()
+    for _ in range(times):
+        call()
+    return (perf_counter() - start) / times
+
+
+@dataclass
+class Timed:
+    """One peer's turns so far."""
+
+    call: Callable[[], Any]
+    times: int
+    spent: float
+    turns: list[float]
+
+
+def alternate(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, tuple[float, int]]:
+    """The median seconds of each call and its number of turns; each gets about so many seconds in all.
+
+    The calls take turns, in one order and then in the other, so that whatever slows the machine down for a
+    while slows them all. Who has spent its seconds, and has had `LEAST_TURNS`, drops out; a call that takes
+    longer than all its seconds has two turns.
+    """
+    timed = {}
+    for name, call in calls.items():
+        once = turn(call)
+        once = min(once, turn(call)) if once < seconds else once
+        turns = [once] if once >= seconds else []
+        timed[name] = Timed(call, max(1, round(TURN / max(once, 1e-7))), 0.0, turns)
+    going = list(timed.values())
+    while going:
+        for peer in going:
+            start = perf_counter()
+            peer.turns.append(turn(peer.call, peer.times))
+            peer.spent += perf_counter() - start
+        going = [peer for peer in reversed(going) if not finished(peer, seconds)]
+    return {name: (median(peer.turns), len(peer.turns)) for name, peer in timed.items()}
+
+
+def finished(peer: Timed, seconds: float) -> bool:
+    """Whether a peer has had its share."""
+    if len(peer.turns) >= MOST_TURNS:
+        return True
+    least = LEAST_TURNS if peer.spent < 3 * seconds else 2
+    return peer.spent >= seconds and len(peer.turns) >= least
