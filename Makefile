@@ -2,6 +2,7 @@
 PYTHON ?= python3
 WORKERS ?= 2
 OUT ?= brusselator.png
+RESULTS ?= benchmarks/results
 # The version that torchjac is tested on, and the one taken where there is none yet.
 TORCH ?= 2.13.0
 CPU := --extra-index-url https://download.pytorch.org/whl/cpu
@@ -15,7 +16,7 @@ DOCS := .venv/.docs
 help:
 	@echo "make example   the Brusselator and a batched MLP, with a spy plot in $(OUT)"
 	@echo "make test      all tests and the examples in the docstrings"
-	@echo "make bench     torchjac beside torch.func, in one table"
+	@echo "make bench     torchjac beside its peers on every workload: a table, a plot and a JSON in $(RESULTS)"
 	@echo "make check     ruff and mypy"
 	@echo "make docs      the documentation, in site/index.html"
 	@echo "make clean     remove the environment"
@@ -39,8 +40,15 @@ example: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
 
-bench: $(READY)
-	$(BIN)/python benchmarks/jacrev.py
+# The peers are optional: where one cannot be installed, the table says that it is missing.
+.venv/.bench: $(READY)
+	$(BIN)/python -m pip install --quiet -e ".[bench]" || echo "some peers are missing"
+	touch $@
+
+bench: .venv/.bench
+	mkdir -p $(RESULTS)
+	$(BIN)/python benchmarks/run.py --json $(RESULTS)/benchmark.json --plot $(RESULTS)/benchmark.png \
+	    --text $(RESULTS)/benchmark.txt $(ARGS)
 
 check: $(READY)
 	$(BIN)/python -m ruff check .

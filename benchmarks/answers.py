@@ -20,7 +20,9 @@ class NotForThisError(Exception):
 
 def dense_numbers(answer: Any) -> Numbers:
     """Each tensor of a dense answer, flattened."""
-    return [np.asarray(leaf.detach() if hasattr(leaf, "detach") else leaf).reshape(-1) for leaf in leaves(answer)]
+    return [
+        np.asarray(leaf.detach() if hasattr(leaf, "detach") else leaf).reshape(-1) for leaf in leaves(answer)
+    ]
 
 
 def blocks_of(answer: Any) -> Numbers:

@@ -1,6 +1,6 @@
 """One process: one workload in one dtype, all its peers; or the memory of one peer. Writes JSON as it goes.
 
-    python -m benchmarks.child '{"make": "sine", "size": {"n": 2000}, "dtypes": ["float64"], …}'
+python -m benchmarks.child '{"make": "sine", "size": {"n": 2000}, "dtypes": ["float64"], …}'
 """
 
 from __future__ import annotations

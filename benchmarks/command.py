@@ -30,7 +30,11 @@ def machine(threads: int) -> dict[str, Any]:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
-    found = {"processor": names[0] if names else platform.machine(), "cores": os.cpu_count(), "threads": threads}
+    found = {
+        "processor": names[0] if names else platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+    }
     found |= {"system": platform.system(), "python": platform.python_version()}
     for library in LIBRARIES:
         try:
@@ -55,9 +59,18 @@ def run(task: dict[str, Any], patience: float) -> list[dict[str, Any]]:
     }
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "rows"
-        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.child", json.dumps({**task, "out": str(out)})]
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "benchmarks.child",
+            json.dumps({**task, "out": str(out)}),
+        ]
         try:
-            done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=patience)
+            done = subprocess.run(
+                command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=patience
+            )
             trouble = "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no message"])[-1]
             ended = f"ended with status {done.returncode}: {trouble}" if done.returncode else ""
         except subprocess.TimeoutExpired:
@@ -85,7 +98,9 @@ def measured(options: argparse.Namespace) -> list[dict[str, Any]]:
     for entry in ENTRIES:
         size = entry.small if options.small else entry.full
         workload = entry.make(**size)
-        if options.only.lower() not in workload.name.lower() or (options.small and entry.make in seen(results)):
+        if options.only.lower() not in workload.name.lower() or (
+            options.small and entry.make in seen(results)
+        ):
             continue
         start = perf_counter()
         task = {
@@ -127,7 +142,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="benchmarks/run.py", description="torchjac beside its peers.")
     parser.add_argument("--only", default="", metavar="WORD", help="workloads whose name contains the word")
-    parser.add_argument("--peers", nargs="+", default=[], metavar="WORD", help="peers whose name contains a word")
+    parser.add_argument(
+        "--peers", nargs="+", default=[], metavar="WORD", help="peers whose name contains a word"
+    )
     parser.add_argument("--dtypes", nargs="+", default=list(DTYPES), choices=DTYPES)
     parser.add_argument(
         "--compile",
@@ -138,11 +155,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--seconds", type=float, default=0.4, help="seconds for each peer (default 0.4)")
     parser.add_argument("--limit", type=float, default=30, help="longest first call, in seconds (default 30)")
-    parser.add_argument("--patience", type=float, default=400, help="longest process, in seconds (default 400)")
+    parser.add_argument(
+        "--patience", type=float, default=400, help="longest process, in seconds (default 400)"
+    )
     parser.add_argument("--gigabytes", type=float, default=10, help="memory of a process (default 10)")
     parser.add_argument("--threads", type=int, default=1, help="threads of every library (default 1)")
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="leave memory out")
-    parser.add_argument("--no-scaling", dest="scaling", action="store_false", help="leave the curves over n out")
+    parser.add_argument(
+        "--no-scaling", dest="scaling", action="store_false", help="leave the curves over n out"
+    )
     parser.add_argument("--small", action="store_true", help="tiny sizes, to see that everything runs")
     parser.add_argument("--json", metavar="FILE", help="write everything as JSON")
     parser.add_argument("--plot", metavar="FILE", help="write the plot as PNG")

@@ -25,7 +25,9 @@ def best(peers: Peers, names: tuple[str, ...], answer: str) -> tuple[str, float]
     return (min(times)[1], min(times)[0]) if times else None
 
 
-def goal(ours: float | None, against: tuple[str, float] | None, limit: float, text: str) -> list[dict[str, Any]]:
+def goal(
+    ours: float | None, against: tuple[str, float] | None, limit: float, text: str
+) -> list[dict[str, Any]]:
     """One goal, or none where there is nothing to compare with; without a figure of ours it is missed."""
     if against is None:
         return []

@@ -43,7 +43,9 @@ def jax_dense(build: Any, problem: Problem, name: str) -> Any:
     return build(partial(ready, jax.jit(call), problem.jax_x, *problem.jax_constants), dense_numbers)
 
 
-def mapped(vmap: Callable[..., Any], jac: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
+def mapped(
+    vmap: Callable[..., Any], jac: Callable[..., Any], function: Callable[..., Any]
+) -> Callable[..., Any]:
     """The Jacobian of each row."""
     return lambda x, *constants: vmap(jac(lambda row: function(row, *constants)))(x)
 

@@ -49,7 +49,9 @@ class Peer:
     compiles: bool = False
 
 
-def built(problem: Problem, call: Callable[..., Any], numbers: Callable[[Any], Numbers], **notes: Any) -> Built:
+def built(
+    problem: Problem, call: Callable[..., Any], numbers: Callable[[Any], Numbers], **notes: Any
+) -> Built:
     """A call on the problem's tensors."""
     return Built(partial(call, problem.x, *problem.constants), numbers, notes)
 
@@ -138,7 +140,9 @@ def best_chunk(problem: Problem) -> Built:
         except TooSlowError:
             continue
     if not found:
-        raise NotForThisError("too few rows for chunks" if rows <= CHUNKS[0] else "each chunk size takes over 3 s")
+        raise NotForThisError(
+            "too few rows for chunks" if rows <= CHUNKS[0] else "each chunk size takes over 3 s"
+        )
     chunk = min(found)[1]
     return dense(problem, reverse(problem, chunk_size=chunk), chunk=chunk)
 
@@ -218,7 +222,12 @@ PEERS = [
     Peer("vmap(jacrev)", "structured", partial(by_hand, answer="structured")),
     Peer("torch.compile(jacrev)", "dense", partial(compiled, jac=reverse), True),
     Peer("torch.compile(jacfwd)", "dense", compiled_forward, True),
-    Peer("torch.compile(vmap(jacrev))", "structured", partial(by_hand, answer="structured", compiled=True), True),
+    Peer(
+        "torch.compile(vmap(jacrev))",
+        "structured",
+        partial(by_hand, answer="structured", compiled=True),
+        True,
+    ),
     *[Peer(name, answer, partial(make, Built)) for name, answer, make in outside.MAKERS],
     Peer("hand", "dense", partial(hand, answer="dense")),
     Peer("hand", "structured", partial(hand, answer="structured")),

@@ -36,7 +36,9 @@ def save(data: dict[str, Any], path: str) -> None:
         for axis, curve in zip(axes, curves, strict=True):
             draw_curve(axis, curve)
         axes[0].set_ylabel("seconds")
-        handles = {label: h for axis in axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+        handles = {
+            label: h for axis in axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)
+        }
         parts[0].legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=8)
     draw_standing(parts[1].subplots(), rows)
     about = data["machine"]
@@ -67,14 +69,21 @@ def standing(result: dict[str, Any]) -> tuple[str, float | None, float | None, f
     if not theirs or (dense is None and structured is None):
         return None
     hand = seconds(peers, "hand", "structured") or seconds(peers, "hand", "dense")
-    return (result["name"], *(None if time is None else min(theirs) / time for time in (dense, structured, hand)))
+    return (
+        result["name"],
+        *(None if time is None else min(theirs) / time for time in (dense, structured, hand)),
+    )
 
 
 def draw_standing(axis: Any, rows: list[Any]) -> None:
     """A line for each workload, with a dot for each answer; right of 1 is faster than the best of torch."""
     from matplotlib.ticker import FuncFormatter
 
-    kinds = [("dense answer", "#f08a5d", "s"), ("structured answer", "#c1272d", "o"), ("by hand", "#444444", "x")]
+    kinds = [
+        ("dense answer", "#f08a5d", "s"),
+        ("structured answer", "#c1272d", "o"),
+        ("by hand", "#444444", "x"),
+    ]
     for k, (label, color, marker) in enumerate(kinds, start=1):
         points = [(row[k], y) for y, row in enumerate(rows) if row[k] is not None]
         if points:

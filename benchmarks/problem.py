@@ -14,7 +14,9 @@ from .workload import Workload
 
 def tree(function: Callable[[Any], Any], value: Any) -> Any:
     """``function`` of an array, or of each of a dict of arrays."""
-    return {key: function(part) for key, part in value.items()} if isinstance(value, dict) else function(value)
+    return (
+        {key: function(part) for key, part in value.items()} if isinstance(value, dict) else function(value)
+    )
 
 
 def leaves(value: Any) -> list[Any]:

@@ -45,7 +45,13 @@ fails, differs, missing: an error, another answer than torchjac's, not installed
 WIDTH = 10
 NAME = 42
 #: What a cell says of a peer that was not timed.
-WORDS = {"not for this": "–", "out of memory": "memory", "too slow": ">", "missing": "missing", "fails": "fails"}
+WORDS = {
+    "not for this": "–",
+    "out of memory": "memory",
+    "too slow": ">",
+    "missing": "missing",
+    "fails": "fails",
+}
 
 
 def number(value: float) -> str:
@@ -78,7 +84,9 @@ def matrix(results: list[dict[str, Any]], dtype: str, columns: list[Any], title:
         peers = result["dtypes"].get(dtype, {})
         if peers.get(ours, {"status": "not for this"}).get("status") == "not for this":
             continue
-        rows.append(line(result["name"], [cell(peers.get(f"{peer}|{answer}")) for _, peer, answer in columns]))
+        rows.append(
+            line(result["name"], [cell(peers.get(f"{peer}|{answer}")) for _, peer, answer in columns])
+        )
     return [line(title, [head for head, _, _ in columns]), *rows, ""] if rows else []
 
 

@@ -53,7 +53,7 @@ def test_archive_contents(built):
     with tarfile.open(built[0]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     wanted = ("README.md", "LICENSE", "Makefile", "mkdocs.yml", "tests/test_wheel.py", "docs/index.md")
-    for name in (*wanted, "examples/brusselator.py", "benchmarks/jacrev.py", "src/torchjac/__init__.py"):
+    for name in (*wanted, "examples/brusselator.py", "benchmarks/run.py", "src/torchjac/__init__.py"):
         assert name in names, name
 
 

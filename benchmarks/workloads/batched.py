@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,7 @@ def whole(batch: int, widths: tuple[int, ...]) -> Workload:
         blocks=row_blocks,
         blocks_places=places,
         dense=batch <= 256,
+        goals=(("dense", "torch.func.jacrev", 1 / 5),),
     )
 
 
@@ -69,7 +71,7 @@ def sum_trick(batch: int, widths: tuple[int, ...]) -> Workload:
 
 @workload(SMALL, SIZES)
 def mapped(batch: int, widths: tuple[int, ...]) -> Workload:
-    """vmap over the Jacobian of a row."""
+    """The Jacobian of a row under vmap."""
     return Workload(
         f"batched MLP {batch}×({'-'.join(map(str, widths))}), vmap",
         mlp,
@@ -93,7 +95,10 @@ def autoregressive(batch: int, d: int, hidden: int) -> Workload:
     ]
     parameters = []
     for mask in masks:
-        parameters += [mask * rng.standard_normal(mask.shape) / hidden**0.5, rng.standard_normal(mask.shape[1])]
+        parameters += [
+            mask * rng.standard_normal(mask.shape) / hidden**0.5,
+            rng.standard_normal(mask.shape[1]),
+        ]
     places = row_places(batch, d, d)
 
     def blocks(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, w3: Tensor, b3: Tensor) -> Any:
@@ -148,7 +153,7 @@ def parameters(batch: int, widths: tuple[int, ...]) -> Workload:
     """The Jacobian of a batch of outputs with respect to a network's parameters, by functional_call."""
     tensors = layers(*widths)
     names = [f"{2 * (k // 2)}.{'weight' if k % 2 == 0 else 'bias'}" for k in range(len(tensors))]
-    linears = [torch.nn.Linear(n, m) for n, m in zip(widths[:-1], widths[1:], strict=True)]
+    linears = [torch.nn.Linear(n, m) for n, m in pairwise(widths)]
     module = torch.nn.Sequential(*[part for linear in linears for part in (linear, torch.nn.Tanh())][:-1])
 
     def function(xp: Any, values: dict[str, Array], x: Array) -> Array:
@@ -159,7 +164,9 @@ def parameters(batch: int, widths: tuple[int, ...]) -> Workload:
             x = xp.tanh(x) if k < len(names) - 2 else x
         return x
 
-    def by_hand(vmap: Callable[..., Any], jac: Callable[..., Any], g: Callable[..., Any]) -> Callable[..., Any]:
+    def by_hand(
+        vmap: Callable[..., Any], jac: Callable[..., Any], g: Callable[..., Any]
+    ) -> Callable[..., Any]:
         return lambda values, x: vmap(lambda row: jac(lambda p: g(p, row))(values))(x)
 
     size = sum(tensor.size for tensor in tensors)

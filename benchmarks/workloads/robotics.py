@@ -105,7 +105,9 @@ def hand_tracking(vertices: int) -> Workload:
             row += 1
         return pose
 
-    def function(xp: Any, theta: Array, relatives: Array, inverses: Array, base: Array, w: Array, to: Array) -> Array:
+    def function(
+        xp: Any, theta: Array, relatives: Array, inverses: Array, base: Array, w: Array, to: Array
+    ) -> Array:
         pose = pose_of(theta)
         absolutes: list[Array] = []
         for bone, parent in enumerate(parents()):

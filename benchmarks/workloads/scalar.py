@@ -80,9 +80,7 @@ def spherical() -> Workload:
 
     def function(xp: Any, x: Array) -> Array:
         r, theta, phi = x
-        return xp.stack(
-            [r * xp.sin(theta) * xp.cos(phi), r * xp.sin(theta) * xp.sin(phi), r * xp.cos(theta)]
-        )
+        return xp.stack([r * xp.sin(theta) * xp.cos(phi), r * xp.sin(theta) * xp.sin(phi), r * xp.cos(theta)])
 
     def hand(x: Tensor) -> Tensor:
         (_, st, sp), (_, ct, cp) = x.sin(), x.cos()

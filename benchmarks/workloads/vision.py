@@ -25,7 +25,9 @@ def filters(rng: np.random.Generator, *shapes: tuple[int, ...]) -> list[np.ndarr
 def image_to_image(size: int, channels: int) -> Workload:
     """Three 3 × 3 convolutions with tanh between them: each pixel depends on the 7 × 7 around it."""
 
-    def function(xp: Any, x: Array, w1: Array, b1: Array, w2: Array, b2: Array, w3: Array, b3: Array) -> Array:
+    def function(
+        xp: Any, x: Array, w1: Array, b1: Array, w2: Array, b2: Array, w3: Array, b3: Array
+    ) -> Array:
         h = xp.tanh(conv2d(xp, x, w1, b1, 1))
         return conv2d(xp, xp.tanh(conv2d(xp, h, w2, b2, 1)), w3, b3, 1)
 
@@ -98,7 +100,9 @@ def tangent_kernel(batch: int, channels: int, size: int, spelling: str) -> Workl
         x = x @ p["fc.weight"].T + p["fc.bias"]
         return x[0] if single else x
 
-    def mapped(vmap: Callable[..., Any], jac: Callable[..., Any], g: Callable[..., Any]) -> Callable[..., Any]:
+    def mapped(
+        vmap: Callable[..., Any], jac: Callable[..., Any], g: Callable[..., Any]
+    ) -> Callable[..., Any]:
         return lambda values, x: vmap(lambda row: jac(lambda p: g(p, row))(values))(x)
 
     return Workload(
@@ -120,5 +124,5 @@ def tangent_kernel_whole(batch: int, channels: int, size: int) -> Workload:
 
 @workload({"batch": 2, "channels": 2, "size": 8}, {"batch": 5, "channels": 32, "size": 32})
 def tangent_kernel_mapped(batch: int, channels: int, size: int) -> Workload:
-    """vmap over the Jacobian of one image, as the tutorial has it."""
+    """The Jacobian of one image under vmap, as the tutorial has it."""
     return tangent_kernel(batch, channels, size, "vmap")

@@ -8,9 +8,10 @@ from time import sleep
 
 import pytest
 import torch
-from benchmarks import goals, table
 from benchmarks.memory import beyond_answer
 from benchmarks.timing import TooSlowError, alternate, limited
+
+from benchmarks import goals, table
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,9 +21,28 @@ def ran(tmp_path_factory):
     """What the command prints for the smallest of workloads, and the files it writes."""
     folder = tmp_path_factory.mktemp("bench")
     files = [str(folder / name) for name in ("out.json", "out.png", "out.txt")]
-    command = [sys.executable, "benchmarks/run.py", "--small", "--only", "sin,", "--seconds", "0", "--compile"]
+    command = [
+        sys.executable,
+        "benchmarks/run.py",
+        "--small",
+        "--only",
+        "sin,",
+        "--seconds",
+        "0",
+        "--compile",
+    ]
     command += ["--peers", "torchjac", "torch.func.jacrev", "hand", "asdex"]
-    command += ["--dtypes", "float64", "--no-scaling", "--json", files[0], "--plot", files[1], "--text", files[2]]
+    command += [
+        "--dtypes",
+        "float64",
+        "--no-scaling",
+        "--json",
+        files[0],
+        "--plot",
+        files[1],
+        "--text",
+        files[2],
+    ]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stdout + run.stderr
     return run.stdout, [Path(file) for file in files]

@@ -6,15 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from benchmarks import workloads  # noqa: F401 - fills ENTRIES
 from benchmarks.answers import at_places, blocks_of, dense_numbers, difference
 from benchmarks.peers import called, ours_dense, ours_structured
 from benchmarks.problem import Problem, leaves
 from benchmarks.workload import ENTRIES, Entry
 
+from benchmarks import workloads  # noqa: F401 - fills ENTRIES
 from torchjac.testing import loop_jacobian
 
 MAKERS = {entry.make.__name__: entry for entry in ENTRIES}
+SMALL = {name: entry.make(**entry.small) for name, entry in MAKERS.items()}
+BY_HAND = [MAKERS[name] for name, made in SMALL.items() if made.by_hand and not made.batched]
 EACH = pytest.mark.parametrize("entry", MAKERS.values(), ids=MAKERS.keys())
 
 
@@ -25,7 +27,8 @@ def loop(function: Callable[..., Any]) -> Callable[..., Any]:
         if not isinstance(x, dict):
             return loop_jacobian(function, x, *constants)
         return {
-            key: loop_jacobian(lambda part, key=key: function({**x, key: part}, *constants), x[key]) for key in x
+            key: loop_jacobian(lambda part, key=key: function({**x, key: part}, *constants), x[key])
+            for key in x
         }
 
     return jacobian
@@ -70,14 +73,14 @@ def test_answers(entry: Entry) -> None:
         assert np.allclose(at_places(workload.blocks_places)(answer).toarray(), matrix, atol=1e-9)
 
 
-@EACH
+@pytest.mark.parametrize("entry", BY_HAND, ids=[entry.make.__name__ for entry in BY_HAND])
 def test_by_hand(entry: Entry) -> None:
     """vmap(jacrev) as a person would write it gives the numbers of the answer given whole."""
     problem = Problem(entry.make(**entry.small), "float64")
     workload = problem.workload
-    if workload.by_hand is None or workload.batched:
-        return
-    answer = workload.by_hand(torch.func.vmap, torch.func.jacrev, problem.function)(problem.x, *problem.constants)
+    answer = workload.by_hand(torch.func.vmap, torch.func.jacrev, problem.function)(
+        problem.x, *problem.constants
+    )
     expected = dense_numbers(by_loop(problem))
     if workload.by_hand_places is None:
         assert difference(expected, dense_numbers(answer)) < 1e-9
@@ -93,11 +96,6 @@ def test_full_sizes(entry: Entry) -> None:
     assert all(size.keys() == entry.small.keys() for size in sizes)
     names = [entry.make(**size).name for size in sizes if max(map(_largest, size.values()), default=0) < 1e5]
     assert len(set(names)) == len(names)
-
-
-def _largest(value: Any) -> float:
-    """The largest number of a size."""
-    return max(value) if isinstance(value, tuple) else value
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
