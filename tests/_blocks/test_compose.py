@@ -6,9 +6,10 @@ import pytest
 import torch
 from tests._blocks.blocks import CPU, Maker, spelled_out
 
-from torchjac._blocks.block import Block, entries, identity, stored
+from torchjac._blocks import compose as composition
+from torchjac._blocks.block import Block, entries, identity, remembered, stored
 from torchjac._blocks.compose import compose
-from torchjac._blocks.maps import Affine, Gather, Label, bare, constant
+from torchjac._blocks.maps import Affine, Gather, Label, Maps, bare, constant
 
 MADE = 400
 
@@ -39,6 +40,69 @@ def test_identity_is_neutral(shape: tuple[int, ...]) -> None:
         torch.testing.assert_close(spelled_out(right, other + shape), spelled_out(block, other + shape))
         if 0 not in shape:
             assert stored(right) == stored(block)
+
+
+def _remembered(block: Block) -> Block:
+    """The block with its maps remembered, as those of a rule are."""
+    return block._replace(out=Maps(block.out), wrt=Maps(block.wrt))
+
+
+def _is_affine(block: Block) -> bool:
+    return not any(isinstance(map_, Gather) for map_ in block.out + block.wrt)
+
+
+def test_remembered_laws_give_the_same_product() -> None:
+    """Looked up or worked out, a law makes the same of the values, whichever labels they have."""
+    checked = 0
+    for seed in range(800):
+        make = Maker(seed)
+        out_shape, mid_shape, wrt_shape = make.shape(), make.shape(), make.shape()
+        block, local = make.block(out_shape, mid_shape), make.block(mid_shape, wrt_shape)
+        if not (_is_affine(block) and _is_affine(local)):
+            continue
+        checked += 1
+        block, local = _remembered(block), _remembered(local)
+        twice = block._replace(value=block.value * 2)
+        turned = block
+        if len(block.on) > 1:  # the same maps, the value over the same labels in another order
+            turned = block._replace(value=block.value.movedim(0, -1), on=(*block.on[1:], block.on[0]))
+        found = [compose(left, local, mid_shape, CPU) for left in (block, twice, turned)]
+        once, double, same = (spelled_out(product, out_shape + wrt_shape) for product in found)
+        left = spelled_out(block, out_shape + mid_shape).reshape(prod(out_shape), prod(mid_shape))
+        right = spelled_out(local, mid_shape + wrt_shape).reshape(prod(mid_shape), prod(wrt_shape))
+        torch.testing.assert_close(once, (left @ right).reshape(once.shape))
+        torch.testing.assert_close(double, 2 * once)
+        torch.testing.assert_close(same, once)
+    assert checked > 100
+
+
+def test_a_law_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between remembered maps the law is looked up; what it makes is remembered too, so a chain is."""
+    worked_out = []
+    law = composition._law
+    monkeypatch.setattr(composition, "_law", lambda *args: worked_out.append(args) or law(*args))
+    piece = remembered(lambda size: Block(1.0, (), (bare(i := Label(size)),), (Affine(2, ((i, 1),)),)))
+    for _ in range(3):
+        block = identity((7,))
+        for size in (7, 9):  # x[2:][2:] of eleven entries
+            block = compose(block, piece(size), (size,), CPU)
+        assert block.wrt[0].offset == 4
+    assert len(worked_out) == 2
+
+
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_laws_that_share_labels(n: int) -> None:
+    """A remembered law that meets itself: its labels that are summed in one factor stay apart in the other."""
+    product = remembered(
+        lambda n: Block(
+            1.0, (j := Label(n), k := Label(n)), (bare(i := Label(2)), bare(k)), (bare(i), bare(j))
+        )
+    )
+    a, b = torch.rand(n, n, dtype=torch.float64), torch.rand(n, n, dtype=torch.float64)
+    first = compose(identity((2, n)), product(n)._replace(value=b), (2, n), CPU)
+    second = compose(first, product(n)._replace(value=a), (2, n), CPU) if first else None
+    expected = torch.einsum("ip,jk->ikpj", torch.eye(2, dtype=torch.float64), a @ b)
+    torch.testing.assert_close(spelled_out(second, (2, n, 2, n)), expected)
 
 
 def _sizes(b=4, n=5, m=3):

@@ -240,8 +240,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/pieces.py", "split: each piece begins at the size of the last",
-        "at += size",
-        "at = size",
+        "at += meta.shape[dim]",
+        "at = meta.shape[dim]",
     ),
     Mutation(
         "_rules/pieces.py", "cat: each input one place too late",
@@ -260,8 +260,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/pieces.py", "pad: before and after swapped",
-        "out.append(Affine(max(before, 0), ((label, 1),)))",
-        "out.append(Affine(max(after, 0), ((label, 1),)))",
+        "max(-after, 0), 0), cut, max(before, 0)))",
+        "max(-after, 0), 0), cut, max(after, 0)))",
     ),
     Mutation(
         "_rules/pieces.py", "reflection: the edge counted twice",
@@ -275,8 +275,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/pieces.py", "stack: every input at the first position",
-        "(*maps[:dim], constant(k), *maps[dim:]), tuple(maps))",
-        "(*maps[:dim], constant(0), *maps[dim:]), tuple(maps))",
+        "swapped(layer(node.into(k).shape, dim, k))",
+        "swapped(layer(node.into(k).shape, dim, 0))",
     ),
     # ------------------------------------------------------------------------------------------ pointwise
     Mutation(
@@ -411,8 +411,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/views.py", "permute: the inverse order",
-        "    for label, dim in zip(over, order, strict=True):\n        wrt[dim] = bare(label)",
-        "    for k, dim in enumerate(order):\n        wrt[k] = bare(over[dim])",
+        "    for map_, dim in zip(out, order, strict=True):\n        wrt[dim] = map_",
+        "    for k, dim in enumerate(order):\n        wrt[k] = out[dim]",
     ),
     Mutation(
         "_rules/views.py", "repeat: copies interleaved",
@@ -426,7 +426,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/views.py", "windows: step forgotten",
-        '((over[dim], node.saved("step")), (over[-1], 1))',
+        "((over[dim], step), (over[-1], 1))",
         "((over[dim], 1), (over[-1], 1))",
     ),
     # ------------------------------------------------------------------------------------------ writes
@@ -504,23 +504,33 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_blocks/compose.py", "free labels summed as if there were one",
-        "            left = left * times",
-        "            pass",
+        "        left = left * times",
+        "        pass",
     ),
     Mutation(
-        "_blocks/compose.py", "a constant multiplier forgotten",
-        "return Block(block.value * local.value, block.on, block.out, block.wrt)",
-        "return block",
+        "_blocks/multiply.py", "a constant multiplier forgotten",
+        "return many if type(one) is float and one == 1.0 else many * one",
+        "return many",
     ),
     Mutation(
-        "_blocks/compose.py", "labels not aligned",
-        "return align(left, on_left, on) * align(right, on_right, on), on",
-        "return left * right, on",
+        "_blocks/multiply.py", "labels not aligned",
+        "right = right.permute(how.order)",
+        "pass",
     ),
     Mutation(
-        "_blocks/compose.py", "zeros that select multiply",
+        "_blocks/multiply.py", "zeros that select multiply",
         "torch.where(right == 0, 0, left * right)",
         "left * right",
+    ),
+    Mutation(
+        "_blocks/compose.py", "laws of other labels looked up",
+        "key = (out, mid, on_left, other, wrt, on_right)",
+        "key = (out, mid, len(on_left), other, wrt, len(on_right))",
+    ),
+    Mutation(
+        "_blocks/compose.py", "labels that two laws share kept in both",
+        "    if not by:\n        return local.out",
+        "    if True:\n        return local.out",
     ),
     Mutation(
         "_blocks/coordinates.py", "entries named twice count once",
@@ -539,8 +549,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_blocks/maps.py", "a turned progression begins at the other end",
-        "start, step = value.shape[dim] - 1 - start, -step",
-        "start, step = start, -step",
+        "start, stride = label.size - 1 - start, -stride",
+        "start, stride = start, -stride",
     ),
     Mutation(
         "_blocks/maps.py", "dims of a permuted value left in place",
@@ -549,8 +559,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_blocks/maps.py", "a label that stands twice reads the row",
-        "value = value.diagonal(0, first, second)",
-        "value = value.select(first, 0).movedim(second - 1, -1)",
+        "steps.append((Tensor.diagonal, (0, first, second)))",
+        "steps.append((lambda t, a, b: t.select(a, 0).movedim(b - 1, -1), (first, second)))",
     ),
     Mutation(
         "_blocks/merge.py", "maps told apart without strides",

@@ -39,7 +39,7 @@ def accumulate_forward(
     """
     in_shapes = [node.shape for node in tape.inputs]
     carried: dict[tuple[Node, int], Carried] = {
-        (node, 0): {number: [identity(node.shape)]} for node, number in tape.inputs.items()
+        (node, 0): {number: [identity(tuple(node.shape))]} for node, number in tape.inputs.items()
     }
     readers = Counter(edge for node in tape.nodes for edge in node.inputs if edge is not None)
     readers.update(end for end in tape.outputs if end is not None)

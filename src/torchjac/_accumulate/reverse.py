@@ -42,7 +42,7 @@ def accumulate(
     pending: Pending = {}
     for number, end in enumerate(tape.outputs):
         if end is not None:
-            pending.setdefault(end, {}).setdefault(number, []).append(identity(out_shapes[number]))
+            pending.setdefault(end, {}).setdefault(number, []).append(identity(tuple(out_shapes[number])))
     return owned(walk(tape, pending, out_shapes, limits, report), tape)
 
 

@@ -5,15 +5,21 @@ J[o₁, o₂, … ; v₁, v₂, …] = Σ_labels  value[labels] · Π δ(o_d, ou
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache, wraps
 from itertools import count
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec
 
 import torch
 from torch import Tensor
 
-from .maps import Gather, Label, Map, bare, bare_label, labels_of
+from .maps import Gather, Label, Map, Maps, bare, bare_label, labels_of
+
+P = ParamSpec("P")
+
+#: How many laws of one kind are remembered.
+KEPT = 4096
 
 
 class Block(NamedTuple):
@@ -59,12 +65,25 @@ def _of(what: str, over: Sequence[Label], names: Mapping[Label, str]) -> str:
 
 def labels(block: Block) -> tuple[Label, ...]:
     """All labels of a block, in the order in which its maps name them."""
-    return tuple(labels_of(block.out + block.wrt))
+    _, _, out, wrt = block
+    return _labels(out, wrt) if is_remembered(block) else tuple(labels_of(out + wrt))
+
+
+@lru_cache(maxsize=KEPT)
+def _labels(out: Maps, wrt: Maps) -> tuple[Label, ...]:
+    return tuple(labels_of(out + wrt))
+
+
+def is_remembered(block: Block) -> bool:
+    """Whether the maps of a block are remembered, so that what follows from them is looked up by their identity."""
+    return type(block.out) is Maps and type(block.wrt) is Maps
 
 
 def stored(block: Block) -> int:
     """How many numbers a block holds, index tensors included."""
     held = block.value.numel() if isinstance(block.value, Tensor) else 0
+    if is_remembered(block):
+        return held
     tables = [map_.index for map_ in block.out + block.wrt if type(map_) is Gather]
     if tables:
         held += sum({id(index): index.numel() for index in tables}.values())
@@ -76,10 +95,37 @@ def entries(block: Block) -> int:
     return prod(label.size for label in labels(block))
 
 
-def identity(shape: Sequence[int]) -> Block:
+def remembered(make: Callable[P, Block]) -> Callable[P, Block]:
+    """A function of shapes and numbers that gives a block of affine maps, called once for each of them.
+
+    Where entries stand is told by shapes, steps and positions; values come from the call. So the maps of a
+    slice of a given shape are made once, and what two such laws make of each other is looked up by their
+    identity. Nothing is assumed about the function: only algebra that was done before is used again.
+    """
+
+    @lru_cache(maxsize=KEPT)
+    @wraps(make)
+    def made(*args: P.args, **kwargs: P.kwargs) -> Block:
+        value, on, out, wrt = make(*args, **kwargs)
+        kept = Maps(out)
+        return Block(value, on, kept, kept if wrt is out else Maps(wrt))
+
+    return made
+
+
+@remembered
+def identity(shape: tuple[int, ...]) -> Block:
     """The Jacobian of a tensor with respect to itself: no numbers at all."""
-    maps = tuple(bare(Label(size)) for size in shape)
+    maps = tuple([bare(Label(size)) for size in shape])
     return Block(1.0, (), maps, maps)
+
+
+@remembered
+def whole(out_shape: tuple[int, ...], wrt_shape: tuple[int, ...]) -> Block:
+    """A block with a number for each entry, which is to be put in."""
+    over = tuple([Label(size) for size in out_shape + wrt_shape])
+    maps = tuple(map(bare, over))
+    return Block(1.0, over, maps[: len(out_shape)], maps[len(out_shape) :])
 
 
 def tables_to(block: Block, device: torch.device) -> Block:

@@ -2,20 +2,59 @@
 
 Bind the local Jacobian's output maps to the block's maps of the tensor between them, substitute, multiply
 the values with labels aligned, and sum over every label that no longer stands in the answer: an einsum.
+
+What the maps make of each other is a `Law`, worked out without a value; between remembered maps it is looked up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
-from functools import lru_cache
-from math import isfinite, prod
+from collections.abc import Sequence
+from math import prod
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from .block import Block
-from .maps import Label, Map, Substitution, align, bare_label, labels_of, substitute, take
+from .maps import (
+    Gather,
+    Label,
+    Map,
+    Maps,
+    Reading,
+    Substitution,
+    bare,
+    bare_label,
+    labels_of,
+    read,
+    reading,
+    substitute,
+)
+from .multiply import Joint, joint, multiply, select
 from .unify import unify
+
+
+class Law(NamedTuple):
+    """What two blocks' maps make of each other: the product's maps, and how the two values are read and multiplied.
+
+    ``times`` is how often an entry that no value distinguishes is summed; ``gone`` are the labels that end here;
+    ``affine`` tells that no table was made, which would belong to one device.
+    """
+
+    out: tuple[Map, ...]
+    wrt: tuple[Map, ...]
+    left: Reading
+    right: Reading
+    joint: Joint
+    times: int
+    gone: frozenset[Label]
+    affine: bool
+
+
+#: Laws between remembered maps; None where the product is zero. Emptied when so many are kept.
+_laws: dict[tuple, Law | None] = {}
+MOST_LAWS = 1 << 14
+
+_UNKNOWN = object()
 
 
 def compose(
@@ -25,49 +64,92 @@ def compose(
 
     Where the local Jacobian ``selects``, its zeros drop what they meet, even if that is not finite.
     """
+    left, on_left, out, mid = block
+    right, on_right, other, wrt = local
+    if type(mid) is Maps and type(other) is Maps and type(out) is Maps and type(wrt) is Maps:
+        key = (out, mid, on_left, other, wrt, on_right)
+        law = _laws.get(key, _UNKNOWN)
+        if law is _UNKNOWN:
+            law = _law(block, local, shape, device)
+            if law is None or law.affine:
+                law = _remember(key, law)
+    else:
+        law = _law(block, local, shape, device)
+    if law is None:
+        return None
+    out, wrt, how_left, how_right, how, times, gone, _ = law
+    if how_left.steps:
+        left = read(left, how_left)
+    if how_right.steps:
+        right = read(right, how_right)
+    if times != 1:
+        left = left * times
+    if selects:
+        selected = select(left, how_left.on, right, how_right.on)
+        if selected is not None:
+            how = joint(selected[1], (), gone)
+            return Block(multiply(selected[0], 1.0, how), how.on, out, wrt)
+    return Block(multiply(left, right, how), how.on, out, wrt)
+
+
+def _remember(key: tuple, law: Law | None) -> Law | None:
+    if law is not None:
+        out, wrt = (maps if type(maps) is Maps else Maps(maps) for maps in (law.out, law.wrt))
+        law = law._replace(out=out, wrt=wrt)
+    if len(_laws) >= MOST_LAWS:
+        _laws.clear()
+    _laws[key] = law
+    return law
+
+
+def _law(block: Block, local: Block, shape: Sequence[int], device: torch.device) -> Law | None:
+    """Work out the product of two blocks of which only the maps and the labels of the values are looked at."""
     if local.wrt is local.out:
-        return _scale(block, local, selects)
-    by = _bind(block.wrt, local.out, shape)
-    mid, out, left, on_left = block.wrt, block.out, block.value, block.on
+        return _scaling(block, local)
+    local_out, local_wrt, on_local = _apart(block, local)
+    by = _bind(block.wrt, local_out, shape)
+    mid, out = block.wrt, block.out
+    left = Reading((), block.on)
     if by is None:
-        by = unify(block.wrt, local.out, shape, device)
+        by = unify(block.wrt, local_out, shape, device)
         if by is None:
             return None
-        mid = tuple([substitute(map_, by) for map_ in block.wrt + local.out])
+        mid = tuple([substitute(map_, by) for map_ in block.wrt + local_out])
         out = tuple([substitute(map_, by) for map_ in block.out])
-        if on_left:
-            left, on_left = take(left, on_left, by)
-    wrt = tuple([substitute(map_, by) for map_ in local.wrt])
-    right, on_right = take(local.value, local.on, by) if local.on else (local.value, ())
+        left = reading(block.on, by)
+    wrt = tuple([substitute(map_, by) for map_ in local_wrt])
+    right = reading(on_local, by)
     kept = labels_of(out)
     kept.update(labels_of(wrt))
     gone = {label: None for label in labels_of(mid) if label not in kept}
-    for label in on_left + on_right:
+    for label in left.on + right.on:
         if label not in kept:
             gone[label] = None
-    for label in kept:
-        if label.size == 0:
-            return None
-    if gone:
-        # A label that stands in no value is summed by multiplying with its size.
-        times = prod(label.size for label in gone if label not in on_left and label not in on_right)
-        if times == 0 or any(label.size == 0 for label in gone):
-            return None
-        if times != 1:
-            left = left * times
-        gone = {label: None for label in gone if label in on_left or label in on_right}
-    return Block(*multiply(left, on_left, right, on_right, gone, selects), out, wrt)
+    if any(label.size == 0 for label in kept) or any(label.size == 0 for label in gone):
+        return None
+    # A label that stands in no value is summed by multiplying with its size.
+    times = prod(label.size for label in gone if label not in left.on and label not in right.on)
+    affine = not any(type(map_) is Gather for map_ in by.values())
+    return Law(out, wrt, left, right, joint(left.on, right.on, gone), times, frozenset(gone), affine)
 
 
-def _scale(block: Block, local: Block, selects: bool) -> Block:
-    """The product with a diagonal local Jacobian, all of whose labels are bare: no map changes."""
-    if not local.on:
-        if not isinstance(local.value, Tensor) and local.value == 1.0:
-            return block
-        return Block(block.value * local.value, block.on, block.out, block.wrt)
+def _scaling(block: Block, local: Block) -> Law:
+    """The law of a diagonal local Jacobian, all of whose labels are bare: no map changes."""
     by = {map_[1][0][0]: at for map_, at in zip(local.out, block.wrt, strict=True)}
-    value, on = multiply(block.value, block.on, *take(local.value, local.on, by), (), selects)
-    return Block(value, on, block.out, block.wrt)
+    left, right = Reading((), block.on), reading(local.on, by)
+    return Law(block.out, block.wrt, left, right, joint(left.on, right.on, ()), 1, frozenset(), True)
+
+
+def _apart(block: Block, local: Block) -> tuple[tuple[Map, ...], tuple[Map, ...], tuple[Label, ...]]:
+    """The local Jacobian's maps and labels, renamed where the block has some of them too: laws share labels."""
+    taken = labels_of(block.out + block.wrt)
+    by: Substitution = {
+        label: bare(Label(label.size)) for label in labels_of(local.out + local.wrt) if label in taken
+    }
+    if not by:
+        return local.out, local.wrt, local.on
+    out, wrt = (tuple([substitute(map_, by) for map_ in maps]) for maps in (local.out, local.wrt))
+    return out, wrt, reading(local.on, by).on
 
 
 def _bind(wrt: tuple[Map, ...], local_out: tuple[Map, ...], shape: Sequence[int]) -> Substitution | None:
@@ -79,59 +161,3 @@ def _bind(wrt: tuple[Map, ...], local_out: tuple[Map, ...], shape: Sequence[int]
             return None
         by[label] = at
     return by
-
-
-def multiply(
-    left: Tensor | float,
-    on_left: tuple[Label, ...],
-    right: Tensor | float,
-    on_right: tuple[Label, ...],
-    gone: Container[Label],
-    selects: bool = False,
-) -> tuple[Tensor | float, tuple[Label, ...]]:
-    """The product of two values with labels aligned, summed over the labels ``gone``.
-
-    If the right one ``selects``, the product is zero wherever it is.
-    """
-    if selects and isinstance(right, Tensor) and (isinstance(left, Tensor) or not isfinite(left)):
-        over = tuple(dict.fromkeys(on_left + on_right))
-        right = align(right, on_right, over)
-        left = align(left, on_left, over) if isinstance(left, Tensor) else left
-        left, on_left = torch.where(right == 0, 0, left * right), over
-        right, on_right = 1.0, ()
-    if not gone:
-        if not isinstance(left, Tensor) and left == 1.0:
-            return right, on_right
-        if not isinstance(right, Tensor) and right == 1.0:
-            return left, on_left
-        if on_left == on_right or not on_right:
-            return left * right, on_left
-        if not on_left:
-            return left * right, on_right
-        on = tuple(dict.fromkeys(on_left + on_right))
-        return align(left, on_left, on) * align(right, on_right, on), on
-    if not on_left or not on_right:
-        value, on, other = (right, on_right, left) if on_right else (left, on_left, right)
-        value = value.sum([dim for dim, label in enumerate(on) if label in gone])
-        on = tuple(label for label in on if label not in gone)
-        return (value if not isinstance(other, Tensor) and other == 1.0 else value * other), on
-    on = tuple(label for label in dict.fromkeys(on_left + on_right) if label not in gone)
-    number = {label: k for k, label in enumerate(dict.fromkeys(on_left + on_right))}
-    equation = _equation(
-        tuple(number[label] for label in on_left),
-        tuple(number[label] for label in on_right),
-        tuple(number[label] for label in on),
-    )
-    if left.dtype != right.dtype:
-        dtype = torch.promote_types(left.dtype, right.dtype)
-        left, right = left.to(dtype), right.to(dtype)
-    return torch.einsum(equation, left, right), on
-
-
-_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
-
-@lru_cache(maxsize=4096)
-def _equation(left: tuple[int, ...], right: tuple[int, ...], on: tuple[int, ...]) -> str:
-    spell = lambda dims: "".join(_LETTERS[dim] for dim in dims)  # noqa: E731
-    return f"{spell(left)},{spell(right)}->{spell(on)}"

@@ -6,7 +6,8 @@ each value of its labels, a position along one dim: `Affine` by a formula, `Gath
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -45,6 +46,13 @@ class Gather(NamedTuple):
 
 Map: TypeAlias = Affine | Gather
 Substitution: TypeAlias = dict[Label, Map]
+
+
+class Maps(tuple[Affine, ...]):
+    """Maps of all dims that are remembered: the same law is the same object, and is told by its identity."""
+
+    __slots__ = ()
+    __hash__ = object.__hash__
 
 
 def bare(label: Label) -> Affine:
@@ -146,13 +154,34 @@ def align(value: Tensor, on: tuple[Label, ...], over: tuple[Label, ...]) -> Tens
     return value.reshape([label.size if label in present else 1 for label in over])
 
 
+class Reading(NamedTuple):
+    """How a tensor over labels is read where maps replace them: the calls to make, and the labels it then has."""
+
+    steps: tuple[tuple[Callable[..., Tensor], tuple[Any, ...]], ...]
+    on: tuple[Label, ...]
+
+
 def take(value: Tensor, on: tuple[Label, ...], by: Substitution) -> tuple[Tensor, tuple[Label, ...]]:
-    """Read a tensor over labels at the maps that replace some of them.
+    """Read a tensor over labels at the maps that replace some of them."""
+    found = reading(on, by)
+    return read(value, found), found.on
+
+
+def read(value: Tensor, how: Reading) -> Tensor:
+    """A tensor read as worked out before."""
+    for call, args in how.steps:
+        value = call(value, *args)
+    return value
+
+
+def reading(on: tuple[Label, ...], by: Substitution) -> Reading:
+    """Work out how a tensor over labels is read at the maps that replace some of them.
 
     Renaming costs nothing, an affine map of one label is a slice and stays a view; anything else reads
     the entries through an index tensor.
     """
     labels: list[Label] = []
+    steps: list[tuple[Callable[..., Tensor], tuple[Any, ...]]] = []
     tables: dict[int, Map] = {}
     for label in on:
         map_ = by.get(label)
@@ -165,59 +194,54 @@ def take(value: Tensor, on: tuple[Label, ...], by: Substitution) -> tuple[Tensor
             continue
         dim = len(labels)
         if type(map_) is Affine and not map_.terms:
-            value = value.select(dim, map_.offset)
+            steps.append((Tensor.select, (dim, map_.offset)))
         elif type(map_) is Affine and len(map_.terms) == 1:
             ((inner, stride),) = map_.terms
-            value = _read_progression(value, dim, map_.offset, stride, inner.size)
+            start = map_.offset
+            if stride < 0:
+                steps.append((Tensor.flip, (dim,)))
+                start, stride = label.size - 1 - start, -stride
+            if stride == 1:
+                steps.append((Tensor.narrow, (dim, start, inner.size)))
+            else:
+                steps.append((_every, (dim, start, stride, inner.size)))
             labels.append(inner)
         else:
             tables[dim] = map_
             labels.append(label)
     if tables:
-        return _read_tables(value, tuple(labels), tables)
-    return _merge_repeated(value, labels)
-
-
-def _read_progression(value: Tensor, dim: int, start: int, step: int, count: int) -> Tensor:
-    if step < 0:
-        value = value.flip(dim)
-        start, step = value.shape[dim] - 1 - start, -step
-    if step == 1:
-        return value.narrow(dim, start, count)
-    window = [slice(None)] * value.dim()
-    window[dim] = slice(start, start + step * (count - 1) + 1 if count else start, step)
-    return value[tuple(window)]
-
-
-def _merge_repeated(value: Tensor, labels: list[Label]) -> tuple[Tensor, tuple[Label, ...]]:
-    """Keep one dim for each label: a label that stands twice reads the diagonal."""
-    while len(set(labels)) < len(labels):
+        step, after = _tables(tuple(labels), tables)
+        return Reading((*steps, step), after)
+    while len(set(labels)) < len(labels):  # a label that stands twice reads the diagonal
         second = next(dim for dim, label in enumerate(labels) if label in labels[:dim])
-        label = labels[second]
-        first = labels.index(label)
-        value = value.diagonal(0, first, second)
-        labels = [other for dim, other in enumerate(labels) if dim not in (first, second)] + [label]
-    return value, tuple(labels)
+        first = labels.index(labels[second])
+        steps.append((Tensor.diagonal, (0, first, second)))
+        labels = [other for dim, other in enumerate(labels) if dim not in (first, second)] + [labels[second]]
+    return Reading(tuple(steps), tuple(labels))
 
 
-def _read_tables(
-    value: Tensor, labels: tuple[Label, ...], tables: dict[int, Map]
-) -> tuple[Tensor, tuple[Label, ...]]:
-    """Read dims through index tensors, all at once: the new labels come first, the others ride along."""
+def _every(value: Tensor, dim: int, start: int, step: int, count: int) -> Tensor:
+    window = [slice(None)] * dim
+    return value[(*window, slice(start, start + step * (count - 1) + 1 if count else start, step))]
+
+
+def _tables(labels: tuple[Label, ...], tables: dict[int, Map]) -> tuple[Any, tuple[Label, ...]]:
+    """The step that reads dims through index tensors, all at once: new labels come first, others ride along."""
     inner = labels_of(tuple(tables.values()))
     ride = [dim for dim in range(len(labels)) if dim not in tables]
     joined = [dim for dim in ride if labels[dim] in inner or labels.count(labels[dim]) > 1]
     for dim in joined:
         inner.setdefault(labels[dim])
     over = tuple(inner)
-    index: list[Tensor | slice] = [slice(None)] * len(labels)
-    for dim, map_ in tables.items():
-        index[dim] = positions(map_, over, value.device)
-    for dim in joined:
-        index[dim] = positions(bare(labels[dim]), over, value.device)
+    maps = [*tables.values(), *(bare(labels[dim]) for dim in joined)]
     free = [dim for dim in ride if dim not in joined]
-    read = list(tables) + joined
-    value = value.permute(read + free)
-    value = value[tuple(index[dim] for dim in read)]
-    shape = [label.size for label in over] + [labels[dim].size for dim in free]
-    return value.expand(shape), over + tuple(labels[dim] for dim in free)
+    order = [*tables, *joined, *free]
+    after = over + tuple(labels[dim] for dim in free)
+    return (_read_tables, (order, maps, over, [label.size for label in after])), after
+
+
+def _read_tables(
+    value: Tensor, order: list[int], maps: list[Map], over: tuple[Label, ...], sizes: list[int]
+) -> Tensor:
+    index = tuple(positions(map_, over, value.device) for map_ in maps)
+    return value.permute(order)[index].expand(sizes)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from torch import Tensor
 
-from .block import Block
+from .block import KEPT, Block, is_remembered, whole
 from .coordinates import coordinate_block
 from .cost import coordinates_pay, densifies, is_long
-from .maps import Affine, Gather, Label, Map, align, bare
+from .maps import Affine, Gather, Label, Map, Maps, align
 from .write import dense
 
 
@@ -50,17 +51,25 @@ def dense_block(
     blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Tensor
 ) -> Block:
     """All blocks written into one that holds every entry."""
-    over = tuple(Label(size) for size in (*out_shape, *wrt_shape))
-    maps = tuple(bare(label) for label in over)
     value = dense(blocks, out_shape, wrt_shape, like)
-    return Block(value, over, maps[: len(out_shape)], maps[len(out_shape) :])
+    return whole(tuple(out_shape), tuple(wrt_shape))._replace(value=value)
 
 
 def _key(block: Block) -> tuple:
     """Equal for two blocks exactly when a renaming of labels makes their maps the same."""
+    _, _, out, wrt = block
+    return _spelled(out, wrt) if is_remembered(block) else _spell(out + wrt)
+
+
+@lru_cache(maxsize=KEPT)
+def _spelled(out: Maps, wrt: Maps) -> tuple:
+    return _spell(out + wrt)
+
+
+def _spell(maps: tuple[Map, ...]) -> tuple:
     number: dict[Label, int] = {}
     spelled: list[object] = []
-    for map_ in block.out + block.wrt:
+    for map_ in maps:
         if type(map_) is Affine:
             terms = map_[1]
             spelled.append(map_[0])

@@ -7,14 +7,15 @@ of a Jacobian keeps the structure of both.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .block import Block, labels
-from .maps import Affine, Gather, Label, Map, align, bare, bare_label, positions, take
+from .block import KEPT, Block, is_remembered, labels
+from .maps import Affine, Gather, Label, Map, Maps, align, bare, bare_label, positions, take
 from .zeros import zeros
 
 
@@ -101,10 +102,8 @@ def _write(
         over = labels(block)
         sizes = [label.size for label in over]
         value = align(block.value, block.on, over) if isinstance(block.value, Tensor) else block.value
-        place = strides(block, shape)
-        if place is not None and is_injective(place[1], over):
-            offset, step = place
-            window = (sizes, [max(step.get(label, 0), 0) for label in over], offset)
+        window = _window(block, shape)
+        if window is not None:
             view = flat.as_strided(*window)
             if traced:
                 flat = flat.as_strided_scatter(view + value, *window)
@@ -121,6 +120,25 @@ def _write(
             value = value.to(dtype).expand(sizes).reshape(-1)
             flat = flat.index_add(0, at, value) if traced else flat.index_add_(0, at, value)
     return flat.view(shape)
+
+
+def _window(block: Block, shape: tuple[int, ...]) -> tuple[list[int], list[int], int] | None:
+    """Sizes, strides and offset of the view of the flattened tensor that a block covers, if it covers each once."""
+    _, _, out, wrt = block
+    return _window_of(out, wrt, shape) if is_remembered(block) else _find_window(block, shape)
+
+
+@lru_cache(maxsize=KEPT)
+def _window_of(out: Maps, wrt: Maps, shape: tuple[int, ...]) -> tuple[list[int], list[int], int] | None:
+    return _find_window(Block(1.0, (), out, wrt), shape)
+
+
+def _find_window(block: Block, shape: tuple[int, ...]) -> tuple[list[int], list[int], int] | None:
+    place, over = strides(block, shape), labels(block)
+    if place is None or not is_injective(place[1], over):
+        return None
+    offset, step = place
+    return [label.size for label in over], [max(step.get(label, 0), 0) for label in over], offset
 
 
 def strides(block: Block, shape: Sequence[int]) -> tuple[int, dict[Label, int]] | None:

@@ -7,7 +7,8 @@ from itertools import product
 
 import torch
 
-from .._blocks.block import Block
+from .._blocks.block import Block, remembered
+from .._blocks.ends import swapped
 from .._blocks.maps import Affine, Gather, Label, Map, bare, constant
 from .._capture.tape import Node
 from .registry import Local, rule
@@ -21,12 +22,20 @@ def shifted(size: int, at: int, step: int = 1) -> tuple[Affine, Affine]:
     return bare(label), Affine(at, ((label, step),))
 
 
-def _along(shape: Sequence[int], dim: int, pair: tuple[Map, Map]) -> tuple[tuple[Map, ...], tuple[Map, ...]]:
-    """The maps of two tensors that are equal along every dim but one."""
-    rest = [bare(label) for label in new_labels(shape)]
-    first, second = list(rest), list(rest)
-    first[dim], second[dim] = pair
-    return tuple(first), tuple(second)
+@remembered
+def piece(shape: Sequence[int], dim: int, start: int, step: int = 1) -> Block:
+    """A tensor of a shape that stands in another from ``start`` on along one dim; the others are equal."""
+    maps = [bare(label) for label in new_labels(shape)]
+    full = list(maps)
+    maps[dim], full[dim] = shifted(shape[dim], start, step)
+    return Block(1.0, (), tuple(maps), tuple(full))
+
+
+@remembered
+def layer(shape: Sequence[int], dim: int, position: int) -> Block:
+    """A tensor of a shape that stands at one position of a dim that another has more."""
+    maps = tuple([bare(label) for label in new_labels(shape)])
+    return Block(1.0, (), maps, (*maps[:dim], constant(position), *maps[dim:]))
 
 
 @rule("SliceBackward0", any_dtype=True)
@@ -38,8 +47,7 @@ def slice_(node: Node) -> list[Local]:
 @rule("SliceBackwardBackward0", any_dtype=True)
 def slice_backward(node: Node) -> list[Local]:
     """The transpose of `slice_`: the input stands in zeros."""
-    block = _slice(node, node.into(0).shape, node.shape)
-    return [Local(0, block._replace(out=block.wrt, wrt=block.out))]
+    return [Local(0, swapped(_slice(node, node.into(0).shape, node.shape)))]
 
 
 def slice_start(node: Node, size: int) -> int:
@@ -50,8 +58,7 @@ def slice_start(node: Node, size: int) -> int:
 
 def _slice(node: Node, short: Sequence[int], full: Sequence[int]) -> Block:
     dim = node.saved("dim") % len(full)
-    pair = shifted(short[dim], slice_start(node, full[dim]), node.saved("step"))
-    return Block(1.0, (), *_along(short, dim, pair))
+    return piece(short, dim, slice_start(node, full[dim]), node.saved("step"))
 
 
 @rule("SelectBackward0", any_dtype=True)
@@ -63,25 +70,19 @@ def select(node: Node) -> list[Local]:
 @rule("SelectBackwardBackward0", any_dtype=True)
 def select_backward(node: Node) -> list[Local]:
     """The transpose of `select`."""
-    block = _select(node, node.into(0).shape, node.shape)
-    return [Local(0, block._replace(out=block.wrt, wrt=block.out))]
+    return [Local(0, swapped(_select(node, node.into(0).shape, node.shape)))]
 
 
 def _select(node: Node, short: Sequence[int], full: Sequence[int]) -> Block:
     dim = node.saved("dim") % len(full)
-    maps = [bare(label) for label in new_labels(short)]
-    return Block(1.0, (), tuple(maps), (*maps[:dim], constant(node.saved("index") % full[dim]), *maps[dim:]))
+    return layer(short, dim, node.saved("index") % full[dim])
 
 
 @rule("UnbindBackward0", any_dtype=True)
 def unbind(node: Node) -> list[Local]:
     """Unbind: output s is x[…, s, …]."""
     dim = node.saved("dim") % len(node.into(0).shape)
-    terms = []
-    for slot, meta in enumerate(node.outputs):
-        maps = [bare(label) for label in new_labels(meta.shape)]
-        terms.append(Local(0, Block(1.0, (), tuple(maps), (*maps[:dim], constant(slot), *maps[dim:])), slot))
-    return terms
+    return [Local(0, layer(meta.shape, dim, slot), slot) for slot, meta in enumerate(node.outputs)]
 
 
 @rule(
@@ -93,9 +94,8 @@ def split(node: Node) -> list[Local]:
     dim = node.saved("dim") % len(node.into(0).shape)
     terms, at = [], 0
     for slot, meta in enumerate(node.outputs):
-        size = meta.shape[dim]
-        terms.append(Local(0, Block(1.0, (), *_along(meta.shape, dim, shifted(size, at))), slot))
-        at += size
+        terms.append(Local(0, piece(meta.shape, dim, at), slot))
+        at += meta.shape[dim]
     return terms
 
 
@@ -106,9 +106,7 @@ def cat(node: Node) -> list[Local]:
     terms = []
     for k, at in enumerate(_cat_starts(node, dim)):
         if at is not None and len(node.into(k).shape) == len(node.shape):  # an empty (0,) joins any shape
-            shape = node.into(k).shape
-            wrt, out = _along(shape, dim, shifted(shape[dim], at))
-            terms.append(Local(k, Block(1.0, (), out, wrt)))
+            terms.append(Local(k, swapped(piece(node.into(k).shape, dim, at))))
     return terms
 
 
@@ -133,12 +131,9 @@ def _cat_starts(node: Node, dim: int) -> list[int | None]:
 def stack(node: Node) -> list[Local]:
     """Stack: input k stands in the output at position k of the new dim."""
     dim = node.saved("dim") % len(node.shape)
-    terms = []
-    for k in range(len(node.inputs)):
-        if node.needs(k):
-            maps = [bare(label) for label in new_labels(node.into(k).shape)]
-            terms.append(Local(k, Block(1.0, (), (*maps[:dim], constant(k), *maps[dim:]), tuple(maps))))
-    return terms
+    return [
+        Local(k, swapped(layer(node.into(k).shape, dim, k))) for k in range(len(node.inputs)) if node.needs(k)
+    ]
 
 
 @rule("NarrowCopyBackward0", any_dtype=True)
@@ -147,7 +142,7 @@ def narrow_copy(node: Node) -> list[Local]:
     shape = node.into(0).shape
     dim = node.saved("dim") % len(shape)
     start = node.saved("start") % max(shape[dim], 1)
-    return [Local(0, Block(1.0, (), *_along(node.shape, dim, shifted(node.shape[dim], start))))]
+    return [Local(0, piece(node.shape, dim, start))]
 
 
 @rule("BlockDiagBackward0", any_dtype=True)
@@ -172,8 +167,13 @@ def block_diag(node: Node) -> list[Local]:
 @rule("TraceBackward0", any_dtype=True)
 def trace(node: Node) -> list[Local]:
     """Trace: out = Σᵢ x[i, i]."""
-    label = Label(min(node.into(0).shape))
-    return [Local(0, Block(1.0, (), (), (bare(label), bare(label))))]
+    return [Local(0, _trace(min(node.into(0).shape)))]
+
+
+@remembered
+def _trace(size: int) -> Block:
+    label = Label(size)
+    return Block(1.0, (), (), (bare(label), bare(label)))
 
 
 @rule("RollBackward0", any_dtype=True)
@@ -189,33 +189,40 @@ def roll(node: Node) -> list[Local]:
     total: dict[int, int] = {}
     for shift, dim in zip(shifts, dims, strict=True):
         total[dim % len(shape)] = total.get(dim % len(shape), 0) + shift
+    # A dim that is rolled is two pieces, which change places: (size, where it stands in x, where in out).
     choices = [_rolled(size, total.get(dim, 0) % size) for dim, size in enumerate(shape)]
-    return [
-        Local(0, Block(1.0, (), tuple(out for out, _ in picked), tuple(wrt for _, wrt in picked)))
-        for picked in product(*choices)
-    ]
+    return [Local(0, _window(*zip(*pieces, strict=True))) for pieces in product(*choices)]
 
 
-def _rolled(size: int, shift: int) -> list[tuple[Map, Map]]:
-    if shift == 0:
-        return [(bare(label := Label(size)), bare(label))]
-    tail, head = shifted(size - shift, shift), shifted(shift, size - shift)
-    return [(tail[1], tail[0]), head]
+def _rolled(size: int, shift: int) -> list[tuple[int, int, int]]:
+    whole = (size, 0, 0)
+    return [whole] if shift == 0 else [(size - shift, 0, shift), (shift, size - shift, 0)]
+
+
+@remembered
+def _window(
+    sizes: Sequence[int] = (), in_starts: Sequence[int] = (), out_starts: Sequence[int] = ()
+) -> Block:
+    """A window of a tensor that stands somewhere in another."""
+    over = new_labels(sizes)
+    out, wrt = (
+        tuple([Affine(start, ((label, 1),)) for start, label in zip(starts, over, strict=True)])
+        for starts in (out_starts, in_starts)
+    )
+    return Block(1.0, (), out, wrt)
 
 
 @rule("ConstantPadNdBackward0", any_dtype=True)
 def constant_pad_nd(node: Node) -> list[Local]:
     """Pad with a constant: out[i + before] = x[i]; a negative pad cuts."""
     pad, shape = node.saved("pad"), node.into(0).shape
-    out, wrt = [], []
+    kept = []
     for dim, size in enumerate(shape):
         last = 2 * (len(shape) - 1 - dim)
         before, after = (pad[last], pad[last + 1]) if last < len(pad) else (0, 0)
         cut = max(-before, 0)
-        label = Label(max(size - cut - max(-after, 0), 0))
-        out.append(Affine(max(before, 0), ((label, 1),)))
-        wrt.append(Affine(cut, ((label, 1),)))
-    return [Local(0, Block(1.0, (), tuple(out), tuple(wrt)))]
+        kept.append((max(size - cut - max(-after, 0), 0), cut, max(before, 0)))
+    return [Local(0, _window(*zip(*kept, strict=True)))]
 
 
 MIRROR_PADS = [f"{how}Pad{n}DBackward" for how in ("Reflection", "Replication") for n in (1, 2, 3)]

@@ -17,7 +17,7 @@ from .._capture.capture import is_wrapped
 from .._capture.tape import Node
 from .call import call
 from .registry import Known, Local, Passes, rule
-from .spell import broadcast, diagonal_maps, ones, spread
+from .spell import diagonal, ones, spread
 
 #: Every pointwise op of PyTorch by the stem of its node's name, whichever overload
 POINTWISE = [
@@ -87,12 +87,11 @@ def _shared(node: Node, k: int) -> Passes:
 
 def diagonal_term(node: Node, k: int, value: Tensor | float) -> Local:
     """The diagonal local Jacobian of an input that broadcasts against the output."""
-    over, maps = diagonal_maps(node.shape)
+    _, over, out, wrt = diagonal(node.shape, node.into(k).shape)
     on: tuple[Label, ...] = ()
     if isinstance(value, Tensor):
         value, on = spread(value, over)
-    shape = node.into(k).shape
-    return Local(k, Block(value, on, maps, maps if shape == node.shape else broadcast(over, shape)))
+    return Local(k, Block(value, on, out, wrt))
 
 
 def _linear(node: Node, *factors: float) -> list[Local]:

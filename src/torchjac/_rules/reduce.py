@@ -7,8 +7,8 @@ from math import prod
 
 from torch import Tensor
 
-from .._blocks.block import Block
-from .._blocks.maps import Label, Map, bare, constant
+from .._blocks.block import Block, remembered
+from .._blocks.maps import Label, bare, constant
 from .._capture.tape import Node
 from .call import call
 from .registry import Local, rule
@@ -32,14 +32,9 @@ def _reduction(node: Node, value: Tensor | float | None, slot: int = 0) -> Local
     """The term of a reduction, its factors given or found by a call on ones."""
     shape = node.into(0).shape
     dims, kept = _dims(node)
-    over = new_labels(shape)
-    out: list[Map] = []
-    for dim, label in enumerate(over):
-        if dim not in dims:
-            out.append(bare(label))
-        elif kept and len(node.outputs[slot].shape) == len(shape):
-            out.append(constant(0))
-    if len(out) != len(node.outputs[slot].shape):
+    rank = len(node.outputs[slot].shape)
+    _, over, out, wrt = _reduced(shape, frozenset(dims), kept and rank == len(shape))
+    if len(out) != rank:
         return None
     on: tuple[Label, ...] = ()
     if value is None:
@@ -50,7 +45,19 @@ def _reduction(node: Node, value: Tensor | float | None, slot: int = 0) -> Local
             return None
     if isinstance(value, Tensor):
         value, on = spread(value.reshape(shape) if not shape else value, over)  # a 0-dim one may come as (1,)
-    return Local(0, Block(value, on, tuple(out), tuple(map(bare, over))), slot, node.name in SELECTING)
+    return Local(0, Block(value, on, out, wrt), slot, node.name in SELECTING)
+
+
+@remembered
+def _reduced(shape: tuple[int, ...], dims: frozenset[int], kept: bool) -> Block:
+    """∂out[i]/∂x[i′,j] = δ[i,i′], over all labels of the input."""
+    over = new_labels(shape)
+    out = [
+        bare(label) if dim not in dims else constant(0)
+        for dim, label in enumerate(over)
+        if kept or dim not in dims
+    ]
+    return Block(1.0, over, tuple(out), tuple(map(bare, over)))
 
 
 def _all(*terms: Local | None) -> list[Local] | None:

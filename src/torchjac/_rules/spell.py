@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from .._blocks.block import Block
+from .._blocks.block import Block, remembered
 from .._blocks.maps import Label, Map, bare, constant
 from .._capture.tape import Node
 from .registry import Local
@@ -21,14 +20,12 @@ def new_labels(shape: Sequence[int]) -> tuple[Label, ...]:
     return tuple(Label(size) for size in shape)
 
 
-@lru_cache(maxsize=1024)
-def diagonal_maps(shape: tuple[int, ...]) -> tuple[tuple[Label, ...], tuple[Map, ...]]:
-    """Labels and bare maps of a diagonal local Jacobian, for all nodes of a shape.
-
-    They can be shared because composition replaces every label of a diagonal: none ends up in a block.
-    """
+@remembered
+def diagonal(shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Block:
+    """∂out[i]/∂x[i′] = δ[i,i′] for an input that broadcasts against the output, over all labels of the output."""
     over = new_labels(shape)
-    return over, tuple(map(bare, over))
+    out = tuple(map(bare, over))
+    return Block(1.0, over, out, out if in_shape == shape else broadcast(over, in_shape))
 
 
 def spread(value: Tensor, over: Sequence[Label]) -> tuple[Tensor, tuple[Label, ...]]:
@@ -59,21 +56,24 @@ def local(
     Each word names the label of one dim; ``0`` is a dim that stays at position 0. Sizes are read off the
     node's output and input.
     """
+    block = _spelled(out, wrt, on, node.outputs[slot].shape, node.into(k).shape)
+    return Local(k, block._replace(value=value), slot)
+
+
+@remembered
+def _spelled(out: str, wrt: str, on: str, out_shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Block:
     labels: dict[str, Label] = {}
-    maps = []
-    for words, shape in ((out.split(), node.outputs[slot].shape), (wrt.split(), node.into(k).shape)):
+    sides = []
+    for words, shape in ((out.split(), out_shape), (wrt.split(), in_shape)):
         if len(words) != len(shape):
             raise ValueError(
                 f"local: {' '.join(words)!r} names {len(words)} dims of a tensor of shape {shape}"
             )
-        side = []
-        for word, size in zip(words, shape, strict=True):
-            if word == "0":
-                side.append(ZERO)
-            else:
-                side.append(bare(labels.setdefault(word, Label(size))))
-        maps.append(tuple(side))
-    return Local(k, Block(value, tuple(labels[word] for word in on.split()), *maps), slot)
+        sides.append(tuple([
+            ZERO if word == "0" else bare(labels.setdefault(word, Label(size)))
+            for word, size in zip(words, shape, strict=True)
+        ]))  # fmt: skip
+    return Block(1.0, tuple(labels[word] for word in on.split()), *sides)
 
 
 def ones(node: Node, slot: int = 0) -> Tensor:

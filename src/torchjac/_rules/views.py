@@ -7,11 +7,13 @@ from itertools import pairwise
 
 import torch
 
-from .._blocks.block import Block
+from .._blocks.block import Block, remembered
+from .._blocks.ends import swapped
 from .._blocks.maps import Affine, Gather, Label, Map, bare
 from .._capture.tape import Node
 from .registry import Local, rule
-from .spell import broadcast, new_labels
+from .spell import diagonal as diagonal_block
+from .spell import new_labels
 
 
 @rule(
@@ -26,22 +28,26 @@ def view(node: Node) -> list[Local]:
     Where dims split or join cleanly both sides are affine in common labels: for (p, q) ← (p·q,) the input
     stands at q·i + j. Otherwise the input's position comes from an index tensor. No numbers either way.
     """
-    out, wrt = reshape_maps(node.shape, node.into(0).shape, node.outputs[0].device)
-    return [Local(0, Block(1.0, (), out, wrt))]
+    shape, in_shape = node.shape, node.into(0).shape
+    splits = 0 in in_shape or not any(above % cut for above, cut in pairwise(_cuts(shape, in_shape)))
+    if splits:
+        return [Local(0, _reshape(shape, in_shape))]
+    return [Local(0, Block(1.0, (), *_table_maps(shape, in_shape, node.outputs[0].device)))]
 
 
-def reshape_maps(
-    out_shape: Sequence[int], in_shape: Sequence[int], device: torch.device
-) -> tuple[tuple[Map, ...], tuple[Map, ...]]:
-    """Index maps under which a tensor and its reshape name the same entry."""
+def _cuts(*shapes: Sequence[int]) -> list[int]:
+    """The strides of the dims of several shapes, falling: where one divides that before, all shapes share digits."""
+    return sorted({stride for shape in shapes for stride in _suffix_products(shape)}, reverse=True)
+
+
+@remembered
+def _reshape(out_shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Block:
+    """Index maps under which a tensor and its reshape name the same entry, where dims split or join cleanly."""
     if 0 in in_shape:
-        return tuple(map(bare, new_labels(out_shape))), (Affine(0, ()),) * len(in_shape)
-    below = _suffix_products(out_shape), _suffix_products(in_shape)
-    cuts = sorted({*below[0], *below[1]}, reverse=True)
-    if any(above % cut for above, cut in pairwise(cuts)):
-        return _table_maps(out_shape, in_shape, device)
-    labels = [(cut, Label(above // cut)) for above, cut in pairwise(cuts)]
-    return tuple(_dims(out_shape, below[0], labels)), tuple(_dims(in_shape, below[1], labels))
+        return Block(1.0, (), tuple(map(bare, new_labels(out_shape))), (Affine(0, ()),) * len(in_shape))
+    labels = [(cut, Label(above // cut)) for above, cut in pairwise(_cuts(out_shape, in_shape))]
+    out, wrt = (tuple(_dims(shape, _suffix_products(shape), labels)) for shape in (out_shape, in_shape))
+    return Block(1.0, (), out, wrt)
 
 
 def _suffix_products(shape: Sequence[int]) -> list[int]:
@@ -79,7 +85,7 @@ def unravel(at: torch.Tensor, over: tuple[Label, ...], shape: Sequence[int]) -> 
 @rule("PermuteBackward0", any_dtype=True)
 def permute(node: Node) -> list[Local]:
     """Permute: out[i_{dims[0]}, …] = x[i₀, i₁, …]."""
-    return [_reorder(node, node.saved("dims"))]
+    return [Local(0, _reorder(node.shape, tuple(node.saved("dims"))))]
 
 
 @rule("TransposeBackward0", "TransposeBackward1", any_dtype=True)
@@ -89,28 +95,28 @@ def transpose(node: Node) -> list[Local]:
     first, second = node.saved("dim0"), node.saved("dim1")
     if order:
         order[first], order[second] = order[second], order[first]
-    return [_reorder(node, order)]
+    return [Local(0, _reorder(node.shape, tuple(order)))]
 
 
 @rule("TBackward0", "TBackward1", any_dtype=True)
 def t(node: Node) -> list[Local]:
     """Matrix transpose; a vector stays as it is."""
-    return [_reorder(node, range(len(node.shape))[::-1])]
+    return [Local(0, _reorder(node.shape, tuple(range(len(node.shape))[::-1])))]
 
 
-def _reorder(node: Node, order: Sequence[int]) -> Local:
-    over = new_labels(node.shape)
-    wrt: list[Map | None] = [None] * len(over)
-    for label, dim in zip(over, order, strict=True):
-        wrt[dim] = bare(label)
-    return Local(0, Block(1.0, (), tuple(map(bare, over)), tuple(wrt)))
+@remembered
+def _reorder(shape: tuple[int, ...], order: tuple[int, ...]) -> Block:
+    out = tuple(map(bare, new_labels(shape)))
+    wrt: list[Map | None] = [None] * len(out)
+    for map_, dim in zip(out, order, strict=True):
+        wrt[dim] = map_
+    return Block(1.0, (), out, tuple(wrt))
 
 
 @rule("ExpandBackward0", any_dtype=True)
 def expand(node: Node) -> list[Local]:
     """Expand: dims of size 1 and new dims repeat the input."""
-    over = new_labels(node.shape)
-    return [Local(0, Block(1.0, (), tuple(map(bare, over)), broadcast(over, node.into(0).shape)))]
+    return [Local(0, diagonal_block(node.shape, node.into(0).shape)._replace(on=()))]
 
 
 @rule("RepeatBackward0", any_dtype=True)
@@ -130,13 +136,18 @@ def repeat(node: Node) -> list[Local]:
 @rule("FlipBackward0", any_dtype=True)
 def flip(node: Node) -> list[Local]:
     """Flip: out[i] = x[n − 1 − i] along the dims named."""
-    over = new_labels(node.shape)
-    dims = {dim % len(over) for dim in node.saved("dims")} if over else set()
+    rank = len(node.shape)
+    return [Local(0, _flipped(node.shape, frozenset(dim % rank for dim in node.saved("dims") if rank)))]
+
+
+@remembered
+def _flipped(shape: tuple[int, ...], dims: frozenset[int]) -> Block:
+    over = new_labels(shape)
     wrt = tuple(
         Affine(label.size - 1, ((label, -1),)) if dim in dims else bare(label)
         for dim, label in enumerate(over)
     )
-    return [Local(0, Block(1.0, (), tuple(map(bare, over)), wrt))]
+    return Block(1.0, (), tuple(map(bare, over)), wrt)
 
 
 @rule("Rot90Backward0", any_dtype=True)
@@ -165,20 +176,24 @@ def diagonal(node: Node) -> list[Local]:
 @rule("DiagonalBackwardBackward0", any_dtype=True)
 def diagonal_backward(node: Node) -> list[Local]:
     """The transpose of `diagonal`: the input stands on a diagonal of zeros."""
-    block = on_diagonal(node, node.into(0).shape, node.shape)
-    return [Local(0, block._replace(out=block.wrt, wrt=block.out))]
+    return [Local(0, swapped(on_diagonal(node, node.into(0).shape, node.shape)))]
 
 
-def on_diagonal(node: Node, short: Sequence[int], full: Sequence[int]) -> Block:
-    over = new_labels(short)
+def on_diagonal(node: Node, short: tuple[int, ...], full: tuple[int, ...]) -> Block:
+    """A tensor that stands on a diagonal of another."""
     first, second = node.saved("dim1") % len(full), node.saved("dim2") % len(full)
-    offset = node.saved("offset")
+    return _on_diagonal(short, len(full), first, second, node.saved("offset"))
+
+
+@remembered
+def _on_diagonal(short: tuple[int, ...], rank: int, first: int, second: int, offset: int) -> Block:
+    over = new_labels(short)
     rest = iter(over[:-1])
     wrt = tuple(
         Affine(max(-offset, 0), ((over[-1], 1),)) if dim == first
         else Affine(max(offset, 0), ((over[-1], 1),)) if dim == second
         else bare(next(rest))
-        for dim in range(len(full))
+        for dim in range(rank)
     )  # fmt: skip
     return Block(1.0, (), tuple(map(bare, over)), wrt)
 
@@ -186,8 +201,7 @@ def on_diagonal(node: Node, short: Sequence[int], full: Sequence[int]) -> Block:
 @rule("DiagEmbedBackward0", any_dtype=True)
 def diag_embed(node: Node) -> list[Local]:
     """Diagonal embedding: out[k + max(−offset, 0), k + max(offset, 0)] = x[…, k]."""
-    block = on_diagonal(node, node.into(0).shape, node.shape)
-    return [Local(0, block._replace(out=block.wrt, wrt=block.out))]
+    return [Local(0, swapped(on_diagonal(node, node.into(0).shape, node.shape)))]
 
 
 @rule("UnfoldBackward0", any_dtype=True)
@@ -199,15 +213,19 @@ def unfold(node: Node) -> list[Local]:
 @rule("UnfoldBackwardBackward0", any_dtype=True)
 def unfold_backward(node: Node) -> list[Local]:
     """The transpose of `unfold`: windows are added where they overlap."""
-    block = _windows(node, node.into(0).shape, node.shape, "dim")
-    return [Local(0, block._replace(out=block.wrt, wrt=block.out))]
+    return [Local(0, swapped(_windows(node, node.into(0).shape, node.shape, "dim")))]
 
 
-def _windows(node: Node, windows: Sequence[int], whole: Sequence[int], dim_name: str) -> Block:
+def _windows(node: Node, windows: tuple[int, ...], whole: tuple[int, ...], dim_name: str) -> Block:
+    dim = node.saved(dim_name) % len(whole) if whole else None
+    return _unfolded(windows, dim, node.saved("step"))
+
+
+@remembered
+def _unfolded(windows: tuple[int, ...], dim: int | None, step: int) -> Block:
     over = new_labels(windows)
-    if not whole:
+    if dim is None:
         return Block(1.0, (), tuple(map(bare, over)), ())
-    dim = node.saved(dim_name) % len(whole)
     wrt = [bare(label) for label in over[:-1]]
-    wrt[dim] = Affine(0, ((over[dim], node.saved("step")), (over[-1], 1)))
+    wrt[dim] = Affine(0, ((over[dim], step), (over[-1], 1)))
     return Block(1.0, (), tuple(map(bare, over)), tuple(wrt))
