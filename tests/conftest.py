@@ -3,6 +3,9 @@
 import pytest
 from tests.commit import COMMIT, PART, PARTS
 
+# What the tests of rules share says what it got, as a test module does.
+pytest.register_assert_rewrite("tests._rules.cases")
+
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Tell the seed; here, since the conftest of a folder further down is read by the workers alone."""
