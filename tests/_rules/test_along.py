@@ -7,6 +7,7 @@ s = Sampler()
 F = torch.nn.functional
 L = torch.linalg
 aten = torch.ops.aten
+QR, TAU = torch.geqrf(s(4, 3))
 
 
 def along(node, op, *args, **claims):
@@ -234,8 +235,38 @@ CASES = [
         s(2, 3, 6, 5),
         s(2, 3, 6, 5),
         differences=False,
-        stored=[2400, 3600, 3600],
+        stored=[600, 3600, 720],
     ),
+    along(
+        "ScaledDotProductFlashAttentionForCpuBackward0",
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),
+        s(2, 1, 3, 2),
+        s(2, 1, 3, 2),
+        s(2, 1, 3, 2),
+        differences=False,
+        stored=[24, 72, 36],
+    ),
+    along(
+        "LinalgLstsqBackward0",
+        lambda a, b: L.lstsq(a, b).solution,
+        s(2, 4, 3),
+        s(2, 4, 2),
+        stored=[144, 48],
+    ),
+    along(
+        "LinalgLstsqBackward0",
+        lambda a, b: L.lstsq(a, b, driver="gels")[1],
+        s(2, 4, 3),
+        s(2, 4, 2),
+        stored=[48, 16],
+    ),
+    along("LinalgLstsqBackward0", lambda a, b: L.lstsq(a, b)[1], s(2, 3, 4), s(2, 3, 2)),
+    along("LinalgLstsqBackward0", lambda a, b: L.lstsq(a, b)[0], s(3, 2, 2), s(3, 2), stored=[24, 12]),
+    along("LinalgLstsqBackward0", lambda a, b: L.lstsq(a, b)[0], s(4, 3), s(4, 1), stored=[36, 12]),
+    along("OrmqrBackward0", torch.ormqr, s(2, 4, 3), s(2, 3), s(2, 4, 5), stored=[480, 120, 160]),
+    along("OrmqrBackward0", lambda a, t, x: torch.ormqr(a, t, x, left=False), s(4, 3), s(3), s(5, 4)),
+    along("OrmqrBackward0", lambda x: torch.ormqr(QR, TAU, x, left=False), s(5, 4), stored=[80]),
+    along("OrmqrBackward0", lambda x: torch.ormqr(QR, TAU, x, transpose=True), s(4, 1), stored=[16]),
     along("AffineGridGeneratorBackward0", lambda x: F.affine_grid(x, (2, 1, 3, 4)), s(2, 2, 3), stored=[144]),
     along(
         "WeightNormInterfaceBackward0",

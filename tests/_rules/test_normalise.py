@@ -9,6 +9,7 @@ from torchjac.testing import finite_differences
 
 s = Sampler()
 F = torch.nn.functional
+aten = torch.ops.aten
 mean, var = s(3), s.positive(3)
 
 
@@ -65,6 +66,38 @@ CASES = [
         lambda x: F.batch_norm(x, None, None, training=True),
         s(2, 3, 2),
         stored=[48],
+    ),
+    independent(
+        "NativeBatchNormLegitBackward0",
+        lambda x, w, b: aten._native_batch_norm_legit(x, w, b, mean.clone(), var.clone(), True, 0.1, 1e-5)[0],
+        s(4, 3),
+        s(3),
+        s(3),
+        stored=[48, 12, 0],
+    ),
+    case(
+        "NativeBatchNormLegitBackward0",
+        lambda x, w, b: aten._native_batch_norm_legit(x, w, b, mean, var, False, 0.1, 1e-5)[0],
+        s(4, 3),
+        s(3),
+        s(3),
+        stored=[12, 12, 0],
+    ),
+    independent(
+        "NativeBatchNormLegitBackward1",
+        lambda x, w, b: aten._native_batch_norm_legit(x, w, b, True, 0.1, 1e-5)[0],
+        s(2, 3, 2),
+        s(3),
+        s(3),
+        stored=[48, 12, 0],
+    ),
+    independent(
+        "BatchNormWithUpdateBackward0",
+        lambda x, w, b: aten._batch_norm_with_update(x, w, b, mean.clone(), var.clone(), 0.1, 1e-5)[0],
+        s(4, 3),
+        s(3),
+        s(3),
+        stored=[48, 12, 0],
     ),
     independent("NativeBatchNormBackward0", F.instance_norm, s(2, 3, 4), stored=[96]),
     independent(

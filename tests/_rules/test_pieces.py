@@ -4,6 +4,18 @@ import torch
 from tests._rules.cases import Case, Sampler, case, check, over_cases
 
 s = Sampler()
+
+
+def unpacked(k):
+    """A factor of an LU decomposition, its pivots left alone."""
+
+    def factor(x):
+        pivots = torch.ones(*x.shape[:-2], min(x.shape[-2:]), dtype=torch.int32)
+        return torch.lu_unpack(x, pivots, unpack_pivots=False)[k]
+
+    return factor
+
+
 F = torch.nn.functional
 fixed = s(2, 3)
 
@@ -138,6 +150,11 @@ CASES = [
     case("TriuBackward0", lambda x: x.triu(1), s(3, 4), stored=[12]),
     case("TriuBackward0", torch.triu, s(1, 1), stored=[1]),
     case("TriuBackward0", torch.triu, s(0, 3)),
+    case("LuUnpackBackward0", unpacked(1), s(3, 4), stored=[9]),
+    case("LuUnpackBackward0", unpacked(2), s(3, 4), stored=[12]),
+    case("LuUnpackBackward0", unpacked(1), s(2, 4, 3), stored=[12]),
+    case("LuUnpackBackward0", unpacked(2), s(4, 3), stored=[9]),
+    case("LuUnpackBackward0", unpacked(2), s(0, 3, 3)),
     case("NarrowCopyBackward0", lambda x: torch.narrow_copy(x, 1, 1, 2), s(2, 4), stored=[0]),
     case("BlockDiagBackward0", torch.block_diag, s(2, 3), s(1, 2), s(3, 1), stored=[0, 0, 0]),
     case("TraceBackward0", torch.trace, s(3, 4), stored=[0]),

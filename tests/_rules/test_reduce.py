@@ -53,6 +53,7 @@ CASES = [
         stored=[6],
     ),
     case("LinalgVectorNormBackward0", lambda x: x.norm(), s(2, 3), stored=[6]),
+    case("LinalgVectorNormBackward0", lambda x: torch.linalg.vector_norm(x, 0, 1), s(2, 3), blocks=[0]),
     case("LinalgVectorNormBackward0", lambda x: x.norm(dim=-1), s(2, 3), stored=[6]),
     case(
         "LinalgVectorNormBackward0",

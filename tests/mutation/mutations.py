@@ -61,9 +61,55 @@ MUTATIONS: tuple[Mutation, ...] = (
         '"LinalgEighBackward0": ((0, 2), (2,))',
     ),
     Mutation(
-        "_rules/along.py", "attention: the rows pass",
-        "tuple((d, d) for d in range(2) if node.into(k).shape[d] == node.shape[d])",
-        "tuple((d, d) for d in range(3) if node.into(k).shape[d] == node.shape[d])",
+        "_rules/along.py", "attention: the rows of the key pass",
+        "alike.get(k, (0, 1))",
+        "alike.get(k, (0, 1, 2))",
+    ),
+    Mutation(
+        "_rules/along.py", "attention: a row of the value passes, not a feature",
+        "2: (0, 1, 3)}",
+        "2: (0, 1, 2)}",
+    ),
+    Mutation(
+        "_rules/along.py", "orthogonal product: rows and columns swapped",
+        'rank - 1 if node.saved("left") else rank - 2',
+        'rank - 2 if node.saved("left") else rank - 1',
+    ),
+    Mutation(
+        "_rules/along.py", "least squares: residuals stand where the solution does",
+        "others={1: passes(residuals, 0 if vector else 1, 1)}",
+        "others={1: passes(residuals, 1 if vector else 2, 1)}",
+    ),
+    # ------------------------------------------------------------------------------------------ bags
+    Mutation(
+        "_rules/bags.py", "groups begin one place too early",
+        "right=True) - 1)",
+        "right=False) - 1)",
+    ),
+    Mutation(
+        "_rules/bags.py", "segments: lengths taken for beginnings",
+        "pad(lengths.cumsum(-1), (1, 0))",
+        "pad(lengths, (1, 0))",
+    ),
+    Mutation(
+        "_rules/bags.py", "bags: the padding row counts",
+        'seen = (index != node.saved("padding_idx")).to(dtype)',
+        "seen = torch.ones_like(index).to(dtype)",
+    ),
+    Mutation(
+        "_rules/bags.py", "bags: a mean taken for a sum",
+        'if node.saved("mode") == 1:',
+        'if node.saved("mode") == 3:',
+    ),
+    Mutation(
+        "_rules/bags.py", "bags: weights forgotten",
+        "seen if weights is None else seen * weights",
+        "seen",
+    ),
+    Mutation(
+        "_rules/bags.py", "bags: an empty one has a maximum",
+        "(sizes > 0).to(dtype)",
+        "(sizes >= 0).to(dtype)",
     ),
     # ------------------------------------------------------------------------------------------ complexes
     Mutation(
@@ -160,6 +206,17 @@ MUTATIONS: tuple[Mutation, ...] = (
         "passes={0: ((0, 1),)}",
         "passes={0: ((0, 0),)}",
     ),
+    # ------------------------------------------------------------------------------------------ masked
+    Mutation(
+        "_rules/masked.py", "the mask forgotten where it is read",
+        "Block(*_where(node, picked), picked, whole), selects=True)]",
+        "Block(1.0, (), picked, whole), selects=True)]",
+    ),
+    Mutation(
+        "_rules/masked.py", "positions outside brought to the first",
+        "index.clamp(-size, size - 1)",
+        "index.clamp(0, size - 1)",
+    ),
     # ------------------------------------------------------------------------------------------ matmul
     Mutation(
         "_rules/matmul.py", "mm: the factors swapped",
@@ -227,7 +284,28 @@ MUTATIONS: tuple[Mutation, ...] = (
         "Local(2, Block(1.0, (), self.out, self.channel))",
         "Local(2, Block(2.0, (), self.out, self.channel))",
     ),
+    # ------------------------------------------------------------------------------------------ pairs
+    Mutation(
+        "_rules/pairs.py", "distances: the same sign for both rows",
+        "term(second, -value)",
+        "term(second, value)",
+    ),
+    Mutation(
+        "_rules/pairs.py", "distances: the power not lowered",
+        "** (p - 1)",
+        "** p",
+    ),
+    Mutation(
+        "_rules/pairs.py", "distances: every feature is the largest",
+        "gap.sign() * (gap.abs() == distance)",
+        "gap.sign()",
+    ),
     # ------------------------------------------------------------------------------------------ pieces
+    Mutation(
+        "_rules/pieces.py", "factors of LU: the diagonal of L is not given",
+        "return matrix.tril(-1)",
+        "return matrix.tril()",
+    ),
     Mutation(
         "_rules/pieces.py", "slice: a negative start off by one",
         "start + size if start < 0 else start, 0)",
@@ -356,6 +434,28 @@ MUTATIONS: tuple[Mutation, ...] = (
         "constant = bool((value == first).all())",
         "constant = True",
     ),
+    # ------------------------------------------------------------------------------------------ recurrent
+    Mutation(
+        "_rules/recurrent.py", "a layer: steps taken for the batch",
+        "return Known(passes=passes(1),",
+        "return Known(passes=passes(0),",
+    ),
+    Mutation(
+        "_rules/recurrent.py", "a layer: the last state as all steps",
+        "others={1: passes(0), 2: passes(0)}",
+        "others={1: passes(1), 2: passes(1)}",
+    ),
+    Mutation(
+        "_rules/recurrent.py", "packing: steps and sequences swapped",
+        'if node.saved("batch_first"):',
+        'if not node.saved("batch_first"):',
+    ),
+    # ------------------------------------------------------------------------------------------ sparse
+    Mutation(
+        "_rules/sparse.py", "every entry counts",
+        "fit(stored, node.into(0))",
+        "torch.ones_like(fit(stored, node.into(0)))",
+    ),
     # ------------------------------------------------------------------------------------------ reduce
     Mutation(
         "_rules/reduce.py", "mean: over all entries",
@@ -364,18 +464,18 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/reduce.py", "sum: twice",
-        "return _all(_reduction(node, 1.0))",
-        "return _all(_reduction(node, 2.0))",
+        "return _reduction(node, 1.0)",
+        "return _reduction(node, 2.0)",
     ),
     Mutation(
         "_rules/reduce.py", "norm: the subgradient at 0 always multiplies",
-        "[term._replace(selects=_drops_at_zero(node))]",
-        "[term]",
+        "[term._replace(selects=_drops_at_zero(node)) for term in terms]",
+        "terms",
     ),
     Mutation(
         "_rules/reduce.py", "norm: the subgradient at 0 always drops",
-        "[term._replace(selects=_drops_at_zero(node))]",
-        "[term._replace(selects=True)]",
+        "[term._replace(selects=_drops_at_zero(node)) for term in terms]",
+        "[term._replace(selects=True) for term in terms]",
     ),
     Mutation(
         "_rules/reduce.py", "two reductions: both take the first cotangent",

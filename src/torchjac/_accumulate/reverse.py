@@ -121,7 +121,7 @@ def _step(
 ) -> None:
     """Move every block from the node's outputs to its inputs."""
     for slot, output, _, _, blocks in above:
-        passes = known.passes
+        passes = known.others.get(slot, known.passes)
         terms = [term for term in known.locals if term.slot == slot and node.needs(term.input)]
         if terms:
             shape, _, device = node.outputs[slot]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 
@@ -199,6 +200,43 @@ def solve(node: Node) -> Known:
     return Known(passes=passes)
 
 
+@rule("OrmqrBackward0")
+def ormqr(node: Node) -> Known:
+    """Q X or X Q for a batch: the batch passes, and each column of X is multiplied on its own, or each row."""
+    rank = len(node.shape)
+    batch = tuple((d, d) for d in range(rank - 2))
+    alone = rank - 1 if node.saved("left") else rank - 2
+    passes: dict[int, Passes] = {0: batch, 1: batch, 2: (*batch, (alone, alone))}
+    return Known(passes={k: pairs for k, pairs in passes.items() if node.needs(k)})
+
+
+@rule("LinalgLstsqBackward0")
+def lstsq(node: Node) -> Known:
+    """Least squares for a batch: the batch passes, and each column of B has its own solution and residual.
+
+    A vector B for each matrix has no columns.
+    """
+    solution, residuals = node.shape, node.outputs[1].shape
+    vector = node.saved("b").dim() < node.saved("self").dim()
+
+    def passes(out: Sequence[int], core: int, column: int) -> dict[int, Passes]:
+        """Of an output with so many core dims, the dim for the columns of B counted from its end."""
+        found: dict[int, Passes] = {}
+        if node.needs(0):
+            found[0] = _batch(out[: len(out) - core], node.into(0).shape[:-2])
+        if node.needs(1):
+            into = node.into(1).shape
+            found[1] = _batch(out[: len(out) - core], into[: len(into) - (1 if vector else 2)])
+            if not vector:
+                found[1] += ((len(out) - column, len(into) - 1),)
+        return found
+
+    first = passes(solution, 1 if vector else 2, 1)
+    if prod(residuals):
+        return Known(passes=first, others={1: passes(residuals, 0 if vector else 1, 1)})
+    return Known(passes=first, others={1: dict.fromkeys(first, ())})  # no residuals: of shape (0,)
+
+
 @rule("CdistBackward0", "EuclideanDistBackward0")
 def cdist(node: Node) -> Known:
     """Distances out[…, p, r] = ‖x[…, p] − y[…, r]‖: each row of x passes, each row of y too."""
@@ -218,10 +256,14 @@ def cdist(node: Node) -> Known:
     "ScaledDotProductEfficientAttentionBackward0", "ScaledDotProductCudnnAttentionBackward0",
 )  # fmt: skip
 def attention(node: Node) -> Known:
-    """Scaled dot-product attention treats each batch entry and head on its own."""
+    """Attention out[b, h, l] = Σₛ softmaxₛ(q[b, h, l] · k[b, h, s]) v[b, h, s] for each batch entry b and head h.
+
+    A row l of the query passes, and a feature of the value.
+    """
+    alike = {0: (0, 1, 2), 2: (0, 1, 3)}
     return Known(
         passes={
-            k: tuple((d, d) for d in range(2) if node.into(k).shape[d] == node.shape[d])
+            k: tuple((d, d) for d in alike.get(k, (0, 1)) if node.into(k).shape[d] == node.shape[d])
             if len(node.into(k).shape) == 4 else ()
             for k in range(len(node.inputs))
             if node.needs(k)

@@ -10,7 +10,7 @@ from torch import Tensor
 from .._blocks.block import Block
 from .._blocks.maps import Gather, Label, Map, bare, constant
 from .._capture.tape import Node
-from .registry import Known, Local, rule
+from .registry import Local, rule
 from .spell import new_labels
 from .views import unravel
 
@@ -145,13 +145,6 @@ def embedding_backward(node: Node) -> list[Local]:
         value, on = (table != padding).to(node.outputs[0].dtype), over[:-1]
     block = Block(value, on, (Gather(table, over[:-1]), bare(over[-1])), tuple(map(bare, over)))
     return [Local(0, block, selects=True)]
-
-
-@rule("EmbeddingBagBackward0")
-def embedding_bag(node: Node) -> Known:
-    """Sum, mean or maximum of bags of rows: each feature passes."""
-    ranks = {k: len(node.into(k).shape) for k in range(2) if node.needs(k)}
-    return Known(passes={k: ((1, 1),) if rank == 2 else () for k, rank in ranks.items()})
 
 
 @rule(

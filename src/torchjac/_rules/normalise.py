@@ -80,14 +80,17 @@ def rms_norm(node: Node) -> Known:
     return affine.known()
 
 
-@rule("NativeBatchNormBackward0")
+@rule(
+    "NativeBatchNormBackward0", "NativeBatchNormLegitBackward0", "NativeBatchNormLegitBackward1",
+    "BatchNormWithUpdateBackward0",
+)  # fmt: skip
 def batch_norm(node: Node) -> Known:
     """Batch norm: out[b, c, …] = w[c] x̂[b, c, …] + d[c].
 
     In evaluation the statistics are constants and x̂ is pointwise in x; in training each channel passes.
     """
     affine = _Affine(node, range(1, 2))
-    training = node.saved("training")
+    training = node.name.startswith("BatchNormWithUpdate") or node.saved("training")
     if node.needs(0) and training:
         affine.passes[0] = ((1, 1),)
     elif node.needs(0):

@@ -272,3 +272,20 @@ def triangle(node: Node) -> list[Local]:
     mask = (torch.tril if node.name.startswith("Tril") else torch.triu)(mask, node.saved("diagonal"))
     maps = tuple(map(bare, over))
     return [Local(0, Block(mask, over[-2:], maps, maps), selects=True)]
+
+
+@rule("LuUnpackBackward0", any_dtype=True)
+def lu_unpack(node: Node) -> list[Local]:
+    """The factors of LU packed in one matrix x: L = below(x) + 1 of shape (m, k), U = above(x) of shape (k, n)."""
+    shape = node.into(0).shape
+    terms = []
+    for slot, (meta, part) in enumerate(zip(node.outputs, (_below, torch.triu), strict=True)):
+        over = new_labels(meta.shape)
+        maps = tuple(map(bare, over))
+        mask = part(torch.ones(meta.shape[-2:], dtype=meta.dtype, device=meta.device))
+        terms.append(Local(0, Block(mask, over[-2:], maps, maps), slot, selects=True))
+    return [] if 0 in shape else terms
+
+
+def _below(matrix: torch.Tensor) -> torch.Tensor:
+    return matrix.tril(-1)

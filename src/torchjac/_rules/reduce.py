@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 from math import prod
 
 from torch import Tensor
@@ -28,8 +29,8 @@ def _dims(node: Node) -> tuple[set[int], bool] | None:
     return dims or set(range(rank)), len(node.shape) == rank
 
 
-def _reduction(node: Node, value: Tensor | float | None, slot: int = 0) -> Local | None:
-    """The term of a reduction, its factors given or found by a call on ones."""
+def _reduction(node: Node, value: Tensor | float | None, slot: int = 0) -> list[Local] | None:
+    """The term of a reduction, its factors given or found by a call on ones, which may find that it is zero."""
     shape = node.into(0).shape
     dims, kept = _dims(node)
     rank = len(node.outputs[slot].shape)
@@ -42,10 +43,10 @@ def _reduction(node: Node, value: Tensor | float | None, slot: int = 0) -> Local
         cotangents[slot] = ones(node, slot)
         value = call(node, cotangents)[0]
         if value is None:
-            return None
+            return []
     if isinstance(value, Tensor):
         value, on = spread(value.reshape(shape) if not shape else value, over)  # a 0-dim one may come as (1,)
-    return Local(0, Block(value, on, out, wrt), slot, node.name in SELECTING)
+    return [Local(0, Block(value, on, out, wrt), slot, node.name in SELECTING)]
 
 
 @remembered
@@ -60,14 +61,10 @@ def _reduced(shape: tuple[int, ...], dims: frozenset[int], kept: bool) -> Block:
     return Block(1.0, over, tuple(out), tuple(map(bare, over)))
 
 
-def _all(*terms: Local | None) -> list[Local] | None:
-    return None if any(term is None for term in terms) else list(terms)
-
-
 @rule("SumBackward0", "SumBackward1", any_dtype=True)
 def sum_(node: Node) -> list[Local] | None:
     """Sum: ∂out[i]/∂x[i′,j] = δ[i,i′]."""
-    return _all(_reduction(node, 1.0))
+    return _reduction(node, 1.0)
 
 
 @rule("MeanBackward0", "MeanBackward1")
@@ -75,7 +72,7 @@ def mean(node: Node) -> list[Local] | None:
     """Mean over n entries: ∂out[i]/∂x[i′,j] = δ[i,i′] / n."""
     if 0 in node.into(0).shape:
         return []
-    return _all(_reduction(node, prod(node.shape) / prod(node.into(0).shape)))
+    return _reduction(node, prod(node.shape) / prod(node.into(0).shape))
 
 
 #: Reductions whose backward selects entries, or drops what arrives where the value is 0
@@ -92,7 +89,7 @@ SELECTING = frozenset((
 )  # fmt: skip
 def reduction(node: Node) -> list[Local] | None:
     """Any reduction along dims: ∂out[i]/∂x[i′,j] = δ[i,i′] · node(1)[i,j]."""
-    return _all(_reduction(node, None))
+    return _reduction(node, None)
 
 
 @rule("NormBackward0", "NormBackward1", "NormBackward2", "NormBackward3", "LinalgVectorNormBackward0")
@@ -102,8 +99,8 @@ def norm(node: Node) -> list[Local] | None:
     PyTorch multiplies with that 0 for the orders 1, 2, ∞ and those below 1 (an infinite cotangent makes NaN),
     and for the others drops whatever arrives there (torch 2.9-2.13).
     """
-    term = _reduction(node, None)
-    return None if term is None else [term._replace(selects=_drops_at_zero(node))]
+    terms = _reduction(node, None)
+    return None if terms is None else [term._replace(selects=_drops_at_zero(node)) for term in terms]
 
 
 def _drops_at_zero(node: Node) -> bool:
@@ -114,4 +111,5 @@ def _drops_at_zero(node: Node) -> bool:
 @rule("VarMeanBackward0", "StdMeanBackward0", "AminmaxBackward0")
 def reductions(node: Node) -> list[Local] | None:
     """Two reductions along the same dims, each a term of its own."""
-    return _all(*(_reduction(node, None, slot) for slot in range(len(node.outputs))))
+    terms = [_reduction(node, None, slot) for slot in range(len(node.outputs))]
+    return None if None in terms else list(chain(*terms))

@@ -30,10 +30,12 @@ class Known(NamedTuple):
     """What a rule knows: terms of explicit inputs, and the dims that pass for inputs that need seeds.
 
     An input named in ``passes`` is found by calling the node; any other input has the terms of ``locals``.
+    ``passes`` holds for every output; ``others`` has the outputs for which other dims pass.
     """
 
     locals: Sequence[Local] = ()
     passes: Mapping[int, Passes] = {}
+    others: Mapping[int, Mapping[int, Passes]] = {}
 
 
 Rule: TypeAlias = Callable[[Node], "Known | Sequence[Local] | None"]

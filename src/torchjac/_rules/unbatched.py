@@ -22,6 +22,9 @@ UNBATCHED: dict[str, str] = {
 UNBATCHED_RECORDED: dict[str, str] = {
     "NativeLayerNormBackward0": "the graph recorded under vmap has wrong second derivatives",
     "NativeBatchNormBackward0": "the graph recorded under vmap has wrong second derivatives",
+    "NativeBatchNormLegitBackward0": "shares the formula of NativeBatchNormBackward0",
+    "NativeBatchNormLegitBackward1": "shares the formula of NativeBatchNormBackward0",
+    "BatchNormWithUpdateBackward0": "shares the formula of NativeBatchNormBackward0",
 }
 
 #: name → what goes wrong when a cotangent that is zero is left out

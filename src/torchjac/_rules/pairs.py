@@ -1,0 +1,51 @@
+"""Ops on the pairs of rows of one tensor: each output entry depends on two rows."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .._blocks.block import Block
+from .._blocks.maps import Gather, Label, Map, bare
+from .._capture.tape import Node
+from .registry import Local, rule
+
+
+@rule("PdistBackward0")
+def pdist(node: Node) -> list[Local]:
+    """Distances of all pairs of rows: out[k] = ‖x[i(k)] − x[j(k)]‖ for i < j.
+
+    ∂out[k]/∂x[i′,d] = (δ[i(k),i′] − δ[j(k),i′]) ∂‖u‖/∂u[d] at u = x[i(k)] − x[j(k)]
+
+    The formula is spelled here: that of PyTorch has no second derivative, and cannot be called on a batch.
+
+    Example: x (n, d): ∂out/∂x has n²(n−1)d/2 entries of which n(n−1)d are not zero; half of them are stored, twice.
+    """
+    x, p = node.saved("self"), node.saved("p")
+    if p == 0 or not node.shape[0]:
+        return []
+    first, second = torch.triu_indices(*[x.shape[0]] * 2, 1, device=x.device).unbind()
+    gap = x[first] - x[second]
+    value = _slope(gap, node.saved("result").unsqueeze(1), p)
+    pair, feature = Label(node.shape[0]), Label(x.shape[1])
+    on, out = (pair, feature), (bare(pair),)
+
+    def term(row: Tensor, factor: Tensor) -> Local:
+        wrt: tuple[Map, ...] = Gather(row, (pair,)), bare(feature)
+        return Local(0, Block(factor, on, out, wrt), selects=p not in (1, math.inf))
+
+    return [term(first, value), term(second, -value)]
+
+
+def _slope(gap: Tensor, distance: Tensor, p: float) -> Tensor:
+    """∂‖u‖/∂u at the gap u, 0 where PyTorch has 0."""
+    if p == 1:
+        return gap.sign()
+    if p == math.inf:
+        return gap.sign() * (gap.abs() == distance)
+    flat = (distance == 0) | ((gap == 0) & (p < 2))
+    gap, distance = torch.where(flat, 1, gap), torch.where(distance == 0, 1, distance)
+    slope = gap / distance if p == 2 else gap.sign() * (gap.abs() / distance) ** (p - 1)
+    return torch.where(flat, 0, slope)
