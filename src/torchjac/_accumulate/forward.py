@@ -85,7 +85,6 @@ def _through(
 ) -> dict[tuple[int, int], list[Block]]:
     """The transposed blocks ``[slot, input]`` at a node's outputs, from those at its own inputs."""
     known = local_jacobian(node)
-    passes = known.passes
     sent: list[Sent] = []
     try:
         for term in known.locals:
@@ -100,10 +99,11 @@ def _through(
                     for block in blocks
                 ]
     except CannotJoinError:
-        sent, passes = [], opaque(node).passes
-    if passes:
-        below = {k: arrived[k] for k in passes if k in arrived}
-        for slot in slots:
+        sent, known = [], opaque(node)
+    for slot in slots:
+        passes = known.others.get(slot, known.passes)
+        if passes:
+            below = {k: arrived[k] for k in passes if k in arrived}
             sent += push_up(node, slot, passes, below, in_shapes, limits)
     found: dict[tuple[int, int], list[Block]] = {}
     for slot, number, block in sent:

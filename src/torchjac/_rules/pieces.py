@@ -281,9 +281,9 @@ def lu_unpack(node: Node) -> list[Local]:
     terms = []
     for slot, (meta, part) in enumerate(zip(node.outputs, (_below, torch.triu), strict=True)):
         over = new_labels(meta.shape)
-        maps = tuple(map(bare, over))
+        out, wrt = tuple(map(bare, over)), tuple(map(bare, over))  # not one for both: the input may be larger
         mask = part(torch.ones(meta.shape[-2:], dtype=meta.dtype, device=meta.device))
-        terms.append(Local(0, Block(mask, over[-2:], maps, maps), slot, selects=True))
+        terms.append(Local(0, Block(mask, over[-2:], out, wrt), slot, selects=True))
     return [] if 0 in shape else terms
 
 
