@@ -452,6 +452,11 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     # ------------------------------------------------------------------------------------------ sparse
     Mutation(
+        "_rules/sparse.py", "wrong sign",
+        "diagonal_term(node, 0, 1.0)",
+        "diagonal_term(node, 0, -1.0)",
+    ),
+    Mutation(
         "_rules/sparse.py", "every entry counts",
         "fit(stored, node.into(0))",
         "torch.ones_like(fit(stored, node.into(0)))",

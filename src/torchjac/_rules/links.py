@@ -19,7 +19,7 @@ PRODUCTS = {
 }  # fmt: skip
 
 #: The modules of rules whose ops mix along some dims, as a rule one.
-MIXING = {"along", "normalise"}
+MIXING = {"along", "normalise", "recurrent"}
 
 
 def links(node: Node, k: int) -> int:
