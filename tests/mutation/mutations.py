@@ -185,6 +185,17 @@ MUTATIONS: tuple[Mutation, ...] = (
         "picked = picked.unsqueeze(dim)",
         "picked = picked.unsqueeze(0)",
     ),
+    # ------------------------------------------------------------------------------------------ links
+    Mutation(
+        "_rules/links.py", "the second factor counted as the first",
+        "side = k - PRODUCTS[node.name]",
+        "side = 0",
+    ),
+    Mutation(
+        "_rules/links.py", "an op without a rule taken for one that mixes nothing",
+        "return size * inner\n    return max(size, inner)",
+        "return size\n    return max(size, inner)",
+    ),
     # ------------------------------------------------------------------------------------------ losses
     Mutation(
         "_rules/losses.py", "likelihood: wrong sign",
