@@ -16,7 +16,7 @@ LINK = re.compile(r"\]\(([^()\s]+)\)|<img[^>]* src=\"([^\"]+)\"")
 
 
 class Block(NamedTuple):
-    """A block of Python on a page, and the text shown right below it (none: it prints nothing)."""
+    """A block of a page, and the text shown right below it (none: it prints nothing)."""
 
     line: int
     code: str
@@ -28,12 +28,12 @@ def fences(text: str) -> list[tuple[int, int, str, str]]:
     return [(m.start(), m.end(), m[1], m[2]) for m in FENCE.finditer(text)]
 
 
-def blocks(text: str) -> list[Block]:
-    """The blocks of Python of a page, in order."""
+def blocks(text: str, wanted: str = "python") -> list[Block]:
+    """The blocks of a page in one language, in order."""
     found = []
     all_fences = fences(text)
     for number, (start, end, language, content) in enumerate(all_fences):
-        if language != "python":
+        if language != wanted:
             continue
         shown = ""
         if number + 1 < len(all_fences):

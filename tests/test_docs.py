@@ -1,7 +1,11 @@
 """The documentation is true: its code runs and prints what is shown, its commands exist, its links lead somewhere."""
 
 import doctest
+import os
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,14 +43,25 @@ def as_before(monkeypatch, tmp_path):
     torch.set_rng_state(state)
 
 
+def check(page, block, printed):
+    """Fail unless a block printed what the page shows below it (`...` stands for anything)."""
+    if not CHECKER.check_output(block.shown, printed, FLAGS):
+        pytest.fail(f"{page.name}, line {block.line} prints:\n{printed}\nbut the page shows:\n{block.shown}")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_page(page):
-    """The blocks of a page run in order, and each prints what stands below it (`...` stands for anything)."""
+    """The blocks of a page run in order, and each prints what stands below it; so do our own commands, after them."""
     for block, printed in pages.run(page):
-        if not CHECKER.check_output(block.shown, printed, FLAGS):
-            pytest.fail(
-                f"{page.name}, line {block.line} prints:\n{printed}\nbut the page shows:\n{block.shown}"
+        check(page, block, printed)
+    path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+    for block in pages.blocks(page.read_text(), "console"):
+        if block.code.startswith("torchjac "):
+            command = [sys.executable, "-m", "torchjac", *shlex.split(block.code)[1:]]
+            done = subprocess.run(
+                command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=300
             )
+            check(page, block, done.stdout + done.stderr)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
