@@ -261,6 +261,19 @@ def test_rows_have_a_budget(monkeypatch):
 def test_structure_is_taken_by_default(tapes):
     """Large structured functions are walked by structure without being told to, tiny ones are not."""
     jacrev(torch.sin)(torch.randn(2000))
-    assert tapes[-1].nodes[0].calls == 1
+    assert (tapes[-1].nodes[0].note, tapes[-1].nodes[0].calls) == ("explicit", 1)
     jacrev(torch.sin)(torch.randn(3))
-    assert tapes[-1].nodes[0].calls == 0
+    assert (tapes[-1].nodes[0].note, tapes[-1].nodes[0].calls) == (
+        "",
+        1,
+    )  # no rule asked, all rows in one call
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_tiny_functions_call_each_node_once(tapes, rows):
+    """On a tiny graph all rows go through each node at once, those of unused outputs included."""
+    torch.testing.assert_close(
+        jacrev(lambda x: (x.unbind()[0] * torch.stack(x.unbind()[:rows])).tanh())(x := torch.randn(5)),
+        torch.func.jacrev(lambda x: (x[0] * x[:rows]).tanh())(x),
+    )
+    assert {node.calls for node in tapes[-1].nodes} == {1}

@@ -13,10 +13,16 @@ from .progress import is_watched
 
 def structure_pays(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
     """Whether to walk by structure: where that can be cheaper, and where only the rules are right."""
-    nodes = tape.nodes
-    if engine_fails({node.name for node in nodes}):
+    if engine_fails(tape.names):
         return True
-    return cost.walk_pays(sum(map(prod, out_shapes)), sum([node.numbers for node in nodes]), len(nodes))
+    rows = sum(map(prod, out_shapes))
+    return rows > 1 and not is_small(tape, rows)
+
+
+def is_small(tape: Tape, rows: int) -> bool:
+    """Whether all rows pass an average node faster than Python does."""
+    numbers = sum([node.numbers for node in tape.nodes])
+    return cost.is_small(rows, numbers, len(tape.nodes))
 
 
 def rows_at_once(nodes: Sequence[Node], rows: int) -> int:

@@ -89,18 +89,18 @@ def turn_pays(work: float, otherwise: float) -> bool:
     return work * TURN_GAIN <= otherwise and otherwise - work > TURN_LEAST
 
 
-#: The structured walk costs some 20 µs more of Python for each node than the engine under vmap; in that time
-#: the engine moves about this many numbers.
+#: The structured walk costs some 20 µs more of Python for each node than rows do; in that time an op moves about
+#: this many numbers.
 FREE_NUMBERS = 5000
 
 
-def walk_pays(rows: int, numbers: int, nodes: int) -> bool:
-    """Whether walking by structure can be cheaper than dense rows through the engine.
+def is_small(rows: int, numbers: int, nodes: int) -> bool:
+    """Whether walking by structure cannot be cheaper than dense rows.
 
-    ``numbers`` is how many one row holds over all nodes. Never for a single row, which is a gradient; and never
-    where the engine moves all rows through an average node in the time the walk spends on it in Python.
+    ``numbers`` is how many one row holds over all nodes: where an op moves all rows through an average node in
+    the time the structured walk spends on it in Python, structure saves nothing.
     """
-    return rows > 1 and rows * numbers > FREE_NUMBERS * nodes
+    return rows * numbers <= FREE_NUMBERS * nodes
 
 
 #: Up to this many rows, calling the engine once for each costs less than one call under vmap does.

@@ -8,6 +8,7 @@ the function runs at a functorch level of its own, and the graph of that level i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -110,7 +111,7 @@ def _in_autograd(run: Callable, inputs: Sequence[Tensor]) -> Captured:
         starts = [tensor.grad_fn for tensor in entries]  # read now: a write in place gives the tensor another
         return starts, *run(entries)
 
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False) if inferring else nullcontext(), torch.enable_grad():
         with watch_hooks() as hooked:
             starts, outputs, extra = run_normally(recorded, inputs, inferring)
         tape = read_tape(outputs, starts)
@@ -121,7 +122,7 @@ def _in_autograd(run: Callable, inputs: Sequence[Tensor]) -> Captured:
 
 def _refuse_reentrant(tape: Tape) -> None:
     """Refuse what PyTorch's engine refuses: called on its own, the node writes to parameters' ``.grad``."""
-    if any(node.name == "CheckpointFunctionBackward" for node in tape.nodes):
+    if "CheckpointFunctionBackward" in tape.names:
         raise RuntimeError(
             "torch.utils.checkpoint with use_reentrant=True works with .backward() only, not with Jacobians "
             "or torch.autograd.grad; call checkpoint(..., use_reentrant=False)"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import Lock
 from typing import Any
@@ -44,28 +42,30 @@ def _replace(on_tensor: Any, on_node: Any) -> None:
     torch.autograd.function._HookMixin._register_hook = staticmethod(on_node)
 
 
-@contextmanager
-def watch_hooks() -> Iterator[list[Any]]:
+class watch_hooks:  # a context manager, and used as one
     """Collect the hooks that this thread registers on tensors and nodes meanwhile.
 
     A node does not tell whether it has hooks (torch 2.9-2.13), so the methods that register them are replaced
     while a function is captured.
     """
-    global _watchers
-    seen: list[Any] = []
-    outer = _seen.get()
-    token = _seen.set(seen)
-    with _lock:
-        _watchers += 1
-        if _watchers == 1:
-            _replace(_noticed_on_tensor, _noticed_on_node)
-            share_blocks(True)
-    try:
-        yield seen
-    finally:
-        _seen.reset(token)
-        if outer is not None:  # what an inner Jacobian runs is part of the graph of the outer one
-            outer.extend(seen)
+
+    def __enter__(self) -> list[Any]:
+        global _watchers
+        self.outer = _seen.get()
+        self.seen: list[Any] = []
+        self.token = _seen.set(self.seen)
+        with _lock:
+            _watchers += 1
+            if _watchers == 1:
+                _replace(_noticed_on_tensor, _noticed_on_node)
+                share_blocks(True)
+        return self.seen
+
+    def __exit__(self, *_: object) -> None:
+        global _watchers
+        _seen.reset(self.token)
+        if self.outer is not None:  # what an inner Jacobian runs is part of the graph of the outer one
+            self.outer.extend(self.seen)
         with _lock:
             _watchers -= 1
             if _watchers == 0:
@@ -75,4 +75,4 @@ def watch_hooks() -> Iterator[list[Any]]:
 
 def has_hooks(seen: list[Any], tape: Tape) -> bool:
     """Whether hooks were registered on tensors or nodes, or by modules between the ends of a tape."""
-    return bool(seen) or any(node.name == "BackwardHookFunctionBackward" for node in tape.nodes)
+    return bool(seen) or "BackwardHookFunctionBackward" in tape.names

@@ -25,21 +25,21 @@ class Node:
     """One recorded op: its backward function, what it put out, and where its inputs came from.
 
     ``calls`` counts how often the backward function was called; ``note`` is how its local Jacobian was found;
-    ``lent`` are the saved tensors that were handed out, which may be the caller's own; ``numbers`` is how many
-    entries its outputs have.
+    ``lent`` are the saved tensors that were handed out, which may be the caller's own; ``is_python`` tells a
+    `torch.autograd.Function`.
     """
 
-    __slots__ = ("calls", "fn", "inputs", "lent", "name", "note", "numbers", "outputs")
+    __slots__ = ("calls", "fn", "inputs", "is_python", "lent", "name", "note", "outputs")
 
-    def __init__(self, fn: Any) -> None:
+    def __init__(self, fn: Any, inputs: tuple[tuple[Node, int] | None, ...] = ()) -> None:
         self.fn = fn
+        self.is_python = isinstance(fn, BackwardCFunction)
         # A Python Function may keep anything on its node, a ``name`` too. Inside functorch its node's name
         # carries a suffix (torch 2.9-2.13).
-        name = type(fn).__name__ if isinstance(fn, BackwardCFunction) else fn.name()
+        name = type(fn).__name__ if self.is_python else fn.name()
         self.name: str = name.replace("GeneratedBackward", "Backward")
         self.outputs = tuple([Meta(tuple(m.shape), m.dtype, m.device) for m in fn._input_metadata])
-        self.numbers = sum([prod(meta.shape) for meta in self.outputs])
-        self.inputs: tuple[tuple[Node, int] | None, ...] = ()
+        self.inputs = inputs
         self.calls = 0
         self.note = ""
         self.lent: list[torch.Tensor] = []
@@ -48,6 +48,11 @@ class Node:
     def shape(self) -> tuple[int, ...]:
         """The shape of the first output."""
         return self.outputs[0].shape
+
+    @property
+    def numbers(self) -> int:
+        """How many entries the outputs have."""
+        return sum([prod(meta.shape) for meta in self.outputs])
 
     def into(self, k: int) -> Meta:
         """Shape, dtype and device of the k-th differentiable input."""
@@ -97,6 +102,11 @@ class Tape:
     inputs: dict[Node, int]
     foreign: bool
 
+    @property
+    def names(self) -> set[str]:
+        """The names of the nodes."""
+        return {node.name for node in self.nodes}
+
 
 def read_tape(outputs: Sequence[torch.Tensor], starts: Sequence[Any]) -> Tape:
     """Read the graph between some tensors and the nodes the inputs began as."""
@@ -122,14 +132,12 @@ def read_tape(outputs: Sequence[torch.Tensor], starts: Sequence[Any]) -> Tape:
                     break
             else:
                 stack.pop()
-                inputs, leads = [], False
-                for below, slot in edges:
-                    node = made[below] if below is not None else None
-                    inputs.append(None if node is None else (node, slot))
-                    leads = leads or node is not None
-                if leads:
-                    made[fn] = node = Node(fn)
-                    node.inputs = tuple(inputs)
+                inputs = tuple([
+                    None if below is None or made[below] is None else (made[below], slot)
+                    for below, slot in edges
+                ])  # fmt: skip
+                if any(inputs):
+                    made[fn] = node = Node(fn, inputs)
                     nodes.append(node)
                 elif not edges and hasattr(fn, "variable"):
                     foreign = True

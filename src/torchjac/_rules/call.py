@@ -16,13 +16,12 @@ from .unbatched import needs_all_cotangents
 def call(node: Node, cotangents: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
     """Run the node's backward formula once; the results are not yet reduced for broadcasting."""
     node.calls += 1
-    is_python = isinstance(node.fn, BackwardCFunction)
-    if is_python or needs_all_cotangents(node):
+    if node.is_python or needs_all_cotangents(node):
         cotangents = [
             torch.zeros(meta.shape, dtype=meta.dtype, device=meta.device) if cotangent is None else cotangent
             for cotangent, meta in zip(cotangents, node.outputs, strict=True)
         ]
-    if is_python:
+    if node.is_python:
         return _call_python(node, cotangents)
     try:
         results = node.fn(*cotangents)

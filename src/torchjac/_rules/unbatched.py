@@ -45,6 +45,13 @@ def runs_batched(node: Node) -> bool:
     return node.name not in UNBATCHED_RECORDED or not torch.is_grad_enabled()
 
 
+def all_run_batched(names: Set[str]) -> bool:
+    """Whether all nodes of these names may be called under vmap."""
+    return names.isdisjoint(UNBATCHED) and (
+        not torch.is_grad_enabled() or names.isdisjoint(UNBATCHED_RECORDED)
+    )
+
+
 def needs_all_cotangents(node: Node) -> bool:
     """Whether a missing cotangent must be given as zeros."""
     return node.name in NEEDS_ALL_COTANGENTS

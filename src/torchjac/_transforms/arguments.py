@@ -21,6 +21,8 @@ class Differentiated(NamedTuple):
 
 def check_argnums(argnums: Any, count: int, what: str) -> tuple[int, ...]:
     """The differentiated positions as non-negative ints; argnums may be an int or a tuple of ints."""
+    if type(argnums) is int and 0 <= argnums < count:  # nearly every call
+        return (argnums,)
     given = (argnums,) if isinstance(argnums, int) and not isinstance(argnums, bool) else argnums
     if not isinstance(given, tuple) or any(not isinstance(n, int) or isinstance(n, bool) for n in given):
         raise RuntimeError(

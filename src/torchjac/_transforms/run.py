@@ -79,11 +79,11 @@ def walking(recorded: Recorded) -> Iterator[None]:
     """
     with ExitStack() as modes:
         modes.enter_context(blocks_kept())
-        modes.enter_context(torch.inference_mode(False))
+        if torch.is_inference_mode_enabled():
+            modes.enter_context(torch.inference_mode(False))
         modes.enter_context(torch.set_grad_enabled(recorded.captured.records))
-        for kind in {tensor.device.type for tensor in (*recorded.inputs, *recorded.captured.outputs)} - {
-            "meta"
-        }:
+        kinds = {tensor.device.type for tensor in (*recorded.inputs, *recorded.captured.outputs)}
+        for kind in kinds - {"meta"}:
             if torch.is_autocast_enabled(kind):
                 modes.enter_context(torch.autocast(kind, enabled=False))
         yield
