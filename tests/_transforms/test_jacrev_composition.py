@@ -11,8 +11,8 @@ from torch import nn
 from torch.func import functional_call, grad, grad_and_value, hessian, jacfwd, jvp, linearize, vjp, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from torchjac import jacrev
-from torchjac.testing import finite_differences
+from torchjac import jacobian, jacrev, value_and_jacobian
+from torchjac.testing import finite_differences, loop_jacobian
 
 A = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(4, 3)
 V = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
@@ -341,3 +341,25 @@ def test_aux_under_vmap():
     torch.testing.assert_close(aux + 0, x.cos())
     inside = vmap(lambda x: jacrev(lambda x: (x.sin(), x.cos()), has_aux=True)(x)[1] * 2)(x)
     torch.testing.assert_close(inside, 2 * x.cos())
+
+
+@pytest.mark.parametrize("outer", [jacrev, jacobian, value_and_jacobian])
+@pytest.mark.parametrize("asks", [False, True])
+def test_what_an_inner_jacobian_leaves_behind(outer, asks):
+    """A Jacobian by a tensor that only the inner function captures is recorded only where the caller asks for it."""
+    x = torch.linspace(1, 2, 3, dtype=torch.float64)
+    w = torch.linspace(-1, 1, 3, dtype=torch.float64).requires_grad_(asks)
+    inner = lambda w: jacrev(lambda x: (x * w).sin() * w)(x)
+    found = outer(inner)(w)
+    if outer is value_and_jacobian:
+        value, found = found
+        assert value.requires_grad == asks
+    dense = found if outer is jacrev else found.to_dense()
+    assert dense.requires_grad == asks
+    torch.testing.assert_close(dense, loop_jacobian(inner, w))
+    if asks:  # ∂²/∂w² of Σ J: once more by the loop, over the inner Jacobian written out
+        expected = loop_jacobian(lambda w: torch.diag((x * w).cos() * w**2), w)
+        (second,) = torch.autograd.grad(dense.sum(), w)
+        again = finite_differences(lambda w: loop_jacobian(inner, w).sum(), w)
+        torch.testing.assert_close(dense, expected)
+        torch.testing.assert_close(second, again, rtol=1e-6, atol=1e-6)

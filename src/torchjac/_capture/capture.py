@@ -17,7 +17,7 @@ from torch import Tensor
 from .hooks import has_hooks, watch_hooks
 from .inference import run_normally
 from .tangent import cut
-from .tape import Tape, read_tape
+from .tape import Tape, read_tape, spend
 
 
 class Captured(NamedTuple):
@@ -103,11 +103,13 @@ def entry(tensor: Tensor) -> Tensor:
 def _in_autograd(run: Callable, inputs: Sequence[Tensor]) -> Captured:
     inferring = torch.is_inference_mode_enabled()
     recording = torch.is_grad_enabled() and not inferring
+    leaves: list[Tensor] = []
 
     def recorded() -> tuple[list[Any], list[Tensor], Any]:
-        entries = [
-            entry(tensor if recording and tensor.requires_grad else _leaf(tensor)) for tensor in inputs
+        sources = [
+            tensor if recording and tensor.requires_grad else _leaf(tensor, leaves) for tensor in inputs
         ]
+        entries = [entry(tensor) for tensor in sources]
         starts = [tensor.grad_fn for tensor in entries]  # read now: a write in place gives the tensor another
         return starts, *run(entries)
 
@@ -115,6 +117,8 @@ def _in_autograd(run: Callable, inputs: Sequence[Tensor]) -> Captured:
         with watch_hooks() as hooked:
             starts, outputs, extra = run_normally(recorded, inputs, inferring)
         tape = read_tape(outputs, starts)
+    for leaf in leaves:
+        spend(leaf)
     _refuse_reentrant(tape)
     records = recording and (tape.foreign or any(tensor.requires_grad for tensor in inputs))
     return Captured(outputs, extra, tape, records, has_hooks(hooked, tape))
@@ -129,9 +133,11 @@ def _refuse_reentrant(tape: Tape) -> None:
         )
 
 
-def _leaf(tensor: Tensor) -> Tensor:
+def _leaf(tensor: Tensor, leaves: list[Tensor]) -> Tensor:
+    """A tensor of ours that asks for gradients, added to those to be spent when the function has run."""
     # A tensor made under inference_mode cannot be saved for backward: only a copy can.
-    return (tensor.clone() if tensor.is_inference() else cut(tensor)).requires_grad_()
+    leaves.append((tensor.clone() if tensor.is_inference() else cut(tensor)).requires_grad_())
+    return leaves[-1]
 
 
 def _in_functorch(run: Callable, inputs: Sequence[Tensor]) -> Captured:

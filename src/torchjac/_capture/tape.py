@@ -108,6 +108,14 @@ class Tape:
         return {node.name for node in self.nodes}
 
 
+def spend(leaf: torch.Tensor) -> None:
+    """Mark a leaf that a capture made for itself: once its function has run, nobody can ask for its gradient.
+
+    The Jacobian of a function that takes another inside would otherwise be recorded for the inner one's leaf.
+    """
+    leaf._torchjac_spent = True  # type: ignore[attr-defined]
+
+
 def read_tape(outputs: Sequence[torch.Tensor], starts: Sequence[Any]) -> Tape:
     """Read the graph between some tensors and the nodes the inputs began as."""
     foreign = False
@@ -139,7 +147,7 @@ def read_tape(outputs: Sequence[torch.Tensor], starts: Sequence[Any]) -> Tape:
                 if any(inputs):
                     made[fn] = node = Node(fn, inputs)
                     nodes.append(node)
-                elif not edges and hasattr(fn, "variable"):
+                elif not edges and hasattr(fn, "variable") and not hasattr(fn.variable, "_torchjac_spent"):
                     foreign = True
     nodes.reverse()
     ends = [made.get(tensor.grad_fn) if tensor.grad_fn is not None else None for tensor in outputs]
