@@ -18,6 +18,7 @@ TABLE = """
 Jacobian.block_diagonal(self)
 Jacobian.diagonal(self)
 Jacobian.explain(self)
+Jacobian.factors
 Jacobian.gram(self, weight=None)
 Jacobian.kind
 Jacobian.mT

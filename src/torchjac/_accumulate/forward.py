@@ -13,7 +13,7 @@ import torch
 
 from .._blocks.block import Block, fitted, identity
 from .._blocks.compose import compose
-from .._blocks.ends import relabelled, swapped
+from .._blocks.ends import swapped
 from .._blocks.merge import merge
 from .._blocks.unify import CannotJoinError
 from .._capture.tape import Meta, Node, Tape
@@ -89,9 +89,7 @@ def _through(
     try:
         for term in known.locals:
             if term.input in arrived and term.slot in slots:
-                # Only labels of the end that meets what is carried are bound: the others must be its own.
-                diagonal = term.block.wrt is term.block.out
-                local = term.block if diagonal else relabelled(swapped(term.block))
+                local = swapped(term.block)
                 shape, _, device = node.into(term.input)
                 sent += [
                     Sent(term.slot, number, compose(block, local, shape, device, term.selects))

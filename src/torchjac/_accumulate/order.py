@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import NamedTuple
 
-from .._blocks.cost import turn_may_pay, turn_pays
+from .._blocks.cost import factors_pay, turn_may_pay, turn_pays
 from .._capture.tape import Node, Tape
 from .estimate import places
 from .forward import goes_forward
@@ -30,17 +30,27 @@ class Order(NamedTuple):
     below: Order | None = None
 
 
-def pick(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> Order:
-    """The order that costs least; reverse, unless another gains enough."""
+def pick(tape: Tape, out_shapes: Sequence[Sequence[int]], factors: bool = False) -> Order:
+    """The order that costs least; reverse, unless another gains enough.
+
+    With ``factors`` the answer may be kept as a product: then first of all the cut whose two factors hold least,
+    where that is far less than the answer does.
+    """
     rows = sum(map(prod, out_shapes))
     columns = sum([node.numbers for node in tape.inputs])
     if not turn_may_pay(rows, columns, [node.numbers for node in tape.nodes]) or not goes_forward(tape):
         return Order(tape, "reverse")
     found = places(tape, out_shapes)
     forward, reverse = found[0].work, found[-1].work
-    cut = min([place for place in found[1:-1] if place.splits], key=lambda place: place.work, default=None)
-    if cut is not None and turn_pays(cut.work, min(forward, reverse)):
-        return split(tape, cut.at, out_shapes)
+    cuts = [place for place in found[1:-1] if place.splits]
+    if cuts and factors:
+        narrow = min(cuts, key=lambda place: place.held)
+        if factors_pay(narrow.held, found[-1].held - columns):
+            return split(tape, narrow.at, out_shapes)
+    if cuts:
+        quick = min(cuts, key=lambda place: place.work)
+        if turn_pays(quick.work, min(forward, reverse)):
+            return split(tape, quick.at, out_shapes)
     return Order(tape, "forward" if turn_pays(forward, reverse) else "reverse")
 
 

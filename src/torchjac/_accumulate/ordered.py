@@ -62,14 +62,14 @@ def accumulate_in(
     inputs = list(order.tape.inputs)
     return [
         [
-            _multiplied(row, [column[number] for column in right], order.middle, shape, node)
+            multiplied(row, [column[number] for column in right], order.middle, shape, node)
             for number, node in enumerate(inputs)
         ]
         for row, shape in zip(left, out_shapes, strict=True)
     ]
 
 
-def _multiplied(
+def multiplied(
     left: Sequence[list[Block]],
     right: Sequence[list[Block]],
     middle: Sequence[Node],

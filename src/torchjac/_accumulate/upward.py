@@ -18,7 +18,7 @@ from torch.autograd.function import BackwardCFunction
 from .._blocks.block import Block, identity
 from .._blocks.compose import compose
 from .._blocks.cost import rows_of_node_pay
-from .._blocks.ends import relabelled, swapped
+from .._blocks.ends import swapped
 from .._capture.capture import capture
 from .._capture.tape import Node
 from .._rules.call import call, fit
@@ -72,7 +72,7 @@ def _by_rows(
     meta = node.outputs[slot]
     sent = []
     for term in push(node, slot, [identity(meta.shape)], meta.shape, passes, limits):
-        local = relabelled(swapped(term.block))
+        local = swapped(term.block)
         shape, _, device = node.into(term.input)
         sent += [
             Sent(slot, number, compose(block, local, shape, device))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -13,8 +14,8 @@ from torch import Tensor
 from .._accumulate.report import Report
 from .._blocks.block import Block, entries, stored
 from .._blocks.coordinates import coordinates, covers_once
-from .._blocks.product import product
-from . import parts, picture, products, solve, sparse
+from . import chain, parts, picture, products, solve, sparse
+from .chain import Chain
 from .factor import Factor
 from .kind import Kind, kind_of
 from .solve import SlogDet
@@ -39,6 +40,7 @@ class Jacobian:
         dtype: dtype of the input.
         device: device of the input.
         blocks: the terms of the sum; each holds a small value tensor and the maps that say where it stands.
+            Of a product (see `factors`) they are multiplied out where they are looked at.
         report: how they were found, node by node.
 
     Example:
@@ -59,7 +61,7 @@ class Jacobian:
     in_shape: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
-    blocks: tuple[Block, ...]
+    blocks: Sequence[Block]
     report: Report = field(default_factory=Report)
 
     __array_ufunc__ = None  # NumPy leaves `array @ J` to us
@@ -71,8 +73,28 @@ class Jacobian:
 
     @property
     def stored(self) -> int:
-        """How many numbers the blocks hold, index tensors included."""
-        return sum(map(stored, self.blocks))
+        """How many numbers the blocks hold, index tensors included; of a product, how many its factors do."""
+        return sum(stored(block) for factor in self.factors or (self,) for block in factor.blocks)
+
+    @property
+    def factors(self) -> tuple[Jacobian, ...]:
+        """The Jacobians that this one is the product of, the output's first; empty where it is kept as blocks.
+
+        Where everything goes through a few numbers, J = F₁ F₂ is kept so if that holds far less. Products with
+        vectors, `mT`, `row`, ``J[rows]``, `gram`, and `diagonal` and `block_diagonal` of like shapes go through
+        the factors; anything else multiplies them out.
+
+        Example:
+            >>> import torch
+            >>> from torchjac import jacobian
+            >>> narrow, wide = torch.rand(5, 2000), torch.rand(2000, 5)
+            >>> J = jacobian(lambda x: wide @ torch.tanh(narrow @ x))(torch.zeros(2000))
+            >>> J
+            Jacobian(shape=(2000,)+(2000,), nnz=4,000,000 (1 of 4,000,000), factors=2, stored=20,000, ...)
+            >>> [factor.shape for factor in J.factors]
+            [torch.Size([2000, 5]), torch.Size([5, 2000])]
+        """
+        return self.blocks.factors if isinstance(self.blocks, Chain) else ()
 
     @cached_property
     def nnz(self) -> int:
@@ -81,6 +103,8 @@ class Jacobian:
         Raises:
             RuntimeError: on the meta device where several blocks may name the same entry.
         """
+        if self.factors and chain.is_full(self):
+            return self.shape.numel()
         if len(self.blocks) == 1 and covers_once(self.blocks[0], self.shape):
             return entries(self.blocks[0])
         if self.device.type == "meta":
@@ -97,6 +121,7 @@ class Jacobian:
         - "diagonal": every entry stands on the diagonal.
         - "block-diagonal": output and input agree along some dims, as a batch does, and what is left is small
           or mostly full.
+        - "low-rank": a product through fewer numbers than it has rows and columns, so that it is singular.
         - "sparse": none of these, larger than 64 × 64, and at most one entry in four is named.
         - "dense": anything else.
 
@@ -122,6 +147,8 @@ class Jacobian:
                     [1., 0.],
                     [0., 1.]])
         """
+        if self.factors:
+            return chain.chained([factor.mT for factor in reversed(self.factors)])
         return self._new(self.in_shape, self.out_shape, products.transposed(self.blocks))
 
     def __matmul__(self, other: Any) -> Any:
@@ -148,9 +175,9 @@ class Jacobian:
                     f"J @ K: the outputs of K must be the inputs of J, {self.in_shape} in {self.dtype} on "
                     f"{self.device}; got {other.out_shape} in {other.dtype} on {other.device}"
                 )
-            shapes = (self.out_shape, self.in_shape, other.in_shape)
-            found = product(self.blocks, other.blocks, shapes, self._like())
-            return self._new(self.out_shape, other.in_shape, tuple(found))
+            if self.factors or other.factors:
+                return chain.chained([self, other])
+            return chain.multiplied(self, other)
         return self._times(products.check_operand(other, self.in_shape, self._like(), "J @ v: v"))
 
     def __rmatmul__(self, other: Any) -> Tensor:
@@ -211,6 +238,9 @@ class Jacobian:
         """
         if weight is not None:
             weight = products.check_operand(weight, self.out_shape, self._like(), "gram: weight")
+        if self.factors:
+            first, *rest = self.factors
+            return chain.chained([*(factor.mT for factor in reversed(rest)), first.gram(weight), *rest])
         found = products.gram(self.blocks, weight, self.out_shape, self.in_shape, self._like())
         return self._new(self.in_shape, self.in_shape, tuple(found))
 
@@ -226,6 +256,8 @@ class Jacobian:
             >>> jacobian(lambda x: x.cumsum(0) * x)(torch.ones(3)).diagonal()
             tensor([2., 3., 4.])
         """
+        if self.factors and self.out_shape == self.in_shape:
+            return chain.diagonal_blocks(self, tuple(range(len(self.out_shape))))
         return parts.diagonal(self.blocks, self.out_shape, self.in_shape, self._like())
 
     def trace(self) -> Tensor:
@@ -257,6 +289,8 @@ class Jacobian:
             >>> jacobian(lambda x: x[1:] - x[:-1])(torch.zeros(4)).row(-1)
             tensor([ 0.,  0., -1.,  1.])
         """
+        if self.factors:
+            return self.factors[0].row(index) @ chain.chained(self.factors[1:])
         return parts.row(self.blocks, index, self.out_shape, self.in_shape, self._like())
 
     def __getitem__(self, key: Any) -> Jacobian:
@@ -274,6 +308,8 @@ class Jacobian:
             >>> J[::2]
             Jacobian(shape=(500000,)+(1000000,), nnz=500,000 (1e-06 of 500,000,000,000), blocks=1, ...)
         """
+        if self.factors:
+            return chain.chained([self.factors[0][key], *self.factors[1:]])
         shape, blocks = parts.select(self.blocks, key, self.out_shape, self.in_shape, self._like())
         return self._new(shape, self.in_shape, tuple(blocks))
 
@@ -303,6 +339,8 @@ class Jacobian:
                 "block_diagonal: output and input must begin with the same dim, the batch; got shapes "
                 f"{self.out_shape} and {self.in_shape}"
             )
+        if self.factors:
+            return chain.diagonal_blocks(self, (0,))
         return parts.diagonal_blocks(self.blocks, (0,), self.out_shape, self.in_shape, self._like())
 
     def solve(self, right: Tensor) -> Tensor:
@@ -452,9 +490,10 @@ class Jacobian:
 
     def __repr__(self) -> str:
         """Shape, structure and size at a glance."""
+        terms = f"factors={len(self.factors)}" if self.factors else f"blocks={len(self.blocks)}"
         return (
             f"Jacobian(shape={tuple(self.out_shape)}+{tuple(self.in_shape)}, nnz={self._nnz_in_words()}, "
-            f"blocks={len(self.blocks)}, stored={self.stored:,}, dtype={self.dtype})"
+            f"{terms}, stored={self.stored:,}, dtype={self.dtype})"
         )
 
     def _repr_html_(self) -> str:
@@ -463,16 +502,22 @@ class Jacobian:
 
     def _nnz_in_words(self) -> str:
         size = self.shape.numel()
-        if not self._is_cheap():
+        if self.factors and not chain.is_full(self):
+            return f"at most {chain.most_entries(self):,}"
+        if not self.factors and not self._is_cheap():
             return f"at most {min(size, sum(map(entries, self.blocks))):,}"
         return f"{self.nnz:,}" + (f" ({self.nnz / size:.2g} of {size:,})" if size else "")
 
     def _is_cheap(self) -> bool:
         """Whether the entries can be counted, and are few enough to be where nobody asked for a count."""
-        return self.device.type != "meta" and sum(map(entries, self.blocks)) <= CHEAP
+        if self.device.type == "meta" or self.factors:
+            return False
+        return sum(map(entries, self.blocks)) <= CHEAP
 
     @cached_property
     def _kind(self) -> Kind:
+        if chain.rank_bound(self) < min(self._matrix_shape()):
+            return Kind("low-rank")
         return kind_of(self.blocks, self.out_shape, self.in_shape)
 
     @cached_property
@@ -481,6 +526,10 @@ class Jacobian:
         return Factor(at, values, prod(self.out_shape))
 
     def _times(self, vectors: Tensor) -> Tensor:
+        if self.factors:
+            for factor in reversed(self.factors):
+                vectors = factor._times(vectors)
+            return vectors
         return products.times(self.blocks, vectors, self.out_shape, self.in_shape, self._like())
 
     def _coordinates(self) -> tuple[Tensor, Tensor]:
@@ -490,7 +539,7 @@ class Jacobian:
         return prod(self.out_shape), prod(self.in_shape)
 
     def _new(
-        self, out_shape: tuple[int, ...], in_shape: tuple[int, ...], blocks: tuple[Block, ...]
+        self, out_shape: tuple[int, ...], in_shape: tuple[int, ...], blocks: Sequence[Block]
     ) -> Jacobian:
         return replace(self, out_shape=out_shape, in_shape=in_shape, blocks=blocks)
 

@@ -78,7 +78,7 @@ def html(jacobian: Jacobian) -> str:
         "input": tuple(jacobian.in_shape),
         "nonzeros": jacobian._nnz_in_words(),
         "kind": jacobian.kind,
-        "blocks": len(jacobian.blocks),
+        "factors" if jacobian.factors else "blocks": len(jacobian.factors or jacobian.blocks),
         "numbers stored": f"{jacobian.stored:,}",
         "dtype": jacobian.dtype,
         "device": jacobian.device,

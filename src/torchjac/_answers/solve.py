@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is public, but not exported by name
 
 from .._capture.capture import inside_functorch
+from .chain import rank_bound
 from .parts import diagonal_blocks
 
 if TYPE_CHECKING:
@@ -42,6 +43,11 @@ def solve(jacobian: Jacobian, right: Tensor) -> Tensor:
     kind, dims = jacobian._kind
     if size == 0:
         return right.reshape((*in_shape, *tail)).clone()
+    if kind == "low-rank":
+        rank = rank_bound(jacobian)
+        raise LinAlgError(
+            f"solve: the Jacobian is singular (its factors meet in {rank} numbers, and it has {size} rows)"
+        )
     if kind == "block-diagonal":
         matrices, shape = _matrices(jacobian, dims)
         order = [*dims, *(dim for dim in range(len(out_shape)) if dim not in dims)]
@@ -66,6 +72,8 @@ def slogdet(jacobian: Jacobian) -> SlogDet:
     """The sign of det J and log |det J|."""
     size = check_square(jacobian, "slogdet")
     kind, dims = jacobian._kind
+    if kind == "low-rank":
+        return SlogDet(jacobian._like().new_zeros(()), jacobian._like().new_full((), -torch.inf))
     if kind == "diagonal":
         return _of_diagonal(jacobian.diagonal())
     if kind == "block-diagonal":

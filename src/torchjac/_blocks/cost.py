@@ -89,6 +89,16 @@ def turn_pays(work: float, otherwise: float) -> bool:
     return work * TURN_GAIN <= otherwise and otherwise - work > TURN_LEAST
 
 
+#: Two factors must hold so many times fewer numbers than their product to be kept: one list of blocks is easier
+#: to ask.
+FACTORS_GAIN = 4
+
+
+def factors_pay(held: float, product: float) -> bool:
+    """Whether a product is better kept as its factors."""
+    return held * FACTORS_GAIN <= product and product > 0
+
+
 #: The structured walk costs some 20 µs more of Python for each node than rows do; in that time an op moves about
 #: this many numbers.
 FREE_NUMBERS = 5000

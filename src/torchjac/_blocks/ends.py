@@ -34,6 +34,13 @@ def joined(maps: Sequence[Map], shape: Sequence[int]) -> Map:
     return substitute(Affine(0, tuple(reversed(terms))), dict(zip(dims, maps, strict=True)))
 
 
+def shifted(map_: Map, by: int) -> Map:
+    """The map with every position moved."""
+    if type(map_) is Gather:
+        return Gather(map_.index + by, map_.labels)
+    return Affine(map_.offset + by, map_.terms)
+
+
 def same_positions(a: Map, b: Map) -> bool:
     """Whether two maps give the same position at every value of their labels; no for some tables that do."""
     if a is b:

@@ -44,7 +44,7 @@ def facts(found: Jacobian) -> dict[str, str]:
         "shape": f"{tuple(found.out_shape)} by {tuple(found.in_shape)}, a matrix of {rows:,} × {columns:,}",
         "nonzeros": found._nnz_in_words(),
         "kind": found.kind,
-        "blocks": f"{len(found.blocks):,}",
+        "factors" if found.factors else "blocks": f"{len(found.factors or found.blocks):,}",
         "stored": f"{found.stored:,} numbers{fewer}",
     }
 

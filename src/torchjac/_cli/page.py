@@ -68,7 +68,7 @@ def _picture(named: Named) -> str | None:
     rows, columns = found._matrix_shape()
     if rows == 0 or columns == 0 or found.device.type == "meta":
         return None
-    if sum(map(entries, found.blocks)) > MOST_ENTRIES:
+    if (rows * columns if found.factors else sum(map(entries, found.blocks))) > MOST_ENTRIES:
         return None
     drawn = cells(found, MOST_CELLS)
     picture: dict[str, Any] = {

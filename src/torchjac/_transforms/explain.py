@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from .._accumulate.ordered import accumulate_best
+from .._accumulate.factors import accumulate_factors
 from .._accumulate.report import Report
 from .run import check_function, record, walking
 
@@ -37,7 +37,7 @@ def explain(
         recorded = record("explain", func, argnums, has_aux, args, kwargs)
         report = Report()
         with walking(recorded):
-            accumulate_best(recorded.captured.tape, recorded.shapes, report=report)
+            accumulate_factors(recorded.captured.tape, recorded.shapes, report=report)
         return report
 
     return report_of

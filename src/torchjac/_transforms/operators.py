@@ -5,17 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .._accumulate.factors import Factor, accumulate_factors, alone
 from .._accumulate.forward import accumulate_forward, goes_forward
-from .._accumulate.ordered import accumulate_best
 from .._accumulate.report import Report
 from .._accumulate.reverse import accumulate
 from .._accumulate.seeds import Limits
+from .._answers.chain import chained
 from .._answers.operator import Jacobian
 from .._blocks.block import Block, fitted
 from .._capture.once import once_pairs, only_once
 from .run import Recorded, walking
-
-WALKS = {"auto": accumulate_best, "reverse": accumulate, "forward": accumulate_forward}
 
 
 def operators(
@@ -33,24 +32,29 @@ def operators(
             "backward hook), which only PyTorch's engine can run; use jacrev, which asks the engine"
         )
     report = Report()
-    walk = WALKS["reverse" if mode == "forward" and not goes_forward(captured.tape) else mode]
+    tape, shapes, limits = captured.tape, recorded.shapes, Limits(chunk_size)
     with walking(recorded):
-        found = walk(captured.tape, recorded.shapes, Limits(chunk_size), report)
-        for (output, number), name in (once_pairs(captured.tape) if captured.records else {}).items():
-            found[output][number] = [_once(block, name, inputs) for block in found[output][number]]
+        if mode == "auto":
+            found = accumulate_factors(tape, shapes, limits, report)
+        else:
+            walk = accumulate_forward if mode == "forward" and goes_forward(tape) else accumulate
+            found = alone(tape, shapes, walk(tape, shapes, limits, report))
+        for (output, number), name in (once_pairs(tape) if captured.records else {}).items():
+            found[output][number] = [
+                factor._replace(blocks=[_once(block, name, inputs) for block in factor.blocks])
+                for factor in found[output][number]
+            ]
+
+    def answer(factor: Factor, like: Tensor) -> Jacobian:
+        blocks = tuple([fitted(block, like.dtype, like.device) for block in factor.blocks])
+        return Jacobian(factor.out_shape, factor.in_shape, like.dtype, like.device, blocks, report)
+
     return [
         [
-            Jacobian(
-                shape,
-                tuple(tensor.shape),
-                tensor.dtype,
-                tensor.device,
-                tuple([fitted(block, tensor.dtype, tensor.device) for block in blocks]),
-                report,
-            )
-            for blocks, tensor in zip(row, inputs, strict=True)
+            chained([answer(factor, tensor) for factor in factors])
+            for factors, tensor in zip(row, inputs, strict=True)
         ]
-        for row, shape in zip(found, recorded.shapes, strict=True)
+        for row in found
     ]
 
 

@@ -1,0 +1,129 @@
+"""A Jacobian kept as a product, where everything goes through a place that is narrow against both its ends.
+
+R²⁰⁰⁰ → R⁵ → R²⁰⁰⁰ is two factors of 10,000 numbers each, and 4,000,000 multiplied out. If several tensors are
+alive at that place, they are taken for one, laid end to end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import NamedTuple
+
+from torch import Tensor
+
+from .._blocks.block import Block, fitted, stored
+from .._blocks.cost import factors_pay
+from .._blocks.ends import joined, shifted
+from .._blocks.maps import Map, labels_of
+from .._capture.tape import Node, Tape
+from .order import Order, pick
+from .ordered import NotFiniteError, accumulate_in, multiplied
+from .report import Report
+from .reverse import accumulate
+from .seeds import NO_LIMITS, Limits
+
+
+class Factor(NamedTuple):
+    """One factor of a Jacobian: its blocks and the shapes of its two ends."""
+
+    blocks: list[Block]
+    out_shape: tuple[int, ...]
+    in_shape: tuple[int, ...]
+
+
+def accumulate_factors(
+    tape: Tape,
+    out_shapes: Sequence[Sequence[int]],
+    limits: Limits = NO_LIMITS,
+    report: Report | None = None,
+) -> list[list[list[Factor]]]:
+    """The factors ``[output][input]``, one or two for each, that hold least.
+
+    Raises:
+        RowsTooWideError: as `accumulate` does.
+    """
+    order = pick(tape, out_shapes, factors=True)
+    if order.direction != "reverse":
+        try:
+            if order.direction == "cut":
+                return _cut(order, out_shapes, limits, report)
+            return alone(tape, out_shapes, accumulate_in(order, out_shapes, limits, report))
+        except NotFiniteError:
+            if report is not None:
+                report.steps.clear()
+    return alone(tape, out_shapes, accumulate(tape, out_shapes, limits, report))
+
+
+def alone(
+    tape: Tape, out_shapes: Sequence[Sequence[int]], found: list[list[list[Block]]]
+) -> list[list[list[Factor]]]:
+    """Blocks ``[output][input]`` as one factor each."""
+    return [
+        [[Factor(blocks, tuple(shape), node.shape)] for blocks, node in zip(row, tape.inputs, strict=True)]
+        for row, shape in zip(found, out_shapes, strict=True)
+    ]
+
+
+def _cut(
+    order: Order, out_shapes: Sequence[Sequence[int]], limits: Limits, report: Report | None
+) -> list[list[list[Factor]]]:
+    left = accumulate_in(order.above, out_shapes, limits, report)
+    right = accumulate_in(order.below, [node.shape for node in order.middle], limits, report)
+    return [
+        [
+            _factors(upper, [lower[number] for lower in right], order.middle, tuple(shape), node)
+            for number, node in enumerate(order.tape.inputs)
+        ]
+        for upper, shape in zip(left, out_shapes, strict=True)
+    ]
+
+
+def _factors(
+    left: Sequence[list[Block]],
+    right: Sequence[list[Block]],
+    middle: Sequence[Node],
+    out_shape: tuple[int, ...],
+    below: Node,
+) -> list[Factor]:
+    """The factors of one output and input, or the one they are multiplied to where that holds hardly more."""
+    through = [
+        (upper, lower, node)
+        for upper, lower, node in zip(left, right, middle, strict=True)
+        if upper and lower
+    ]
+    pairs = [(a, b) for upper, lower, _ in through for a in upper for b in lower]
+    held = sum(stored(block) for upper, lower, _ in through for block in upper + lower)
+    product = min(sum(_stored_by_product(a, b) for a, b in pairs), prod(out_shape) * below.numbers)
+    if not factors_pay(held, product):
+        return [Factor(multiplied(left, right, middle, out_shape, below), out_shape, below.shape)]
+    if len(through) == 1:
+        ((upper, lower, node),) = through
+        return [Factor(upper, out_shape, node.shape), Factor(lower, node.shape, below.shape)]
+    meta = below.outputs[0]
+    uppers: list[Block] = []
+    lowers: list[Block] = []
+    at = 0
+    for upper, lower, node in through:
+        uppers += [block._replace(wrt=(shifted(joined(block.wrt, node.shape), at),)) for block in upper]
+        lowers += [block._replace(out=(shifted(joined(block.out, node.shape), at),)) for block in lower]
+        at += node.numbers
+    uppers, lowers = ([fitted(block, meta.dtype, meta.device) for block in side] for side in (uppers, lowers))
+    return [Factor(uppers, out_shape, (at,)), Factor(lowers, (at,), below.shape)]
+
+
+def _stored_by_product(a: Block, b: Block) -> float:
+    """About how many numbers the product of two blocks holds: what each holds for every entry between them.
+
+    Labels that stand at both ends of ``a`` tie its output to what is between, and go on as one.
+    """
+    if not isinstance(a.value, Tensor) and not isinstance(b.value, Tensor):
+        return 0.0
+    tied = labels_of(a.out).keys() & labels_of(a.wrt).keys()
+    return _outside(a, a.wrt) * _outside(b, b.out) * prod(label.size for label in tied if label in a.on)
+
+
+def _outside(block: Block, inner: tuple[Map, ...]) -> int:
+    """How many numbers a block holds for each entry of one end."""
+    between = labels_of(inner)
+    return prod(label.size for label in block.on if label not in between)
