@@ -41,6 +41,8 @@ def wanted(peer: Peer, task: dict[str, Any], workload: Workload, dtype: str) -> 
         return False
     if peer.compiles and dtype not in task["compile"]:
         return False
+    if peer.flagged and not (workload.compiled or task.get("compile_all")):
+        return False
     if f"{peer.name}|{peer.answer}" in task.get("without", ()):
         return False
     return not task["peers"] or any(word.lower() in peer.name.lower() for word in task["peers"])
@@ -128,7 +130,7 @@ def remembered(peer: Peer, task: dict[str, Any]) -> dict[str, Any]:
             found = beyond_answer(peer.make(Problem(make(task), "float64")).call)
     except NotForThisError:
         return row
-    except Exception as error:
+    except (TooSlowError, MemoryError, RuntimeError) as error:
         return {**row, "memory": "too slow" if isinstance(error, TooSlowError) else "out of memory"}
     return row if found is None else {**row, "memory": found[0], "answer_bytes": found[1]}
 

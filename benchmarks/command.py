@@ -9,19 +9,20 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from . import goals, scaling, table, workloads  # noqa: F401 - workloads fills ENTRIES
-from .workload import ENTRIES
+from .workload import ENTRIES, Entry
 
 ROOT = Path(__file__).resolve().parents[1]
 DTYPES = ("float64", "float32")
 #: Whose memory is measured, where the dense answer or what it takes is large.
 REMEMBERED = ("torchjac", "torch.func.jacrev", "torch.func.jacfwd", "hand")
-LARGE = 2_000_000  # entries of the dense answer from which memory is measured
+LARGE = 50_000  # entries of the dense answer from which memory is measured
 LIBRARIES = ("torch", "torchjac", "numpy", "jax", "asdex", "sparsejac", "casadi")
 
 
@@ -92,23 +93,29 @@ def merge(found: dict[str, Any], rows: list[dict[str, Any]]) -> None:
             place.setdefault(f"{row.pop('peer')}|{row.pop('answer')}", {}).update(row)
 
 
-def measured(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The result of each workload asked for, shown as it comes."""
-    results = []
+def chosen(options: argparse.Namespace) -> list[tuple[Entry, dict[str, Any]]]:
+    """The workloads asked for, each with its size; in the small size each function runs once."""
+    found: dict[str, tuple[Entry, dict[str, Any]]] = {}
     for entry in ENTRIES:
         size = entry.small if options.small else entry.full
-        workload = entry.make(**size)
-        if options.only.lower() not in workload.name.lower() or (
-            options.small and entry.make in seen(results)
-        ):
-            continue
+        name = entry.make(**size).name
+        if options.only.lower() in name.lower():
+            found.setdefault(name, (entry, size))
+    return list(found.values())
+
+
+def measured(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The result of each workload asked for, one after the other."""
+    for entry, size in chosen(options):
         start = perf_counter()
+        workload = entry.make(**size)
         task = {
             "make": entry.make.__name__,
             "size": size,
             "dtypes": options.dtypes,
             "peers": options.peers,
             "compile": options.compile,
+            "compile_all": options.compile_all,
             "seconds": options.seconds,
             "limit": options.limit,
             "threads": options.threads,
@@ -120,15 +127,7 @@ def measured(options: argparse.Namespace) -> list[dict[str, Any]]:
         if workload.dense and options.memory and entries_of(found) >= LARGE:
             merge(found, run({**task, "dtypes": [], "memory": REMEMBERED}, options.patience))
         found["took"] = perf_counter() - start
-        results.append(found)
-        print(table.progress(found), flush=True)
-    return results
-
-
-def seen(results: list[dict[str, Any]]) -> list[Any]:
-    """The makers of the results so far: in the small size each runs once."""
-    names = [result["make"] for result in results]
-    return [entry.make for entry in ENTRIES if entry.make.__name__ in names]
+        yield found
 
 
 def entries_of(found: dict[str, Any]) -> int:
@@ -153,6 +152,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         choices=DTYPES,
         help="dtypes in which what takes seconds to compile runs too (default float64; nothing: none)",
     )
+    parser.add_argument(
+        "--compile-all", action="store_true", help="torch.compile of torch.func on every workload (an hour)"
+    )
     parser.add_argument("--seconds", type=float, default=0.4, help="seconds for each peer (default 0.4)")
     parser.add_argument("--limit", type=float, default=30, help="longest first call, in seconds (default 30)")
     parser.add_argument(
@@ -175,20 +177,27 @@ def main(argv: list[str] | None = None) -> int:
     """Run what is asked for; the exit status tells whether every workload could be measured."""
     options = parse(argv)
     start = perf_counter()
-    about = machine(options.threads)
-    results = measured(options)
-    curves = scaling.curves(options, run) if options.scaling else []
-    judged = goals.judge(results)
-    data = {"machine": about, "results": results, "curves": curves, "goals": judged}
-    data["minutes"] = (perf_counter() - start) / 60
+    data: dict[str, Any] = {"machine": machine(options.threads), "results": [], "curves": []}
+
+    def keep() -> None:
+        data["goals"] = goals.judge(data["results"])
+        data["minutes"] = (perf_counter() - start) / 60
+        if options.json:
+            Path(options.json).write_text(json.dumps(data, indent=1))
+
+    for found in measured(options):
+        data["results"].append(found)
+        print(table.progress(found), flush=True)
+        keep()
+    if options.scaling:
+        data["curves"] = scaling.curves(options, run)
+    keep()
     text = table.whole(data)
     print(text)
-    if options.json:
-        Path(options.json).write_text(json.dumps(data, indent=1))
     if options.text:
         Path(options.text).write_text(text + "\n")
     if options.plot:
         from . import plot
 
         plot.save(data, options.plot)
-    return 1 if any("ended" in result for result in results) else 0
+    return 1 if any("ended" in result for result in data["results"]) else 0

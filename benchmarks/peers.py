@@ -40,13 +40,15 @@ class Peer:
         name: as it is printed.
         answer: "dense", "structured", or "" for what is no answer: the function itself.
         make: gives a `Built`, or raises.
-        compiles: whether the first call compiles for seconds, which only the first dtype is asked for.
+        compiles: whether the first call compiles for seconds: it runs in the dtypes of ``--compile``.
+        flagged: whether it is run on the workloads marked `compiled` only, unless ``--compile-all`` is given.
     """
 
     name: str
     answer: str
     make: Callable[[Problem], Built]
     compiles: bool = False
+    flagged: bool = False
 
 
 def built(
@@ -220,12 +222,13 @@ PEERS = [
     Peer("torch.func.jacfwd", "dense", lambda problem: dense(problem, forward(problem))),
     Peer("vmap(jacrev)", "dense", partial(by_hand, answer="dense")),
     Peer("vmap(jacrev)", "structured", partial(by_hand, answer="structured")),
-    Peer("torch.compile(jacrev)", "dense", partial(compiled, jac=reverse), True),
-    Peer("torch.compile(jacfwd)", "dense", compiled_forward, True),
+    Peer("torch.compile(jacrev)", "dense", partial(compiled, jac=reverse), True, True),
+    Peer("torch.compile(jacfwd)", "dense", compiled_forward, True, True),
     Peer(
         "torch.compile(vmap(jacrev))",
         "structured",
         partial(by_hand, answer="structured", compiled=True),
+        True,
         True,
     ),
     *[Peer(name, answer, partial(make, Built)) for name, answer, make in outside.MAKERS],

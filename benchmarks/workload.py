@@ -44,7 +44,7 @@ class Workload:
         batched: whether ``vmap`` is part of ``transform`` (torchjac then answers densely only).
         tiny: whether the goals of tiny functions hold.
         goals: further goals, ``(column, peer, ratio)``.
-        rows_fit: whether a pass with a row for each output fits; without, jacrev of torch and jax is not tried.
+        compiled: whether torch.compile of torch.func's transforms is among the peers by default; it takes long.
         calls: how many Jacobians one call makes, for loops.
     """
 
@@ -66,6 +66,7 @@ class Workload:
     batched: bool = False
     tiny: bool = False
     goals: tuple[tuple[str, str, float], ...] = ()
+    compiled: bool = False
     calls: int = 1
 
 

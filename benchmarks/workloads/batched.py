@@ -52,6 +52,7 @@ def whole(batch: int, widths: tuple[int, ...]) -> Workload:
         blocks=row_blocks,
         blocks_places=places,
         dense=batch <= 256,
+        compiled=True,
         goals=(("dense", "torch.func.jacrev", 1 / 5),),
     )
 

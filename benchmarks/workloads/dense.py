@@ -61,6 +61,7 @@ def sine(n: int) -> Workload:
         blocks=lambda x: (x.cos(),),
         blocks_places=lambda: Places(np.arange(n), np.arange(n), (n, n)),
         casadi=lambda ca, x: ca.sin(x),
+        compiled=True,
         goals=(("dense", "hand", 1.5),),
     )
 
@@ -75,6 +76,7 @@ def dense_mlp(widths: tuple[int, ...]) -> Workload:
         layers(*widths),
         hand=mlp_by_hand,
         structured=False,
+        compiled=True,
         goals=(("dense", "torch.func.jacrev", 0.75),),
     )
 
@@ -106,7 +108,7 @@ def narrow_wide(narrow: int, wide: int) -> Workload:
     )
 
 
-@workload({"m": 5}, {"m": 500})
+@workload({"m": 5}, {"m": 500}, {"m": 2000})
 def kernel_sum(m: int, d: int = 2) -> Workload:
     """A sum of Gaussians centred at the points themselves: fᵢ = Σⱼ exp(-|xᵢ - xⱼ|²/2) aⱼ, for points of the plane.
 
@@ -131,5 +133,6 @@ def kernel_sum(m: int, d: int = 2) -> Workload:
         rng.standard_normal((m, d)),
         (rng.standard_normal(m),),
         hand=hand,
+        jax=m <= 1000,  # where memory is out, jax ends the process
         structured=False,
     )

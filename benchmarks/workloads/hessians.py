@@ -49,6 +49,7 @@ def rosenbrock(n: int) -> Workload:
         blocks_places=places,
         casadi=casadi if n <= 100_000 else None,
         dense=dense,
+        compiled=n == 1000,
         goals=(("dense", "torch.func.jacrev", 1 / 15), ("dense", "torch.func.jacfwd", 1 / 15)),
     )
 

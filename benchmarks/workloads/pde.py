@@ -75,6 +75,7 @@ def line(n: int) -> Workload:
         blocks_places=places,
         casadi=casadi if n <= 100_000 else None,
         dense=n <= 20_000,
+        compiled=n == 1000,
         goals=(("dense", "torch.func.jacrev", 1 / 20),),
     )
 

@@ -71,6 +71,7 @@ def arm() -> Workload:
         casadi=casadi,
         structured=False,
         tiny=True,
+        compiled=True,
     )
 
 
@@ -95,6 +96,7 @@ def spherical() -> Workload:
         hand=hand,
         structured=False,
         tiny=True,
+        compiled=True,
     )
 
 
@@ -123,4 +125,5 @@ def twenty_ops(n: int) -> Workload:
         casadi=lambda ca, x: function(ca, x),
         structured=False,
         tiny=True,
+        compiled=True,
     )
