@@ -98,7 +98,7 @@ def measure(task: dict[str, Any], dtype: str, report: Callable[[dict[str, Any]],
         gc.collect(0)
         report(row)
     torchjac_numbers.clear()
-    for name, (seconds, turns) in alternate(calls, task["seconds"]).items():
+    for name, (seconds, turns) in alternate(calls, task["seconds"], task["clock"]).items():
         peer_name, answer_kind = name.split("|")
         report({"peer": peer_name, "answer": answer_kind, "seconds": seconds, "turns": turns})
     if workload.tiny:

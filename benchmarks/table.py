@@ -154,6 +154,24 @@ def verdicts(goals: list[dict[str, Any]]) -> list[str]:
     return [*rows, f"{len(goals) - missed} of {len(goals)} goals met, {missed} missed", ""]
 
 
+def troubles(results: list[dict[str, Any]]) -> list[str]:
+    """What a cell has no room for: processes that ended early, and peers that failed, differed or were missing."""
+    found = [f"{result['name']}: {result['ended']}" for result in results if "ended" in result]
+    missing = set()
+    for result in results:
+        for dtype, peers in result["dtypes"].items():
+            for key, row in peers.items():
+                name, _, answer = key.partition("|")
+                if row.get("status") == "missing":
+                    missing.add(f"{name}: missing: {row['why']}")
+                elif row.get("status") == "differs":
+                    apart = f"differs from torchjac by {row['difference']:.1e} of the largest entry"
+                    found.append(f"{result['name']}, {dtype}, {name}, {answer}: {apart}")
+                elif row.get("status") == "fails":
+                    found.append(f"{result['name']}, {dtype}, {name}, {answer}: {row['why']}")
+    return [*sorted(missing), *found]
+
+
 def progress(result: dict[str, Any]) -> str:
     """One line when a workload is done."""
     parts = []
@@ -173,5 +191,5 @@ def whole(data: dict[str, Any]) -> str:
         lines += matrix(results, dtype, DENSE, f"dense answer, {dtype}")
         lines += matrix(results, dtype, STRUCTURED, f"structured answer, {dtype}")
     lines += first_calls(results) + memory(results) + tiny(results) + verdicts(data["goals"])
-    lines += [f"{result['name']}: {result['ended']}" for result in results if "ended" in result]
+    lines += troubles(results)
     return "\n".join([*lines, f"in {data['minutes']:.1f} minutes"])
