@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import Any
 
 from . import goals, scaling, table, workloads  # noqa: F401 - workloads fills ENTRIES
+from .timing import CLOCKS
 from .workload import ENTRIES, Entry
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,7 +27,7 @@ LARGE = 50_000  # entries of the dense answer from which memory is measured
 LIBRARIES = ("torch", "torchjac", "numpy", "jax", "asdex", "sparsejac", "casadi")
 
 
-def machine(threads: int) -> dict[str, Any]:
+def machine(threads: int, clock: str) -> dict[str, Any]:
     """Where and with what the table is made."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
@@ -35,6 +36,7 @@ def machine(threads: int) -> dict[str, Any]:
         "processor": names[0] if names else platform.machine(),
         "cores": os.cpu_count(),
         "threads": threads,
+        "clock": clock,
     }
     found |= {"system": platform.system(), "python": platform.python_version()}
     for library in LIBRARIES:
@@ -120,6 +122,7 @@ def measured(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             "limit": options.limit,
             "threads": options.threads,
             "gigabytes": options.gigabytes,
+            "clock": options.clock,
         }
         found: dict[str, Any] = {"name": workload.name, "tiny": workload.tiny, "goals": workload.goals}
         found |= {"make": entry.make.__name__, "dtypes": {}}
@@ -166,6 +169,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--patience", type=float, default=400, help="longest process, in seconds (default 400)"
     )
+    parser.add_argument(
+        "--clock", default="wall", choices=CLOCKS, help="cpu: for a machine busy with other things"
+    )
     parser.add_argument("--gigabytes", type=float, default=10, help="memory of a process (default 10)")
     parser.add_argument("--threads", type=int, default=1, help="threads of every library (default 1)")
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="leave memory out")
@@ -183,7 +189,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run what is asked for; the exit status is 1 where a process ended early or two answers differ."""
     options = parse(argv)
     start = perf_counter()
-    data: dict[str, Any] = {"machine": machine(options.threads), "results": [], "curves": []}
+    data: dict[str, Any] = {"machine": machine(options.threads, options.clock), "results": [], "curves": []}
 
     def keep() -> None:
         data["goals"] = goals.judge(data["results"])

@@ -39,6 +39,7 @@ def curves(options: argparse.Namespace, run: Callable[..., Any]) -> list[dict[st
                 "limit": 10,
                 "threads": options.threads,
                 "gigabytes": options.gigabytes,
+                "clock": options.clock,
             }
             for row in run(task, options.patience):
                 name = f"{row.get('peer')}|{row.get('answer')}"
