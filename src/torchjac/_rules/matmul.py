@@ -24,8 +24,17 @@ def _product(
     terms = []
     for (k, out, wrt, on), other in zip((first, second), names, strict=True):
         if node.needs(k):
-            terms.append(local(node, k, out, wrt, _scaled(node.saved(other), alpha), on=on))
+            value, on = _as_it_lies(node.saved(other), on)
+            terms.append(local(node, k, out, wrt, _scaled(value, alpha), on=on))
     return terms
+
+
+def _as_it_lies(value: Tensor, on: str) -> tuple[Tensor, str]:
+    """A factor and its spelling, in the order of its memory: a transposed weight is spelled transposed."""
+    if value.dim() < 2 or value.stride(-1) <= value.stride(-2):
+        return value, on
+    *rest, row, column = on.split()
+    return value.mT, " ".join((*rest, column, row))
 
 
 def _bias(node: Node, beta: float) -> list[Local]:
