@@ -6,6 +6,7 @@ It is what is left where structure cannot pay, and what is asked where something
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,17 +20,23 @@ from .._rules.unbatched import all_run_batched
 from .plan import is_small
 from .rows import pull_rows
 
+#: Tensors to write into, ``[output][input]``; None where there is none
+Targets: TypeAlias = Sequence[Sequence[Tensor | None]]
 
-def dense_rows(captured: Captured, inputs: Sequence[Tensor], chunk: int | None) -> list[list[Tensor]]:
+
+def dense_rows(
+    captured: Captured, inputs: Sequence[Tensor], chunk: int | None, into: Targets | None = None
+) -> list[list[Tensor]]:
     """The dense Jacobians ``[output][input]``, by pushing rows of the identity through the whole graph.
 
     Outputs are taken one after another: a zero cotangent at another output could still meet an infinite
-    factor and give NaN.
+    factor and give NaN. Long answers are written ``into`` the contiguous tensors given.
     """
     tape = captured.tape
     by_node = not captured.hooked and not torch.is_anomaly_enabled()
     answers = []
-    for output, end in zip(captured.outputs, tape.outputs, strict=True):
+    for number, (output, end) in enumerate(zip(captured.outputs, tape.outputs, strict=True)):
+        targets = [_as_rows(target, output) for target in into[number]] if into else ()
         found: Sequence[Tensor | None] | None = [None] * len(inputs)
         if end is not None and output.numel():
             found = _small(tape, end, output, chunk) if by_node and is_small(tape, output.numel()) else None
@@ -37,7 +44,7 @@ def dense_rows(captured: Captured, inputs: Sequence[Tensor], chunk: int | None) 
                 edges = [GradientEdge(node.fn, 0) for node in tape.inputs]
                 found = pull_rows(
                     [output], lambda *span, output=output: [_identity(output, *span)],
-                    output.numel(), edges, tape.nodes, chunk,
+                    output.numel(), edges, tape.nodes, chunk, targets,
                 )  # fmt: skip
         answers.append([
             zeros((*output.shape, *tensor.shape), tensor.dtype, tensor.device)
@@ -46,6 +53,10 @@ def dense_rows(captured: Captured, inputs: Sequence[Tensor], chunk: int | None) 
             for grads, tensor in zip(found, inputs, strict=True)
         ])  # fmt: skip
     return answers
+
+
+def _as_rows(target: Tensor | None, output: Tensor) -> Tensor | None:
+    return None if target is None else target.view(output.numel(), *target.shape[output.dim() :])
 
 
 def _small(

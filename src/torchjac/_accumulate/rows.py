@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from math import prod
 from typing import Any, TypeAlias
 
@@ -13,7 +14,7 @@ from torch.autograd.graph import GradientEdge
 from .._blocks.block import Block
 from .._blocks.cost import FEW_ROWS
 from .._blocks.maps import Label, align, bare, bare_label
-from .._capture.capture import map_rows
+from .._capture.capture import inside_functorch, map_rows
 from .._capture.tape import Node, Tape
 from .._rules.unbatched import runs_batched
 from .plan import rows_at_once
@@ -30,35 +31,55 @@ def pull_rows(
     inputs: Sequence[GradientEdge],
     nodes: Sequence[Node],
     chunk: int | None,
+    into: Sequence[Tensor | None] = (),
 ) -> list[Tensor | None]:
     """Rows of gradients of the inputs, for rows of cotangents at some tensors or edges of the graph.
 
     ``rows(begin, end)`` gives the cotangents of the rows from ``begin`` to ``end``, one tensor for each start.
     ``nodes`` are those on the way: where one must not be called on a batch, and where a batched call fails
     (no batching rule, or a Function that leaves PyTorch), the engine is asked row by row. That is always
-    right, and an error of the user's own shows itself again.
+    right, and an error of the user's own shows itself again. Where no graph is recorded, several chunks are
+    written ``into`` the tensors given for the inputs, of all rows each.
     """
     size = chunk or rows_at_once(nodes, count)
     if count > FEW_ROWS and all(map(runs_batched, nodes)):
         try:
-            return _join(
-                [
-                    _batch(starts, rows(at, min(at + size, count)), inputs)
-                    for at in track(range(0, count, size), f"{size} rows at once")
-                ]
+            parts = (
+                _batch(starts, rows(at, min(at + size, count)), inputs)
+                for at in track(range(0, count, size), f"{size} rows at once")
             )
+            return _join(parts, count, into)
         except (RuntimeError, TypeError, NotImplementedError, ValueError):
             pass
     found = (
         _engine(starts, [row[0] for row in rows(at, at + 1)], inputs) for at in track(range(count), "rows")
     )
-    return _join([[None if grad is None else grad.unsqueeze(0) for grad in row] for row in found])
+    parts = ([None if grad is None else grad.unsqueeze(0) for grad in row] for row in found)
+    return _join(parts, count, into)
 
 
-def _join(parts: Sequence[Sequence[Tensor | None]]) -> list[Tensor | None]:
-    if len(parts) == 1:
-        return list(parts[0])
-    return [None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True)]
+def _join(
+    parts: Iterator[Sequence[Tensor | None]], count: int, into: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    """All rows of each column; every chunk is written where it belongs, so that none is kept beside the answer."""
+    first = list(next(parts))
+    shapes = [grad.shape for grad in first if grad is not None]
+    if not shapes or shapes[0][0] == count:
+        return first
+    if inside_functorch() or any(grad is not None and grad.requires_grad for grad in first):
+        columns = zip(first, *parts, strict=True)
+        return [None if column[0] is None else torch.cat(column) for column in columns]
+    whole = [
+        None if grad is None else grad.new_empty(count, *grad.shape[1:]) if target is None else target
+        for grad, target in zip(first, into or [None] * len(first), strict=True)
+    ]
+    at = 0
+    for part in chain([first], parts):
+        for grad, target in zip(part, whole, strict=True):
+            if grad is not None:
+                target[at : at + len(grad)] = grad
+        at += shapes[0][0]
+    return whole
 
 
 def _batch(

@@ -28,19 +28,28 @@ class Layout(NamedTuple):
     device: torch.device
 
 
-def dense(blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Tensor) -> Tensor:
-    """The sum of the blocks as a tensor of shape ``out_shape + wrt_shape``."""
+def dense(
+    blocks: list[Block],
+    out_shape: Sequence[int],
+    wrt_shape: Sequence[int],
+    like: Tensor,
+    into: Tensor | None = None,
+) -> Tensor:
+    """The sum of the blocks as a tensor of shape ``out_shape + wrt_shape``.
+
+    Where no graph is recorded it is written ``into`` a contiguous tensor, if one is given.
+    """
     shape = (*out_shape, *wrt_shape)
     if len(blocks) == 1:
         whole = _as_whole(blocks[0], shape)
         if whole is not None:
-            return whole.to(like.dtype)
+            return whole.to(like.dtype).contiguous() if into is None else into.copy_(whole)
     recorded = torch._C._functorch.peek_interpreter_stack() is not None or (
         torch.is_grad_enabled()
         and any(isinstance(block.value, Tensor) and block.value.requires_grad for block in blocks)
     )
     if not recorded:
-        return _write(blocks, shape, like.dtype, like.device)
+        return _write(blocks, shape, like.dtype, like.device, into)
     tensors: list[Tensor] = []
     templates = tuple(_take_out(block, tensors) for block in blocks)
     return Write.apply(Layout(templates, shape, like.dtype, like.device), *tensors)
@@ -61,7 +70,7 @@ def _as_whole(block: Block, shape: tuple[int, ...]) -> Tensor | None:
         return None
     if tuple(label.size for label in over) != shape:
         return None
-    return align(block.value, block.on, tuple(over)).expand(shape).contiguous()
+    return align(block.value, block.on, tuple(over)).expand(shape)
 
 
 def _take_out(block: Block, tensors: list[Tensor]) -> Block:
@@ -92,18 +101,24 @@ def _put_back(template: Block, tensors: Sequence[Tensor] | dict[int, Tensor]) ->
 
 
 def _write(
-    blocks: Sequence[Block], shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+    blocks: Sequence[Block],
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+    into: Tensor | None = None,
 ) -> Tensor:
     # Private: a transform that traces (make_fx, linearize) takes what is written in place for a constant.
     traced = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
     fresh = torch.zeros if traced else zeros
-    flat = fresh((prod(shape),), dtype=dtype, device=device)
+    flat = fresh((prod(shape),), dtype=dtype, device=device) if into is None else into.view(-1).zero_()
+    start = flat.storage_offset()
     for number, block in enumerate(blocks):
         over = labels(block)
         sizes = [label.size for label in over]
         value = align(block.value, block.on, over) if isinstance(block.value, Tensor) else block.value
         window = _window(block, shape)
         if window is not None:
+            window = (*window[:2], window[2] + start)
             view = flat.as_strided(*window)
             if traced:
                 flat = flat.as_strided_scatter(view + value, *window)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._accumulate.dense import dense_rows
+from .._accumulate.dense import Targets, dense_rows
 from .._accumulate.forward import accumulate_forward, goes_forward
 from .._accumulate.ordered import accumulate_best
 from .._accumulate.plan import structure_pays
@@ -20,6 +20,7 @@ from .._blocks.cost import rows_budget
 from .._blocks.write import dense
 from .._capture.once import once_pairs, only_once
 from .operators import check_layout, operators
+from .out import check_out, fill, targets
 from .run import Recorded, check_function, like, record, walking
 
 
@@ -31,6 +32,7 @@ def jacrev(
     chunk_size: int | None = None,
     layout: torch.layout = torch.strided,
     progress: bool = False,
+    out: Any = None,
 ) -> Callable[..., Any]:
     """The Jacobian of ``func`` with respect to the arguments at ``argnums``, by reverse-mode autodiff.
 
@@ -48,6 +50,8 @@ def jacrev(
             shape ``(output.numel(), input.numel())`` as `Jacobian.to_sparse` writes them, never dense in between.
         progress: whether to show a bar on standard error over whatever takes longer than a second (needs tqdm);
             dense rows then go in twenty pieces or more.
+        out: tensors to write the answer into, a tree like the answer; every call fills them anew and returns them.
+            They save a loop the making of large answers, and keep no graph.
 
     Returns:
         A function of the same arguments (keyword arguments are passed on undifferentiated). It returns the
@@ -59,11 +63,12 @@ def jacrev(
     Raises:
         RuntimeError: if argnums are out of range, repeated, empty or no ints; if a differentiated input or an
             output is an integer or boolean tensor, or an output is no tensor; if there is no output; if
-            ``has_aux`` is set and the function returns no pair.
+            ``has_aux`` is set and the function returns no pair; if ``out`` is given where gradients of the answer
+            are asked for.
         NotImplementedError: for complex or sparse inputs or outputs.
         TypeError: if ``func`` is not callable, or ``chunk_size`` is no int.
         ValueError: if a differentiated input is no tensor, or ``chunk_size`` is not positive, or the layout is
-            none of these.
+            none of these, or ``out`` is not like the answer.
         ImportError: if ``progress`` is set and tqdm is not installed.
 
     Example:
@@ -86,6 +91,8 @@ def jacrev(
     """
     check_function(func, chunk_size, "jacrev")
     check_layout(layout, "jacrev")
+    if out is not None and layout is not torch.strided:
+        raise ValueError(f"jacrev: out= takes dense answers, got layout={layout}")
 
     @wraps(func)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
@@ -94,7 +101,10 @@ def jacrev(
             rows = operators(recorded, f"jacrev with layout={layout}", chunk_size)
             return recorded.finish([[leaf.to_sparse(layout) for leaf in row] for row in rows], has_aux)
         with walking(recorded):
-            answers = dense_answers(recorded, chunk_size)
+            outs = None if out is None else check_out(out, recorded, "jacrev")
+            answers = dense_answers(recorded, chunk_size, into=None if outs is None else targets(outs))
+            if outs is not None:
+                answers = fill(outs, answers)
             refuse_twice(recorded, answers)
         return recorded.finish(answers, has_aux)
 
@@ -108,10 +118,13 @@ def refuse_twice(recorded: Recorded, answers: list[list[Tensor]]) -> None:
             answers[output][number] = only_once(name, answers[output][number], recorded.inputs)
 
 
-def dense_answers(recorded: Recorded, chunk_size: int | None, mode: str = "auto") -> list[list[Tensor]]:
+def dense_answers(
+    recorded: Recorded, chunk_size: int | None, mode: str = "auto", into: Targets | None = None
+) -> list[list[Tensor]]:
     """The Jacobians ``[output][input]`` as dense tensors, by structure wherever that can pay.
 
     They are in the dtype of the input, in mode "forward" in that of the output: what is carried last has it.
+    Those that take long to write are written ``into`` the tensors given.
     """
     captured, inputs, shapes = recorded.captured, recorded.inputs, recorded.shapes
     tape = captured.tape
@@ -119,19 +132,20 @@ def dense_answers(recorded: Recorded, chunk_size: int | None, mode: str = "auto"
     # Rows are in the dtype of the input, which may be less precise than that of the output.
     mixed = forward and len({tensor.dtype for tensor in (*inputs, *captured.outputs)}) > 1
     if captured.hooked or torch.is_anomaly_enabled() or not (mixed or structure_pays(tape, shapes)):
-        return _like_outputs(dense_rows(captured, inputs, chunk_size), recorded, mode)
+        return _like_outputs(dense_rows(captured, inputs, chunk_size, into), recorded, mode)
     answer_bytes = sum(map(prod, shapes)) * sum(tensor.numel() * tensor.element_size() for tensor in inputs)
     limits = Limits(chunk_size, rows_budget(answer_bytes))
     try:
         found = (accumulate_forward if forward else accumulate_best)(tape, shapes, limits)
     except RowsTooWideError:
-        return _like_outputs(dense_rows(captured, inputs, chunk_size), recorded, mode)
+        return _like_outputs(dense_rows(captured, inputs, chunk_size, into), recorded, mode)
+    into = into or [[None] * len(inputs) for _ in shapes]
     return [
         [
-            dense(blocks, shape, tuple(tensor.shape), like(output if mode == "forward" else tensor))
-            for blocks, tensor in zip(row, inputs, strict=True)
+            dense(blocks, shape, tuple(tensor.shape), like(output if mode == "forward" else tensor), target)
+            for blocks, tensor, target in zip(row, inputs, here, strict=True)
         ]
-        for row, shape, output in zip(found, shapes, captured.outputs, strict=True)
+        for row, shape, output, here in zip(found, shapes, captured.outputs, into, strict=True)
     ]
 
 

@@ -1,0 +1,82 @@
+"""Answers written into tensors that the caller has: a loop that takes one Jacobian after another allocates none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Private; see arguments.py.
+from torch.utils import _pytree as pytree
+
+from .._capture.capture import inside_functorch, memory_of
+from .arguments import nest
+from .run import Recorded
+
+#: The tensors to write into, ``[output][input]``
+Outs = list[list[Tensor]]
+
+
+def check_out(out: Any, recorded: Recorded, what: str) -> Outs:
+    """The tensors of ``out``, a tree like the answer.
+
+    Raises:
+        RuntimeError: where the answer is differentiable or inside a functorch transform, or a tensor is an input.
+        ValueError: where the tree, or the shape, dtype or device of a tensor is not that of the answer.
+    """
+    if recorded.captured.records or inside_functorch():
+        raise RuntimeError(
+            f"{what}: out= keeps no graph, but the Jacobian is asked to be differentiable (an input or a captured "
+            "tensor requires gradients, or a torch.func transform is active); call it under torch.no_grad(), or "
+            "without out="
+        )
+    number = iter(range(len(recorded.captured.outputs) * len(recorded.inputs)))
+    numbered = [[next(number) for _ in recorded.inputs] for _ in recorded.captured.outputs]
+    expected = pytree.tree_structure(nest(numbered, recorded.out_spec, recorded.in_spec))
+    leaves, spec = pytree.tree_flatten(out)
+    if spec != expected:
+        raise ValueError(
+            f"{what}: out must be a tree like the Jacobian, an output tree of input trees with "
+            f"{expected.num_leaves} tensors, got {spec.num_leaves} leaves in another tree"
+        )
+    outs = [[leaves[at] for at in row] for row in numbered]
+    read = {memory_of(tensor) for tensor in (*recorded.inputs, *recorded.captured.outputs)}
+    begins: set[int] = set()
+    for row, output in zip(outs, recorded.captured.outputs, strict=True):
+        for leaf, tensor in zip(row, recorded.inputs, strict=True):
+            _check_leaf(leaf, (*output.shape, *tensor.shape), tensor, what)
+            if leaf.numel() and (memory_of(leaf) in read or leaf.data_ptr() in begins):
+                raise RuntimeError(
+                    f"{what}: a tensor of out shares memory with an input or output of func, or with another one"
+                )
+            begins.add(leaf.data_ptr())
+    return outs
+
+
+def targets(outs: Outs) -> list[list[Tensor | None]]:
+    """Those that can be written into as they are; the others are copied into at the end."""
+    return [[leaf if leaf.is_contiguous() else None for leaf in row] for row in outs]
+
+
+def _check_leaf(leaf: Any, shape: tuple[int, ...], like: Tensor, what: str) -> None:
+    if not isinstance(leaf, Tensor) or leaf.requires_grad or leaf.layout is not torch.strided:
+        raise ValueError(
+            f"{what}: out must hold dense tensors that require no gradients, got {type(leaf).__name__}"
+        )
+    given = (tuple(leaf.shape), leaf.dtype, leaf.device)
+    if given != (shape, like.dtype, like.device):
+        raise ValueError(
+            f"{what}: a tensor of out has shape {given[0]}, {given[1]} on {given[2]}; the Jacobian has shape "
+            f"{shape}, {like.dtype} on {like.device}"
+        )
+
+
+def fill(outs: Outs, answers: Sequence[Sequence[Tensor]]) -> Outs:
+    """The tensors to write into, with the answers that were not written there yet."""
+    for row, found in zip(outs, answers, strict=True):
+        for leaf, answer in zip(row, found, strict=True):
+            if memory_of(leaf) != memory_of(answer) or leaf.numel() == 0:
+                leaf.copy_(answer)
+    return outs
