@@ -63,7 +63,7 @@ torchjac.extend.unregister(*ops)
 torchjac.hessian(func, argnums=0, *, has_aux=False, chunk_size=None, layout=torch.strided, progress=False)
 torchjac.jacfwd(func, argnums=0, has_aux=False, *, randomness='error')
 torchjac.jacobian(func, argnums=0, *, has_aux=False, mode='auto', progress=False)
-torchjac.jacrev(func, argnums=0, *, has_aux=False, chunk_size=None, layout=torch.strided, progress=False)
+torchjac.jacrev(func, argnums=0, *, has_aux=False, chunk_size=None, layout=torch.strided, progress=False, out=None)
 torchjac.testing
 torchjac.testing.check_jacobian(func, *args, argnums=0, rtol=1e-07, atol=1e-09, differences=True)
 torchjac.testing.check_rule(op, *args, differences=True)

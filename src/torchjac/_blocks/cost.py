@@ -116,8 +116,9 @@ def is_small(rows: int, numbers: int, nodes: int) -> bool:
 #: Up to this many rows, calling the engine once for each costs less than one call under vmap does.
 FEW_ROWS = 2
 
-#: How many bytes of cotangents may be alive at once in one batched call.
-BATCH_BYTES = 256 << 20
+#: How many bytes of cotangents may be alive at once in one batched call, beside the answer. Chunks that fit a
+#: cache are no slower than larger ones.
+BATCH_BYTES = 64 << 20
 
 
 def rows_at_once(rows: int, widest: int) -> int:
