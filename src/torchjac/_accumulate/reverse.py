@@ -95,11 +95,14 @@ def owned(answer: list[list[list[Block]]], tape: Tape) -> list[list[list[Block]]
 
 def _take(node: Node, pending: Pending, out_shapes: Sequence[Sequence[int]]) -> list[Lot]:
     """What waits at a node."""
-    return [
-        Lot(slot, output, out_shapes[output], meta.shape, blocks)
-        for slot, meta in enumerate(node.outputs)
-        for output, blocks in pending.pop((node, slot), {}).items()
-    ]
+    lots: list[Lot] = []
+    for slot, meta in enumerate(node.outputs):
+        waiting = pending.pop((node, slot), None)
+        if waiting is not None:
+            lots += [
+                Lot(slot, output, out_shapes[output], meta.shape, found) for output, found in waiting.items()
+            ]
+    return lots
 
 
 def _only_rows(above: Sequence[Lot], pending: Pending, out_shapes: Sequence[Sequence[int]]) -> bool:
@@ -122,35 +125,41 @@ def _step(
     """Move every block from the node's outputs to its inputs."""
     for slot, output, _, _, blocks in above:
         passes = known.others.get(slot, known.passes)
-        terms = [term for term in known.locals if term.slot == slot and node.needs(term.input)]
-        if terms:
-            shape, _, device = node.outputs[slot]
-            try:
-                products = [
-                    (term.input, compose(block, term.block, shape, device, term.selects))
-                    for block in blocks
-                    for term in terms
-                ]
-            except CannotJoinError:
-                products, passes = [], opaque(node).passes
-            for k, product in products:
-                _send(node, k, output, product, pending)
+        shape, _, device = node.outputs[slot]
+        products: list[tuple[int, Block]] = []
+        try:
+            for k, local, at, selects in known.locals:
+                if at == slot and node.needs(k):
+                    for block in blocks:
+                        product = compose(block, local, shape, device, selects)
+                        if product is not None:
+                            products.append((k, product))
+        except CannotJoinError:
+            products, passes = [], opaque(node).passes
+        for k, product in products:
+            _send(node, k, output, product, pending)
         if passes:
             for term in push(node, slot, blocks, out_shapes[output], passes, limits):
                 _send(node, term.input, output, term.block, pending)
 
 
-def _send(node: Node, k: int, output: int, block: Block | None, pending: Pending) -> None:
-    if block is None:
-        return
-    value, meta = block.value, node.into(k)
-    if isinstance(value, Tensor) and (value.dtype != meta.dtype or value.device != meta.device):
-        if value.is_complex() and not meta.dtype.is_complex:
+def _send(node: Node, k: int, output: int, block: Block, pending: Pending) -> None:
+    edge = node.inputs[k]
+    below, slot = edge
+    value, (_, dtype, device) = block.value, below.outputs[slot]
+    if isinstance(value, Tensor) and (value.dtype != dtype or value.device != device):
+        if value.is_complex() and not dtype.is_complex:
             value = value.real
-        block = block._replace(value=value.to(meta.device, meta.dtype))
-    if node.outputs[0].device != meta.device:
-        block = tables_to(block, meta.device)
-    pending.setdefault(node.inputs[k], {}).setdefault(output, []).append(block)
+        block = block._replace(value=value.to(device, dtype))
+    if node.outputs[0].device != device:
+        block = tables_to(block, device)
+    waiting = pending.get(edge)
+    if waiting is None:
+        pending[edge] = {output: [block]}
+    elif output in waiting:
+        waiting[output].append(block)
+    else:
+        waiting[output] = [block]
 
 
 def _merged(lot: Lot, meta: Meta) -> Lot:
