@@ -28,8 +28,15 @@ SYSTEMS = {
     "large stencil": (lambda x: 4 * x + x.roll(1).sin() + x.roll(-1) ** 2, "sparse", (90,)),
     "large permutation": (lambda x: 4 * x[_TABLE].exp() + 0.1 * x.roll(2), "sparse", (90,)),
     "large triangle": (lambda x: x.exp() + torch.cat([x[:1], x[1:] * x[:-1]]), "sparse", (90,)),
+    "saddle point": (lambda x: saddle(x), "sparse", (90,)),
     "grid": (lambda x: 5 * x + x.roll(1, 1) * x.roll(1, 0), "sparse", (9, 10)),
 }  # fmt: skip
+
+
+def saddle(x):
+    """The optimality conditions of thirty constrained problems: a symmetric pattern without half its diagonal."""
+    y, multiplier = x[:60], x[60:]
+    return torch.cat([y**2 + 3 * y.roll(1) * y.roll(-1) + multiplier.repeat(2), y[:30] - y[30:]])
 
 
 def system(name):

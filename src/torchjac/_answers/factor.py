@@ -15,6 +15,15 @@ from .sparse import import_scipy, scipy_array, split
 #: Columns of the inverse are formed so many at a time for the gradient of a determinant.
 COLUMNS_AT_ONCE = 64
 
+#: How SuperLU takes a matrix whose pattern is symmetric, as its users' guide advises. An ordering of A + Aᵀ halved
+#: the fill of a five-point grid; keeping a diagonal pivot of a tenth of its column's largest entry halved the time
+#: of a bundle adjustment's Gram matrix.
+SYMMETRIC = {
+    "permc_spec": "MMD_AT_PLUS_A",
+    "diag_pivot_thresh": 0.1,
+    "options": {"SymmetricMode": True},
+}
+
 
 class Factor:
     """P A Q = L U of a square sparse matrix, kept with the coordinates of its nonzeros."""
@@ -49,13 +58,10 @@ class Factor:
         """SciPy's factors, made once; ``values`` are the matrix's own, free of any transform's wrapper."""
         if self._lu is None:
             scipy = import_scipy("solve and slogdet of a sparse Jacobian")
-            # Where the pattern is symmetric, an ordering of A + Aᵀ halved the fill of a five-point grid.
             symmetric = torch.equal(self.at, (self.column * self.size + self.row).sort().values)
             matrix = scipy_array(self.at, values, self.size, self.size, "csc")
             try:
-                self._lu = scipy.sparse.linalg.splu(
-                    matrix, permc_spec="MMD_AT_PLUS_A" if symmetric else "COLAMD"
-                )
+                self._lu = scipy.sparse.linalg.splu(matrix, **(SYMMETRIC if symmetric else {}))
             except RuntimeError as error:
                 raise LinAlgError(f"the Jacobian is singular ({error})") from error
         return self._lu
