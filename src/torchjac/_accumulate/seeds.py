@@ -127,18 +127,14 @@ def _inputs(node: Node) -> range:
 
 
 def _rides(block: Block, dims: frozenset[int]) -> frozenset[int]:
-    """The dims along which the block's own labels can stay tied: used by no other dim, each position once."""
-    used: dict[Label, int] = {}
-    for map_ in block.wrt:
-        for label in map_.labels:
-            used[label] = used.get(label, 0) + 1
+    """The dims along which the block's own labels can stay tied: each position stands for one value of them.
+
+    Other dims may depend on the same labels (as where each sample pools at places of its own): what is pushed
+    from one position of a dim that passes comes out at that position alone.
+    """
 
     def can(map_: Map) -> bool:
-        return (
-            type(map_) is Affine
-            and all(used[label] == 1 for label in map_.labels)
-            and (len(map_.terms) < 2 or is_injective(dict(map_.terms), map_.labels))
-        )
+        return type(map_) is Affine and (len(map_.terms) < 2 or is_injective(dict(map_.terms), map_.labels))
 
     return frozenset(dim for dim in dims if can(block.wrt[dim]))
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
+from torch.autograd.graph import GradientEdge
 
 from .._capture.capture import batched_zero, inside_functorch
 from .._capture.tape import Meta, Node
@@ -23,6 +24,8 @@ def call(node: Node, cotangents: Sequence[Tensor | None]) -> tuple[Tensor | None
         ]
     if node.is_python:
         return _call_python(node, cotangents)
+    if _computes_unneeded(node):
+        return _call_needed(node, cotangents)
     try:
         results = node.fn(*cotangents)
     except RuntimeError:
@@ -33,6 +36,35 @@ def call(node: Node, cotangents: Sequence[Tensor | None]) -> tuple[Tensor | None
     results = results if isinstance(results, tuple) else (results,)
     # A zero tensor without storage, as `sgn` and `floor` give, is as good as no result.
     return tuple([None if result is None or result._is_zerotensor() else result for result in results])
+
+
+#: Ops that form each input's gradient by itself, and at the price of the whole call.
+COSTLY_EACH = {"ConvolutionBackward0", "CudnnConvolutionBackward0", "MiopenConvolutionBackward0"}
+
+
+def _computes_unneeded(node: Node) -> bool:
+    """Whether calling the node would also form a costly gradient of what is not differentiated: parameters."""
+    return node.name in COSTLY_EACH and any(
+        below is not None and not node.needs(k) for k, (below, _) in enumerate(node.fn.next_functions)
+    )
+
+
+def _call_needed(node: Node, cotangents: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+    """Run the node by PyTorch's engine, which tells it the inputs that are needed; a direct call cannot."""
+    given = [(slot, cotangent) for slot, cotangent in enumerate(cotangents) if cotangent is not None]
+    needed = [k for k in range(len(node.inputs)) if node.needs(k)]
+    found = torch.autograd.grad(
+        [GradientEdge(node.fn, slot) for slot, _ in given],
+        [GradientEdge(*node.fn.next_functions[k]) for k in needed],
+        [cotangent for _, cotangent in given],
+        retain_graph=True,
+        create_graph=torch.is_grad_enabled(),
+        allow_unused=True,
+    )
+    results: list[Tensor | None] = [None] * len(node.inputs)
+    for k, result in zip(needed, found, strict=True):
+        results[k] = result
+    return tuple(results)
 
 
 def fit(result: Tensor, meta: Meta) -> Tensor:

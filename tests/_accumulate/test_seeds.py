@@ -1,0 +1,33 @@
+"""Blocks pushed through nodes on seeds: what is tied rides along."""
+
+import torch
+import torch.nn.functional as F
+
+from torchjac import jacobian
+from torchjac.testing import check_jacobian
+
+
+def test_a_batch_rides_where_each_sample_has_places_of_its_own() -> None:
+    """A pool picks other places in each sample; the convolution above it is still pushed once for all samples."""
+    weight = torch.randn(2, 1, 3, 3, dtype=torch.float64)
+    out = torch.randn(8, 5, dtype=torch.float64)
+
+    def f(x):
+        return F.max_pool2d(F.conv2d(x, weight, padding=1).tanh(), 2).flatten(1) @ out
+
+    x = torch.randn(3, 1, 4, 4, dtype=torch.float64)
+    check_jacobian(f, x)
+    assert jacobian(f)(x).stored == 3 * 5 * 16
+
+
+def test_gathered_rows_ride_along_a_softmax() -> None:
+    """A label that stands in a tied dim and in a table of another dim is tied all the same."""
+    index = torch.randint(4, (3, 5), generator=torch.Generator().manual_seed(0))
+
+    def f(x):
+        return x.cumsum(0).exp().softmax(1).gather(1, index)
+
+    check_jacobian(f, torch.randn(3, 4, dtype=torch.float64))
+    jac = jacobian(lambda x: x.softmax(1).gather(1, index).cos())(torch.randn(3, 4, dtype=torch.float64))
+    assert all(block.out[0] == block.wrt[0] for block in jac.blocks)
+    assert jac.stored <= 3 * 5 * 4

@@ -1,0 +1,39 @@
+"""Calling a node: only the gradients that are asked for are formed."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from torchjac import jacobian, vmap
+from torchjac.testing import check_jacobian
+
+
+def network(requires_grad, act):
+    """Two convolutions and a layer, whose weights may require gradients."""
+    make = torch.Generator().manual_seed(0)
+    first, second, last = (
+        torch.randn(shape, dtype=torch.float64, generator=make).requires_grad_(requires_grad)
+        for shape in ((3, 2, 2, 2), (2, 3, 2, 2), (8, 5))
+    )
+    return lambda x: F.conv2d(act(F.conv2d(x, first)), second).flatten(1) @ last
+
+
+def arithmetic(act) -> int:
+    """How many operations PyTorch counts."""
+    with FlopCounterMode(display=False) as counter:
+        act()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("act", [torch.tanh, lambda x: x.softmax(-1)])
+def test_a_weights_gradient_is_not_formed_on_the_way(act) -> None:
+    """A network costs the same whether or not its weights require gradients."""
+    x = torch.randn(3, 2, 4, 4, dtype=torch.float64)
+    plain, trained = (network(requires_grad, act) for requires_grad in (False, True))
+    assert arithmetic(lambda: jacobian(trained)(x)) == arithmetic(lambda: jacobian(plain)(x))
+    check_jacobian(trained, x)
+    assert jacobian(trained)(x).to_dense().requires_grad
+    many = torch.stack([x, -x])
+    expected = torch.stack([jacobian(plain)(one).to_dense() for one in many])
+    torch.testing.assert_close(vmap(lambda x: jacobian(trained)(x).to_dense())(many), expected)
