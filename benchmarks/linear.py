@@ -124,7 +124,9 @@ def main(argv: list[str] | None = None) -> int:
     """Print the table; the exit status tells whether every peak met the goal."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000, 1_000_000])
-    parser.add_argument("--one", nargs=2, metavar=("NAME", "N"), help="measure one row here, print it as JSON")
+    parser.add_argument(
+        "--one", nargs=2, metavar=("NAME", "N"), help="measure one row here, print it as JSON"
+    )
     options = parser.parse_args(argv)
     if options.one:
         print(json.dumps(measure(options.one[0], int(options.one[1]))))

@@ -36,9 +36,15 @@ def test_row() -> None:
 
 
 KEYS = {
-    1: [0, -1, slice(None), slice(1, None), slice(None, None, 2), slice(5, 5), ..., [0, 0], torch.tensor([-1, 0])],
-    2: [0, (0, -1), (slice(None), 0), (..., 0), (slice(None), slice(1, None)), (slice(None), None),
-        (torch.tensor([0, 0]), torch.tensor([0, -1])), (..., [0])],
+    1: [
+        0, -1, slice(None), slice(1, None), slice(None, None, 2), slice(5, 5), ..., None, [0, 0], [],
+        torch.tensor([-1, 0]), torch.tensor([[0, -1], [0, 0]]),
+    ],
+    2: [
+        0, (0, -1), (slice(None), 0), (..., 0), (slice(None), slice(1, None)), (slice(None), None), None,
+        (torch.tensor([0, 0]), torch.tensor([0, -1])), (..., [0]), ([0],), [0, -1, 0], torch.tensor(0),
+        torch.tensor([[0], [-1]]),
+    ],
 }  # fmt: skip
 
 
@@ -62,6 +68,17 @@ def test_masks() -> None:
     jac = jacobian(torch.sin)(torch.zeros(2, 3, dtype=torch.float64))
     mask = torch.tensor([[True, False, True], [False, False, True]])
     assert torch.equal(jac[mask].to_dense(), jac.to_dense()[mask])
+    for rows in (torch.tensor([False, True]), [True, False], numpy.array([1, 1, 0])):
+        assert torch.equal(jac[rows].to_dense(), jac.to_dense()[rows])
+
+
+def test_rows_of_a_batch_share_its_matrix() -> None:
+    """Rows chosen by a tensor cost a table of rows; the other dims stay as they are."""
+    weight = torch.randn(4, 3, dtype=torch.float64)
+    jac = jacobian(lambda x: x @ weight)(torch.randn(100, 4, dtype=torch.float64))
+    chosen = jac[torch.tensor([7, 7, 2])]
+    assert chosen.shape == (3, 3, 100, 4)
+    assert chosen.stored == 3 + weight.numel()
 
 
 def test_parts_at_scale() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests._answers.cases import program_jacobians, random_jacobians
 
-from torchjac import jacobian
+from torchjac import grad, jacobian, vmap
 
 LAYOUTS = [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc]
 
@@ -43,6 +43,33 @@ def test_to_sparse(layout) -> None:
             )
         assert indices.dtype == torch.int64
         assert checked.values().numel() == jac.nnz
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[1:])
+def test_short_indices(layout) -> None:
+    """CSR and CSC take int32 indices, which name the same entries."""
+    for jac, dense in cases():
+        found = jac.to_sparse(layout, index_dtype=torch.int32)
+        indices = found.col_indices() if layout is torch.sparse_csr else found.row_indices()
+        begin = found.crow_indices() if layout is torch.sparse_csr else found.ccol_indices()
+        assert indices.dtype == begin.dtype == torch.int32
+        torch.testing.assert_close(found.to_dense(), dense)
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS, torch.sparse_bsr])
+def test_inside_transforms(layout) -> None:
+    """Where PyTorch has no such tensors the error says so; grad takes sparse_coo."""
+    bsr = layout is torch.sparse_bsr
+    as_matrix = lambda J: J.to_bsr() if bsr else J.to_sparse(layout)
+    total = lambda x: as_matrix(jacobian(torch.sin)(x)).to_dense().sum()
+    x = torch.randn(2, 3, dtype=torch.float64)
+    with pytest.raises(RuntimeError, match=r"to_(sparse|bsr): torch.func's transforms have no tensors"):
+        vmap(total)(x)
+    if layout is torch.sparse_coo:
+        torch.testing.assert_close(grad(total)(x[0]), -x[0].sin())
+    else:
+        with pytest.raises(RuntimeError, match=r"have no tensors of layout torch\.sparse_"):
+            grad(total)(x[0])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -119,6 +146,8 @@ def test_to_bsr() -> None:
     [
         (lambda J: J.to_sparse(torch.strided), ValueError, "to_sparse: layout must be .* got torch.strided"),
         (lambda J: J.pattern(torch.sparse_bsr), ValueError, "pattern: layout must be"),
+        (lambda J: J.to_sparse(index_dtype=torch.int32), ValueError, "sparse_coo has int64 indices only"),
+        (lambda J: J.to_sparse(index_dtype=torch.int8), ValueError, "index_dtype must be .* got torch.int8"),
         (lambda J: J.to_scipy("lil"), ValueError, "format must be .* got 'lil'"),
         (lambda J: J.to_bsr(), ValueError, "not block-diagonal; use to_sparse"),
         (lambda J: J[:, :0].to_bsr(), ValueError, "not block-diagonal|have no entries"),

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from benchmarks.linear import GOAL, PROBLEMS, STATUS
 
 ROOT = Path(__file__).parents[2]

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-
 from benchmarks.nonzeros import PROBLEMS, main, ours
+
 from torchjac import grad
 from torchjac.testing import loop_jacobian
 

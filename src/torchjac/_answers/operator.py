@@ -217,8 +217,9 @@ class Jacobian:
     def gram(self, weight: Tensor | None = None) -> Jacobian:
         """JᵀJ, or JᵀWJ for a diagonal W, as an operator of shape ``in_shape + in_shape``.
 
-        It is the matrix of a Gauss–Newton step (Nocedal & Wright, Numerical Optimization, eq. 10.23). Each
-        block is composed with each other, and it stays as sparse as the product is.
+        It is the matrix of a Gauss–Newton step (Nocedal & Wright, Numerical Optimization, eq. 10.23), as sparse
+        as the product is. Each block is composed with each other, at the cost of the numbers stored; where many
+        hold tables (gathers and scatters), they go through one sparse product of coordinate lists instead.
 
         Args:
             weight: the diagonal of W, of shape ``out_shape``.
@@ -296,7 +297,8 @@ class Jacobian:
     def __getitem__(self, key: Any) -> Jacobian:
         """The Jacobian of ``output[key]``, for any key that indexes a tensor; structure is kept.
 
-        Ints and slices keep affine maps affine; index tensors and masks cost a table of what they choose.
+        Ints and slices keep affine maps affine; a tensor or list of rows costs a table of these, any other key
+        a table of all that it chooses.
 
         Raises:
             IndexError: if the key does not fit the output.
@@ -393,14 +395,21 @@ class Jacobian:
         """The Jacobian as a dense tensor; costs the writing of ``shape.numel()`` numbers."""
         return written(self.blocks, self.out_shape, self.in_shape, self._like())
 
-    def to_sparse(self, layout: torch.layout = torch.sparse_coo) -> Tensor:
+    def to_sparse(
+        self, layout: torch.layout = torch.sparse_coo, *, index_dtype: torch.dtype = torch.int64
+    ) -> Tensor:
         """The Jacobian as a sparse matrix of shape (output.numel(), input.numel()).
 
-        Entries that are zero by structure are left out, duplicates are summed, and int64 indices are sorted.
-        Costs a sort of the entries named.
+        Entries that are zero by structure are left out, duplicates are summed, and indices are sorted. Costs a
+        sort of the entries named, and at its peak some five times the memory of the matrix.
+
+        Args:
+            layout: ``torch.sparse_coo``, ``sparse_csr`` or ``sparse_csc``.
+            index_dtype: ``torch.int64``, or ``torch.int32`` for CSR and CSC (what MKL and cuSPARSE like).
 
         Raises:
-            ValueError: if the layout is none of ``torch.sparse_coo``, ``sparse_csr`` and ``sparse_csc``.
+            ValueError: if the layout is none of these, or cannot have indices of that dtype.
+            RuntimeError: inside vmap, which has no sparse tensors, and for CSR and CSC inside `torch.func.grad`.
 
         Example:
             >>> import torch
@@ -409,7 +418,8 @@ class Jacobian:
             tensor([[0, 1],
                     [1, 2]])
         """
-        return sparse.sparse_tensor(*self._coordinates(), *self._matrix_shape(), layout, "to_sparse")
+        found = (*self._coordinates(), *self._matrix_shape())
+        return sparse.sparse_tensor(*found, layout, "to_sparse", index_dtype)
 
     def to_scipy(self, format: str = "csr") -> Any:
         """The Jacobian as a SciPy sparse array, its values copied: gradients end here.
@@ -461,7 +471,8 @@ class Jacobian:
     def pattern(self, layout: torch.layout = torch.sparse_coo) -> Tensor:
         """Where entries stand, as a boolean sparse matrix of shape (output.numel(), input.numel()).
 
-        It is `to_sparse` with True for every entry that is not zero by structure, whatever its value.
+        It is `to_sparse` with True for every entry that is not zero by structure, whatever its value, and costs
+        the same.
 
         Raises:
             ValueError: if the layout is none of ``torch.sparse_coo``, ``sparse_csr`` and ``sparse_csc``.
@@ -485,6 +496,7 @@ class Jacobian:
         """Draw where entries stand on matplotlib axes (new ones if none are given) and return the axes.
 
         Up to 500 rows and columns each cell is one entry; beyond, a cell is a bin, darker where it is fuller.
+        Costs a sort of the entries named.
         """
         return picture.spy(self, ax)
 

@@ -104,14 +104,23 @@ def _affine_selection(key: Any, shape: tuple[int, ...]) -> tuple[list[Label], tu
 def _table_selection(
     key: Any, shape: tuple[int, ...], device: torch.device
 ) -> tuple[list[Label], tuple[Map, ...]]:
-    """The positions that any key chooses, as index tensors read off a numbered output."""
-    at = torch.arange(prod(shape), device=device).view(shape)[key]
+    """The positions that any key chooses, as index tensors read off a numbered output.
+
+    A key of rows leaves the other dims whole, which need no table.
+    """
+    if isinstance(key, list) and key:
+        key = torch.as_tensor(key, device=device)
+    mask = isinstance(key, Tensor) and key.dtype in (torch.bool, torch.uint8)
+    is_rows = isinstance(key, Tensor) and bool(shape) and not (mask and key.dim() != 1)
+    first, whole = (shape[:1], shape[1:]) if is_rows else (shape, ())
+    at = torch.arange(prod(first), device=device).view(first)[key]
     labels = [Label(size) for size in at.shape]
     maps: list[Map] = []
-    for size in reversed(shape):
+    for size in reversed(first):
         maps.append(Gather(at % max(size, 1), tuple(labels)))
         at = at // max(size, 1)
-    return labels, tuple(reversed(maps))
+    rest = [Label(size) for size in whole]
+    return labels + rest, (*reversed(maps), *map(bare, rest))
 
 
 def row(

@@ -10,32 +10,66 @@ from torch import Tensor
 
 from .._blocks.block import Block
 from .._blocks.ends import same_positions
+from .._blocks.unify import is_known
+from .._capture.capture import inside_functorch
 
 #: A matrix by diagonals keeps whole ones; past so many numbers for each nonzero it is the wrong format.
 MOST_FILL = 4
 
 
 def sparse_tensor(
-    at: Tensor, values: Tensor, rows: int, columns: int, layout: torch.layout, what: str
+    at: Tensor,
+    values: Tensor,
+    rows: int,
+    columns: int,
+    layout: torch.layout,
+    what: str,
+    index_dtype: torch.dtype = torch.int64,
 ) -> Tensor:
-    """A sparse matrix from sorted positions in the flattened dense one; indices are int64 and sorted.
+    """A sparse matrix from sorted positions in the flattened dense one; its indices are sorted.
 
     Raises:
-        ValueError: if the layout is none of ``torch.sparse_coo``, ``sparse_csr`` and ``sparse_csc``.
+        ValueError: if the layout is none of ``torch.sparse_coo``, ``sparse_csr`` and ``sparse_csc``, or cannot
+            have indices of that dtype.
+        RuntimeError: inside a transform that has no tensors of this layout.
     """
+    _check_index(index_dtype, layout, max(rows, columns, at.numel()), what)
+    _check_transforms(values, layout, what)
     size = (rows, columns)
     row, column = split(at, columns)
     if layout is torch.sparse_coo:
         index = torch.stack([row, column])
         return torch.sparse_coo_tensor(index, values, size, is_coalesced=True, check_invariants=False)
     if layout is torch.sparse_csr:
-        return torch.sparse_csr_tensor(pointers(row, rows), column, values, size, check_invariants=False)
+        begin, index = pointers(row, rows).to(index_dtype), column.to(index_dtype)
+        return torch.sparse_csr_tensor(begin, index, values, size, check_invariants=False)
     if layout is torch.sparse_csc:
         order = column.argsort(stable=True)
-        return torch.sparse_csc_tensor(
-            pointers(column[order], columns), row[order], values[order], size, check_invariants=False
-        )
+        begin, index = pointers(column[order], columns).to(index_dtype), row[order].to(index_dtype)
+        return torch.sparse_csc_tensor(begin, index, values[order], size, check_invariants=False)
     raise ValueError(f"{what}: layout must be torch.sparse_coo, sparse_csr or sparse_csc, got {layout}")
+
+
+def _check_index(index_dtype: torch.dtype, layout: torch.layout, largest: int, what: str) -> None:
+    if index_dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"{what}: index_dtype must be torch.int32 or torch.int64, got {index_dtype!r}")
+    if index_dtype is torch.int64:
+        return
+    if layout is torch.sparse_coo:
+        raise ValueError(
+            f"{what}: sparse_coo has int64 indices only; take sparse_csr or sparse_csc for int32"
+        )
+    if largest >= 2**31:
+        raise ValueError(f"{what}: int32 cannot count to {largest:,}; use index_dtype=torch.int64")
+
+
+def _check_transforms(values: Tensor, layout: torch.layout, what: str) -> None:
+    """Raise where PyTorch would fail without saying why (torch 2.9-2.13)."""
+    if inside_functorch() and not (layout is torch.sparse_coo and is_known(values)):
+        raise RuntimeError(
+            f"{what}: torch.func's transforms have no tensors of layout {layout} here (vmap has none, grad and the "
+            "others only sparse_coo); take the sparse matrix outside them, or to_dense, matmat, gram … inside"
+        )
 
 
 def split(at: Tensor, columns: int) -> tuple[Tensor, Tensor]:
@@ -89,6 +123,7 @@ def _diagonals(sparse: Any, row: Tensor, column: Tensor, values: Tensor, size: t
 
 def bsr_tensor(blocks: Tensor) -> Tensor:
     """A block-diagonal matrix from its blocks, of shape (B, m, n)."""
+    _check_transforms(blocks, torch.sparse_bsr, "to_bsr")
     count, height, width = blocks.shape
     at = torch.arange(count + 1, device=blocks.device)
     return torch.sparse_bsr_tensor(
