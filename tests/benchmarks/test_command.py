@@ -97,12 +97,13 @@ def test_limit():
 
 def test_memory():
     """What is held at the peak beyond the answer is counted, the answer is not."""
-    found = beyond_answer(lambda: torch.ones(4_000_000).mul(2.0).sum().expand(3).clone())
+    # More than 32 MB each: the allocator keeps smaller ones, and this process may hold some from before.
+    found = beyond_answer(lambda: torch.ones(12_000_000).mul(2.0).sum().expand(3).clone())
     if found is None:
         pytest.skip("the peak of a process is read from /proc, which is Linux's")
     beyond, answer = found
     assert answer == 12
-    assert beyond > 25_000_000
+    assert beyond > 75_000_000
 
 
 def result(**seconds):
