@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from torchjac._accumulate import order as module
-from torchjac._accumulate.estimate import places
+from torchjac._accumulate.estimate import places, reverse_work
 from torchjac._accumulate.order import pick, split
 from torchjac._transforms.run import record
 
@@ -113,6 +113,19 @@ def test_tiny_functions_are_not_estimated(monkeypatch, f, shape):
     assert pick(*taped(f, shape)).direction == "reverse"
 
 
+def test_many_small_ops_are_not_weighed(monkeypatch):
+    """Where a walk spends its time on nodes and not on numbers, no order is any faster."""
+
+    def f(x):
+        times = torch.linspace(0, 1, 1000)
+        return sum(torch.sin(x[k] * times) for k in range(20))
+
+    tape, shapes = taped(f, (20,))
+    assert reverse_work(tape, shapes) == pytest.approx(places(tape, shapes)[-1].work)
+    monkeypatch.setattr(module, "places", lambda *_: pytest.fail("weighed"))
+    assert pick(tape, shapes).direction == "reverse"
+
+
 def test_what_has_no_narrow_place_is_not_estimated(monkeypatch):
     """Nor where the function is as wide as its ends all the way: no order can gain."""
     monkeypatch.setattr(module, "places", lambda *_: pytest.fail("estimated"))
@@ -141,7 +154,7 @@ def test_estimates_against_arithmetic():
     forward = (
         4 * (1 + rate) + 4 * 8 * 4 * (1 + rate) + 200 * 4 + 200 * 8 * 4 * rate + 2 * 200 * 4 * (1 + rate)
     )
-    assert found[-1].work == pytest.approx(reverse)
+    assert found[-1].work == pytest.approx(reverse) == reverse_work(tape, shapes)
     assert found[0].work == pytest.approx(forward)
     assert found[-1].held == 200 * 4 + 4
     assert found[0].held == 200 * 4 + 200

@@ -18,7 +18,7 @@ from torch.autograd.function import BackwardCFunction
 
 from .._blocks.cost import PRODUCT_RATE
 from .._capture.tape import Node, Tape
-from .._rules.links import links
+from .._rules.links import links, mixes_nothing
 
 Edge: TypeAlias = tuple[Node, int]
 
@@ -44,49 +44,78 @@ def places(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> list[Place]:
     nodes = tape.nodes
     batch = _batch(tape, out_shapes)
     rows = sum(map(prod, out_shapes)) / batch
-    columns = sum(node.numbers for node in tape.inputs) / batch
-    each = [
-        [(edge, links(node, k)) for k, edge in enumerate(node.inputs) if edge is not None] for node in nodes
-    ]
+    columns = sum([node.numbers for node in tape.inputs]) / batch
+    each = [_linked(node) for node in nodes]
     below, rising = _rise(tape, each, columns)
     # What begins with an identity at the frontier costs these for each of its numbers.
     load = [0.0]
-    for node, edges in zip(nodes, each, strict=True):
-        load.append(load[-1] + node.numbers + PRODUCT_RATE * sum([count for _, count in edges]))
+    for node, linked in zip(nodes, each, strict=True):
+        load.append(load[-1] + node.numbers + PRODUCT_RATE * sum([count for _, _, count in linked]))
     frontier = _Frontier(below, rows)
     for end, shape in zip(tape.outputs, out_shapes, strict=True):
         if end is not None:
-            frontier.add(end, prod(shape))
-    found, falling = [], 0.0
+            frontier.add(end, prod(shape), prod(shape))
+    found, falling, whole = [], 0.0, load[-1]
     for at, node in enumerate(nodes):
         own = frontier.numbers / batch
-        work = min(falling, own * load[at]) + min(rising[at], own * (load[-1] - load[at]))
+        work = min(falling, own * load[at]) + min(rising[at], own * (whole - load[at]))
         work += PRODUCT_RATE * frontier.product if at else 0.0
         found.append(Place(at, work, frontier.held, not frontier.others))
         rate = frontier.take(node) / node.numbers
-        for edge, count in each[at]:
-            falling += PRODUCT_RATE * count * rate + frontier.add(edge, count * rate)
+        for edge, size, count in each[at]:
+            falling += PRODUCT_RATE * count * rate + frontier.add(edge, size, count * rate)
     found.append(Place(len(nodes), falling, frontier.held, True))
     # Multiplied at a cut, the answer itself is yet to be written.
     answer = frontier.held - columns * batch
     return [found[0], *(place._replace(work=place.work + answer) for place in found[1:-1]), *found[-1:]]
 
 
+def reverse_work(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> float:
+    """The work of reverse order alone, as the last of `places` has it."""
+    rows = sum(map(prod, out_shapes)) / _batch(tape, out_shapes)
+    entries: dict[Edge, float] = {}
+    for end, shape in zip(tape.outputs, out_shapes, strict=True):
+        if end is not None:
+            entries[end] = entries.get(end, 0.0) + prod(shape)
+    work = 0.0
+    for node in tape.nodes:
+        arrived = sum([entries.get((node, slot), 0.0) for slot in range(len(node.outputs))])
+        rate = arrived / node.numbers
+        for edge, size, count in _linked(node):
+            before = entries.get(edge, 0.0)
+            entries[edge] = after = min(before + count * rate, size * rows)
+            work += PRODUCT_RATE * count * rate + after - before
+    return work
+
+
+def _linked(node: Node) -> list[tuple[Edge, int, int]]:
+    """The tensors a node reads, with their sizes and the links to them."""
+    plain, own = mixes_nothing(node.name), node.numbers
+    found = []
+    for k, edge in enumerate(node.inputs):
+        if edge is not None:
+            size = _size(edge)
+            found.append((edge, size, max(own, size) if plain else links(node, k)))
+    return found
+
+
 def _rise(
-    tape: Tape, each: Sequence[Sequence[tuple[Edge, int]]], columns: float
+    tape: Tape, each: Sequence[Sequence[tuple[Edge, int, int]]], columns: float
 ) -> tuple[dict[Edge, float], list[float]]:
     """The entries of each tensor's Jacobian, and the work of the forward walk up from the bottom to each place."""
     entries: dict[Edge, float] = {(node, 0): float(node.numbers) for node in tape.inputs}
     work = [0.0]
-    for node, edges in zip(reversed(tape.nodes), reversed(each), strict=True):
-        arrived = sum([count * entries[edge] / _size(edge) for edge, count in edges])
-        written = 0.0
-        for slot, meta in enumerate(node.outputs):
-            size = prod(meta.shape)
-            got = entries[node, slot] = min(arrived * size / prod(node.shape), size * columns)
+    for node, linked in zip(reversed(tape.nodes), reversed(each), strict=True):
+        arrived = written = 0.0
+        for edge, size, count in linked:
+            arrived += count * entries[edge] / size
+        first = _size((node, 0))
+        for slot in range(len(node.outputs)):
+            size = _size((node, slot))
+            entries[node, slot] = got = min(arrived * size / first, size * columns)
             written += got
         if isinstance(node.fn, BackwardCFunction):  # called on every row of its own
-            written += sum([count for _, count in edges])
+            written += sum([count for _, _, count in linked])
         work.append(work[-1] + PRODUCT_RATE * arrived + written)
     work.reverse()
     return entries, work
@@ -105,18 +134,19 @@ class _Frontier:
         self.numbers = self.held = self.product = 0.0
         self.others = 0
 
-    def add(self, edge: Edge, entries: float) -> float:
+    def add(self, edge: Edge, size: int, entries: float) -> float:
         """Send entries to a tensor; gives how many there are more, for none stands there twice."""
-        size, before = _size(edge), self.alive.get(edge)
+        below, before = self.below[edge], self.alive.get(edge)
         if before is None:
             before = 0.0
             self.numbers += size
-            self.held += self.below[edge]
+            self.held += below
             self.others += edge[1] != 0
         after = self.alive[edge] = min(before + entries, size * self.rows)
-        self.held += after - before
-        self.product += (after - before) * self.below[edge] / size
-        return after - before
+        more = after - before
+        self.held += more
+        self.product += more * below / size
+        return more
 
     def take(self, node: Node) -> float:
         """Take what was sent to a node's outputs off the frontier."""
@@ -125,10 +155,10 @@ class _Frontier:
             edge = (node, slot)
             entries = self.alive.pop(edge, None)
             if entries is not None:
-                size = _size(edge)
+                size, below = _size(edge), self.below[edge]
                 self.numbers -= size
-                self.held -= entries + self.below[edge]
-                self.product -= entries * self.below[edge] / size
+                self.held -= entries + below
+                self.product -= entries * below / size
                 self.others -= slot != 0
                 total += entries
         return total
@@ -136,7 +166,7 @@ class _Frontier:
 
 def _size(edge: Edge) -> int:
     node, slot = edge
-    return prod(node.outputs[slot].shape)
+    return node.numbers if len(node.outputs) == 1 else prod(node.outputs[slot].shape)
 
 
 def _batch(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> int:

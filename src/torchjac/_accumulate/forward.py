@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from math import prod
 
 import torch
 
 from .._blocks.block import Block, fitted, identity
 from .._blocks.compose import compose
+from .._blocks.cost import one_pays
 from .._blocks.ends import swapped
-from .._blocks.merge import merge
+from .._blocks.merge import dense_block, merge
 from .._blocks.unify import CannotJoinError
 from .._capture.tape import Meta, Node, Tape
 from .._rules.registry import local_jacobian, opaque
@@ -51,7 +53,7 @@ def accumulate_forward(
             for (slot, number), blocks in _through(node, slots, arrived, in_shapes, limits).items():
                 meta = node.outputs[slot]
                 before.append(Lot(slot, number, in_shapes[number], meta.shape, blocks))
-                after.append(_merged(before[-1], meta))
+                after.append(_merged(before[-1], meta, limits))
                 carried.setdefault((node, slot), {})[number] = after[-1].blocks
             note_step(report, node, before, after)
         for edge in node.inputs:
@@ -111,6 +113,10 @@ def _through(
     return found
 
 
-def _merged(lot: Lot, meta: Meta) -> Lot:
+def _merged(lot: Lot, meta: Meta, limits: Limits) -> Lot:
     like = torch.empty(0, dtype=meta.dtype, device=meta.device)
-    return lot._replace(blocks=merge(lot.blocks, lot.out_shape, lot.wrt_shape, like))
+    blocks = merge(lot.blocks, lot.out_shape, lot.wrt_shape, like)
+    # Few inputs on the way to many outputs are often taken apart and put together: a block for each number.
+    if limits.row_bytes is not None and one_pays(len(blocks), prod(lot.out_shape) * prod(lot.wrt_shape)):
+        blocks = [dense_block(blocks, lot.out_shape, lot.wrt_shape, like)]
+    return lot._replace(blocks=blocks)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from math import prod
 from typing import NamedTuple
 
-from .._blocks.cost import factors_pay, turn_may_pay, turn_pays
+from .._blocks.cost import factors_pay, turn_may_pay, turn_pays, work_matters
 from .._capture.tape import Node, Tape
-from .estimate import places
+from .estimate import places, reverse_work
 from .forward import goes_forward
 
 
@@ -39,6 +39,8 @@ def pick(tape: Tape, out_shapes: Sequence[Sequence[int]], factors: bool = False)
     rows = sum(map(prod, out_shapes))
     columns = sum([node.numbers for node in tape.inputs])
     if not turn_may_pay(rows, columns, [node.numbers for node in tape.nodes]) or not goes_forward(tape):
+        return Order(tape, "reverse")
+    if not factors and not work_matters(reverse_work(tape, out_shapes), len(tape.nodes)):
         return Order(tape, "reverse")
     found = places(tape, out_shapes)
     forward, reverse = found[0].work, found[-1].work

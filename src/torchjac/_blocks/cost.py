@@ -17,6 +17,18 @@ def densifies(blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence
     return sum(map(stored, blocks)) > prod(out_shape) * prod(wrt_shape)
 
 
+#: In the time that a block more takes at a node, so many numbers are written.
+BLOCK_NUMBERS = 500
+
+
+def one_pays(blocks: int, numbers: int) -> bool:
+    """Whether several blocks of a small Jacobian are better carried as one that holds all its numbers.
+
+    For dense answers only: what is zero by structure is told no more.
+    """
+    return blocks > 1 and numbers <= BLOCK_NUMBERS * (blocks - 1)
+
+
 def is_long(blocks: list[Block]) -> bool:
     """Whether a list has grown so long that one block in another form is cheaper to carry."""
     return len(blocks) > MOST_BLOCKS
@@ -82,6 +94,15 @@ def turn_may_pay(rows: int, columns: int, sizes: Sequence[int]) -> bool:
     least = min(sizes, default=0)
     narrow = columns * TURN_GAIN <= rows or least * TURN_GAIN <= min(rows, columns)
     return narrow and least > 0 and rows * sum(sizes) > TURN_LEAST
+
+
+#: In the time that a walk takes at a node, whatever the sizes, so many numbers are written.
+NODE_NUMBERS = 20_000
+
+
+def work_matters(work: float, nodes: int) -> bool:
+    """Whether a walk spends more on numbers than on nodes: if not, no order can halve its time."""
+    return work > NODE_NUMBERS * nodes
 
 
 def turn_pays(work: float, otherwise: float) -> bool:

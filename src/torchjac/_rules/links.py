@@ -50,6 +50,12 @@ def links(node: Node, k: int) -> int:
 
 
 @lru_cache(maxsize=1024)
+def mixes_nothing(name: str) -> bool:
+    """Whether a node of this name has as many links as the larger of its output and input has entries."""
+    return _kind(name) == "plain"
+
+
+@lru_cache(maxsize=1024)
 def _kind(name: str) -> str:
     if name in PRODUCTS:
         return "product"
