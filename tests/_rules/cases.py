@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from tests.versions import lacks
 from torch import Tensor
 
 from torchjac._accumulate.reverse import accumulate
@@ -95,7 +96,11 @@ def ids(cases: Sequence[Case]) -> list[str]:
 
 def over_cases(cases: Sequence[Case]) -> pytest.MarkDecorator:
     """Parametrise a test over cases."""
-    return pytest.mark.parametrize("one", cases, ids=ids(cases))
+    marked = [
+        pytest.param(one, marks=pytest.mark.skipif(lacks(one.node), reason=f"this PyTorch lacks {one.node}"))
+        for one in cases
+    ]
+    return pytest.mark.parametrize("one", marked, ids=ids(cases))
 
 
 def walk(op: Callable[..., Tensor], *args: Any) -> list[Node]:

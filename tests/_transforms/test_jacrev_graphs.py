@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+from tests.versions import NEWEST
 from torch import nn
 
 from torchjac import functional_call, jacrev, vmap
@@ -47,8 +48,10 @@ def test_requires_grad_as_torch(name, needs, outer):
     x = torch.randn(3).requires_grad_(needs)
     with {"grad": torch.enable_grad, "no_grad": torch.no_grad, "inference": torch.inference_mode}[outer]():
         ours, theirs = jacrev(FUNCTIONS[name])(x), torch.func.jacrev(FUNCTIONS[name])(x)
-    torch.testing.assert_close(ours, theirs)
     assert ours.requires_grad == theirs.requires_grad
+    if outer == "inference" and not NEWEST:  # where that of PyTorch 2.9 gives zeros
+        theirs = torch.func.jacrev(FUNCTIONS[name])(x)
+    torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.versions import NEWEST
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -35,7 +36,8 @@ def test_inside_vmap(transform, reentrant):
     with pytest.raises(RuntimeError) as ours:
         vmap(lambda x: transform(f)(x))(X)
     assert str(ours.value) == str(theirs.value)
-    assert "saved tensor hooks" in str(ours.value) or "setup_context" in str(ours.value)
+    reasons = ("saved tensor hooks", "setup_context", "does not have vmap support")
+    assert any(reason in str(ours.value) for reason in reasons)
 
 
 @pytest.mark.parametrize("reentrant", [False, True], ids=["non-reentrant", "reentrant"])
@@ -48,7 +50,9 @@ def test_vmap_inside(transform, reentrant, way):
     f = vmap(block(reentrant))
     with pytest.raises(RuntimeError) as theirs:
         loop_jacobian(f, X)
-    if way == "dense" and transform is jacrev and not reentrant:
+    if (
+        way == "dense" and transform is jacrev and not reentrant and NEWEST
+    ):  # PyTorch 2.9 refuses the call of f
         torch.manual_seed(0)
         net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
         torch.testing.assert_close(transform(f)(X), loop_jacobian(net, X))

@@ -243,5 +243,6 @@ def _tables(labels: tuple[Label, ...], tables: dict[int, Map]) -> tuple[Any, tup
 def _read_tables(
     value: Tensor, order: list[int], maps: list[Map], over: tuple[Label, ...], sizes: list[int]
 ) -> Tensor:
-    index = tuple(positions(map_, over, value.device) for map_ in maps)
-    return value.permute(order)[index].expand(sizes)
+    index = [positions(map_, over, value.device) for map_ in maps]
+    # Not value[index]: there PyTorch 2.9 reads an index without dims as a number, which vmap cannot.
+    return torch.ops.aten.index.Tensor(value.permute(order), index).expand(sizes)
