@@ -13,6 +13,9 @@ FROM_TORCH = {
     "functional_call", "grad", "grad_and_value", "jvp", "linearize", "stack_module_state", "vjp", "vmap",
 }  # fmt: skip
 
+#: Made by the library and given to users, who do not make them.
+GIVEN = {Jacobian, Report, Step, extend.Node}
+
 #: What a change of this table means: docs/project/deprecation.md.
 TABLE = """
 Jacobian.block_diagonal(self)
@@ -37,9 +40,9 @@ Jacobian.to_scipy(self, format='csr')
 Jacobian.to_sparse(self, layout=torch.sparse_coo)
 Jacobian.trace(self)
 Report.lost
-torchjac.Jacobian(out_shape, in_shape, dtype, device, blocks, report=<factory>)
-torchjac.Report(steps=<factory>)
-torchjac.Step(name, kind, blocks, stored, calls, lost)
+torchjac.Jacobian
+torchjac.Report
+torchjac.Step
 torchjac.StructureLostWarning
 torchjac.explain(func, argnums=0, *, has_aux=False)
 torchjac.extend
@@ -49,7 +52,7 @@ torchjac.extend.Gather(index, labels)
 torchjac.extend.Known(locals=(), passes={}, others={})
 torchjac.extend.Label(size)
 torchjac.extend.Local(input, block, slot=0, selects=False)
-torchjac.extend.Node(fn, inputs=())
+torchjac.extend.Node
 torchjac.extend.bare(label)
 torchjac.extend.broadcast(over, shape)
 torchjac.extend.call(node, cotangents)
@@ -78,7 +81,7 @@ def spelled(name, thing):
     """A name with its arguments and defaults, without annotations; properties and attributes as a bare name."""
     if not callable(thing):
         return name
-    if isinstance(thing, type) and issubclass(thing, (Warning, torch.autograd.Function)):
+    if isinstance(thing, type) and (issubclass(thing, Warning) or thing in GIVEN):
         return name
     try:
         signature = inspect.signature(thing)
