@@ -37,7 +37,7 @@ Jacobian.stored
 Jacobian.to_bsr(self)
 Jacobian.to_dense(self)
 Jacobian.to_scipy(self, format='csr')
-Jacobian.to_sparse(self, layout=torch.sparse_coo)
+Jacobian.to_sparse(self, layout=torch.sparse_coo, *, index_dtype=torch.int64)
 Jacobian.trace(self)
 Report.lost
 torchjac.Jacobian
