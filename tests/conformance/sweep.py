@@ -31,10 +31,11 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from multiprocessing.connection import wait
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -107,9 +108,14 @@ def differentiable_ops(dtype: torch.dtype = torch.float64) -> list[Any]:
     ]
 
 
+#: Seeds the CPU alone. `torch.manual_seed` also keeps a stack trace for each kind of GPU that is not there,
+#: which took four fifths of the time of a sweep (torch 2.13).
+_seed_cpu = torch.default_generator.manual_seed
+
+
 def reseed() -> None:
     """Start every random stream anew, so that two calls of one random op draw the same numbers."""
-    torch.manual_seed(0)
+    _seed_cpu(0)
     random.seed(0)
     np.random.seed(0)
 
@@ -117,7 +123,7 @@ def reseed() -> None:
 def samples(op: Any, dtype: torch.dtype = torch.float64) -> list[Any]:
     """The op's samples, the same at every call."""
     reseed()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), mock.patch("torch.manual_seed", _seed_cpu):
         warnings.simplefilter("ignore")
         return list(op.sample_inputs("cpu", dtype, requires_grad=True))
 
@@ -131,17 +137,32 @@ class Skip(Exception):
     """The sample cannot be compared, through no fault of torchjac."""
 
 
-@dataclass
+@dataclass(repr=False)  # vmap prints the function that it maps, at each call, and with it all that it holds
 class Problem:
-    """A sample as a function of its differentiable tensors; each call works on fresh copies of the rest."""
+    """A sample as a function of its differentiable tensors; each call works on fresh copies of the rest.
+
+    ``known`` holds what was found out about it before, such as the loop's answers, or why there are none.
+    """
 
     call: Callable[[list[Tensor]], list[Any]]
     inputs: list[Tensor]
     keep: tuple[int, ...] = ()
+    known: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, inputs: list[Tensor]) -> tuple[Tensor, ...]:
         leaves = self.call(inputs)
         return tuple(leaves[k] for k in self.keep)
+
+    def once(self, what: str, find: Callable[[], Any]) -> Any:
+        """What was found out before, or is now; a Skip is raised again."""
+        if what not in self.known:
+            try:
+                self.known[what] = find()
+            except Skip as reason:
+                self.known[what] = reason
+        if isinstance(self.known[what], Skip):
+            raise self.known[what]
+        return self.known[what]
 
     def fresh(self) -> list[Tensor]:
         """Copies of the inputs, outside every graph."""
@@ -193,6 +214,16 @@ def problem(op: Any, sample: Any, complex_outputs: bool = False) -> Problem:
         raise Skip("too large")
     found.keep = tuple(k for k, _ in kept)
     return found
+
+
+def problem_or_skip(op: Any, sample: Any, complex_outputs: bool = False) -> Problem | Skip:
+    """The function a sample stands for, or why there is none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return problem(op, sample, complex_outputs)
+        except Skip as reason:
+            return reason
 
 
 def total(tensors: Sequence[Tensor]) -> int:
@@ -332,14 +363,19 @@ def compare(got: Any, expected: Rows, slack: float = 1.0) -> Outcome:
 
 
 def check(
-    op: Any, sample: Any, mode: str = "plain", around: Around = forced, complex_outputs: bool = False
+    op: Any, sample: Any, mode: str = "plain", around: Around = forced, found: Problem | Skip | None = None
 ) -> Outcome:
-    """Compare torchjac with the loop on one sample in one mode; ``around()`` surrounds each torchjac call."""
+    """Compare torchjac with the loop on one sample in one mode; ``around()`` surrounds each torchjac call.
+
+    ``found`` is what `problem_or_skip` gave for the sample, if that was asked before.
+    """
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            found = problem(op, sample, complex_outputs)
+            found = problem_or_skip(op, sample) if found is None else found
+            if isinstance(found, Skip):
+                raise found
             outcome = CHECKS[mode](op, found, around)
             reason = exemption(label(op), mode)
             if reason and outcome.status in ("wrong", "error"):
@@ -389,9 +425,9 @@ def _site(error: BaseException) -> str:
 
 
 def _plain(op: Any, f: Problem, around: Around) -> Outcome:
-    expected = _expected(lambda: loop_jacobian(f, f.inputs))
+    expected = f.once("loop", lambda: _expected(lambda: loop_jacobian(f, f.inputs)))
     outcome = _judged(lambda jacrev: jacrev(f)(f.fresh()), expected, around)
-    if outcome.status not in ("wrong", "error"):
+    if outcome.status not in ("wrong", "error") and around is WALKS["structure"]:
         outcome.walk = walked(f)
     return outcome
 
@@ -425,12 +461,19 @@ def _pair(f: Problem) -> tuple[list[list[Tensor]], list[Tensor]]:
 
 
 def _vmap(op: Any, f: Problem, around: Around) -> Outcome:
-    both, stacked = _pair(f)
-    expected = [_expected(lambda inputs=inputs: loop_jacobian(f, inputs)) for inputs in both]
-    joined = [[torch.stack(pair) for pair in zip(*rows, strict=True)] for rows in zip(*expected, strict=True)]
+    both, stacked = f.once("pair", lambda: _pair(f))
+
+    def loops() -> Rows:
+        first = f.once("loop", lambda: _expected(lambda: loop_jacobian(f, f.inputs)))
+        second = _expected(lambda: loop_jacobian(f, both[1]))
+        return [
+            [torch.stack(pair) for pair in zip(*rows, strict=True)]
+            for rows in zip(first, second, strict=True)
+        ]
+
     outcome = _judged(
         lambda jacrev: torch.func.vmap(jacrev(f), randomness="same")([x.clone() for x in stacked]),
-        joined,
+        f.once("loops", loops),
         around,
     )
     if outcome.status == "error":
@@ -452,14 +495,17 @@ def _one_row(f: Problem) -> Callable[[list[Tensor]], Any]:
 
 
 def _inner_vmap(op: Any, f: Problem, around: Around) -> Outcome:
-    _, stacked = _pair(f)
+    _, stacked = f.once("pair", lambda: _pair(f))
 
     def mapped(inputs: list[Tensor]) -> tuple[Tensor, ...]:
         return torch.func.vmap(f, randomness="same")(inputs)
 
-    if total(stacked) * total(mapped([x.clone() for x in stacked])) > MAX_ENTRIES:
-        raise Skip("too large")
-    expected = _expected(lambda: loop_jacobian(mapped, stacked))
+    def loop() -> Rows:
+        if total(stacked) * total(mapped([x.clone() for x in stacked])) > MAX_ENTRIES:
+            raise Skip("too large")
+        return _expected(lambda: loop_jacobian(mapped, stacked))
+
+    expected = f.once("loop over vmap", loop)
     return _judged(lambda jacrev: jacrev(mapped)([x.clone() for x in stacked]), expected, around)
 
 
@@ -477,7 +523,7 @@ def _hessian(op: Any, f: Problem, around: Around) -> Outcome:
     def g(inputs: list[Tensor]) -> Tensor:
         return sum((weight * y).sum() for weight, y in zip(weights, f(inputs), strict=True))
 
-    expected = _expected(lambda: loop_hessian(g, f.inputs))
+    expected = f.once("loop twice", lambda: _expected(lambda: loop_hessian(g, f.inputs)))
     return _judged(lambda jacrev: jacrev(jacrev(g))(f.fresh()), expected, around, HESSIAN_SLACK)
 
 
@@ -487,7 +533,7 @@ def _forward(op: Any, f: Problem, around: Around) -> Outcome:
     Where an op selects what it lets pass, a cotangent that is NaN is dropped and a tangent is none yet: a NaN
     that torch.func.jacfwd gives too is no difference.
     """
-    expected = _expected(lambda: loop_jacobian(f, f.inputs))
+    expected = f.once("loop", lambda: _expected(lambda: loop_jacobian(f, f.inputs)))
 
     def run(jacrev: Transform) -> Any:
         jacfwd = torchjac.jacfwd if jacrev is torchjac.jacrev else torch.func.jacfwd
@@ -547,9 +593,11 @@ def run_op(op: Any, options: argparse.Namespace) -> Iterator[Result]:
             continue
         if options.fraction and not in_fraction(name, index, *options.fraction):
             continue
+        shared = problem_or_skip(op, sample, options.complex_outputs)
         for mode in options.modes:
-            outcome = check(op, sample, mode, WALKS[options.walk], options.complex_outputs)
-            yield Result(name, index, mode, **asdict(outcome))
+            for walk in options.walks:
+                outcome = check(op, sample, mode, WALKS[walk], shared)
+                yield Result(name, index, f"{mode} {walk}", **asdict(outcome))
 
 
 def _work(connection: Any, options: argparse.Namespace) -> None:
@@ -626,13 +674,13 @@ def table(results: Sequence[Result], everything: bool) -> str:
     for result in results:
         groups[result.op, result.mode].append(result)
     titles = " ".join(f"{column:>10s}" for column in COLUMNS)
-    head = f"{'op':50s} {'mode':10s} samples {titles}    seconds"
+    head = f"{'op':50s} {'mode, walk':22s} samples {titles}    seconds"
     lines = [head]
 
     def line(name: str, mode: str, rows: Sequence[Result]) -> str:
         counts = Counter(row.status for row in rows)
         cells = " ".join(f"{counts[column] or '.':>10}" for column in COLUMNS)
-        return f"{name:50.50s} {mode:10s} {len(rows):7d} {cells} {sum(row.seconds for row in rows):10.2f}"
+        return f"{name:50.50s} {mode:22s} {len(rows):7d} {cells} {sum(row.seconds for row in rows):10.2f}"
 
     for (name, mode), rows in sorted(groups.items()):
         if everything or any(row.status in ("wrong", "error", "loop nan") for row in rows):
@@ -683,7 +731,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--ops", default="", metavar="REGEX", help="only ops whose name matches")
     parser.add_argument("--sample", type=int, help="only this sample of each op")
     parser.add_argument("--mode", default="plain", choices=(*MODES, "all"))
-    parser.add_argument("--walk", default="structure", choices=WALKS, help="which way torchjac is to take")
+    parser.add_argument(
+        "--walk",
+        default="structure",
+        metavar="WALKS",
+        help=f"which ways torchjac is to take: {', '.join(WALKS)}",
+    )
     parser.add_argument("--dtype", default="float64", choices=("float64", "float32"))
     parser.add_argument("--jobs", type=int, default=2, help="worker processes, one thread each")
     parser.add_argument("--fraction", metavar="K/N", help="only the K-th of N parts of the samples, K from 0")
@@ -695,6 +748,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     options.dtype = getattr(torch, options.dtype)
     options.modes = MODES if options.mode == "all" else (options.mode,)
+    options.walks = tuple(options.walk.split(","))
+    if not set(options.walks) <= set(WALKS):
+        parser.error(f"--walk {options.walk}: must be some of {', '.join(WALKS)}, with commas")
     if options.fraction:
         part, parts = map(int, options.fraction.split("/"))
         if not 0 <= part < parts:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from sweep import MODES, WALKS, check, differentiable_ops, in_fraction, label, samples
+from sweep import MODES, WALKS, check, differentiable_ops, in_fraction, label, problem_or_skip, samples
 
 #: Of the part that is tested, the other modes take one sample in so many.
 THINNED = 3
@@ -37,8 +37,9 @@ def test_op(op: Any, part: tuple[int, int]) -> None:
         if not in_fraction(name, index, *part):
             continue
         modes = MODES if in_fraction(name, index, 0, THINNED, salt="modes") else MODES[:1]
+        found = problem_or_skip(op, sample)
         for mode, walk in [(mode, "structure") for mode in modes] + [("plain", "auto")]:
-            outcome = check(op, sample, mode, WALKS[walk])
+            outcome = check(op, sample, mode, WALKS[walk], found)
             if outcome.status in ("wrong", "error"):
                 failures.append(f"#{index} {mode} ({walk}): {outcome.status}: {outcome.note}")
     assert not failures, "\n".join([name, *failures])
