@@ -7,9 +7,20 @@ from math import prod
 
 from .block import Block, entries, stored
 
-#: Every block costs some tens of microseconds of Python at every later node, whatever its size; past this
-#: many, one list of coordinates is cheaper to carry.
+#: Past this many blocks it is worth looking which of them stand on one line: that takes some five
+#: microseconds for each.
+MANY_BLOCKS = 8
+
+#: Past this many, even more numbers are worth storing for fewer blocks: every block costs some tens of
+#: microseconds of Python at every later node, whatever its size.
 MOST_BLOCKS = 48
+
+#: In the time that a block costs at a node, so many coordinates are sorted; smaller blocks of a long list are
+#: cheaper to carry as coordinates.
+BLOCK_ENTRIES = 256
+
+#: And about so many numbers are moved.
+LISTED_NUMBERS = 2048
 
 
 def densifies(blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int]) -> bool:
@@ -29,15 +40,35 @@ def one_pays(blocks: int, numbers: int) -> bool:
     return blocks > 1 and numbers <= BLOCK_NUMBERS * (blocks - 1)
 
 
-def is_long(blocks: list[Block]) -> bool:
-    """Whether a list has grown so long that one block in another form is cheaper to carry."""
+def is_many(blocks: Sequence[Block]) -> bool:
+    """Whether a list is long enough to look for blocks that stand on one line."""
+    return len(blocks) > MANY_BLOCKS
+
+
+def is_long(blocks: Sequence[Block]) -> bool:
+    """Whether a list has grown so long that another form may be cheaper to carry."""
     return len(blocks) > MOST_BLOCKS
 
 
-def coordinates_pay(blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int]) -> bool:
-    """Whether coordinates and values, an index for each dim and a value for each entry, are fewer than all entries."""
-    held = sum(map(entries, blocks)) * (len(out_shape) + len(wrt_shape) + 1)
-    return held < prod(out_shape) * prod(wrt_shape)
+def has_few_entries(block: Block, is_coordinates: bool) -> bool:
+    """Whether a block of a long list has so few entries that coordinates are cheaper to carry.
+
+    Coordinates that came from such a list are sorted anew with what joins them.
+    """
+    return entries(block) <= BLOCK_ENTRIES * (MOST_BLOCKS if is_coordinates else 1)
+
+
+def coordinates_pay(
+    small: Sequence[Block], large: Sequence[Block], out_shape: Sequence[int], wrt_shape: Sequence[int]
+) -> bool:
+    """Whether large blocks beside the coordinates of small ones are cheaper to carry than all entries.
+
+    Coordinates are an index for each dim and a value for each entry; a block costs as much as
+    `LISTED_NUMBERS` beside what it stores.
+    """
+    held = sum(map(entries, small)) * (len(out_shape) + len(wrt_shape) + 1)
+    carried = sum(map(stored, large)) + LISTED_NUMBERS * len(large)
+    return held + carried < prod(out_shape) * prod(wrt_shape)
 
 
 #: A list of coordinates names every entry; a block may name many more than it holds (a sum does).
@@ -132,6 +163,19 @@ def is_small(rows: int, numbers: int, nodes: int) -> bool:
     the time the structured walk spends on it in Python, structure saves nothing.
     """
     return rows * numbers <= FREE_NUMBERS * nodes
+
+
+#: A call of a node under vmap costs about so many numbers before it moves one.
+CALL_NUMBERS = 100_000
+
+
+def terms_pay(products: int, named: int, called: int) -> bool:
+    """Whether products with the terms of a local Jacobian take less time than calling the node on seeds.
+
+    ``named`` and ``called`` are the multiplications of either way; the kernels behind a call do twice as many
+    in the same time. A product costs about what `FREE_NUMBERS` do beside that.
+    """
+    return products * FREE_NUMBERS + 2 * named < CALL_NUMBERS + called
 
 
 #: Up to this many rows, calling the engine once for each costs less than one call under vmap does.

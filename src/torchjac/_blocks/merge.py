@@ -9,7 +9,8 @@ from torch import Tensor
 
 from .block import KEPT, Block, is_remembered, whole
 from .coordinates import coordinate_block
-from .cost import coordinates_pay, densifies, is_long
+from .cost import coordinates_pay, densifies, has_few_entries, is_long, is_many
+from .lines import join_lines
 from .maps import Affine, Gather, Label, Map, Maps, align
 from .write import dense
 
@@ -27,24 +28,38 @@ def merge(
         same[place] = (
             block if other is None else Block(*_sum(other, block.value, block.on), block.out, block.wrt)
         )
-    if len(same) > 1:
+    blocks = list(same.values())
+    if is_many(blocks):
+        blocks = join_lines(blocks, like)
+    elif len(blocks) > 1:
         merged: dict[tuple, Block] = {}
-        for block in same.values():
+        for block in blocks:
             key = _key(block)
             other = merged.get(key)
             merged[key] = block if other is None else _add(other, block)
-        same = merged
-    blocks = list(same.values())
+        blocks = list(merged.values())
     if len(blocks) < 2:
         return blocks
     if densifies(blocks, out_shape, wrt_shape):
         return [dense_block(blocks, out_shape, wrt_shape, like)]
-    if is_long(blocks):
-        # On the meta device no value tells which coordinates are the same.
-        pays = like.device.type != "meta" and coordinates_pay(blocks, out_shape, wrt_shape)
-        form = coordinate_block if pays else dense_block
-        return [form(blocks, out_shape, wrt_shape, like)]
-    return blocks
+    return _shortened(blocks, out_shape, wrt_shape, like) if is_long(blocks) else blocks
+
+
+def _shortened(
+    blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Tensor
+) -> list[Block]:
+    """A long list in a form that is cheaper to carry: its small blocks as coordinates, or all as one tensor."""
+    small: list[Block] = []
+    large: list[Block] = []
+    for block in blocks:
+        (small if has_few_entries(block, is_coordinates(block)) else large).append(block)
+    if len(small) == 1:
+        large += small
+        small = []
+    # On the meta device no value tells which coordinates are the same.
+    if like.device.type == "meta" or not coordinates_pay(small, large, out_shape, wrt_shape):
+        return [dense_block(blocks, out_shape, wrt_shape, like)]
+    return [*large, coordinate_block(small, out_shape, wrt_shape, like)] if small else large
 
 
 def dense_block(
@@ -114,3 +129,13 @@ def _ordered(map_: Map) -> Sequence[Label]:
 
 def _falling(term: tuple[Label, int]) -> int:
     return -term[1]
+
+
+def is_coordinates(block: Block) -> bool:
+    """Whether a block is a list of coordinates and values already."""
+    over: set[Label] = set()
+    for map_ in block.out + block.wrt:
+        if type(map_) is Affine:
+            return False
+        over.update(map_.labels)
+    return len(over) == 1

@@ -28,7 +28,7 @@ def product(
     out_shape, mid_shape, wrt_shape = shapes
     if lists_pay(left, right, shapes, like.device):
         found = product_of_lists(left, right, shapes, like)
-        pays = not found or coordinates_pay(found, out_shape, wrt_shape)
+        pays = not found or coordinates_pay(found, (), out_shape, wrt_shape)
         return found if pays else [dense_block(found, out_shape, wrt_shape, like)]
     right = [relabelled(block) for block in right]
     found: list[Block] = []

@@ -18,6 +18,12 @@ class CannotJoinError(RuntimeError):
     """The maps can be matched only by their values, and those are not known here (inside vmap, on meta)."""
 
 
+UNKNOWN = (
+    "two index maps can be matched only by their positions, which are not known inside vmap or on meta; "
+    "take the product outside vmap, or of the dense Jacobian"
+)
+
+
 def unify(
     left: Sequence[Map], right: Sequence[Map], shape: Sequence[int], device: torch.device
 ) -> Substitution | None:
@@ -47,6 +53,10 @@ def _solve(a: Map, b: Map, size: int, device: torch.device) -> Substitution | No
     short = type(a) is Affine and type(b) is Affine and len(a.terms) <= 1 and len(b.terms) <= 1
     if short and (a.labels != b.labels or not a.labels):
         return _meet(a, b)
+    if type(a) is not type(b):
+        table, progression = (a, b) if type(a) is Gather else (b, a)
+        if len(progression.terms) <= 1 and not set(progression.labels) & set(table.labels):
+            return _look_up(table, progression)
     return _match_digits(a, b) or _join(a, b, size, device)
 
 
@@ -88,7 +98,28 @@ def _meet(a: Affine, b: Affine) -> Substitution | None:
 
 
 def _progression(start: int, step: int, label: Label) -> Affine:
-    return constant(start) if label.size == 1 else Affine(start, ((label, step),))
+    return Affine(start, ((label, step),))
+
+
+def _look_up(table: Gather, progression: Affine) -> Substitution | None:
+    """Where the positions of a table fall on an arithmetic progression (or on a single position)."""
+    found, moving = table.index - progression.offset, progression.terms
+    fits = found == 0
+    if moving:
+        ((label, stride),) = moving
+        shift, found = found, found.div(stride, rounding_mode="floor")
+        fits = (found * stride == shift) & (found >= 0) & (found < label.size)
+    if not is_known(fits):
+        raise CannotJoinError(UNKNOWN)
+    if bool(fits.all()):
+        return {label: Gather(found, table.labels)} if moving else {}
+    if not table.labels:
+        return None
+    matches = fits.nonzero(as_tuple=True)
+    tables = dict(zip(table.labels, matches, strict=True))
+    if moving:
+        tables[label] = found[matches]
+    return _tabulate(tables, matches[0].numel())
 
 
 def _match_digits(a: Map, b: Map) -> Substitution | None:
@@ -110,10 +141,7 @@ def _join(a: Map, b: Map, size: int, device: torch.device) -> Substitution | Non
     shared = [label for label in a_labels if label in b_labels]
     at_a, at_b = positions(a, a_labels, device), positions(b, b_labels, device)
     if not (is_known(at_a) and is_known(at_b)):
-        raise CannotJoinError(
-            "two index maps can be matched only by their positions, which are not known inside vmap or on meta; "
-            "take the product outside vmap, or of the dense Jacobian"
-        )
+        raise CannotJoinError(UNKNOWN)
     if shared:
         over = tuple(dict.fromkeys(a_labels + b_labels))
         equal = positions(a, over, device) == positions(b, over, device)
