@@ -1,51 +1,91 @@
-"""Convolutions: image by image for the input, output channel by output channel for the weight."""
+"""Convolutions: a block for each offset of the kernel, trimmed to where the window is inside."""
 
+from itertools import product
+
+import pytest
 import torch
-from tests._rules.cases import Case, Sampler, case, check, over_cases
+from tests._rules.cases import Case, Sampler, case, check, over_cases, walk
+
+import torchjac
+from torchjac.testing import check_jacobian, loop_jacobian
 
 s = Sampler()
 F = torch.nn.functional
 
 
-def independent(op, *args, node="ConvolutionBackward0", **claims):
-    """A case of a node that needs seeds."""
-    return case(node, op, *args, note="independent", **claims)
+def convolved(op, *args, node="ConvolutionBackward0", **claims):
+    """A case of a convolution."""
+    return case(node, op, *args, **claims)
 
 
+#: ∂out/∂x keeps the weight once; ∂out/∂weight keeps for each offset of the kernel the part of x that it reads.
 CASES = [
-    independent(F.conv1d, s(2, 3, 5), s(4, 3, 2), s(4), stored=[480, 192, 0]),
-    independent(F.conv1d, s(3, 5), s(4, 3, 2), stored=[240, 96]),
-    independent(
-        lambda x, w: F.conv1d(x, w, stride=2, padding=1, dilation=2), s(2, 1, 6), s(2, 1, 2), stored=[72, 24]
+    convolved(F.conv1d, s(2, 3, 5), s(4, 3, 2), s(4), stored=[24, 48, 0], blocks=[2, 2, 1]),
+    convolved(F.conv1d, s(3, 5), s(4, 3, 2), stored=[24, 24]),
+    convolved(
+        lambda x, w: F.conv1d(x, w, stride=2, padding=1, dilation=2), s(2, 1, 6), s(2, 1, 2), stored=[4, 10]
     ),
-    independent(F.conv2d, s(2, 2, 3, 4), s(3, 2, 2, 2), s(3), stored=[864, 288, 0]),
-    independent(
-        lambda x, w, b: F.conv2d(x, w, b, groups=2), s(2, 4, 3, 3), s(6, 2, 2, 1), s(6), stored=[2592, 288, 0]
+    convolved(F.conv2d, s(2, 2, 3, 4), s(3, 2, 2, 2), s(3), stored=[24, 96, 0], blocks=[4, 4, 1]),
+    convolved(
+        lambda x, w, b: F.conv2d(x, w, b, groups=2), s(2, 4, 3, 3), s(6, 2, 2, 1), s(6), stored=[24, 96, 0]
     ),
-    independent(lambda x, w: F.conv2d(x, w, groups=2), s(1, 2, 2, 2), s(2, 1, 1, 1), stored=[64, 8]),
-    independent(F.conv3d, s(2, 1, 2, 3, 2), s(2, 1, 1, 2, 2), stored=[192, 64]),
-    independent(F.conv_transpose1d, s(2, 3, 4), s(3, 2, 2), s(2), stored=[240, 120, 0]),
-    independent(
-        lambda x, w, b: F.conv_transpose2d(x, w, b, stride=2),
+    convolved(lambda x, w: F.conv2d(x, w, groups=2), s(1, 2, 2, 2), s(2, 1, 1, 1), stored=[2, 8]),
+    convolved(F.conv3d, s(2, 1, 2, 3, 2), s(2, 1, 1, 2, 2), stored=[8, 32]),
+    convolved(F.conv_transpose1d, s(2, 3, 4), s(3, 2, 2), s(2), stored=[12, 48, 0]),
+    convolved(
+        lambda x, w, b: F.conv_transpose2d(x, w, b, stride=2, output_padding=1),
         s(2, 2, 2, 3),
         s(2, 3, 2, 2),
         s(3),
-        stored=[1728, 1152, 0],
+        stored=[24, 96, 0],
     ),
-    independent(
+    convolved(
         lambda x, w, b: F.conv_transpose1d(x, w, b, groups=2),
         s(2, 4, 3),
         s(4, 2, 2),
         s(4),
-        stored=[384, 512, 0],
+        stored=[16, 48, 0],
     ),
-    independent(
-        lambda x: F.conv1d(x, torch.ones(1, 1, 3, dtype=x.dtype), padding=1), s(1, 1, 5), stored=[25]
+    # An image of one entry: the outer offsets of the kernel read nothing but padding.
+    convolved(lambda x, w: F.conv2d(x, w, padding=1), s(1, 1, 1, 3), s(2, 1, 3, 3), stored=[6, 7]),
+    convolved(F.conv1d, s(0, 2, 4), s(3, 2, 2), stored=[0, 0]),
+    convolved(
+        lambda x: F.conv1d(x, torch.ones(1, 1, 3, dtype=x.dtype), padding=1),
+        s(1, 1, 5),
+        stored=[3],
+        blocks=[3],
     ),
-    case(
-        "ConvolutionBackward0",
+    convolved(
         lambda b: F.conv1d(torch.ones(2, 3, 5, dtype=b.dtype), torch.ones(4, 3, 2, dtype=b.dtype), b),
         s(4),
+        stored=[0],
+    ),
+    case(
+        "ConvolutionBackwardBackward0",
+        lambda g, x, w: torch.ops.aten.convolution_backward(
+            g, x, w, None, [1], [1], [1], False, [0], 1, [True, False, False]
+        )[0],
+        s(2, 3, 4),
+        s(2, 2, 4),
+        s(3, 2, 3),
+        stored=[18, 0, 60],
+    ),
+    case(
+        "ConvolutionBackwardBackward0",
+        lambda g, x, w: torch.ops.aten.convolution_backward(
+            g, x, w, None, [2], [1], [1], True, [1], 1, [False, True, False]
+        )[1],
+        s(2, 3, 8),
+        s(2, 2, 4),
+        s(2, 3, 3),
+        stored=[44, 66, 0],
+    ),
+    case(
+        "ConvolutionBackwardBackward0",
+        lambda g: torch.ops.aten.convolution_backward(
+            g, s(2, 2, 4), s(3, 2, 3), [3], [1], [1], [1], False, [0], 1, [False, False, True]
+        )[2],
+        s(2, 3, 4),
         stored=[0],
     ),
 ]
@@ -53,5 +93,99 @@ CASES = [
 
 @over_cases(CASES)
 def test_convolution(one: Case) -> None:
-    """A bias stores nothing, the batch multiplies what is stored once."""
+    """A bias stores nothing, the weight is kept once, and the batch multiplies nothing."""
     check(one)
+
+
+GEOMETRIES = [
+    # op, image, (in, out) channels per group, kernel, and the arguments
+    (F.conv1d, (7,), (2, 3), (3,), {"padding": 1}),
+    (F.conv1d, (7,), (1, 2), (2,), {"stride": 3, "padding": 2, "dilation": 2}),
+    (F.conv1d, (5,), (2, 1), (3,), {"groups": 3, "padding": 1}),
+    (F.conv2d, (4, 5), (2, 2), (3, 2), {"padding": (1, 0), "stride": (1, 2), "groups": 2}),
+    (F.conv2d, (1, 4), (1, 1), (3, 3), {"padding": 1}),
+    (F.conv3d, (2, 3, 2), (1, 2), (2, 1, 2), {"padding": (1, 0, 1), "dilation": (1, 1, 2)}),
+    (F.conv_transpose1d, (4,), (2, 1), (3,), {"stride": 2, "padding": 1, "output_padding": 1}),
+    (F.conv_transpose2d, (2, 3), (1, 2), (2, 3), {"stride": (2, 1), "padding": (0, 1), "groups": 2}),
+    (F.conv_transpose3d, (2, 2, 3), (1, 1), (2, 2, 1), {"dilation": 2, "padding": 1}),
+]
+
+
+IDS = [f"{op.__name__}-{'x'.join(map(str, image))}" for op, image, *_ in GEOMETRIES]
+
+
+def _call(op, image, channels, kernel, options):
+    """The op over (x, weight) with tensors that fit."""
+    groups = options.get("groups", 1)
+    first, second = channels[0] * groups, channels[1] * groups
+    transposed = "transpose" in op.__name__
+    weight = (first, channels[1], *kernel) if transposed else (second, channels[0], *kernel)
+    return lambda x, w: op(x, w, **options), s(2, first, *image), s(*weight)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=IDS)
+def test_nnz_is_that_of_the_loop(geometry) -> None:
+    """No entry is named that the window does not reach, for x and for the weight; no call is made."""
+    op, x, weight = _call(*geometry)
+    for argnum, J in enumerate(check_jacobian(op, x, weight, argnums=(0, 1))):
+        assert J.nnz == int((loop_jacobian(op, x, weight, argnum=argnum) != 0).sum())
+    assert [node.calls for node in walk(op, x, weight)] == [0] * len(walk(op, x, weight))
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=IDS)
+def test_second_derivatives(geometry) -> None:
+    """The blocks of the backward pass: ∂²/∂x², ∂²/∂x∂weight and ∂²/∂weight² of a cubic function."""
+    op, x, weight = _call(*geometry)
+
+    def gradient(argnum):
+        def g(x, weight):
+            x, weight = (t if t.requires_grad else t.requires_grad_() for t in (x, weight))
+            total = (op(x, weight) ** 3).sum()
+            return torch.autograd.grad(total, (x, weight)[argnum], create_graph=True)[0]
+
+        return g
+
+    for first, second in product((0, 1), repeat=2):
+        ours = torchjac.jacrev(torchjac.jacrev(lambda x, w: (op(x, w) ** 3).sum(), first), second)(x, weight)
+        expected = loop_jacobian(gradient(first), x.clone(), weight.clone(), argnum=second)
+        torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_chain_of_layers_is_banded() -> None:
+    """Three layers of 3×3 reach 7×7: as many blocks, and a Jacobian of exactly the entries within reach."""
+    weights = [s(4, 1, 3, 3), s(4, 4, 3, 3), s(1, 4, 3, 3)]
+
+    def net(x):
+        for weight in weights:
+            x = torch.tanh(F.conv2d(x, weight, padding=1))
+        return x
+
+    x = s(1, 1, 24, 32)
+    J = torchjac.jacobian(net)(x)
+    assert len(J.blocks) == 49
+    within = sum(min(j + 3, 23) - max(j - 3, 0) + 1 for j in range(24)) * sum(
+        min(j + 3, 31) - max(j - 3, 0) + 1 for j in range(32)
+    )
+    assert J.nnz == J.stored == within
+    torch.testing.assert_close(J.to_dense(), loop_jacobian(net, x), rtol=1e-9, atol=1e-12)
+    assert not J.report.lost
+
+
+def test_dense_rows_go_by_calls() -> None:
+    """Behind a layer that mixes everything the node is called on the rows, once."""
+    mix, weight = s(5, 2 * 20 * 20), s(2, 1, 5, 5)
+    J = torchjac.jacobian(lambda x: mix @ F.conv2d(x, weight, padding=2).reshape(-1))(s(1, 1, 20, 20))
+    (step,) = [step for step in J.report.steps if step.name == "ConvolutionBackward0"]
+    assert (step.kind, step.calls) == ("independent", 1)
+
+
+def test_under_vmap_and_in_float32() -> None:
+    """A batch of weights, and a batch of images given one by one."""
+    x, weights = s(3, 1, 6, dtype=torch.float32), s(2, 2, 1, 3, dtype=torch.float32)
+    found = torchjac.vmap(torchjac.jacrev(lambda x, w: F.conv1d(x, w, padding=1)), (None, 0))(x, weights)
+    for row, weight in zip(found, weights, strict=True):
+        expected = loop_jacobian(lambda x, w=weight: F.conv1d(x, w, padding=1), x)
+        torch.testing.assert_close(row, expected)
+    found = torchjac.vmap(torchjac.jacrev(lambda x: F.conv1d(x, weights[0])))(x)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found[1], loop_jacobian(lambda x: F.conv1d(x, weights[0]), x[1]))

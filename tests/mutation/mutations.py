@@ -134,14 +134,29 @@ MUTATIONS: tuple[Mutation, ...] = (
         "passes[0] = ((0, 0), (1, 1))",
     ),
     Mutation(
-        "_rules/conv.py", "transposed: groups forgotten",
-        '((1, 1),) if node.saved("groups") == 1 else ()',
-        "((1, 1),)",
+        "_rules/conv.py", "the last window left out",
+        "// s + 1, count)",
+        "// s, count)",
+    ),
+    Mutation(
+        "_rules/conv.py", "the stride forgotten where the fine image begins",
+        "s * first + shift, s)",
+        "first + shift, s)",
+    ),
+    Mutation(
+        "_rules/conv.py", "transposed: the images not exchanged",
+        '("x", "out") if node.saved("transposed") else ("out", "x")',
+        '("out", "x")',
+    ),
+    Mutation(
+        "_rules/conv.py", "groups taken for one",
+        "    if group.size == 1:\n",
+        "    if True:\n",
     ),
     Mutation(
         "_rules/conv.py", "the bias stands along the batch",
-        "(bare(over[1]),)",
-        "(bare(over[0]),)",
+        "tuple(map(bare, over)), (bare(over[1]),))))",
+        "tuple(map(bare, over)), (bare(over[0]),))))",
     ),
     # ------------------------------------------------------------------------------------------ functions
     Mutation(
@@ -184,17 +199,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         "_rules/gather.py", "max: the chosen index put at the first dim",
         "picked = picked.unsqueeze(dim)",
         "picked = picked.unsqueeze(0)",
-    ),
-    # ------------------------------------------------------------------------------------------ links
-    Mutation(
-        "_rules/links.py", "the second factor counted as the first",
-        "side = k - PRODUCTS[node.name]",
-        "side = 0",
-    ),
-    Mutation(
-        "_rules/links.py", "an op without a rule taken for one that mixes nothing",
-        "return size * inner\n    return max(size, inner)",
-        "return size\n    return max(size, inner)",
     ),
     # ------------------------------------------------------------------------------------------ losses
     Mutation(
@@ -692,6 +696,31 @@ MUTATIONS: tuple[Mutation, ...] = (
         "_blocks/merge.py", "values added without alignment",
         "return align(a, first.on, over) + align(b, on, over), over",
         "return align(a, first.on, over) - align(b, on, over), over",
+    ),
+    Mutation(
+        "_blocks/lines.py", "offsets along a line forgotten",
+        "        spelled.append(offset)\n",
+        "",
+    ),
+    Mutation(
+        "_blocks/lines.py", "gaps are filled",
+        "    if high - low > a.sizes[k] + b.sizes[k]:\n        return None\n",
+        "",
+    ),
+    Mutation(
+        "_blocks/lines.py", "corners are filled",
+        "    if len(apart) > 1:\n        return None\n    (k,) = apart\n",
+        "    k = apart[0]\n",
+    ),
+    Mutation(
+        "_blocks/lines.py", "a part stands where the box begins",
+        "window = window.narrow(dim, one.starts[k] - box.starts[k], sizes[dim])",
+        "window = window.narrow(dim, 0, sizes[dim])",
+    ),
+    Mutation(
+        "_blocks/unify.py", "a table: positions between two steps count",
+        "fits = (found * stride == shift) & ",
+        "fits = ",
     ),
     Mutation(
         "_blocks/unify.py", "two progressions: the last meeting dropped",

@@ -16,6 +16,7 @@ from .._capture.capture import inside_functorch, memory_of
 from .._capture.tape import Meta, Node, Tape
 from .._rules.registry import Known, local_jacobian, opaque
 from .._rules.unbatched import runs_batched
+from .choose import choose
 from .progress import track
 from .report import Lot, Report, note_step
 from .rows import finish_rows
@@ -124,11 +125,14 @@ def _step(
 ) -> None:
     """Move every block from the node's outputs to its inputs."""
     for slot, output, _, _, blocks in above:
-        passes = known.others.get(slot, known.passes)
+        passes, terms = known.others.get(slot, known.passes), known.locals
+        if known.spelled:
+            passes, spelled = choose(node, slot, known, blocks, out_shapes[output])
+            terms = [*terms, *spelled]
         shape, _, device = node.outputs[slot]
         products: list[tuple[int, Block]] = []
         try:
-            for k, local, at, selects in known.locals:
+            for k, local, at, selects in terms:
                 if at == slot and node.needs(k):
                     for block in blocks:
                         product = compose(block, local, shape, device, selects)

@@ -62,6 +62,13 @@ def push(
     return pushed
 
 
+def seed_count(blocks: Sequence[Block], pairs: Passes, out_shape: Sequence[int]) -> int:
+    """How many rows would be pushed through a node that passes some dims."""
+    dims = frozenset(p for p, _ in pairs)
+    seeds = [_seed_labels(block, _rides(block, dims)) for block in blocks]
+    return min(sum([prod(label.size for label in each) for each in seeds]), prod(out_shape))
+
+
 def _push_group(
     node: Node,
     slot: int,

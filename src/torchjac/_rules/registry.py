@@ -31,11 +31,13 @@ class Known(NamedTuple):
 
     An input named in ``passes`` is found by calling the node; any other input has the terms of ``locals``.
     ``passes`` holds for every output; ``others`` has the outputs for which other dims pass.
+    Where ``spelled`` names an input of ``passes`` too, it gives all its terms, to be used where calls cost more.
     """
 
     locals: Sequence[Local] = ()
     passes: Mapping[int, Passes] = {}
     others: Mapping[int, Mapping[int, Passes]] = {}
+    spelled: Mapping[int, Callable[[], Sequence[Local]]] = {}
 
 
 Rule: TypeAlias = Callable[[Node], "Known | Sequence[Local] | None"]

@@ -1,0 +1,42 @@
+"""Terms or calls: where a rule offers both, the one that takes less arithmetic for the blocks that wait."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+
+from .._blocks.block import Block, entries, labels
+from .._blocks.cost import terms_pay
+from .._blocks.maps import labels_of
+from .._capture.tape import Node
+from .._rules.registry import Known, Local, Passes
+from .seeds import seed_count
+
+
+def choose(
+    node: Node, slot: int, known: Known, blocks: Sequence[Block], out_shape: Sequence[int]
+) -> tuple[Mapping[int, Passes], list[Local]]:
+    """The inputs left to calls, and the terms of those that a rule spells and that are cheaper so."""
+    calls: dict[int, Passes] = {}
+    chosen: list[Local] = []
+    for k, pairs in known.others.get(slot, known.passes).items():
+        terms = [term for term in known.spelled[k]() if term.slot == slot] if k in known.spelled else None
+        if terms is None or not _pay(terms, blocks, seed_count(blocks, pairs, out_shape)):
+            calls[k] = pairs
+        else:
+            chosen += terms
+    node.note = "independent" if calls else "explicit"
+    return calls, chosen
+
+
+def _pay(terms: Sequence[Local], blocks: Sequence[Block], rows: int) -> bool:
+    named = sum(map(entries, blocks))
+    inner = [_inner(term.block) for term in terms]
+    called = rows * sum([entries(term.block) for term in terms])
+    return terms_pay(len(terms) * len(blocks), named * sum(inner), called)
+
+
+def _inner(block: Block) -> int:
+    """How many entries of the input one entry of the output is tied to."""
+    out = labels_of(block.out)
+    return prod([label.size for label in labels(block) if label not in out])
