@@ -20,6 +20,7 @@ from tests._rules import (
     test_reduce,
     test_shuffle,
     test_sparse,
+    test_sparse_factor,
     test_views,
     test_writes,
 )  # fmt: skip
@@ -30,7 +31,7 @@ from torchjac._rules.registry import RULES
 MODULES = (
     test_along, test_bags, test_complexes, test_conv, test_gather, test_losses, test_masked, test_matmul,
     test_normalise, test_pairs, test_pieces, test_pointwise, test_pool, test_probe, test_recurrent,
-    test_reduce, test_shuffle, test_sparse, test_views, test_writes,
+    test_reduce, test_shuffle, test_sparse, test_sparse_factor, test_views, test_writes,
 )  # fmt: skip
 
 #: Names no test reaches on CPU, each with its reason

@@ -67,7 +67,8 @@ class Node:
         """What the op saved under a name: without graph where none is recorded, dims with their sign."""
         value = getattr(self.fn, "_saved_" + name)
         if isinstance(value, torch.Tensor):
-            self.lent.append(value)
+            if value.layout is torch.strided:
+                self.lent.append(value)
             return cut(value) if value.requires_grad and not torch.is_grad_enabled() else value
         if isinstance(value, int):
             return _signed(value)

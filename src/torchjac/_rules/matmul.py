@@ -10,6 +10,7 @@ from .._blocks.maps import Label, bare
 from .._capture.tape import Node
 from .pointwise import diagonal_term
 from .registry import Local, rule
+from .sparse_factor import entries_local
 from .spell import local
 
 
@@ -24,8 +25,12 @@ def _product(
     terms = []
     for (k, out, wrt, on), other in zip((first, second), names, strict=True):
         if node.needs(k):
-            value, on = _as_it_lies(node.saved(other), on)
-            terms.append(local(node, k, out, wrt, _scaled(value, alpha), on=on))
+            factor = node.saved(other)
+            if factor.layout is torch.strided:
+                value, on = _as_it_lies(factor, on)
+                terms.append(local(node, k, out, wrt, _scaled(value, alpha), on=on))
+            else:
+                terms.append(entries_local(node, k, out, wrt, factor, alpha, on))
     return terms
 
 
@@ -60,6 +65,18 @@ def addmm(node: Node) -> list[Local]:
     return _bias(node, node.saved("beta")) + _product(
         node, (1, "i k", "i j", "j k"), (2, "i k", "j k", "i j"), names, node.saved("alpha")
     )
+
+
+@rule("SparseAddmmBackward0")
+def sparse_addmm(node: Node) -> list[Local] | None:
+    """Product of a sparse matrix and a dense one, and sum: out[i,k] = β c[i,k] + α Σⱼ S[i,j] b[j,k]."""
+    if node.needs(1):  # the gradient of a sparse matrix is sparse
+        return None
+    terms = _bias(node, node.saved("beta"))
+    if node.needs(2):
+        factor = node.saved("mat1")
+        terms.append(entries_local(node, 2, "i k", "j k", factor, node.saved("alpha"), "i j"))
+    return terms
 
 
 @rule("BmmBackward0")
