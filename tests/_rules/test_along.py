@@ -222,12 +222,6 @@ CASES = [
         s(2, 4, 3),
         stored=[216, 72],
     ),
-    along("CdistBackward0", torch.cdist, s(4, 3), s(5, 3), stored=[60, 60]),
-    along("CdistBackward0", lambda x, y: torch.cdist(x, y, 3), s(2, 4, 3), s(2, 5, 3), stored=[120, 120]),
-    along("CdistBackward0", lambda x, y: torch.cdist(x, y, 1.5), s(1, 4, 3), s(2, 2, 3), stored=[48, 48]),
-    along("CdistBackward0", torch.cdist, s(1, 1), s(1, 1), stored=[1, 1]),
-    along("EuclideanDistBackward0", torch._euclidean_dist, s(4, 3), s(5, 3), stored=[60, 60]),
-    along("EuclideanDistBackward0", torch._euclidean_dist, s(2, 4, 3), s(2, 5, 3), stored=[120, 120]),
     along(
         "ScaledDotProductFlashAttentionForCpuBackward0",
         F.scaled_dot_product_attention,

@@ -20,6 +20,19 @@ CASES = [
     case("PdistBackward0", torch.pdist, s(1, 3)),
     case("PdistBackward0", torch.pdist, s(0, 3)),
     case("PdistBackward0", torch.pdist, s(3, 0)),
+    *(
+        case("CdistBackward0", lambda x, y, p=p: torch.cdist(x, y, p), s(4, 3), s(5, 3), stored=[60, 60])
+        for p in (0.5, 1.0, 1.5, 2.0, 3.0, math.inf)
+    ),
+    case("CdistBackward0", lambda x, y: torch.cdist(x, y, 0.0), s(4, 3), s(5, 3), stored=[0, 0]),
+    case("CdistBackward0", lambda x, y: torch.cdist(x, y, 3), s(2, 4, 3), s(2, 5, 3), stored=[120, 120]),
+    case("CdistBackward0", lambda x, y: torch.cdist(x, y, 1.5), s(1, 4, 3), s(2, 2, 3), stored=[48, 48]),
+    case("CdistBackward0", lambda x, y: torch.cdist(x, y, 1.5), s(4, 3), s(2, 2, 3), stored=[48, 48]),
+    case("CdistBackward0", torch.cdist, s(1, 1), s(1, 1), stored=[1, 1]),
+    case("CdistBackward0", torch.cdist, s(2, 0), s(3, 0)),
+    case("EuclideanDistBackward0", torch._euclidean_dist, s(4, 3), s(5, 3), stored=[60, 60]),
+    case("EuclideanDistBackward0", torch._euclidean_dist, s(2, 4, 3), s(2, 5, 3), stored=[120, 120]),
+    case("EuclideanDistBackward0", torch.cdist, s(30, 2), s(2, 3, 2), stored=[360, 360]),
 ]
 
 
@@ -35,6 +48,18 @@ def test_equal_rows(p) -> None:
     x = torch.tensor([[1.0, 2, 3], [1, 2, 3], [1, 0, 4], [0, 2, 3]]).double()
     f = lambda x: torch.pdist(x, p)
     torch.testing.assert_close(jacobian(f)(x).to_dense(), loop_jacobian(f, x))
+
+
+@pytest.mark.parametrize("p", [0.5, 1.0, 1.5, 2.0, 3.0, math.inf])
+@pytest.mark.parametrize("mode", ["use_mm_for_euclid_dist", "donot_use_mm_for_euclid_dist"])
+def test_equal_rows_of_two(p, mode) -> None:
+    """The same for a tensor with itself, by either kernel; infinite cotangents where rows are equal are dropped."""
+    x = torch.tensor([[1.0, 2, 3], [1, 2, 3], [1, 0, 4], [0, 2, 3]]).double()
+    f = lambda x: torch.cdist(x, x + 0, p, compute_mode=mode)
+    torch.testing.assert_close(jacobian(f)(x).to_dense(), loop_jacobian(f, x))
+    g = lambda x: torch.cdist(x, x + 0, p, compute_mode=mode).sqrt()
+    if p not in (0.5, 1.0, math.inf):
+        torch.testing.assert_close(jacobian(g)(x).to_dense(), loop_jacobian(g, x), equal_nan=True)
 
 
 @pytest.mark.parametrize("p", [1.5, 2.0, 3.0])

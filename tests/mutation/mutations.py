@@ -51,11 +51,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         'column = 2 if getattr(node.fn, "_saved_left", True) else 1',
     ),
     Mutation(
-        "_rules/along.py", "cdist: rows of x and y swapped",
-        "((0, rank - 2), (1, rank - 1))",
-        "((0, rank - 1), (1, rank - 2))",
-    ),
-    Mutation(
         "_rules/along.py", "eigenvalues taken for a batch",
         '"LinalgEighBackward0": ((1, 2), (2,))',
         '"LinalgEighBackward0": ((0, 2), (2,))',
@@ -304,6 +299,11 @@ MUTATIONS: tuple[Mutation, ...] = (
         "_rules/pairs.py", "distances: the same sign for both rows",
         "term(second, -value)",
         "term(second, value)",
+    ),
+    Mutation(
+        "_rules/pairs.py", "cdist: rows of x and y swapped",
+        "((first, slope), (second, -slope))",
+        "((second, slope), (first, -slope))",
     ),
     Mutation(
         "_rules/pairs.py", "distances: the power not lowered",

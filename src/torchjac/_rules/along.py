@@ -237,20 +237,6 @@ def lstsq(node: Node) -> Known:
     return Known(passes=first, others={1: dict.fromkeys(first, ())})  # no residuals: of shape (0,)
 
 
-@rule("CdistBackward0", "EuclideanDistBackward0")
-def cdist(node: Node) -> Known:
-    """Distances out[…, p, r] = ‖x[…, p] − y[…, r]‖: each row of x passes, each row of y too."""
-    rank = len(node.shape)
-    passes: dict[int, Passes] = {}
-    for k, out_dim in ((0, rank - 2), (1, rank - 1)):
-        if not node.needs(k):
-            continue
-        shape = node.into(k).shape
-        batch = ((d, d) for d in range(rank - 2) if len(shape) == rank and shape[d] == node.shape[d])
-        passes[k] = (*batch, (out_dim, len(shape) - 2))
-    return Known(passes=passes)
-
-
 @rule(
     "ScaledDotProductFlashAttentionForCpuBackward0", "ScaledDotProductFlashAttentionBackward0",
     "ScaledDotProductEfficientAttentionBackward0", "ScaledDotProductCudnnAttentionBackward0",

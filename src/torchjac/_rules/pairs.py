@@ -1,4 +1,4 @@
-"""Ops on the pairs of rows of one tensor: each output entry depends on two rows."""
+"""Ops on pairs of rows, of one tensor or of two: each output entry depends on two rows."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from .._blocks.block import Block
 from .._blocks.maps import Gather, Label, Map, bare
 from .._capture.tape import Node
 from .registry import Local, rule
+from .spell import broadcast, new_labels
 
 
 @rule("PdistBackward0")
@@ -37,6 +38,32 @@ def pdist(node: Node) -> list[Local]:
         return Local(0, Block(factor, on, out, wrt), selects=p not in (1, math.inf))
 
     return [term(first, value), term(second, -value)]
+
+
+@rule("CdistBackward0", "EuclideanDistBackward0")
+def cdist(node: Node) -> list[Local]:
+    """Distances of the rows of two tensors: out[b,i,j] = ‖x[b,i] − y[b,j]‖, batches broadcast.
+
+    ∂out[b,i,j]/∂x[b′,i′,d] = δ[b,b′] δ[i,i′] ∂‖u‖/∂u[d] at u = x[b,i] − y[b,j], and the negative for y
+
+    The formula is spelled here: that of PyTorch cannot be called on a batch.
+
+    Example: x (500, 3), y (500, 3): 750,000 of 375 million entries for each.
+    """
+    x, y, distance = node.saved("x1"), node.saved("x2"), node.saved("result")
+    p = 2.0 if node.name.startswith("Euclidean") else node.saved("p")
+    if p == 0 or not x.shape[-1]:
+        return []
+    slope = _slope(x.unsqueeze(-2) - y.unsqueeze(-3), distance.unsqueeze(-1), p)
+    over = new_labels(slope.shape)
+    *batch, first, second, feature = over
+    out = tuple(map(bare, over[:-1]))
+    terms = []
+    for k, (row, factor) in enumerate(((first, slope), (second, -slope))):
+        if node.needs(k):
+            wrt = broadcast((*batch, row, feature), node.into(k).shape)
+            terms.append(Local(k, Block(factor, over, out, wrt), selects=p not in (1, math.inf)))
+    return terms
 
 
 def _slope(gap: Tensor, distance: Tensor, p: float) -> Tensor:
