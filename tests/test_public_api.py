@@ -44,6 +44,7 @@ torchjac.Jacobian
 torchjac.Report
 torchjac.Step
 torchjac.StructureLostWarning
+torchjac.compile(func, *, backend='inductor', cache_size=64)
 torchjac.explain(func, argnums=0, *, has_aux=False)
 torchjac.extend
 torchjac.extend.Affine(offset, terms)

@@ -14,6 +14,7 @@ from torch.func import (
 from . import extend, testing
 from ._accumulate.report import Report, Step, StructureLostWarning, warn_structure_lost
 from ._answers.operator import Jacobian
+from ._transforms.compile import compile
 from ._transforms.explain import explain
 from ._transforms.hessian import hessian
 from ._transforms.jacfwd import jacfwd
@@ -25,6 +26,7 @@ __all__ = [
     "Report",
     "Step",
     "StructureLostWarning",
+    "compile",
     "explain",
     "extend",
     "functional_call",

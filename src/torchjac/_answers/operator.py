@@ -419,7 +419,8 @@ class Jacobian:
                     [1, 2]])
         """
         found = (*self._coordinates(), *self._matrix_shape())
-        return sparse.sparse_tensor(*found, layout, "to_sparse", index_dtype)
+        matrix: Tensor = sparse.sparse_tensor(*found, layout, "to_sparse", index_dtype)
+        return matrix
 
     def to_scipy(self, format: str = "csr") -> Any:
         """The Jacobian as a SciPy sparse array, its values copied: gradients end here.
@@ -486,7 +487,8 @@ class Jacobian:
         """
         at, _ = self._coordinates()
         ones = torch.ones(at.shape, dtype=torch.bool, device=at.device)
-        return sparse.sparse_tensor(at, ones, *self._matrix_shape(), layout, "pattern")
+        matrix: Tensor = sparse.sparse_tensor(at, ones, *self._matrix_shape(), layout, "pattern")
+        return matrix
 
     def explain(self) -> Report:
         """How the blocks were found, node by node; the same as ``report``, printed as a table."""

@@ -2,19 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .._blocks.block import Block
 from .._blocks.ends import same_positions
-from .._blocks.unify import is_known
+from .._blocks.traced import is_known
 from .._capture.capture import inside_functorch
 
 #: A matrix by diagonals keeps whole ones; past so many numbers for each nonzero it is the wrong format.
 MOST_FILL = 4
+
+
+class SparseParts(NamedTuple):
+    """A sparse matrix before it is assembled: index tensors as its layout wants them, and the values."""
+
+    layout: torch.layout
+    places: tuple[Tensor, ...]
+    values: Tensor
+    size: tuple[int, int]
+
+    def tensor(self) -> Tensor:
+        """The matrix."""
+        layout, places, values, size = self
+        if layout is torch.sparse_coo:
+            index = places[0]
+            return torch.sparse_coo_tensor(index, values, size, is_coalesced=True, check_invariants=False)
+        begin, index = places
+        if layout is torch.sparse_csr:
+            return torch.sparse_csr_tensor(begin, index, values, size, check_invariants=False)
+        return torch.sparse_csc_tensor(begin, index, values, size, check_invariants=False)
+
+
+_in_parts: ContextVar[bool] = ContextVar("torchjac_sparse_in_parts", default=False)
+
+
+@contextmanager
+def kept_in_parts() -> Iterator[None]:
+    """Give parts instead of sparse matrices: tracers know none, so a captured program assembles them at its end."""
+    token = _in_parts.set(True)
+    try:
+        yield
+    finally:
+        _in_parts.reset(token)
 
 
 def sparse_tensor(
@@ -25,7 +60,7 @@ def sparse_tensor(
     layout: torch.layout,
     what: str,
     index_dtype: torch.dtype = torch.int64,
-) -> Tensor:
+) -> Any:
     """A sparse matrix from sorted positions in the flattened dense one; its indices are sorted.
 
     Raises:
@@ -35,19 +70,19 @@ def sparse_tensor(
     """
     _check_index(index_dtype, layout, max(rows, columns, at.numel()), what)
     _check_transforms(values, layout, what)
-    size = (rows, columns)
     row, column = split(at, columns)
     if layout is torch.sparse_coo:
-        index = torch.stack([row, column])
-        return torch.sparse_coo_tensor(index, values, size, is_coalesced=True, check_invariants=False)
-    if layout is torch.sparse_csr:
-        begin, index = pointers(row, rows).to(index_dtype), column.to(index_dtype)
-        return torch.sparse_csr_tensor(begin, index, values, size, check_invariants=False)
-    if layout is torch.sparse_csc:
+        places: tuple[Tensor, ...] = (torch.stack([row, column]),)
+    elif layout is torch.sparse_csr:
+        places = pointers(row, rows).to(index_dtype), column.to(index_dtype)
+    elif layout is torch.sparse_csc:
         order = column.argsort(stable=True)
-        begin, index = pointers(column[order], columns).to(index_dtype), row[order].to(index_dtype)
-        return torch.sparse_csc_tensor(begin, index, values[order], size, check_invariants=False)
-    raise ValueError(f"{what}: layout must be torch.sparse_coo, sparse_csr or sparse_csc, got {layout}")
+        places = pointers(column[order], columns).to(index_dtype), row[order].to(index_dtype)
+        values = values[order]
+    else:
+        raise ValueError(f"{what}: layout must be torch.sparse_coo, sparse_csr or sparse_csc, got {layout}")
+    parts = SparseParts(layout, places, values, (rows, columns))
+    return parts if _in_parts.get() else parts.tensor()
 
 
 def _check_index(index_dtype: torch.dtype, layout: torch.layout, largest: int, what: str) -> None:

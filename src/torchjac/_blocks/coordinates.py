@@ -14,7 +14,7 @@ from .write import is_injective, locate, strides
 
 def coordinates(blocks: Sequence[Block], shape: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
     """Sorted positions in the flattened dense tensor, each once, and the values there."""
-    at, values = [like.new_zeros(0, dtype=torch.int64)], [like.new_zeros(0)]
+    at, values = [torch.zeros(0, dtype=torch.int64, device=like.device)], [like.new_zeros(0)]
     for block in blocks:
         over = labels(block)
         sizes = [label.size for label in over]
@@ -24,6 +24,9 @@ def coordinates(blocks: Sequence[Block], shape: Sequence[int], like: Tensor) -> 
         values.append(value.expand(sizes).reshape(-1))
     where, back = torch.unique(torch.cat(at), return_inverse=True)
     flat = torch.cat(values)
+    if where.numel() == flat.numel():  # each once: the values in another order, without a sum
+        order = torch.empty_like(back).scatter_(0, back, torch.arange(back.numel(), device=back.device))
+        return where, flat[order]
     return where, flat.new_zeros(where.numel()).index_add(0, back, flat)
 
 

@@ -12,14 +12,15 @@ from math import gcd, prod
 import torch
 
 from .maps import Affine, Gather, Label, Map, Substitution, bare, bare_label, constant, positions, substitute
+from .traced import is_known
 
 
 class CannotJoinError(RuntimeError):
-    """The maps can be matched only by their values, and those are not known here (inside vmap, on meta)."""
+    """The maps can be matched only by their values, and those are not known here (inside vmap, in a trace, on meta)."""
 
 
 UNKNOWN = (
-    "two index maps can be matched only by their positions, which are not known inside vmap or on meta; "
+    "two index maps can be matched only by their positions, not known inside vmap, in a trace or on meta; "
     "take the product outside vmap, or of the dense Jacobian"
 )
 
@@ -174,14 +175,6 @@ def _join(a: Map, b: Map, size: int, device: torch.device) -> Substitution | Non
     tables = dict(zip(a_labels, _unravel(which_a, a_labels), strict=True))
     tables.update(zip(b_labels, _unravel(which_b, b_labels), strict=True))
     return _tabulate(tables, which_a.numel())
-
-
-def is_known(tensor: torch.Tensor) -> bool:
-    """Whether a tensor's values can be looked at: not inside vmap, where they differ along its dim, nor on meta."""
-    # Private, but only functorch knows (torch 2.9-2.13).
-    while torch._C._functorch.is_gradtrackingtensor(tensor):
-        tensor = torch._C._functorch.get_unwrapped(tensor)
-    return not (tensor.is_meta or torch._C._functorch.is_batchedtensor(tensor))
 
 
 def _flat(index: torch.Tensor, labels: tuple[Label, ...]) -> torch.Tensor:

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from .block import KEPT, Block, is_remembered, labels
 from .maps import Affine, Gather, Label, Map, Maps, align, bare, bare_label, positions, take
-from .zeros import zeros
+from .traced import is_known, is_tracing
+from .zeros import zeros, zeros_traced
 
 
 class Layout(NamedTuple):
@@ -107,10 +108,10 @@ def _write(
     device: torch.device,
     into: Tensor | None = None,
 ) -> Tensor:
-    # Private: a transform that traces (make_fx, linearize) takes what is written in place for a constant.
-    traced = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
-    fresh = torch.zeros if traced else zeros
-    flat = fresh((prod(shape),), dtype=dtype, device=device) if into is None else into.view(-1).zero_()
+    if is_tracing():
+        whole = _write_traced(blocks, shape, dtype, device)
+        return whole if into is None else into.copy_(whole)
+    flat = zeros((prod(shape),), dtype=dtype, device=device) if into is None else into.view(-1).zero_()
     start = flat.storage_offset()
     for number, block in enumerate(blocks):
         over = labels(block)
@@ -120,9 +121,7 @@ def _write(
         if window is not None:
             window = (*window[:2], window[2] + start)
             view = flat.as_strided(*window)
-            if traced:
-                flat = flat.as_strided_scatter(view + value, *window)
-            elif number:
+            if number:
                 view.add_(value)
             elif isinstance(value, Tensor):
                 view.copy_(value)
@@ -133,7 +132,37 @@ def _write(
             if not isinstance(value, Tensor):
                 value = torch.full((), value, dtype=dtype, device=device)
             value = value.to(dtype).expand(sizes).reshape(-1)
-            flat = flat.index_add(0, at, value) if traced else flat.index_add_(0, at, value)
+            flat.index_add_(0, at, value)
+    return flat.view(shape)
+
+
+def _write_traced(
+    blocks: Sequence[Block], shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """The same without a write in place, which a tracer (make_fx, linearize) may take for a constant.
+
+    Inductor writes each step into the memory of the one before, and a step that adds nothing reads nothing.
+    """
+    flat = zeros_traced(prod(shape), dtype, device)
+    for number, block in enumerate(blocks):
+        over = labels(block)
+        sizes = [label.size for label in over]
+        value = block.value
+        value = (
+            align(value, block.on, over).to(dtype)
+            if isinstance(value, Tensor)
+            else torch.full((1,) * len(over), value, dtype=dtype, device=device)
+        ).expand(sizes)
+        window = _window(block, shape)
+        if window is not None:
+            value = flat.as_strided(*window) + value if number else value
+            flat = flat.as_strided_scatter(value, *window)
+            continue
+        at, value = locate(block, over, shape, device).expand(sizes).reshape(-1), value.reshape(-1)
+        if is_known(at) and at.unique().numel() == at.numel():  # no two on one entry: no sum, which is slow
+            flat = flat.index_put((at,), flat[at] + value if number else value)
+        else:
+            flat = flat.index_add(0, at, value)
     return flat.view(shape)
 
 

@@ -23,3 +23,20 @@ def zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Ten
     if device.type != "cpu" or size < LARGE:
         return torch.zeros(tuple(shape), dtype=dtype, device=device)
     return torch.from_numpy(numpy.zeros(size, dtype=numpy.uint8)).view(dtype).view(tuple(shape))
+
+
+def zeros_traced(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A zero vector in a trace: where that pays, an op that asks the system for it when the program runs."""
+    if device.type != "cpu" or count * dtype.itemsize < LARGE:
+        return torch.zeros(count, dtype=dtype, device=device)
+    made: Tensor = torch.ops.torchjac.zeros(count, dtype=dtype, device=device)
+    return made
+
+
+def _zeros(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return zeros((count,), dtype, device)
+
+
+_LIBRARY = torch.library.Library("torchjac", "DEF")
+_LIBRARY.define("zeros(SymInt count, *, ScalarType dtype, Device device) -> Tensor")
+_LIBRARY.impl("zeros", _zeros, "CompositeExplicitAutograd")

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .._blocks.traced import is_tracing
 from .hooks import has_hooks, watch_hooks
 from .inference import run_normally
 from .tangent import cut
@@ -60,9 +61,13 @@ def is_wrapped(tensor: Tensor) -> bool:
 def memory_of(tensor: Tensor) -> int:
     """What two tensors have in common if they share memory; a tensor inside functorch does not tell.
 
-    Forward mode makes zeros without memory, private to torch 2.9-2.13, that do not tell either.
+    Forward mode makes zeros without memory, private to torch 2.9-2.13, that do not tell either. Inside a trace there
+    are no addresses, but the storage object is one for all its tensors.
     """
-    return 0 if is_wrapped(tensor) or tensor._is_zerotensor() else tensor.untyped_storage().data_ptr()
+    if is_wrapped(tensor) or tensor._is_zerotensor():
+        return 0
+    storage = tensor.untyped_storage()
+    return storage._cdata if is_tracing() else storage.data_ptr()
 
 
 def map_rows(function: Callable[..., Sequence[Tensor | None]], rows: Sequence[Tensor]) -> list[Tensor | None]:

@@ -15,11 +15,10 @@ from torch import Tensor
 
 from .._blocks.block import Block
 from .._blocks.maps import Affine, Label, Map
-from .._blocks.unify import is_known
+from .._blocks.traced import is_known
 from .._capture.tape import Node
 from .call import call
 from .registry import Known, Local, rule
-from .spell import ones
 from .views import unravel
 
 
@@ -37,21 +36,20 @@ def probed(node: Node) -> Known | None:
     if size == 0 or meta.dtype.is_complex:
         return None
     number = torch.arange(size, device=meta.device).view(meta.shape)
+    ones = (number >= 0).to(meta.dtype)  # made of integers, so that a trace knows its values
     needed = [k for k in range(len(node.inputs)) if node.needs(k)]
 
     def ask(cotangent: Tensor) -> list[Tensor | None]:
         results = call(node, [cotangent])
         return [results[k] for k in needed]
 
-    found = {
-        k: _Found(result) for k, result in zip(needed, ask(ones(node)), strict=True) if result is not None
-    }
+    found = {k: _Found(result) for k, result in zip(needed, ask(ones), strict=True) if result is not None}
     for bit in range(max(1, (size - 1).bit_length())):
         has = (number >> bit) & 1 == 1
         if all(part.mixes for part in found.values()):
             break
-        on_clear = dict(zip(needed, ask(ones(node).masked_fill(~has, torch.nan)), strict=True))
-        on_set = dict(zip(needed, ask(ones(node).masked_fill(has, torch.nan)), strict=True))
+        on_clear = dict(zip(needed, ask(ones.masked_fill(~has, torch.nan)), strict=True))
+        on_set = dict(zip(needed, ask(ones.masked_fill(has, torch.nan)), strict=True))
         for k, part in found.items():
             part.note(bit, on_clear[k], on_set[k])
     terms: list[Local] = []

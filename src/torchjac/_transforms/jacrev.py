@@ -17,6 +17,7 @@ from .._accumulate.plan import structure_pays
 from .._accumulate.progress import watched
 from .._accumulate.seeds import Limits, RowsTooWideError
 from .._blocks.cost import rows_budget
+from .._blocks.traced import is_tracing
 from .._blocks.write import dense
 from .._capture.once import once_pairs, only_once
 from .operators import check_layout, operators
@@ -131,7 +132,11 @@ def dense_answers(
     forward = mode == "forward" and goes_forward(tape)
     # Rows are in the dtype of the input, which may be less precise than that of the output.
     mixed = forward and len({tensor.dtype for tensor in (*inputs, *captured.outputs)}) > 1
-    if captured.hooked or torch.is_anomaly_enabled() or not (mixed or structure_pays(tape, shapes)):
+    if (
+        captured.hooked
+        or torch.is_anomaly_enabled()
+        or not (mixed or is_tracing() or structure_pays(tape, shapes))
+    ):
         return _like_outputs(dense_rows(captured, inputs, chunk_size, into), recorded, mode)
     answer_bytes = sum(map(prod, shapes)) * sum(tensor.numel() * tensor.element_size() for tensor in inputs)
     limits = Limits(chunk_size, rows_budget(answer_bytes))

@@ -12,8 +12,10 @@ from torch import Tensor
 # Private; see arguments.py.
 from torch.utils import _pytree as pytree
 
+from .._blocks.traced import is_tracing
 from .._capture.capture import Captured, capture, left_level
 from .._capture.checkpoints import blocks_kept
+from .._capture.constants import constants_computed
 from .arguments import (
     check_argnums,
     check_outputs,
@@ -75,9 +77,11 @@ def walking(recorded: Recorded) -> Iterator[None]:
     """The modes in which a tape is walked.
 
     It is recorded itself only where something outside asks for gradients, and never rounded by an autocast
-    around the call: that concerns the ops of the function.
+    around the call: that concerns the ops of the function. Inside a trace, where entries stand stays known.
     """
     with ExitStack() as modes:
+        if is_tracing():
+            modes.enter_context(constants_computed())
         modes.enter_context(blocks_kept())
         if torch.is_inference_mode_enabled():
             modes.enter_context(torch.inference_mode(False))

@@ -1,0 +1,64 @@
+"""Whether a program is being traced, and whether a tensor has values that can be looked at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
+
+
+def tracer_mode(name: str) -> Any:
+    """The active mode of a tracer, None if there is none: PROXY records ops, FAKE runs them without values.
+
+    FUNCTIONAL replaces writes in place, in the second stage of `torch.compile`.
+    """
+    # Private: PyTorch has no public question for these modes (torch 2.9-2.13).
+    return torch._C._get_dispatch_mode(getattr(torch._C._TorchDispatchModeKey, name))
+
+
+def is_tracing() -> bool:
+    """Whether ops are recorded or run without values: inside `make_fx`, `torch.compile` or fake tensors."""
+    return torch._C._len_torch_dispatch_stack() > 0 and any(
+        tracer_mode(name) is not None for name in ("PROXY", "FAKE", "FUNCTIONAL")
+    )
+
+
+def is_functionalizing() -> bool:
+    """Whether the tracer is `torch.compile`'s second stage."""
+    return tracer_mode("FUNCTIONAL") is not None
+
+
+#: Tensors with values of their own, by their ids, that the traced program writes others into.
+overwritten: set[int] = set()
+
+
+def is_traced(tensor: Tensor) -> bool:
+    """Whether a tensor is an input of what is traced, or depends on one: its values are not known."""
+    if isinstance(tensor, (FakeTensor, FunctionalTensor)) or id(tensor) in overwritten:
+        return True
+    proxy = tracer_mode("PROXY") if torch._C._len_torch_dispatch_stack() else None
+    return proxy is not None and tensor in proxy.tracer.tensor_tracker
+
+
+#: Floating-point tensors that a trace computed for real, by their ids.
+computed: set[int] = set()
+
+
+def is_known(tensor: Tensor) -> bool:
+    """Whether a tensor's values can be looked at.
+
+    They differ along vmap's dim inside it, there are none on the meta device, and in a trace only constants have
+    some: integers and booleans that depend on nothing traced, and what was computed from those. A parameter has
+    values too, but a program that is recorded must not depend on them.
+    """
+    # Private, but only functorch knows (torch 2.9-2.13).
+    while torch._C._functorch.is_gradtrackingtensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    if tensor.is_meta or torch._C._functorch.is_batchedtensor(tensor) or is_traced(tensor):
+        return False
+    return (
+        not (tensor.is_floating_point() or tensor.is_complex()) or id(tensor) in computed or not is_tracing()
+    )

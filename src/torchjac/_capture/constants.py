@@ -1,0 +1,204 @@
+"""Integers under a trace: what does not depend on the inputs is computed at once, so that structure stays known.
+
+A tracer (`make_fx`, `torch.compile`) runs a program on tensors without values. Where a block stands is held in
+integer tensors, and matching two blocks looks at them; made inside a trace, they would have no values either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Private: there is no other way to compute something for real inside a trace, or to name it there (torch 2.9-2.13).
+from torch.fx.experimental.proxy_tensor import track_tensor
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+from .._blocks.traced import computed, is_functionalizing, is_traced, overwritten, tracer_mode
+
+#: Ops that are given a list of index tensors, among which may be masks.
+_READ_BY_MASK = {
+    torch.ops.aten.index.Tensor,
+    torch.ops.aten._unsafe_index.Tensor,
+    torch.ops.aten.index_put.default,
+    torch.ops.aten.index_put_.default,
+    torch.ops.aten._unsafe_index_put.default,
+    torch.ops.aten._index_put_impl_.default,
+}
+
+
+#: Floats are constants too where a literal (`torch.tensor(2.0)`) enters the trace, and where the value of a captured
+#: tensor of one entry is asked for, which is then assumed.
+_TAKEN = {torch.ops.aten.lift_fresh.default, torch.ops.aten._local_scalar_dense.default}
+
+
+class Constants(TorchDispatchMode):
+    """Compute for real every op on integers and booleans none of which depends on what is traced.
+
+    Such tensors are *constants*: those made here, and those of the caller that the traced function captures. What
+    was assumed of the latter stands in ``assumed``, each with its version, which a write in place raises. A
+    float computed from constants alone is one too. A random op is never run here.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.assumed: dict[int, tuple[Tensor, int]] = {}
+        self._made: dict[int, Tensor] = {}
+        # Constants that a traced value was written into, by their memory: the tensor, and what stands for it now.
+        self._written: dict[int, tuple[Tensor, Tensor]] = {}
+        # Tensors with values that the graph uses, each with the one that stands for it in the trace.
+        self._named: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __exit__(self, *exception: Any) -> None:
+        """Forget what was written into."""
+        overwritten.difference_update([id(tensor) for tensor, _ in self._written.values()])
+        computed.difference_update(self._made)
+        super().__exit__(*exception)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        """Run the op now if it is one of constants, else as the tracer does."""
+        kwargs = kwargs or {}
+        args, kwargs = pytree.tree_map_only(Tensor, self._current, (args, kwargs))
+        tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        constants = [tensor for tensor in tensors if self._is_constant(tensor)]
+        if func in _TAKEN and not is_traced(args[0]):
+            return self._run(func, args, kwargs, tensors)
+        targets = _targets(func, args, kwargs)
+        if len(constants) == len(tensors) and not _is_random(func):
+            foreign = [tensor for tensor in targets if id(tensor) not in self._made]
+            if not foreign and (tensors or _makes_integers(func, args, kwargs)):
+                return self._run(func, args, kwargs, constants)
+        for target in targets:
+            self._leave(target)
+        if func in _READ_BY_MASK:
+            args = (args[0], self._positions(args[1]), *args[2:])
+        args, kwargs = pytree.tree_map_only(Tensor, lambda t: self._traced(self._current(t)), (args, kwargs))
+        return func(*args, **kwargs)
+
+    def holds(self, tensor: Tensor) -> bool:
+        """Whether a tensor is a constant; if it is one of the caller's, its values are assumed from now on."""
+        if not self._is_constant(tensor):
+            return False
+        self._assume(tensor)
+        return True
+
+    def _assume(self, tensor: Tensor) -> None:
+        if id(tensor) not in self._made:
+            self.assumed.setdefault(id(tensor), (tensor, tensor._version))
+
+    def _run(self, func: Any, args: tuple, kwargs: dict, constants: list[Tensor]) -> Any:
+        for tensor in constants:
+            self._assume(tensor)
+        with _disable_current_modes():
+            result = func(*args, **kwargs)
+        for leaf in pytree.tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._made[id(leaf)] = leaf
+                if leaf.is_floating_point() or leaf.is_complex():
+                    computed.add(id(leaf))
+        return result
+
+    def _is_constant(self, tensor: Tensor) -> bool:
+        if is_traced(tensor):
+            return False
+        integers = type(tensor) is Tensor and not (tensor.dtype.is_floating_point or tensor.dtype.is_complex)
+        return integers or id(tensor) in self._made
+
+    def _positions(self, indices: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Index tensors with constant masks replaced by the positions where they are true: their number is known."""
+        found: list[Tensor | None] = []
+        for index in indices:
+            if index is None or index.dtype is not torch.bool or not self._is_constant(index):
+                found.append(index)
+            else:
+                found.extend(self._run(Tensor.nonzero, (index,), {"as_tuple": True}, [index]))
+        return found
+
+    def _leave(self, target: Tensor) -> None:
+        """A constant is written into by what is traced: from now on it is traced as well."""
+        if self._is_constant(target):
+            self._written[_memory(target)] = target, self._traced(target)
+            overwritten.add(id(target))
+
+    def _current(self, tensor: Tensor) -> Tensor:
+        """What stands for a tensor now."""
+        if not self._written or type(tensor) is not Tensor:
+            return tensor
+        found = self._written.get(_memory(tensor))
+        if found is None:
+            return tensor
+        if found[0] is not tensor:
+            raise NotImplementedError(
+                "a tensor of integers or booleans that does not depend on the inputs was written into with values "
+                f"that do, and is read through another view of shape {tuple(tensor.shape)}; make it with torch.where "
+                "or torch.scatter instead"
+            )
+        return found[1]
+
+    def _traced(self, tensor: Tensor) -> Tensor:
+        """A tensor as the tracer knows it: one with values stands in the graph by reference.
+
+        Left to itself the tracer would run ops on tensors of one entry for real, and write into the caller's.
+        """
+        if is_traced(tensor):
+            return tensor
+        if is_functionalizing():
+            return torch.ops.aten.lift_fresh.default(tensor) if self._is_constant(tensor) else tensor
+        proxy, fake = tracer_mode("PROXY"), tracer_mode("FAKE")
+        if proxy is None or fake is None:
+            return tensor
+        if id(tensor) not in self._named:
+            with _disable_current_modes():
+                named = fake.from_tensor(tensor)
+            place = torch.fx.Proxy(proxy.tracer.create_arg(tensor), proxy.tracer)
+            track_tensor(named, place, constant=None, tracer=proxy.tracer)
+            self._named[id(tensor)] = tensor, named
+        return self._named[id(tensor)][1]
+
+
+@contextmanager
+def constants_computed() -> Iterator[None]:
+    """Inside a trace, compute integers that depend on nothing traced."""
+    if _active():
+        yield
+        return
+    with Constants():
+        yield
+
+
+def _active() -> bool:
+    count = torch._C._len_torch_dispatch_stack()
+    return any(isinstance(torch._C._get_dispatch_stack_at(at), Constants) for at in range(count))
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _targets(func: Any, args: tuple, kwargs: dict) -> list[Tensor]:
+    """The tensors that an op writes into."""
+    if not func._schema.is_mutable:
+        return []
+    named = zip(func._schema.arguments, args, strict=False)
+    given = [(argument, value) for argument, value in named]
+    given += [(a, kwargs[a.name]) for a in func._schema.arguments if a.name in kwargs]
+    return [
+        value
+        for argument, value in given
+        if argument.alias_info is not None and argument.alias_info.is_write and isinstance(value, Tensor)
+    ]
+
+
+def _is_random(func: Any) -> bool:
+    return torch.Tag.nondeterministic_seeded in func.tags
+
+
+def _makes_integers(func: Any, args: tuple, kwargs: dict) -> bool:
+    """Whether an op without tensors makes integers or booleans (arange, zeros of int64)."""
+    with _disable_current_modes():
+        made = func(*args, **{**kwargs, "device": "meta"})
+    return isinstance(made, Tensor) and not (made.dtype.is_floating_point or made.dtype.is_complex)

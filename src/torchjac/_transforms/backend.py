@@ -1,0 +1,105 @@
+"""From a recorded graph to something that runs it: Inductor without its wrappers where they do nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, fx
+
+#: Gives the outputs of a graph from its inputs
+Run: TypeAlias = Callable[[list[Tensor]], Sequence[Tensor]]
+
+#: Inductor's settings where its own are not the best for many small calls (torch 2.13): sizes are known from the
+#: signature, and a thread is not worth its start for less than this many entries.
+_SETTINGS = {"size_asserts": False, "alignment_asserts": False, "cpp.min_chunk_size": 4096}
+
+#: A matrix product of up to this many multiplications is spelled out.
+SMALL_PRODUCT = 1024
+
+#: Tensors joined into up to this many entries are joined where they are read.
+SMALL_JOIN = 256
+
+
+def compile_graph(graph: fx.GraphModule, example: list[Tensor], backend: Any) -> Run:
+    """Compile a graph of ATen ops for tensors like ``example``; a backend is a name or a function of both."""
+    with torch.no_grad():
+        if backend == "inductor":
+            return _inductor(graph, example)
+        if isinstance(backend, str):
+            # Documented for custom backends: https://docs.pytorch.org/docs/stable/torch.compiler_custom_backends.html
+            from torch._dynamo import lookup_backend
+
+            backend = lookup_backend(backend)
+        compiled = backend(graph, example)
+    return lambda tensors: compiled(*tensors)
+
+
+def _inductor(graph: fx.GraphModule, example: list[Tensor]) -> Run:
+    """What Inductor makes of a graph.
+
+    Around its code PyTorch puts a wrapper that handles writes into inputs, outputs that are views of inputs, and
+    gradients, for 6 µs a call (torch 2.13). Where there are none of these, the code itself is called.
+    """
+    from torch._inductor import config
+    from torch._inductor.compile_fx import compile_fx, compile_fx_inner
+
+    _spell_out_small_products(graph)
+    inner: list[tuple[fx.GraphModule, Sequence[Any], Any]] = []
+
+    def keep(module: fx.GraphModule, inputs: Sequence[Any], **settings: Any) -> Any:
+        code = compile_fx_inner(module, inputs, **settings)
+        inner.append((module, inputs, code))
+        return code
+
+    with config.patch({**_SETTINGS, "force_pointwise_cat": _joins_are_small(graph)}):
+        compiled: Any = compile_fx(graph, list(example), inner_compile=keep)
+    if len(inner) == 1:
+        module, inputs, code = inner[0]
+        if _count_outputs(module) == _count_outputs(graph) and _shapes(inputs) == _shapes(example):
+            run: Run = code
+            return run
+    return lambda tensors: compiled(*tensors)
+
+
+def _joins_are_small(graph: fx.GraphModule) -> bool:
+    """Whether all that `cat` and `stack` make is small: then it is cheaper to compute than to lay down in memory."""
+    joins = [
+        node.meta["val"].numel()
+        for join in (torch.ops.aten.cat.default, torch.ops.aten.stack.default)
+        for node in graph.graph.find_nodes(op="call_function", target=join)
+    ]
+    return max(joins, default=0) <= SMALL_JOIN
+
+
+def _count_outputs(graph: fx.GraphModule) -> int:
+    return len(graph.graph.output_node().args[0])  # type: ignore[arg-type]
+
+
+def _shapes(inputs: Sequence[Any]) -> list[tuple[torch.Size, torch.dtype]]:
+    return [(tensor.shape, tensor.dtype) for tensor in inputs]
+
+
+def _spell_out_small_products(graph: fx.GraphModule) -> None:
+    """Write small matrix products as sums of products, which Inductor fuses with what is around them.
+
+    Else each is a call of a library, and a chain of 4 × 4 matrices (a robot's arm) is nothing but calls.
+    """
+    aten = torch.ops.aten
+    for product in (aten.mm.default, aten.bmm.default):
+        for node in graph.graph.find_nodes(op="call_function", target=product):
+            left, right = node.args
+            shape, other = left.meta["val"].shape, right.meta["val"].shape
+            if left.meta["val"].device.type != "cpu" or prod(shape) * other[-1] > SMALL_PRODUCT:
+                continue
+            with graph.graph.inserting_before(node):
+                rows = graph.graph.call_function(aten.unsqueeze.default, (left, -1))
+                columns = graph.graph.call_function(aten.unsqueeze.default, (right, -3))
+                terms = graph.graph.call_function(aten.mul.Tensor, (rows, columns))
+                total = graph.graph.call_function(aten.sum.dim_IntList, (terms, [-2]))
+            total.meta = dict(node.meta)
+            node.replace_all_uses_with(total)
+            graph.graph.erase_node(node)
+    graph.recompile()

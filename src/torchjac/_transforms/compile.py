@@ -1,0 +1,135 @@
+"""compile: a Jacobian captured once for each signature, compiled, and run without the engine from then on."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from functools import update_wrapper
+from threading import RLock
+from typing import Any
+
+import torch
+
+from .._capture.capture import inside_functorch
+from .program import Program, capture
+from .reads import Reads
+from .signature import check_call, read_call
+
+
+def compile(func: Callable[..., Any], *, backend: Any = "inductor", cache_size: int = 64) -> Compiled:
+    """A function that takes Jacobians, captured as a program of tensor ops and compiled.
+
+    The first call for a signature runs ``func`` once on tensors without values. The walk through autograd's graph
+    happens then; what is left are the ops that the Jacobian's values need, which `torch.compile`'s backend makes
+    code of. Later calls run that code: they cost a few µs more than the arithmetic.
+
+    Args:
+        func: a function of tensors and pytrees of them, and of static arguments, that calls `jacrev`, `hessian`,
+            `jacobian`, `value_and_jacobian` or any other transform of torchjac; or what one of these returned.
+        backend: "inductor", which needs a C++ compiler on the CPU (Triton on a GPU); "aot_eager" or "eager", which
+            need none and run the recorded ops one by one; or any backend that `torch.compile` takes.
+        cache_size: how many programs are kept; the one that was not used for longest goes first.
+
+    Returns:
+        A function of the same arguments with the same results: dense and sparse tensors, `Jacobian` operators
+        (blocks are rebuilt around the new values) and trees of them. ``captures`` counts the programs captured.
+
+    A program is captured anew for other shapes, strides, dtypes, devices or ``requires_grad`` of the tensors, for
+    other static arguments (anything hashable that is no tensor, numbers too, by equality), and under another grad
+    mode, autocast, default dtype or default device. New values never lead to that. Tensors that ``func`` captures,
+    parameters of modules among them, are kept by reference: what an optimiser writes into them is seen. What else
+    it reads (closures, globals, attributes of objects, ``training`` of modules, which parameter stands where) is
+    looked at before every run, and where it has changed a program is captured anew. Captured tensors of integers
+    and booleans, index tensors most often, are part of the structure: after a write into one it is captured anew.
+
+    What it cannot know: ``func`` must be a function of what is named above. Its side effects (prints, counters)
+    happen when it is captured and not again, files and clocks are read then only, and a write through
+    ``tensor.data`` into a captured index tensor is not seen. Random ops draw new numbers at each call, from
+    Inductor's own generator: not those that eager code would draw from the same seed.
+
+    Where gradients are asked for outside, of arguments or of captured tensors, the result is differentiable once; the
+    backward pass runs the program's ops again. Under ``torch.no_grad()`` nothing is kept for that, as for `jacrev`.
+    Inside a functorch transform, forward-mode AD, `torch.compile` or another tracer ``func`` itself is called.
+
+    Raises:
+        RuntimeError: at the first call, if ``func`` looks at values of tensors (``if x.sum() > 0``, ``.item()``,
+            ``.numpy()``, a mask of them as an index), if it rebinds what it reads, or if it writes into
+            tensors that are not its own while gradients are asked for.
+        NotImplementedError: for tensor arguments that are not dense.
+        TypeError: if ``func`` is not callable, or an argument is neither a tensor nor hashable.
+        ValueError: if ``cache_size`` is not positive.
+
+    Example:
+        >>> import torch
+        >>> import torchjac
+        >>> jac = torchjac.compile(torchjac.jacrev(lambda x: x[1:] * x[:-1]), backend="eager")
+        >>> jac(torch.tensor([1.0, 2.0, 3.0]))
+        tensor([[2., 1., 0.],
+                [0., 3., 2.]])
+        >>> jac(torch.tensor([5.0, 6.0, 7.0]))
+        tensor([[6., 5., 0.],
+                [0., 7., 6.]])
+        >>> jac.captures
+        1
+    """
+    return Compiled(func, backend, cache_size)
+
+
+class Compiled:
+    """A function with the programs captured of it; see `compile`."""
+
+    def __init__(self, func: Callable[..., Any], backend: Any, cache_size: int) -> None:
+        """Capture nothing yet."""
+        if not callable(func):
+            raise TypeError(f"compile: func must be callable, got {func!r} of type {type(func).__name__}")
+        if not isinstance(cache_size, int) or cache_size < 1:
+            raise ValueError(f"compile: cache_size must be a positive int, got {cache_size!r}")
+        update_wrapper(self, func, updated=())
+        self.captures = 0
+        self._func, self._backend, self._cache_size = func, backend, cache_size
+        self._programs: OrderedDict[Hashable, tuple[Program, Reads]] = OrderedDict()
+        self._lock = RLock()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The result of the function, by the program captured for such arguments."""
+        if _is_inside_another():
+            return self._func(*args, **kwargs)
+        call = read_call(args, kwargs)
+        found = self._programs.get(call.key)
+        if found is None or not (found[1].hold() and found[0].holds()):
+            found = self._capture(call)
+        elif len(self._programs) > 1:
+            self._programs.move_to_end(call.key)
+        return found[0](call.tensors)
+
+    def _capture(self, call: Any) -> tuple[Program, Reads]:
+        check_call(call)
+        with self._lock:
+            reads = Reads(self._func, call.leaves)
+            try:
+                program = capture(self._func, call, self._backend)
+            finally:
+                rebound = not reads.hold()
+                reads.restore()
+            if rebound:
+                raise RuntimeError(
+                    "compile: the function rebinds what it reads (a closure, a global, an attribute, an entry of a "
+                    "list or dict) while it runs, which a captured program would not repeat; return the new value "
+                    "instead, or write into the tensor that stands there"
+                )
+            self._programs[call.key] = found = program, reads
+            self.captures += 1
+            while len(self._programs) > self._cache_size:
+                self._programs.popitem(last=False)
+        return found
+
+
+def _is_inside_another() -> bool:
+    """Whether something around the call has to see the function's own ops."""
+    # Private, but cheap enough to ask at each call; a dispatch mode is a tracer or counts ops (torch 2.9-2.13).
+    return (
+        torch._C._len_torch_dispatch_stack() > 0
+        or inside_functorch()
+        or torch.autograd.forward_ad._current_level >= 0
+        or torch.compiler.is_compiling()
+    )

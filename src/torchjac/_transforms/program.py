@@ -1,0 +1,154 @@
+"""A captured program: what a call did to tensors, recorded once without values, compiled, and run on others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .._answers.apart import Build, take_apart
+from .._answers.sparse import kept_in_parts
+from .._capture.constants import Constants
+from .backend import Run, compile_graph
+from .record import Recording, record_ops
+from .signature import Call, put_back
+
+
+class Pull:
+    """The way back through a program: cotangents of its outputs to gradients of its inputs.
+
+    It runs the program's ops again instead of keeping what they made. It is recorded with the program, and compiled
+    where it is first needed. ``outputs`` are the numbers of the differentiable outputs, ``sources`` those of the
+    inputs that it gives gradients of.
+    """
+
+    def __init__(self, recording: Recording, outputs: list[int], sources: list[int], backend: Any) -> None:
+        self.outputs, self.sources = outputs, sources
+        self._recording, self._backend = recording, backend
+        self._run: Run | None = None
+
+    def __call__(self, inputs: Sequence[Tensor], cotangents: list[Tensor]) -> list[Tensor]:
+        """The gradients of the sources."""
+        if self._run is None:
+            self._run = compile_graph(self._recording.graph, self._recording.example, self._backend)
+        return list(self._run([*inputs, *cotangents, *self._recording.captured]))
+
+
+class Program(NamedTuple):
+    """A compiled program.
+
+    ``run`` gives the outputs from the call's tensors and then those ``captured``, which are kept by reference;
+    ``build`` makes the answer of them; ``assumed`` are captured tensors whose values are part of the program, with
+    their versions; ``pull`` is the way back where the answer is differentiable.
+    """
+
+    run: Run
+    captured: list[Tensor]
+    assumed: list[tuple[Tensor, int]]
+    build: Build
+    pull: Pull | None
+
+    def __call__(self, tensors: list[Tensor]) -> Any:
+        """The answer of a call with these tensors."""
+        if self.pull is not None:
+            given = _Differentiable.apply(self, len(tensors), *tensors, *self.captured)  # type: ignore[no-untyped-call]
+            return self.build(given)
+        if not torch.is_grad_enabled():
+            return self.build(self.run(tensors + self.captured))
+        with torch.no_grad():
+            return self.build(self.run(tensors + self.captured))
+
+    def holds(self) -> bool:
+        """Whether what was assumed of captured tensors has not been written over."""
+        return all(tensor._version == version for tensor, version in self.assumed)
+
+
+def capture(func: Callable[..., Any], call: Call, backend: Any) -> Program:
+    """Record a call of a function and compile what was recorded.
+
+    Raises:
+        RuntimeError: where the function looks at values of tensors, or writes into tensors that are not its own
+            while gradients are asked for.
+    """
+    made: dict[str, Any] = {}
+
+    def flat(tensors: list[Tensor]) -> list[Tensor]:
+        with Constants() as constants, kept_in_parts():
+            args, kwargs = put_back(call, tensors)
+            outputs, made["build"] = take_apart(func(*args, **kwargs), constants.holds)
+        made["assumed"] = list(constants.assumed.values())
+        made["outputs"] = [number for number, tensor in enumerate(outputs) if tensor.requires_grad]
+        return outputs
+
+    forward = record_ops(flat, call.tensors)
+    build, assumed = made["build"], made["assumed"]
+    pull = _pull(flat, call.tensors, forward, made["outputs"], backend) if made["outputs"] else None
+    return Program(
+        compile_graph(forward.graph, forward.example, backend), forward.captured, assumed, build, pull
+    )
+
+
+def _pull(
+    flat: Callable[[list[Tensor]], list[Tensor]],
+    tensors: list[Tensor],
+    forward: Recording,
+    outputs: list[int],
+    backend: Any,
+) -> Pull:
+    if forward.writes:
+        raise RuntimeError(
+            "compile: the function writes into tensors that are not its own (BatchNorm in training mode does), and "
+            "its answer is differentiable, for which it would run again and write twice; call it under "
+            "torch.no_grad(), or not compiled"
+        )
+    sources: list[int] = []
+
+    def back(given: list[Tensor]) -> list[Tensor]:
+        inputs = given[: len(tensors)]
+        results = flat(inputs)
+        known = [*inputs, *forward.captured]
+        asked = [number for number, tensor in enumerate(known) if tensor.requires_grad]
+        grads = torch.autograd.grad(
+            [results[number] for number in outputs],
+            [known[number] for number in asked],
+            given[len(tensors) :],
+            allow_unused=True,
+        )
+        sources[:] = [number for number, grad in zip(asked, grads, strict=True) if grad is not None]
+        return [grad for grad in grads if grad is not None]
+
+    cotangents = [forward.outputs[number].detach() for number in outputs]
+    return Pull(record_ops(back, [*tensors, *cotangents]), outputs, sources, backend)
+
+
+class _Differentiable(torch.autograd.Function):
+    """A program whose answer can be differentiated once."""
+
+    @staticmethod
+    def forward(ctx: Any, program: Program, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        results = tuple(program.run(list(tensors)))
+        ctx.pull, ctx.count = program.pull, count
+        ctx.save_for_backward(*tensors)
+        ctx.shapes = [(results[number].shape, results[number].stride()) for number in ctx.pull.outputs]
+        ctx.mark_non_differentiable(*[r for k, r in enumerate(results) if k not in ctx.pull.outputs])
+        return results
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors
+        # The code was compiled for cotangents that lie in memory as the outputs do.
+        wanted = [
+            torch.empty_strided(shape, stride, dtype=cotangent.dtype, device=cotangent.device).copy_(
+                cotangent
+            )
+            for (shape, stride), cotangent in zip(
+                ctx.shapes, [cotangents[number] for number in ctx.pull.outputs], strict=True
+            )
+        ]
+        grads: list[Tensor | None] = [None] * len(saved)
+        for number, grad in zip(ctx.pull.sources, ctx.pull(saved[: ctx.count], wanted), strict=True):
+            grads[number] = grad
+        return None, None, *grads

@@ -1,0 +1,160 @@
+"""Recording the ops of a function on tensors without values, as a graph in which every tensor is an input."""
+
+from __future__ import annotations
+
+import operator
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, fx
+
+# Private: a tracer's tensors without values, and what they raise when values are asked for (torch 2.9-2.13).
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
+from torch.fx.experimental.proxy_tensor import make_fx
+
+#: Code that stands here is not the user's.
+_OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+
+
+class Recording(NamedTuple):
+    """A graph of ATen ops, whose inputs are those of the function and then the tensors that it captured.
+
+    ``example`` are inputs like these without values, ``outputs`` the outputs; ``writes`` tells that an op writes
+    into an input.
+    """
+
+    graph: fx.GraphModule
+    captured: list[Tensor]
+    example: list[Tensor]
+    outputs: list[Tensor]
+    writes: bool
+
+
+def record_ops(function: Callable[[list[Tensor]], list[Tensor]], tensors: Sequence[Tensor]) -> Recording:
+    """Record what a function does to tensors like these.
+
+    Raises:
+        RuntimeError: where the function looks at values of tensors.
+    """
+    mode = FakeTensorMode()
+    with mode, _values_refused():
+        example = [_like(tensor) for tensor in tensors]
+        graph = make_fx(lambda *given: function(list(given)))(*example)
+    graph.graph.eliminate_dead_code()
+    captured = _lift(graph, mode)
+    writes = any(_base(node) in _inputs(graph) for node in _written(graph))
+    _own_outputs(graph)
+    graph.recompile()
+    example = [node.meta["val"] for node in _inputs(graph)]
+    outputs = [node.meta["val"] for node in graph.graph.output_node().args[0]]  # type: ignore[union-attr]
+    return Recording(graph, captured, example, outputs, writes)
+
+
+def _like(tensor: Tensor) -> Tensor:
+    """A tensor of the same shape, strides and kind with memory of its own, in the mode that is active."""
+    return torch.empty_strided(
+        tensor.shape,
+        tensor.stride(),
+        dtype=tensor.dtype,
+        device=tensor.device,
+        requires_grad=tensor.requires_grad,
+    )
+
+
+def _lift(graph: fx.GraphModule, mode: FakeTensorMode) -> list[Tensor]:
+    """Make inputs of the tensors that a graph holds, and give them in that order."""
+    last = ([None, *_inputs(graph)])[-1]
+    captured: list[Tensor] = []
+    inputs: dict[int, fx.Node] = {}
+    for node in graph.graph.find_nodes(op="get_attr"):
+        tensor = getattr(graph, node.target)
+        if id(tensor) not in inputs:
+            after = graph.graph.inserting_after(last) if last is not None else graph.graph.inserting_before()
+            with after:
+                last = graph.graph.placeholder(f"captured_{len(captured)}")
+            last.meta["val"] = mode.from_tensor(tensor)
+            inputs[id(tensor)] = last
+            captured.append(tensor)
+        node.replace_all_uses_with(inputs[id(tensor)])
+        graph.graph.erase_node(node)
+    # What is left on the module would be made inputs once more by a backend.
+    for name in [*dict(graph.named_parameters()), *dict(graph.named_buffers())]:
+        delattr(graph, name)
+    return captured
+
+
+def _own_outputs(graph: fx.GraphModule) -> None:
+    """Copy each output that shares memory with an input or is given twice: the caller may write into it."""
+    end = graph.graph.output_node()
+    given: list[fx.Node] = []
+    for node in end.args[0]:  # type: ignore[union-attr]
+        assert isinstance(node, fx.Node)
+        if node in given or _base(node).op == "placeholder":
+            with graph.graph.inserting_before(end):
+                copy = graph.graph.call_function(torch.ops.aten.clone.default, (node,))
+            copy.meta = dict(node.meta)
+            node = copy
+        given.append(node)
+    end.args = (tuple(given),)
+
+
+def _inputs(graph: fx.GraphModule) -> list[fx.Node]:
+    return list(graph.graph.find_nodes(op="placeholder"))
+
+
+def _written(graph: fx.GraphModule) -> Iterator[fx.Node]:
+    """What ops write into."""
+    for node in graph.graph.nodes:
+        if node.target is torch.ops.aten.native_batch_norm.default:  # does not say so
+            yield from [statistic for statistic in node.args[3:5] if node.args[5] and statistic is not None]
+        if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
+            for argument, value in zip(node.target._schema.arguments, node.args, strict=False):
+                if (
+                    argument.alias_info is not None
+                    and argument.alias_info.is_write
+                    and isinstance(value, fx.Node)
+                ):
+                    yield value
+
+
+def _base(node: fx.Node) -> fx.Node:
+    """The node whose memory a node's result is a view of, or itself."""
+    while node.op == "call_function" and node.args and isinstance(node.args[0], fx.Node):
+        target = node.target
+        is_view = isinstance(target, torch._ops.OpOverload) and (
+            target._schema.arguments[0].alias_info is not None
+        )
+        if not is_view and target is not operator.getitem:
+            break
+        node = node.args[0]
+    return node
+
+
+@contextmanager
+def _values_refused() -> Iterator[None]:
+    """Say what a program that looks at values is told."""
+    try:
+        yield
+    except (DataDependentOutputException, DynamicOutputShapeException) as error:
+        raise RuntimeError(_refusal(str(error.func), error)) from error
+    except RuntimeError as error:
+        if "FakeTensor" not in str(error) and "numpy" not in str(error):
+            raise
+        raise RuntimeError(_refusal("its memory", error)) from error
+
+
+def _refusal(what: str, error: Exception) -> str:
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_OURS)]
+    where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return (
+        f"compile: the function looks at values of a tensor ({what}){where}, but it is recorded without values; "
+        "choose with torch.where, pass the value as an argument that is no tensor, or call the function not compiled"
+    )

@@ -1,0 +1,128 @@
+"""Integers under a trace: known where they depend on nothing traced, and never where they do."""
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from torchjac._blocks.traced import is_known, is_tracing
+from torchjac._capture.constants import Constants, constants_computed
+
+
+def trace(func, x):
+    """What a function does to a tensor without values, as a graph."""
+
+    def run(x):
+        with Constants():
+            return func(x)
+
+    mode = FakeTensorMode()
+    with mode:
+        return make_fx(run)(mode.from_tensor(x))
+
+
+def test_known():
+    """Integers, booleans and literals are known, and what they make; what depends on the input is not."""
+    captured, weight = torch.tensor([2, 0]), torch.nn.Parameter(torch.ones(3))
+
+    def func(x):
+        assert is_tracing()
+        places = torch.arange(4)[captured] * 2
+        assert is_known(places)
+        assert places.tolist() == [4, 0]
+        assert is_known((places > 1).to(x.dtype))
+        assert is_known(torch.tensor([1.0, 2.0]) * 2)
+        assert not is_known(x)
+        assert not is_known(weight)
+        assert not is_known(weight.detach())
+        assert not is_known(torch.zeros(2))
+        assert not is_known(x.argsort())
+        assert not is_known(x.argsort() + torch.arange(5))
+        return x[places]
+
+    x = torch.randn(5)
+    graph = trace(func, x)
+    assert torch.equal(graph(x), x[[4, 0]])
+    assert "arange" not in graph.code
+    assert not is_tracing()
+
+
+def test_random_is_traced():
+    """A random draw is not a constant, of integers neither."""
+    graph = trace(lambda x: x + torch.randint(1000, (5,)), torch.zeros(5))
+    assert not torch.equal(graph(torch.zeros(5)), graph(torch.zeros(5)))
+
+
+def test_masks():
+    """A mask that is known reads as many entries as it has true ones."""
+    graph = trace(lambda x: x[torch.arange(5) % 2 == 0], torch.zeros(5))
+    assert torch.equal(graph(torch.arange(5.0)), torch.tensor([0.0, 2.0, 4.0]))
+
+
+def test_written_into():
+    """A constant that traced values are written into is traced from then on."""
+
+    def func(x):
+        ranks = torch.zeros(3, dtype=torch.int64)
+        ranks.scatter_(0, x.argsort(), torch.arange(3))
+        assert not is_known(ranks)
+        return ranks * 2
+
+    x = torch.tensor([0.3, 0.1, 0.2])
+    graph = trace(func, torch.zeros(3))
+    assert graph(x).tolist() == [4, 0, 2]
+
+
+def test_written_into_and_viewed():
+    """A view of it made before would miss the write, and is refused."""
+
+    def func(x):
+        ranks = torch.zeros(3, dtype=torch.int64)
+        first = ranks[:1]
+        ranks.scatter_(0, x.argsort(), torch.arange(3))
+        return first + 1
+
+    with pytest.raises(NotImplementedError, match="read through another view of shape \\(1,\\)"):
+        trace(func, torch.zeros(3))
+
+
+def test_callers_tensors_are_not_written():
+    """A write into a captured tensor stands in the graph, and is not done while tracing; of one entry neither."""
+    count, total = torch.tensor(0), torch.zeros(())
+
+    def func(x):
+        count.add_(1)
+        total.mul_(0.5).add_(x.sum())
+        return x * count * total
+
+    graph = trace(func, torch.ones(2))
+    assert (count.item(), total.item()) == (0, 0.0)
+    assert graph(torch.ones(2)).tolist() == [2.0, 2.0]
+    assert (count.item(), total.item()) == (1, 2.0)
+
+
+def test_assumed():
+    """A captured integer tensor that was looked at is named with its version."""
+    index = torch.tensor([1, 0])
+    found = []
+
+    def func(x):
+        with Constants() as constants:
+            result = x[index + 1]
+        found.extend(constants.assumed.values())
+        return result
+
+    mode = FakeTensorMode()
+    with mode:
+        make_fx(func)(mode.from_tensor(torch.zeros(3)))
+    assert [(tensor is index, version) for tensor, version in found] == [(True, 0)]
+
+
+def test_set_up_once():
+    """Under fake tensors alone integers are known too, and one mode is enough."""
+    with FakeTensorMode(), constants_computed():
+        assert torch.arange(3).sum().item() == 3
+        depth = torch._C._len_torch_dispatch_stack()
+        with constants_computed():
+            assert torch._C._len_torch_dispatch_stack() == depth
+    assert torch._C._len_torch_dispatch_stack() == 0

@@ -1,0 +1,155 @@
+"""What a captured program was captured with besides its arguments: changed, it is captured anew."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from torchjac import compile, jacrev
+
+SCALE = 2.0
+
+
+def compiled(func):
+    return compile(jacrev(func), backend="eager")
+
+
+def check(jac, func, x, captures):
+    """The answer is the one that is not compiled, after so many captures."""
+    assert torch.equal(jac(x), jacrev(func)(x))
+    assert torch.equal(jac(x), jac(x))
+    assert jac.captures == captures
+
+
+def test_parameters():
+    """An optimiser's step is seen without a capture; another parameter, or training mode, with one."""
+    x = torch.randn(4)
+    net = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5)).eval()
+    jac = compiled(net)
+    check(jac, net, x, 1)
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.1)
+    net(x).sum().backward()
+    optimiser.step()
+    check(jac, net, x, 1)
+    net[0].weight = nn.Parameter(torch.randn(3, 4))
+    check(jac, net, x, 2)
+    net.train()
+    assert 0.0 in torch.stack([jac(x) for _ in range(9)])
+    assert jac.captures == 3
+
+
+def test_closures_globals_attributes():
+    """Numbers, tensors and functions that a function finds around it."""
+    global SCALE
+    x, shift, parts = torch.randn(3), torch.randn(3), [1.0, {"a": 2.0}]
+
+    class Model:
+        def __init__(self):
+            self.power = 2
+
+        def __call__(self, x):
+            return x**self.power
+
+    model = Model()
+    inner = lambda x: x * shift
+
+    def func(x, factor):
+        return SCALE * inner(model(x)) * parts[0] * parts[1]["a"] * factor
+
+    whole = partial(func, factor=3.0)
+    jac = compiled(whole)
+    check(jac, whole, x, 1)
+    SCALE = 3.0
+    check(jac, whole, x, 2)
+    model.power = 3
+    check(jac, whole, x, 3)
+    parts[0] = 5.0
+    check(jac, whole, x, 4)
+    parts[1]["a"] = 7.0
+    check(jac, whole, x, 5)
+    inner = lambda x: x + shift
+    check(jac, whole, x, 6)
+    shift = torch.randn(3)
+    check(jac, whole, x, 7)
+    shift.add_(1)
+    SCALE = 1.5 * 2
+    check(jac, whole, x, 7)
+
+
+def test_module_as_argument():
+    """A module given as an argument is looked at as one that is captured."""
+    net, x = nn.Linear(3, 2), torch.randn(3)
+    jac = compile(lambda net, x: jacrev(net)(x), backend="eager")
+    assert torch.equal(jac(net, x), net.weight)
+    net.weight = nn.Parameter(torch.randn(2, 3))
+    assert torch.equal(jac(net, x), net.weight)
+    assert jac.captures == 2
+
+
+def test_index_tensors():
+    """Captured integers are part of the structure: a write into one is noticed."""
+    index, x = torch.tensor([0, 2]), torch.randn(4)
+    func = lambda x: x[index] ** 2
+    jac = compiled(func)
+    check(jac, func, x, 1)
+    index.add_(1)
+    check(jac, func, x, 2)
+
+
+def test_numbers_in_tensors():
+    """A number that a function takes out of a captured tensor is noticed when it changes."""
+    scale, x = torch.tensor(2.0), torch.randn(4)
+    func = lambda x: x * scale.item()
+    jac = compiled(func)
+    check(jac, func, x, 1)
+    scale.fill_(3.0)
+    check(jac, func, x, 2)
+
+
+def test_buffers_that_are_written():
+    """BatchNorm in training mode writes its statistics once for each call; refused where gradients are asked for."""
+    ours, theirs = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+    jac = compiled(ours)
+    with torch.no_grad():
+        for _ in range(3):
+            x = torch.randn(4, 3)
+            assert torch.allclose(jac(x), jacrev(theirs)(x))
+            for mine, other in zip(ours.buffers(), theirs.buffers(), strict=True):
+                assert torch.equal(mine, other)
+    assert jac.captures == 1
+    with pytest.raises(RuntimeError, match="writes into tensors that are not its own"):
+        jac(torch.randn(4, 3))
+
+
+@pytest.mark.parametrize("way", ["attribute", "closure", "list"])
+def test_rebinding_is_refused(way):
+    """A function that rebinds what it reads is refused, and what it had is put back."""
+
+    class Running(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(3))
+
+        def forward(self, x):
+            self.mean = 0.9 * self.mean + x.detach()
+            return x * self.mean
+
+    seen, count = [torch.zeros(3)], 0
+
+    def counting(x):
+        nonlocal count
+        count += 1
+        return x * count
+
+    def listing(x):
+        seen.append(x.detach())
+        return x * seen[0]
+
+    module = Running()
+    func = {"attribute": module, "closure": counting, "list": listing}[way]
+    with pytest.raises(RuntimeError, match="rebinds what it reads"):
+        compiled(func)(torch.randn(3))
+    assert torch.equal(module.mean, torch.zeros(3))
+    assert count == 0
+    assert len(seen) == 1
