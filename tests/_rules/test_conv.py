@@ -189,3 +189,19 @@ def test_under_vmap_and_in_float32() -> None:
     found = torchjac.vmap(torchjac.jacrev(lambda x: F.conv1d(x, weights[0])))(x)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found[1], loop_jacobian(lambda x: F.conv1d(x, weights[0]), x[1]))
+
+
+def test_below_a_pool() -> None:
+    """A pool's places are met by the kernel's offsets entry by entry: nine of each place, none for the rest."""
+    weight = s(2, 1, 3, 3)
+
+    def f(x):
+        return F.max_pool2d(F.conv2d(x, weight, padding=1).tanh(), 2)
+
+    x = s(1, 1, 16, 20)
+    J = torchjac.jacobian(f)(x)
+    expected = loop_jacobian(f, x)
+    torch.testing.assert_close(J.to_dense(), expected, rtol=1e-9, atol=1e-12)
+    assert J.nnz == int((expected != 0).sum())
+    (step,) = [step for step in J.report.steps if step.name == "ConvolutionBackward0"]
+    assert (step.kind, step.calls) == ("explicit", 0)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from math import prod
 
 from .._blocks.block import Block, entries, labels
-from .._blocks.cost import terms_pay
-from .._blocks.maps import labels_of
+from .._blocks.cost import joins_pay, terms_pay
+from .._blocks.maps import Gather, labels_of
 from .._capture.tape import Node
 from .._rules.registry import Known, Local, Passes
 from .seeds import seed_count
@@ -21,7 +21,7 @@ def choose(
     chosen: list[Local] = []
     for k, pairs in known.others.get(slot, known.passes).items():
         terms = [term for term in known.spelled[k]() if term.slot == slot] if k in known.spelled else None
-        if terms is None or not _pay(terms, blocks, seed_count(blocks, pairs, out_shape)):
+        if terms is None or not _pay(terms, blocks, seed_count(blocks, pairs, out_shape), prod(out_shape)):
             calls[k] = pairs
         else:
             chosen += terms
@@ -29,11 +29,13 @@ def choose(
     return calls, chosen
 
 
-def _pay(terms: Sequence[Local], blocks: Sequence[Block], rows: int) -> bool:
-    named = sum(map(entries, blocks))
-    inner = [_inner(term.block) for term in terms]
+def _pay(terms: Sequence[Local], blocks: Sequence[Block], rows: int, out: int) -> bool:
+    named = sum(map(entries, blocks)) * sum([_inner(term.block) for term in terms])
     called = rows * sum([entries(term.block) for term in terms])
-    return terms_pay(len(terms) * len(blocks), named * sum(inner), called)
+    # A table met by a part of its range is matched by positions, and no label of it stays tied.
+    if any(type(map_) is Gather for block in blocks for map_ in block.wrt):
+        return rows == out and joins_pay(named, called)
+    return terms_pay(len(terms) * len(blocks), named, called)
 
 
 def _inner(block: Block) -> int:

@@ -178,6 +178,15 @@ def terms_pay(products: int, named: int, called: int) -> bool:
     return products * FREE_NUMBERS + 2 * named < CALL_NUMBERS + called
 
 
+#: Matching a position by its value takes the time of about so many multiplications.
+JOIN_NUMBERS = 32
+
+
+def joins_pay(named: int, called: int) -> bool:
+    """The same where the products have to match tables by their positions."""
+    return JOIN_NUMBERS * named < called
+
+
 #: Up to this many rows, calling the engine once for each costs less than one call under vmap does.
 FEW_ROWS = 2
 
