@@ -76,6 +76,16 @@ def test_each_loop_has_a_bar(name, drawn, monkeypatch, capsys):
     assert out == ""
 
 
+def test_forward_walks_have_a_bar(monkeypatch, capsys):
+    """Few inputs and many outputs are walked from the inputs up, over nodes too."""
+    draw_at_once(monkeypatch)
+    f = lambda x: (x.sum() * torch.ones(50, dtype=x.dtype)).sin().cumsum(0)
+    x = torch.randn(3, dtype=torch.float64)
+    found = jacobian(f, mode="forward", progress=True)(x)
+    assert "nodes:" in capsys.readouterr().err
+    torch.testing.assert_close(found.to_dense(), loop_jacobian(f, x))
+
+
 def test_hessian_has_bars_over_both_walks(monkeypatch, capsys):
     """The inner walk records, the outer one walks what it recorded."""
     draw_at_once(monkeypatch)

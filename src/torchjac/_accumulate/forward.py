@@ -20,6 +20,7 @@ from .._blocks.merge import dense_block, merge
 from .._blocks.unify import CannotJoinError
 from .._capture.tape import Meta, Node, Tape
 from .._rules.registry import local_jacobian, opaque
+from .progress import track
 from .report import Lot, Report, note_step
 from .reverse import owned
 from .seeds import NO_LIMITS, Limits
@@ -45,7 +46,7 @@ def accumulate_forward(
     }
     readers = Counter(edge for node in tape.nodes for edge in node.inputs if edge is not None)
     readers.update(end for end in tape.outputs if end is not None)
-    for node in reversed(tape.nodes):
+    for node in track(tape.nodes[::-1], "nodes"):
         arrived = {k: carried[edge] for k, edge in enumerate(node.inputs) if edge in carried}
         if arrived:
             slots = [slot for slot in range(len(node.outputs)) if readers[node, slot]]
