@@ -1,12 +1,16 @@
-"""Draws the pictures of the documentation into docs/pictures/, each from a Jacobian taken here.
+"""Draws the pictures of the documentation into docs/pictures/, each from a Jacobian taken here or in an example.
 
 python docs/pictures.py
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import replace
+from importlib import import_module
+from io import StringIO
 from math import prod
 from pathlib import Path
 
@@ -160,12 +164,24 @@ PICTURES: dict[str, Callable[[], Figure]] = {
 }
 
 
+#: Examples of a few seconds, each of which saves its own picture.
+EXAMPLES = (
+    "laplace_approximation", "optimal_control", "pendulum_ekf", "pinn_laplacian", "robot_arm", "truss",
+    "turing_patterns",
+)  # fmt: skip
+
+
 def main() -> None:
-    """Draw all."""
+    """Draw all, and let the examples draw theirs."""
     mpl.rcParams.update({"svg.hashsalt": "torchjac", "svg.fonttype": "path", "font.family": "DejaVu Sans"})
     OUT.mkdir(exist_ok=True)
     for name, picture in PICTURES.items():
         picture().savefig(OUT / f"{name}.svg", metadata={"Date": None})
+    mpl.rcdefaults()
+    sys.path.insert(0, str(OUT.parents[1] / "examples"))
+    for name in EXAMPLES:
+        with redirect_stdout(StringIO()):
+            import_module(name).main(["--out", str(OUT / f"{name}.png")])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from docs.pictures import PICTURES
+from docs.pictures import EXAMPLES, PICTURES
 from tests import pages
 
 from torchjac import warn_structure_lost
@@ -98,7 +98,8 @@ def test_links(page):
         name = target.partition("#")[0]  # anchors inside docs/ are checked by mkdocs, which makes them
         path = (page.parent / name).resolve() if name else page
         if path.parent == DOCS / "pictures":
-            assert path.stem in PICTURES, f"{target}: docs/pictures.py draws no such picture"
+            drawn = EXAMPLES if path.suffix == ".png" else PICTURES
+            assert path.stem in drawn, f"{target}: docs/pictures.py draws no such picture"
         else:
             assert path.exists(), target
 
@@ -108,6 +109,14 @@ def test_picture(name):
     """Each picture can be drawn, and some page shows it."""
     assert PICTURES[name]().axes
     assert any(f"pictures/{name}.svg" in page.read_text() for page in PAGES)
+
+
+def test_every_example_is_listed():
+    """The page of examples names each file, and no other; those that draw for it exist."""
+    files = {path.name for path in (ROOT / "examples").iterdir() if path.suffix in (".py", ".ipynb")}
+    listed = set(re.findall(r"^\| `([\w.]+)` \|", (DOCS / "examples.md").read_text(), re.MULTILINE))
+    assert listed == files
+    assert {f"{name}.py" for name in EXAMPLES} <= files
 
 
 def test_the_runner_sees_a_wrong_output(tmp_path):
