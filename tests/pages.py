@@ -1,10 +1,16 @@
-"""Pages of Markdown as programs: their fenced blocks, what these print, and where their links lead."""
+"""Pages of Markdown as programs: their fenced blocks, what these print, and where their links lead.
+
+    python -m tests.pages docs/tutorials/hessians.md ...
+
+writes below each block of Python what it prints now; look at the difference before you commit it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import re
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,8 +63,30 @@ def run(page: Path) -> list[tuple[Block, str]]:
     return printed
 
 
+def renewed(page: Path) -> str:
+    """The page with what its blocks print; where `...` stands for anything, it goes on to do so."""
+    text, ends = page.read_text(), {start: end for start, end, _, _ in fences(page.read_text())}
+    outputs = iter(run(page))
+    changes = []
+    for _, end, language, _ in fences(text):
+        if language == "python":
+            block, printed = next(outputs)
+            after = text.index("```text", end) if block.shown else end
+            if "..." not in block.shown:
+                shown = f"\n\n```text\n{printed.rstrip()}\n```" if printed.strip() else ""
+                changes.append((end, ends.get(after, end), shown))
+    for start, end, shown in reversed(changes):
+        text = text[:start] + shown + text[end:]
+    return text
+
+
 def links(text: str) -> list[str]:
     """The targets of the links and pictures of a page, outside its code."""
     prose = FENCE.sub("", text)
     prose = re.sub(r"`[^`\n]+`", "", prose)
     return [inline or image for inline, image in LINK.findall(prose)]
+
+
+if __name__ == "__main__":
+    for argument in sys.argv[1:]:
+        Path(argument).write_text(renewed(Path(argument)))

@@ -130,6 +130,15 @@ def test_the_runner_sees_a_wrong_output(tmp_path):
     assert not CHECKER.check_output(second.shown, three, FLAGS)
 
 
+def test_outputs_can_be_renewed(tmp_path):
+    """Wrong and missing outputs are written anew, outputs of nothing are taken away, dots stay."""
+    page = tmp_path / "page.md"
+    shown = "```python\nprint({})\n```\n\n```text\n{}\n```\n"
+    silent = "```python\nx = 1\n```\n"
+    page.write_text(shown.format(1, 2) + "```python\nprint(3)\n```\n" + silent + shown.format(45, "4..."))
+    assert pages.renewed(page) == shown.format(1, 1) + shown.format(3, 3) + silent + shown.format(45, "4...")
+
+
 def test_every_page_is_in_the_navigation():
     """mkdocs.yml lists each page once."""
     listed = re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
