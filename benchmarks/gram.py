@@ -56,7 +56,9 @@ def main(argv: list[str] | None = None) -> int:
         "J.to_scipy(), then A.T @ A": lambda: (A := J.to_scipy()).T @ A,
         "A.T @ A alone": lambda: matrix.T @ matrix,
     })  # fmt: skip
-    print(f"{count:,} observations, J of {matrix.nnz:,} nonzeros in {len(J.blocks)} blocks, JᵀJ of {ours.nnz:,}")
+    print(
+        f"{count:,} observations, J of {matrix.nnz:,} nonzeros in {len(J.blocks)} blocks, JᵀJ of {ours.nnz:,}"
+    )
     for name, seconds in times.items():
         print(f"{name:28}{seconds * 1e3:>10.1f} ms")
     return 0

@@ -31,3 +31,8 @@ def test_gathered_rows_ride_along_a_softmax() -> None:
     jac = jacobian(lambda x: x.softmax(1).gather(1, index).cos())(torch.randn(3, 4, dtype=torch.float64))
     assert all(block.out[0] == block.wrt[0] for block in jac.blocks)
     assert jac.stored <= 3 * 5 * 4
+
+
+def test_windows_that_overlap_do_not_ride() -> None:
+    """Two labels that meet at one position, as windows do, each need seeds of their own."""
+    check_jacobian(lambda x: x.softmax(1).unfold(0, 2, 1), torch.randn(5, 3, dtype=torch.float64))

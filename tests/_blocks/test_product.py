@@ -1,12 +1,10 @@
 """Products of lists of blocks."""
 
 import torch
-from tests._blocks.blocks import CPU, LIKE, Maker, spelled_out
+from tests._blocks.blocks import LIKE, Maker, spelled_out
 
 from torchjac._blocks import product as module
-from torchjac._blocks.block import Block, stored
-from torchjac._blocks.maps import Gather, Label
-from torchjac._blocks.product import product, product_of_two
+from torchjac._blocks.product import product
 
 
 def total(blocks, shape):
@@ -38,14 +36,3 @@ def test_products_merged_on_the_way(monkeypatch) -> None:
     """Merging what waits changes nothing."""
     monkeypatch.setattr(module, "MOST_WAITING", 1)
     check(60)
-
-
-def test_tables_are_matched_all_at_once() -> None:
-    """Two lists of coordinates meet where all their dims agree, not first where one does."""
-    count, n = 3000, 100
-    a, b = Label(count), Label(count)
-    at = torch.randperm(n * n)[:count]
-    left = Block(torch.ones(count), (a,), (), (Gather(at // n, (a,)), Gather(at % n, (a,))))
-    right = Block(torch.ones(count), (b,), (Gather(at // n, (b,)), Gather(at % n, (b,))), (Gather(at, (b,)),))
-    found = product_of_two(left, right, (n, n), CPU)
-    assert stored(found) <= 2 * count

@@ -612,6 +612,16 @@ MUTATIONS: tuple[Mutation, ...] = (
         "result = result.sum_to_size(meta.shape) / 2",
     ),
     Mutation(
+        "_rules/call.py", "gradients of weights formed on the way",
+        "if _computes_unneeded(node):",
+        "if False:",
+    ),
+    Mutation(
+        "_accumulate/seeds.py", "positions that two labels meet at ride along",
+        "return type(map_) is Affine and (len(map_.terms) < 2 or is_injective(dict(map_.terms), map_.labels))",
+        "return type(map_) is Affine",
+    ),
+    Mutation(
         "_rules/registry.py", "multipliers taken for good with complex numbers",
         "(known.locals and not found.any_dtype and node.touches_complex)",
         "False",
@@ -661,6 +671,26 @@ MUTATIONS: tuple[Mutation, ...] = (
         "_blocks/coordinates.py", "entries named twice not seen",
         "return place is not None and is_injective(place[1], labels(block))",
         "return place is not None",
+    ),
+    Mutation(
+        "_blocks/coordinates.py", "dims of a list in the other order",
+        "    maps.reverse()\n",
+        "",
+    ),
+    Mutation(
+        "_blocks/lists.py", "rows of a sparse product counted by its rows",
+        "block_at(row * columns + column,",
+        "block_at(row * rows + column,",
+    ),
+    Mutation(
+        "_blocks/lists.py", "a sparse product without derivatives",
+        "return not recorded and values.dtype in",
+        "return values.dtype in",
+    ),
+    Mutation(
+        "_blocks/pair.py", "tables of several dims matched one by one",
+        "if len(hard) > 1:",
+        "if len(hard) > 9:",
     ),
     Mutation(
         "_blocks/maps.py", "a substituted offset not scaled",
