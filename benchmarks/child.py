@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -53,6 +54,8 @@ def first_call(peer: Peer, problem: Problem, limit: float) -> tuple[dict[str, An
     if peer.compiles:
         torch.compiler.reset()
     answers: list[Any] = []
+    start = perf_counter()
+    too_slow = {"status": "too slow", "why": f"> {limit:g} s"}, None, None
     try:
         with limited(limit):
             built = peer.make(problem)
@@ -62,10 +65,12 @@ def first_call(peer: Peer, problem: Problem, limit: float) -> tuple[dict[str, An
     except ImportError as error:
         return {"status": "missing", "why": str(error)}, None, None
     except TooSlowError:
-        return {"status": "too slow", "why": f"> {limit:g} s"}, None, None
+        return too_slow
     except MemoryError:
         return {"status": "out of memory"}, None, None
     except Exception as error:
+        if perf_counter() - start > limit:  # compiled code may make an error of its own of being stopped
+            return too_slow
         text = str(error).strip().splitlines()
         memory = any(word in str(error).lower() for word in ("allocate", "out of memory"))
         why = f"{type(error).__name__}: {text[0] if text else ''}"[:200]
@@ -94,8 +99,9 @@ def measure(task: dict[str, Any], dtype: str, report: Callable[[dict[str, Any]],
                 row["status"] = "differs"
         if built is not None and row["status"] == "ok":
             calls[f"{peer.name}|{peer.answer}"] = built.call
-        del built, answer
-        gc.collect(0)
+        large = row.get("entries", 0) > 1_000_000
+        built = answer = None
+        gc.collect(2 if large else 0)
         report(row)
     torchjac_numbers.clear()
     for name, (seconds, turns) in alternate(calls, task["seconds"], task["clock"]).items():

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -188,6 +189,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run what is asked for; the exit status is 1 where a process ended early or two answers differ."""
     options = parse(argv)
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(1)
+    )  # so that the process of a workload ends with this one
     start = perf_counter()
     data: dict[str, Any] = {"machine": machine(options.threads, options.clock), "results": [], "curves": []}
 
