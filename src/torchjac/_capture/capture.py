@@ -61,10 +61,10 @@ def is_wrapped(tensor: Tensor) -> bool:
 def memory_of(tensor: Tensor) -> int:
     """What two tensors have in common if they share memory; a tensor inside functorch does not tell.
 
-    Forward mode makes zeros without memory, private to torch 2.9-2.13, that do not tell either. Inside a trace there
-    are no addresses, but the storage object is one for all its tensors.
+    Forward mode makes zeros without memory, private to torch 2.9-2.13, that do not tell either, nor do sparse
+    tensors. Inside a trace there are no addresses, but the storage object is one for all its tensors.
     """
-    if is_wrapped(tensor) or tensor._is_zerotensor():
+    if is_wrapped(tensor) or tensor.layout is not torch.strided or tensor._is_zerotensor():
         return 0
     storage = tensor.untyped_storage()
     return storage._cdata if is_tracing() else storage.data_ptr()
