@@ -12,11 +12,6 @@ holes = torch.tensor([[1.0, 0, 1, 0], [0, 0, 1, 1]]).double() * s.spread(2, 4)
 AT = torch.tensor([[0, 0, 1, 1], [0, 0, 2, 1]])
 
 
-def graph(layout=torch.sparse_coo):
-    """A matrix of 3 entries and shape (2, 4)."""
-    return torch.tensor([[0.0, 2, 0, 0], [3, 0, 0, -1]]).double().to_sparse(layout=layout)
-
-
 def made(*shape):
     """A sparse tensor of values, two of which stand at one place."""
     return lambda x: torch.sparse_coo_tensor(AT[: 2 if x.dim() == 1 else 1], x, shape)
@@ -37,28 +32,10 @@ CASES = [
     case("ToDenseBackward0", through("to_sparse"), holes, stored=[8], differences=False),
     case("ToDenseBackward0", through("to_sparse"), s(0, 3)),
     case("SparseCooTensorWithDimsAndTensorsBackward0", lambda x: made(2, 3)(x).to_dense(), s(4), stored=[12]),
-    case("SparseCooTensorWithDimsAndTensorsBackward0", lambda x: made(2)(x).to_dense(), s(4, 3)),
+    case("SparseCooTensorWithDimsAndTensorsBackward0", lambda x: made(2, 3)(x).to_dense(), s(4, 3)),
     case("CoalesceBackward0", lambda x: made(2, 3)(x).coalesce().to_dense(), s(4), stored=[12]),
     case("ValuesBackward0", lambda x: made(2, 3)(x).coalesce().values(), s(4), stored=[8]),
-    case("ValuesBackward0", lambda x: made(2)(x).coalesce().values(), s(4, 3), stored=[4]),
-    *(
-        case(node, lambda x, op=op, layout=layout: op(graph(layout), x), s(*shape), stored=[9])
-        for layout in (torch.sparse_coo, torch.sparse_csr)
-        for node, op, shape in [
-            ("MmBackward0", torch.mm, (4, 3)),
-            ("MvBackward0", torch.mv, (4,)),
-            ("AddmmBackward0", lambda a, x: torch.addmm(torch.ones(2, 3), a, x, alpha=2), (4, 3)),
-        ]
-    ),
-    case("SparseAddmmBackward0", lambda x: torch.sparse.mm(graph(), x), s(4, 3), stored=[9]),
-    case(
-        "SparseAddmmBackward0",
-        lambda c, v, x: torch.sparse.addmm(c, made(2, 3)(v), x, beta=2, alpha=3),
-        s(2, 5),
-        s(4),
-        s(3, 5),
-        stored=[0, 28, 12],
-    ),
+    case("ValuesBackward0", lambda x: made(2, 3)(x).coalesce().values(), s(4, 3), stored=[4]),
     case("ValuesBackward0", lambda x: x.to_sparse().values(), s(2, 3), stored=[12]),
 ]
 

@@ -195,6 +195,17 @@ MUTATIONS: tuple[Mutation, ...] = (
         "picked = picked.unsqueeze(dim)",
         "picked = picked.unsqueeze(0)",
     ),
+    # ------------------------------------------------------------------------------------------ links
+    Mutation(
+        "_rules/links.py", "the second factor counted as the first",
+        "side = k - PRODUCTS[node.name]",
+        "side = 0",
+    ),
+    Mutation(
+        "_rules/links.py", "an op without a rule taken for one that mixes nothing",
+        "return size * inner\n    return max(size, inner)",
+        "return size\n    return max(size, inner)",
+    ),
     # ------------------------------------------------------------------------------------------ losses
     Mutation(
         "_rules/losses.py", "likelihood: wrong sign",
@@ -466,6 +477,21 @@ MUTATIONS: tuple[Mutation, ...] = (
         'if not node.saved("batch_first"):',
     ),
     # ------------------------------------------------------------------------------------------ sparse
+    Mutation(
+        "_rules/sparse.py", "values stand in the order of the columns",
+        "for at in x._indices())",
+        "for at in x._indices().flip(1))",
+    ),
+    Mutation(
+        "_rules/sparse_factor.py", "rows and columns swapped",
+        "zip(on.split(), factor.indices(), strict=True)",
+        "zip(on.split(), factor.indices().flip(0), strict=True)",
+    ),
+    Mutation(
+        "_rules/sparse_factor.py", "α forgotten",
+        "values if scale == 1 else values * scale",
+        "values",
+    ),
     Mutation(
         "_rules/sparse.py", "wrong sign",
         "diagonal_term(node, 0, 1.0)",
