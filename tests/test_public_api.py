@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import torchjac
-from torchjac import Jacobian, Report, Step, extend, testing
+from torchjac import Costs, Jacobian, Report, Step, extend, testing
 
 #: Taken from torch.func as they are; their signatures are PyTorch's.
 FROM_TORCH = {
@@ -14,7 +14,7 @@ FROM_TORCH = {
 }  # fmt: skip
 
 #: Made by the library and given to users, who do not make them.
-GIVEN = {Jacobian, Report, Step, extend.Node}
+GIVEN = {Costs, Jacobian, Report, Step, extend.Node}
 
 #: What a change of this table means: docs/project/deprecation.md.
 TABLE = """
@@ -39,7 +39,9 @@ Jacobian.to_dense(self)
 Jacobian.to_scipy(self, format='csr')
 Jacobian.to_sparse(self, layout=torch.sparse_coo, *, index_dtype=torch.int64)
 Jacobian.trace(self)
+Report.costs
 Report.lost
+torchjac.Costs
 torchjac.Jacobian
 torchjac.Report
 torchjac.Step

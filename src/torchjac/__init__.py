@@ -12,7 +12,7 @@ from torch.func import (
 )
 
 from . import extend, testing
-from ._accumulate.report import Report, Step, StructureLostWarning, warn_structure_lost
+from ._accumulate.report import Costs, Report, Step, StructureLostWarning, warn_structure_lost
 from ._answers.operator import Jacobian
 from ._transforms.compile import compile
 from ._transforms.explain import explain
@@ -22,6 +22,7 @@ from ._transforms.jacobian import jacobian, value_and_jacobian
 from ._transforms.jacrev import jacrev
 
 __all__ = [
+    "Costs",
     "Jacobian",
     "Report",
     "Step",

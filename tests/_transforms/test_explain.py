@@ -162,3 +162,35 @@ def test_under_vmap():
 
     torch.func.vmap(f)(X)
     assert [(step.name, step.stored) for step in seen[0].steps] == [("SumBackward0", 0), ("SinBackward0", 0)]
+
+
+def test_estimates_beside_what_was_counted():
+    """Where orders were weighed, each has its estimate, and the one taken what was counted, near it."""
+    narrow, wide = torch.ones(8, 4, dtype=torch.float64), torch.ones(20_000, 8, dtype=torch.float64)
+    report = explain(lambda x: wide @ torch.tanh(narrow @ x))(torch.zeros(4, dtype=torch.float64))
+    costs = report.costs
+    assert costs.order == "forward"
+    assert list(costs.estimated) == ["reverse", "forward"]
+    assert costs.estimated["forward"] == pytest.approx(costs.counted, rel=0.1)
+    assert costs.estimated["reverse"] > 3 * costs.counted
+    head, reverse, forward = str(costs).split("\n")
+    assert head.split() == ["order", "estimated", "counted"]
+    assert len(reverse.split()) == 2
+    assert forward.split() == ["forward", f"{costs.estimated['forward']:,.0f}", f"{costs.counted:,.0f}"]
+    assert str(report).endswith("\n\n" + str(costs))
+
+
+def test_estimates_of_a_bottleneck():
+    """The cut is named by what is alive there; both factors are estimated and counted, not their product."""
+    narrow, wide = torch.ones(5, 2000, dtype=torch.float64), torch.ones(2000, 5, dtype=torch.float64)
+    costs = explain(lambda x: wide @ torch.tanh(narrow @ x))(torch.zeros(2000, dtype=torch.float64)).costs
+    assert costs.order == "cut at (5,)"
+    assert list(costs.estimated) == ["reverse", "forward", "cut at (5,)"]
+    assert costs.counted <= 30_000
+    assert costs.estimated["reverse"] > 4_000_000
+
+
+def test_nothing_weighed():
+    """A small or evenly wide function has one order, and its report no costs."""
+    assert explain(torch.sin)(X).costs is None
+    assert explain(lambda x: x.sin().exp())(torch.zeros(100_000)).costs is None

@@ -31,12 +31,14 @@ class Place(NamedTuple):
         work: numbers written on the way, and those multiplied at the rate of `PRODUCT_RATE`.
         held: the entries of both factors.
         splits: whether a tape can begin there: at first outputs of nodes.
+        product: the part of the work that multiplies the two factors and writes the answer.
     """
 
     at: int
     work: float
     held: float
     splits: bool
+    product: float = 0.0
 
 
 def places(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> list[Place]:
@@ -57,17 +59,22 @@ def places(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> list[Place]:
             frontier.add(end, prod(shape), prod(shape))
     found, falling, whole = [], 0.0, load[-1]
     for at, node in enumerate(nodes):
-        own = frontier.numbers / batch
-        work = min(falling, own * load[at]) + min(rising[at], own * (whole - load[at]))
-        work += PRODUCT_RATE * frontier.product if at else 0.0
-        found.append(Place(at, work, frontier.held, not frontier.others))
+        if at == 0:
+            found.append(Place(0, rising[0], frontier.held, not frontier.others))
+        else:
+            own = frontier.numbers / batch
+            work = min(falling, own * load[at]) + min(rising[at], own * (whole - load[at]))
+            product = PRODUCT_RATE * frontier.product
+            found.append(Place(at, work, frontier.held, not frontier.others, product))
         rate = frontier.take(node) / node.numbers
         for edge, size, count in each[at]:
             falling += PRODUCT_RATE * count * rate + frontier.add(edge, size, count * rate)
     found.append(Place(len(nodes), falling, frontier.held, True))
-    # Multiplied at a cut, the answer itself is yet to be written.
     answer = frontier.held - columns * batch
-    return [found[0], *(place._replace(work=place.work + answer) for place in found[1:-1]), *found[-1:]]
+    for at in range(1, len(nodes)):
+        product = found[at].product + answer
+        found[at] = found[at]._replace(work=found[at].work + product, product=product)
+    return found
 
 
 def reverse_work(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> float:

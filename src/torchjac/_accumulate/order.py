@@ -56,6 +56,29 @@ def pick(tape: Tape, out_shapes: Sequence[Sequence[int]], factors: bool = False)
     return Order(tape, "forward" if turn_pays(forward, reverse) else "reverse")
 
 
+def weighed(tape: Tape, out_shapes: Sequence[Sequence[int]], order: Order) -> dict[str, float]:
+    """The estimates that an order was picked by, its own last if it is a cut; none where nothing was weighed.
+
+    At a cut the two factors are estimated, and not their product.
+    """
+    columns = sum([node.numbers for node in tape.inputs])
+    sizes = [node.numbers for node in tape.nodes]
+    if not turn_may_pay(sum(map(prod, out_shapes)), columns, sizes) or not goes_forward(tape):
+        return {}
+    found = places(tape, out_shapes)
+    costs = {"reverse": found[-1].work, "forward": found[0].work}
+    if order.above is not None:
+        place = found[len(order.above.tape.nodes)]
+        costs[named(order)] = place.work - place.product
+    return costs
+
+
+def named(order: Order) -> str:
+    """An order in words."""
+    shapes = ", ".join(str(tuple(node.shape)) for node in order.middle)
+    return f"cut at {shapes}" if order.direction == "cut" else order.direction
+
+
 def split(tape: Tape, at: int, out_shapes: Sequence[Sequence[int]]) -> Order:
     """The order that cuts a tape below so many nodes."""
     upper, lower = tape.nodes[:at], tape.nodes[at:]

@@ -53,15 +53,50 @@ class Step:
     lost: str
 
 
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What orders of multiplication were estimated to cost, and what the one taken did cost.
+
+    The unit is a number written; one multiplied in a matrix product counts a sixteenth.
+
+    Attributes:
+        order: the order taken, a key of ``estimated``: "reverse", "forward" or "cut at" the shapes that are alive
+            there.
+        estimated: order → its estimate from shapes.
+        counted: what the walk did in that order.
+    """
+
+    order: str
+    estimated: dict[str, float]
+    counted: float
+
+    def __str__(self) -> str:
+        """A line for each order."""
+        rows = [("order", "estimated", "counted")]
+        for order, estimate in self.estimated.items():
+            counted = f"{self.counted:,.0f}" if order == self.order else ""
+            rows.append((order, f"{estimate:,.0f}", counted))
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        lines = [f"{a:{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}".rstrip() for a, b, c in rows]
+        return "\n".join(lines)
+
+
 #: How a notebook's table sets a row off, on light and on dark pages.
 MARKED = " style='background:#e07a1f40'"
 
 
 @dataclass
 class Report:
-    """The steps of a walk, from the outputs down to the inputs; printed as a table."""
+    """The steps of a walk, in the order in which it went; printed as a table.
+
+    Attributes:
+        steps: from the outputs down to the inputs; in forward order from the inputs up, each step with what left
+            the node; around a cut first those above it.
+        costs: of `explain` where more than one order was weighed, else None.
+    """
 
     steps: list[Step] = field(default_factory=list)
+    costs: Costs | None = None
 
     @property
     def lost(self) -> list[Step]:
@@ -99,7 +134,7 @@ class Report:
             ).rstrip()
             for row in rows
         ]
-        return "\n".join(lines)
+        return "\n".join(lines) if self.costs is None else "\n".join([*lines, "", str(self.costs)])
 
 
 class Lot(NamedTuple):
