@@ -62,3 +62,12 @@ def is_known(tensor: Tensor) -> bool:
     return (
         not (tensor.is_floating_point() or tensor.is_complex()) or id(tensor) in computed or not is_tracing()
     )
+
+
+def is_number(tensor: Tensor) -> bool:
+    """Whether a tensor is a Python float that an op was given, which does not promote as a tensor would."""
+    return (
+        tensor.dim() == 0
+        and tensor.dtype is torch.float64
+        and torch.result_type(tensor, torch.empty((), dtype=torch.float32)) is torch.float32
+    )

@@ -149,13 +149,14 @@ class Constants(TorchDispatchMode):
         if is_functionalizing():
             return torch.ops.aten.lift_fresh.default(tensor) if self._is_constant(tensor) else tensor
         proxy, fake = tracer_mode("PROXY"), tracer_mode("FAKE")
-        if proxy is None or fake is None:
+        if fake is None:
             return tensor
         if id(tensor) not in self._named:
             with _disable_current_modes():
-                named = fake.from_tensor(tensor)
-            place = torch.fx.Proxy(proxy.tracer.create_arg(tensor), proxy.tracer)
-            track_tensor(named, place, constant=None, tracer=proxy.tracer)
+                named = fake.from_tensor(tensor, static_shapes=True)
+            if proxy is not None:
+                place = torch.fx.Proxy(proxy.tracer.create_arg(tensor), proxy.tracer)
+                track_tensor(named, place, constant=None, tracer=proxy.tracer)
             self._named[id(tensor)] = tensor, named
         return self._named[id(tensor)][1]
 

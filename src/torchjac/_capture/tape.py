@@ -117,6 +117,13 @@ def spend(leaf: torch.Tensor) -> None:
     leaf._torchjac_spent = True  # type: ignore[attr-defined]
 
 
+def _is_foreign(fn: Any) -> bool:
+    """Whether the end of a path is something outside that asks for gradients: a leaf, or an input of AOTAutograd."""
+    if hasattr(fn, "variable"):
+        return not hasattr(fn.variable, "_torchjac_spent")
+    return bool(fn.name() == "torch::autograd::Error")  # how its inputs look to the tracer (torch 2.13)
+
+
 def read_tape(outputs: Sequence[torch.Tensor], starts: Sequence[Any]) -> Tape:
     """Read the graph between some tensors and the nodes the inputs began as."""
     foreign = False
@@ -148,7 +155,7 @@ def read_tape(outputs: Sequence[torch.Tensor], starts: Sequence[Any]) -> Tape:
                 if any(inputs):
                     made[fn] = node = Node(fn, inputs)
                     nodes.append(node)
-                elif not edges and hasattr(fn, "variable") and not hasattr(fn.variable, "_torchjac_spent"):
+                elif not edges and _is_foreign(fn):
                     foreign = True
     nodes.reverse()
     ends = [made.get(tensor.grad_fn) if tensor.grad_fn is not None else None for tensor in outputs]

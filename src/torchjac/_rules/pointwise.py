@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .._blocks.block import Block
 from .._blocks.maps import Label
+from .._blocks.traced import is_known, is_number, is_tracing
 from .._capture.capture import is_wrapped
 from .._capture.tape import Node
 from .call import call
@@ -201,6 +202,8 @@ def _saved_factor(node: Node, name: str) -> Tensor | float:
     if not isinstance(factor, Tensor):
         return float(factor)
     if factor.dim() or factor.device.type != "cpu" or factor.requires_grad or is_wrapped(factor):
+        return factor.to(node.outputs[0].dtype)
+    if is_tracing() and not (is_known(factor) or is_number(factor)):
         return factor.to(node.outputs[0].dtype)
     try:
         return float(factor)

@@ -128,8 +128,8 @@ def _is_inside_another() -> bool:
     """Whether something around the call has to see the function's own ops."""
     # Private, but cheap enough to ask at each call; a dispatch mode is a tracer or counts ops (torch 2.9-2.13).
     return (
-        torch._C._len_torch_dispatch_stack() > 0
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
         or inside_functorch()
         or torch.autograd.forward_ad._current_level >= 0
-        or torch.compiler.is_compiling()
     )

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+import torch
+
+from .dynamo import in_dynamo
 from .jacrev import dense_answers, refuse_twice
 from .run import check_function, record, walking
 
@@ -66,6 +69,8 @@ def jacfwd(
 
     @wraps(func)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_dynamo_compiling():
+            return in_dynamo("jacfwd", "forward", func, argnums, has_aux, None, args, kwargs)
         recorded = record("jacfwd", func, argnums, has_aux, args, kwargs)
         with walking(recorded):
             answers = dense_answers(recorded, None, "forward")

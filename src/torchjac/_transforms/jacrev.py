@@ -20,6 +20,7 @@ from .._blocks.cost import rows_budget
 from .._blocks.traced import is_tracing
 from .._blocks.write import dense
 from .._capture.once import once_pairs, only_once
+from .dynamo import in_dynamo
 from .operators import check_layout, operators
 from .out import check_out, fill, targets
 from .run import Recorded, check_function, like, record, walking
@@ -97,6 +98,8 @@ def jacrev(
 
     @wraps(func)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_dynamo_compiling() and layout is torch.strided and out is None:
+            return in_dynamo("jacrev", "auto", func, argnums, has_aux, chunk_size, args, kwargs)
         recorded = record("jacrev", func, argnums, has_aux, args, kwargs)
         if layout is not torch.strided:
             rows = operators(recorded, f"jacrev with layout={layout}", chunk_size)

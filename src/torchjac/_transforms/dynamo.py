@@ -1,0 +1,183 @@
+"""Dense Jacobians under `torch.compile`: one op of its graph, whose body is the function as Dynamo read it.
+
+Dynamo traces the function itself, so it guards what the function reads, lifts the tensors that it captures, and
+refuses what it cannot follow. The walk runs where the op is called: without values for the shapes, then under
+AOTAutograd's tracer, which records what the Jacobian's values need.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Private: the only way to give Dynamo an op that takes a function (torch 2.13).
+from torch._ops import HigherOrderOperator
+from torch.utils import _pytree as pytree
+
+from .._capture.constants import constants_computed
+from .arguments import check_argnums, check_outputs, differentiated, nest, put_arguments, split_aux
+from .run import record, walking
+
+NAME = "torchjac_dense_jacobian"
+
+_VERSION = tuple(map(int, torch.__version__.split(".")[:2]))
+
+#: Dynamo's own side of such an op is not the same from version to version.
+OLDEST = (2, 13)
+
+
+class DenseJacobian(HigherOrderOperator):
+    """The outputs of a body and their dense Jacobians.
+
+    ``body`` takes tensors and gives a list: first ``outputs`` tensors that are differentiated, with respect to the
+    first ``inputs`` operands, then others that are handed through. The op gives those others, and then a Jacobian
+    for each output and input.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(NAME)  # type: ignore[no-untyped-call]
+
+    def __call__(
+        self,
+        body: Any,
+        what: str,
+        mode: str,
+        chunk_size: int | None,
+        inputs: int,
+        outputs: int,
+        *operands: Any,
+    ) -> tuple[Tensor, ...]:
+        """Take the Jacobians; see the class."""
+        run: Any = torch.compiler.disable(_run)  # type: ignore[no-untyped-call]
+        found: tuple[Tensor, ...] = run(body, what, mode, chunk_size, inputs, outputs, operands)
+        return found
+
+    @property
+    def __name__(self) -> str:
+        """Its name, which is the first thing that Dynamo asks for: only then is Dynamo told what the op is.
+
+        Told when torchjac is imported, it would have to be imported too, which takes seconds.
+        """
+        _tell_dynamo()
+        return NAME
+
+    @__name__.setter
+    def __name__(self, name: str) -> None:
+        pass
+
+
+def _run(
+    body: Any,
+    what: str,
+    mode: str,
+    chunk_size: int | None,
+    inputs: int,
+    outputs: int,
+    operands: Sequence[Any],
+) -> tuple[Tensor, ...]:
+    from .jacrev import dense_answers, refuse_twice  # it uses this file itself
+
+    fixed = [_fixed(operand) for operand in operands]
+
+    def func(*leaves: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        results = body(*leaves, *fixed[inputs:])
+        return tuple(results[:outputs]), tuple(results[outputs:])
+
+    with constants_computed():
+        recorded = record(what, func, tuple(range(inputs)), True, tuple(fixed[:inputs]), {})
+        with walking(recorded):
+            answers = dense_answers(recorded, chunk_size, mode)
+            refuse_twice(recorded, answers)
+        _, others = recorded.finish(answers, True)
+    return (*others, *[answer for row in answers for answer in row])
+
+
+def _fixed(operand: Any) -> Any:
+    """An operand with sizes that are numbers: which blocks there are depends on them."""
+    if isinstance(operand, torch.SymInt):
+        return int(operand)
+    if not isinstance(operand, Tensor) or not any(isinstance(n, torch.SymInt) for n in operand.shape):
+        return operand
+    return operand.as_strided([int(n) for n in operand.shape], [int(n) for n in operand.stride()])
+
+
+dense_jacobian = DenseJacobian()
+
+
+def in_dynamo(
+    what: str,
+    mode: str,
+    func: Callable[..., Any],
+    argnums: int | tuple[int, ...],
+    has_aux: bool,
+    chunk_size: int | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """What a transform returns, as Dynamo traces it.
+
+    Raises:
+        RuntimeError: with a PyTorch that is too old.
+    """
+    if _VERSION < OLDEST:
+        raise RuntimeError(
+            f"{what} inside torch.compile needs PyTorch {'.'.join(map(str, OLDEST))}, this is {torch.__version__}; "
+            "torchjac.compile does without"
+        )
+    positions = check_argnums(argnums, len(args), what)
+    leaves, in_spec = differentiated(args, argnums, positions, what)
+
+    def body(*given: Tensor) -> Any:
+        chosen = pytree.tree_unflatten(list(given), in_spec)
+        output, aux = split_aux(
+            func(*put_arguments(args, argnums, positions, chosen), **kwargs), has_aux, what
+        )
+        outputs, _ = check_outputs(output, what)
+        return tuple(outputs), (pytree.tree_map(lambda _: 0, output), aux)
+
+    traced: Any = dense_jacobian
+    (like, aux), flat = traced(body, what, mode, chunk_size, *leaves)
+    _, out_spec = pytree.tree_flatten(like)
+    rows = [flat[at : at + len(leaves)] for at in range(0, len(flat), len(leaves))]
+    tree = nest(rows, out_spec, in_spec)
+    return (tree, aux) if has_aux else tree
+
+
+def _tell_dynamo() -> None:
+    """Register how Dynamo is to trace the op: the body as a subgraph, with the tensors that it captures lifted."""
+    from torch._dynamo.variables import TupleVariable, builder
+
+    # Private, and typed as internals are.
+    higher_order_ops: Any = importlib.import_module("torch._dynamo.variables.higher_order_ops")
+
+    if NAME in higher_order_ops._hop_name_to_variable_class:
+        return
+
+    class DenseJacobianVariable(higher_order_ops.WrapHigherOrderVariable):  # type: ignore[misc]
+        _HOP_NAME = NAME
+
+        def _call_function(self, tx: Any, args: Any, kwargs: Any) -> Any:
+            what, mode, chunk_size, *leaves = args[1:]
+            operands, _, _, result, _, _, tensors, _ = self.create_wrapped_node(
+                tx, args[0], leaves, {}, NAME,
+                subgraph_name=NAME, set_subgraph_inputs="automatic_with_forced_inputs",
+            )  # fmt: skip
+            outputs, rest = result.items
+            count = len(outputs.items)
+            settings = [each.as_python_constant() for each in (what, mode, chunk_size)]
+            proxy = tx.output.create_proxy(
+                "call_function",
+                self.value,
+                args=(operands[0], *settings, len(leaves), count, *operands[1:]),
+                kwargs={},
+            )
+            flat: Any = builder.wrap_fx_proxy(tx=tx, proxy=proxy)
+            others = list(tensors)[count:]
+            higher_order_ops.overwrite_tensor_vt_proxy(others, TupleVariable(flat.items[: len(others)]))
+            return TupleVariable([rest, TupleVariable(flat.items[len(others) :])])
+
+    higher_order_ops._hop_name_to_variable_class[NAME] = DenseJacobianVariable

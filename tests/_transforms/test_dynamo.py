@@ -1,0 +1,159 @@
+"""Under torch.compile, with fullgraph=True: right against the loop, closures lifted, no new graph for new values."""
+
+import pytest
+import torch
+from tests.versions import NEWEST
+from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from torchjac import compile, hessian, jacfwd, jacobian, jacrev
+from torchjac.testing import loop_jacobian
+
+pytestmark = pytest.mark.skipif(
+    not NEWEST, reason="before PyTorch 2.13 Dynamo has no such op: torchjac.compile is what there is"
+)
+
+WEIGHT = torch.tensor([[1.0, -2.0, 0.5, 0.0], [0.3, 0.0, -1.0, 2.0]], dtype=torch.float64)
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    """Graphs of one test are not those of another."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def compiled(func, backend="aot_eager"):
+    """A function compiled whole, and what counts its graphs."""
+    counter = CompileCounterWithBackend(backend)
+    return torch.compile(func, fullgraph=True, backend=counter), counter
+
+
+def stencil(x):
+    return (x[1:] - x[:-1]).sin() * x[1:]
+
+
+def by_positions(x):
+    return x[torch.arange(2) * 2] * x[torch.tensor([0, 1])]
+
+
+def written(x):
+    y = x.clone()
+    y[1:-1] = x[2:] * x[:-2]
+    return y
+
+
+def joined(x):
+    return torch.cat([x[:1], (WEIGHT @ x).tanh()]).roll(1)
+
+
+@pytest.mark.parametrize("transform", [jacrev, jacfwd])
+@pytest.mark.parametrize("func", [torch.sin, stencil, by_positions, written, joined])
+def test_programs(transform, func):
+    """A compiled Jacobian gives what the loop does, on several values, from one graph."""
+    jac, counter = compiled(transform(func))
+    for x in (torch.randn(4), torch.randn(4)):
+        assert torch.allclose(jac(x), loop_jacobian(func, x), rtol=1e-12, atol=1e-14)
+    assert counter.frame_count == 1
+
+
+def test_inductor():
+    """So does Inductor's code, with the Jacobian taken inside a function."""
+    step = lambda x: x - torch.linalg.solve(jacrev(lambda x: x**3 + joined(x)[[0, 1, 2, 0]])(x), x**3)
+    jac, counter = compiled(step, "inductor")
+    for _ in range(2):
+        x = torch.rand(4) + 1
+        assert torch.allclose(jac(x), step(x))
+    assert counter.frame_count == 1
+
+
+def test_trees_aux_argnums():
+    """Trees of outputs and of arguments, aux and keyword arguments come out as they do without."""
+
+    def func(pair, scale, *, power):
+        x, y = pair["x"], pair["y"]
+        return {"product": x * y**power, "sum": (x.sum() * scale,)}, ("aux", x + y)
+
+    transform = jacrev(func, argnums=(0, 1), has_aux=True)
+    pair, scale = {"x": torch.randn(3), "y": torch.randn(3)}, torch.tensor(2.0)
+    jac, _ = compiled(lambda pair, scale: transform(pair, scale, power=3))
+    (got, (text, added)), (want, _) = jac(pair, scale), transform(pair, scale, power=3)
+    assert text == "aux"
+    assert torch.equal(added, pair["x"] + pair["y"])
+    assert torch.equal(got["product"][0]["y"], want["product"][0]["y"])
+    assert torch.equal(got["sum"][0][0]["x"], want["sum"][0][0]["x"])
+    assert torch.equal(got["sum"][0][1], want["sum"][0][1])
+
+
+def test_hessian():
+    """A Jacobian of a gradient, one op inside the other."""
+    func = lambda x: stencil(x).sum()
+    x = torch.randn(4)
+    second, counter = compiled(hessian(func))
+    assert torch.allclose(second(x), loop_jacobian(jacrev(func), x))
+    assert counter.frame_count == 1
+
+
+def test_modules():
+    """Parameters are read where they are: an optimiser's step makes no new graph, and gradients reach them."""
+    net, x = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)), torch.randn(4)
+    jac, counter = compiled(jacrev(net))
+    for _ in range(2):
+        assert torch.allclose(jac(x), jacrev(net)(x))
+        got = torch.autograd.grad((jac(x) ** 3).sum(), list(net.parameters()), allow_unused=True)
+        want = torch.autograd.grad((jacrev(net)(x) ** 3).sum(), list(net.parameters()), allow_unused=True)
+        for mine, other in zip(got, want, strict=True):
+            assert (mine is None) == (other is None)
+            assert other is None or torch.allclose(mine, other)
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.add_(0.1)
+    assert counter.frame_count == 1
+
+
+def test_differentiable_input():
+    """Gradients reach the input too."""
+    x = torch.randn(4, requires_grad=True)
+    jac, _ = compiled(jacrev(joined))
+    (got,) = torch.autograd.grad((jac(x) ** 3).sum(), x)
+    (want,) = torch.autograd.grad((jacrev(joined)(x) ** 3).sum(), x)
+    assert torch.allclose(got, want)
+
+
+def test_shapes():
+    """Each shape has a graph: which blocks there are depends on it."""
+    jac, counter = compiled(jacrev(stencil))
+    for count, size in enumerate((4, 5, 6), 1):
+        x = torch.randn(size)
+        assert torch.allclose(jac(x), loop_jacobian(stencil, x))
+        assert counter.frame_count == count
+
+
+def test_closure_that_changes():
+    """A number in a closure is guarded."""
+    scale = 2.0
+    func = lambda x: x * scale
+    jac, _ = compiled(jacrev(func))
+    x = torch.randn(3)
+    assert torch.equal(jac(x), 2.0 * torch.eye(3))
+    scale = 3.0
+    assert torch.equal(jac(x), 3.0 * torch.eye(3))
+
+
+def test_compile_inside():
+    """torchjac.compile leaves the function to Dynamo."""
+    inner = compile(jacrev(torch.sin))
+    jac, _ = compiled(inner)
+    x = torch.randn(3)
+    assert torch.allclose(jac(x), x.cos().diag())
+    assert inner.captures == 0
+
+
+def test_refused():
+    """Control flow by values is refused by Dynamo, operators by us."""
+    x = torch.randn(3)
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="Data-dependent"):
+        compiled(jacrev(lambda x: x if x.sum() > 0 else -x))[0](x)
+    with pytest.raises(torch._dynamo.exc.Unsupported, match=r"jacobian inside torch\.compile: only dense"):
+        compiled(jacobian(torch.sin))[0](x)
