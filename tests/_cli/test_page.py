@@ -115,7 +115,7 @@ PROBE = """
 <script>
 const errors = [];
 addEventListener("error", event => errors.push(event.message));
-addEventListener("load", () => setTimeout(() => {
+addEventListener("load", () => {
   const canvas = document.querySelector("canvas"), said = {};
   const inked = () => {
     const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
@@ -137,7 +137,7 @@ addEventListener("load", () => setTimeout(() => {
   said.back = getComputedStyle(document.body).backgroundColor;
   said.errors = errors;
   document.body.dataset.said = JSON.stringify(said);
-}, 300));
+});
 </script>
 """
 

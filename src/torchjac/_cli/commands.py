@@ -112,7 +112,7 @@ def explain(
     limit: float,
     progress: bool | None,
 ) -> None:
-    """Tell the structure of a Jacobian, where it was lost, and what it costs beside torch.func."""
+    """Tell structure, where it was lost, and what it costs."""
     for path in filter(None, (spy, report)):
         if not Path(path).absolute().parent.is_dir():
             raise Stop(f"{path}: there is no folder {Path(path).absolute().parent}")
@@ -188,7 +188,10 @@ def _save_spy(found: Sequence[Named], path: str) -> None:
 @problem_options
 @click.option("--progress/--no-progress", default=None, help="Show bars (default: on a terminal).")
 def check(request: Request, progress: bool | None) -> None:
-    """Compare the Jacobian with the row-by-row loop and, in float64, with finite differences."""
+    """Compare with the loop over rows and finite differences.
+
+    Finite differences are taken in float64 only.
+    """
     problem = request.load()
     size = dense_bytes(problem, problem.value())
     too_large = does_not_fit(PEER, size)
@@ -216,7 +219,7 @@ def check(request: Request, progress: bool | None) -> None:
 @click.option("--seconds", default=5.0, help="How long to go on; every way is called three times at least.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of PyTorch (default: its own choice).")
 def bench(request: Request, seconds: float, threads: int | None) -> None:
-    """Time torchjac beside torch.func.jacrev on one function, in turn, by medians."""
+    """Time torchjac beside torch.func, in turn, by medians."""
     if threads:
         torch.set_num_threads(threads)
     problem = request.load()
