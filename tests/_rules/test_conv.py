@@ -46,6 +46,7 @@ CASES = [
         s(4),
         stored=[16, 48, 0],
     ),
+    convolved(lambda x, w: F.conv2d(x, w, padding="valid"), s(1, 1, 3, 4), s(2, 1, 2, 2), stored=[8, 24]),
     # An image of one entry: the outer offsets of the kernel read nothing but padding.
     convolved(lambda x, w: F.conv2d(x, w, padding=1), s(1, 1, 1, 3), s(2, 1, 3, 3), stored=[6, 7]),
     convolved(F.conv1d, s(0, 2, 4), s(3, 2, 2), stored=[0, 0]),

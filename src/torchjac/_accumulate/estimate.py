@@ -51,8 +51,9 @@ def places(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> list[Place]:
     below, rising = _rise(tape, each, columns)
     # What begins with an identity at the frontier costs these for each of its numbers.
     load = [0.0]
-    for node, linked in zip(nodes, each, strict=True):
-        load.append(load[-1] + node.numbers + PRODUCT_RATE * sum([count for _, _, count in linked]))
+    sizes = [node.numbers for node in nodes]
+    for own, linked in zip(sizes, each, strict=True):
+        load.append(load[-1] + own + PRODUCT_RATE * sum([count for _, _, count in linked]))
     frontier = _Frontier(below, rows)
     for end, shape in zip(tape.outputs, out_shapes, strict=True):
         if end is not None:
@@ -66,7 +67,7 @@ def places(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> list[Place]:
             work = min(falling, own * load[at]) + min(rising[at], own * (whole - load[at]))
             product = PRODUCT_RATE * frontier.product
             found.append(Place(at, work, frontier.held, not frontier.others, product))
-        rate = frontier.take(node) / node.numbers
+        rate = frontier.take(node) / sizes[at]
         for edge, size, count in each[at]:
             falling += PRODUCT_RATE * count * rate + frontier.add(edge, size, count * rate)
     found.append(Place(len(nodes), falling, frontier.held, True))
@@ -173,7 +174,7 @@ class _Frontier:
 
 def _size(edge: Edge) -> int:
     node, slot = edge
-    return node.numbers if len(node.outputs) == 1 else prod(node.outputs[slot].shape)
+    return prod(node.outputs[slot].shape)
 
 
 def _batch(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> int:

@@ -44,7 +44,9 @@ def offsets(node: Node, shapes: Shapes) -> Iterator[dict[str, Side]]:
     """
     coarse, fine = ("x", "out") if node.saved("transposed") else ("out", "x")
     weight, groups = shapes["weight"], node.saved("groups")
-    step, dilate, margin = (node.saved(name) for name in ("stride", "dilation", "padding"))
+    # A number for all dims, as padding="valid" leaves, is saved once.
+    saved = (node.saved(name) for name in ("stride", "dilation", "padding"))
+    step, dilate, margin = (each * (len(weight) - 2) if len(each) == 1 else each for each in saved)
     sides = list(zip(shapes[coarse][2:], shapes[fine][2:], step, dilate, margin, strict=True))
     for at in product(*map(range, weight[2:])):
         batch, group, c, i = map(Label, (shapes["x"][0], groups, weight[0] // groups, weight[1]))
