@@ -32,6 +32,7 @@ def test_known():
         assert places.tolist() == [4, 0]
         assert is_known((places > 1).to(x.dtype))
         assert is_known(torch.tensor([1.0, 2.0]) * 2)
+        assert torch.promote_types(torch.int64, torch.float32) is torch.float32
         assert not is_known(x)
         assert not is_known(weight)
         assert not is_known(weight.detach())
