@@ -3,7 +3,7 @@
 import torch
 from tests._rules.cases import Case, Sampler, case, check, over_cases
 
-from torchjac import jacobian
+from torchjac import jacobian, jacrev
 
 s = Sampler()
 holes = torch.tensor([[1.0, 0, 1, 0], [0, 0, 1, 1]]).double() * s.spread(2, 4)
@@ -54,3 +54,4 @@ def test_second_derivatives() -> None:
     x = s(4)
     twice = lambda f: jacobian(lambda x: jacobian(f)(x).to_dense())(x).to_dense()
     torch.testing.assert_close(twice(f), twice(g))
+    torch.testing.assert_close(jacrev(jacrev(f))(x), twice(g))

@@ -35,6 +35,8 @@ NEEDS_ALL_COTANGENTS: dict[str, str] = {
 #: name → what goes wrong in second derivatives through the formula; the rule does not use it
 WRONG_TWICE: dict[str, str] = {
     "LogcumsumexpBackward0": "its graph loses what depends on entries of the cotangent that are zero",
+    "CoalesceBackward0": "a sparse cotangent carries no graph to its values",
+    "ValuesBackward0": "the sparse cotangent that it makes carries no graph to its values",
 }
 
 
