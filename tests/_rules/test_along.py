@@ -66,19 +66,6 @@ CASES = [
     along("FftC2CBackward0", lambda x: torch.fft.fft(torch.complex(x, x), dim=0).imag, s(3, 2), stored=[18]),
     along("RenormBackward0", lambda x: x.renorm(2, 0, 1.0), s(3, 2), stored=[12]),
     along("RenormBackward0", lambda x: x.renorm(2, -1, 1.0), s(3, 2, 2), stored=[72]),
-    along("AvgPool2DBackward0", lambda x: F.avg_pool2d(x, 2), s(2, 2, 4, 5), stored=[320]),
-    along("AvgPool2DBackward0", lambda x: F.avg_pool1d(x, 2), s(2, 3, 4), stored=[48]),
-    along("AvgPool2DBackward0", lambda x: F.avg_pool2d(x, 2, padding=1), s(2, 2, 3), stored=[48]),
-    along("AvgPool3DBackward0", lambda x: F.avg_pool3d(x, 2), s(2, 1, 2, 4, 3), stored=[96]),
-    along(
-        "AdaptiveAvgPool2DBackward0", lambda x: F.adaptive_avg_pool2d(x, (2, 3)), s(2, 2, 4, 5), stored=[480]
-    ),
-    along(
-        "AdaptiveAvgPool3DBackward0",
-        lambda x: F.adaptive_avg_pool3d(x, (2, 1, 2)),
-        s(2, 1, 2, 2, 3),
-        stored=[96],
-    ),
     along("UpsampleLinear1DBackward0", lambda x: F.interpolate(x, 5, mode="linear"), s(2, 2, 3), stored=[60]),
     along(
         "UpsampleBilinear2DBackward0",
@@ -275,34 +262,6 @@ CASES = [
         s(3, 2, 4),
         s(1, 1, 4),
         stored=[144, 24],
-    ),
-    along(
-        "AdaptiveAvgPool2DBackwardBackward0",
-        lambda g: torch.ops.aten._adaptive_avg_pool2d_backward(g, s(2, 1, 4, 5)),
-        s(2, 1, 2, 3),
-        stored=[240],
-    ),
-    along(
-        "AdaptiveAvgPool3DBackwardBackward0",
-        lambda g: aten._adaptive_avg_pool3d_backward(g, g.new_zeros(1, 2, 2, 2, 3)),
-        s(1, 2, 2, 1, 2),
-        stored=[96],
-    ),
-    along(
-        "AvgPool2DBackwardBackward0",
-        lambda g: aten.avg_pool2d_backward(
-            g, g.new_zeros(2, 2, 4, 5), [2, 2], [2, 2], [0, 0], False, True, None
-        ),
-        s(2, 2, 2, 2),
-        stored=[320],
-    ),
-    along(
-        "AvgPool3DBackwardBackward0",
-        lambda g: aten.avg_pool3d_backward(
-            g, g.new_zeros(2, 1, 2, 4, 3), [2, 2, 2], [2, 2, 2], [0, 0, 0], False, True, None
-        ),
-        s(2, 1, 1, 2, 1),
-        stored=[96],
     ),
     along(
         "UpsampleLinear1DBackwardBackward0",

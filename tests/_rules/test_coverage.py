@@ -3,6 +3,7 @@
 import pytest
 from tests._rules import (
     test_along,
+    test_average,
     test_bags,
     test_complexes,
     test_conv,
@@ -29,7 +30,7 @@ from tests.versions import lacks
 from torchjac._rules.registry import RULES
 
 MODULES = (
-    test_along, test_bags, test_complexes, test_conv, test_gather, test_losses, test_masked, test_matmul,
+    test_along, test_average, test_bags, test_complexes, test_conv, test_gather, test_losses, test_masked, test_matmul,
     test_normalise, test_pairs, test_pieces, test_pointwise, test_pool, test_probe, test_recurrent,
     test_reduce, test_shuffle, test_sparse, test_sparse_factor, test_views, test_writes,
 )  # fmt: skip

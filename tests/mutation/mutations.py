@@ -75,6 +75,22 @@ MUTATIONS: tuple[Mutation, ...] = (
         "others={1: passes(residuals, 0 if vector else 1, 1)}",
         "others={1: passes(residuals, 1 if vector else 2, 1)}",
     ),
+    # -------------------------------------------------------------------------------------------- average
+    Mutation(
+        "_rules/average.py", "windows cut at the edge taken for whole ones",
+        "length = end - begin if counted",
+        "length = k + 0 * begin if counted",
+    ),
+    Mutation(
+        "_rules/average.py", "windows begin inside the padding",
+        "s * first + shift, ((label, s),)",
+        "s * first + shift + p, ((label, s),)",
+    ),
+    Mutation(
+        "_rules/average.py", "adaptive windows end too soon",
+        "-(-(at + 1) * fine // coarse)",
+        "(at + 1) * fine // coarse",
+    ),
     # ------------------------------------------------------------------------------------------ bags
     Mutation(
         "_rules/bags.py", "groups begin one place too early",

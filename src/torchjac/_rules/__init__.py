@@ -2,6 +2,7 @@
 
 from . import (
     along,
+    average,
     bags,
     complexes,
     conv,
@@ -26,6 +27,7 @@ from . import (
 
 __all__ = [
     "along",
+    "average",
     "bags",
     "complexes",
     "conv",

@@ -116,17 +116,14 @@ def renorm(node: Node) -> Known:
 
 
 PLANES = [
-    "AvgPool2D", "AvgPool3D", "AdaptiveAvgPool2D", "AdaptiveAvgPool3D", "UpsampleLinear1D",
-    "UpsampleBilinear2D", "UpsampleBicubic2D", "UpsampleTrilinear3D", "UpsampleBilinear2DAa",
-    "UpsampleBicubic2DAa", "UpsampleLanczos2DAa",
+    "UpsampleLinear1D", "UpsampleBilinear2D", "UpsampleBicubic2D", "UpsampleTrilinear3D",
+    "UpsampleBilinear2DAa", "UpsampleBicubic2DAa", "UpsampleLanczos2DAa",
 ]  # fmt: skip
 
 
 @rule(*(f"{name}Backward0" for name in PLANES), *(f"{name}BackwardBackward0" for name in PLANES))
 def by_plane(node: Node) -> Known:
-    """Pooling and resampling treat each plane on its own: all dims in front of the spatial ones pass."""
-    if not node.needs(0):  # the backward of pooling takes the pooled tensor too, for its shape
-        return Known()
+    """Resampling treats each plane on its own: all dims in front of the spatial ones pass."""
     spatial = next(n for n in (1, 2, 3) if f"{n}D" in node.name)
     return Known(passes={0: tuple((d, d) for d in range(len(node.into(0).shape) - spatial))})
 
