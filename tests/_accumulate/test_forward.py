@@ -3,9 +3,13 @@
 import pytest
 import torch
 
-from torchjac import jacobian
+from torchjac import grad, jacobian
 from torchjac._accumulate.forward import accumulate_forward, goes_forward
 from torchjac._accumulate.reverse import accumulate
+from torchjac._accumulate.seeds import NO_LIMITS
+from torchjac._accumulate.upward import push_up
+from torchjac._blocks.block import identity
+from torchjac._blocks.write import dense
 from torchjac._transforms.run import record, walking
 from torchjac.testing import loop_jacobian
 
@@ -133,3 +137,23 @@ def test_complex_numbers_stay_in_reverse():
     x = torch.randn(5)
     assert not goes_forward(record("test", f, 0, False, (x,), {}).captured.tape)
     torch.testing.assert_close(jacobian(f, mode="forward")(x).to_dense(), loop_jacobian(f, x))
+
+
+def test_a_formula_without_a_graph_is_called_on_rows():
+    """The backward of a sparse tensor of values records nothing: that is no sign of a zero."""
+    index = torch.tensor([[0, 1, 1, 4], [2, 0, 3, 4]])
+    f = lambda x: torch.sparse_coo_tensor(index, x, (5, 5)).to_dense()
+    tape = record("test", f, 0, False, (torch.randn(4),), {}).captured.tape
+    (node,) = (node for node in tape.nodes if node.name.startswith("SparseCooTensor"))
+    ((slot, _, block),) = push_up(node, 0, {0: ()}, {0: {0: [identity((4,))]}}, [(4,)], NO_LIMITS)
+    assert slot == 0
+    found = dense([block], (4,), (5, 5), torch.empty(0))
+    torch.testing.assert_close(found, loop_jacobian(f, torch.randn(4)).movedim(-1, 0))
+
+
+def test_third_derivatives_through_a_sparse_hessian():
+    """The entries of a sparse Hessian are differentiated as any other tensor, whichever order is picked."""
+    g = lambda x: (x[1:] * x[:-1] ** 2).sum() + (x**3).sum()
+    f = lambda x: jacobian(grad(g))(x).to_sparse().values()
+    x = torch.randn(100)
+    torch.testing.assert_close(jacobian(f)(x).to_dense(), loop_jacobian(f, x))

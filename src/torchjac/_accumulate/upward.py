@@ -102,8 +102,9 @@ def _by_formula(
     recorded = capture(formula, [torch.ones(shape, dtype=dtype, device=device)])
     pending: Pending = {}
     for k, end in zip(recorded.extra, recorded.tape.outputs[1:], strict=True):
-        if end is not None:
-            for number, blocks in arrived[k].items():
-                pending.setdefault(end, {}).setdefault(number, []).extend(blocks)
+        if end is None:  # as of a sparse tensor's values: a formula that is not recorded would say zero
+            raise NotImplementedError(f"{node.name}: its backward formula has no graph of its own")
+        for number, blocks in arrived[k].items():
+            pending.setdefault(end, {}).setdefault(number, []).extend(blocks)
     found = owned(walk(recorded.tape, pending, in_shapes, limits), recorded.tape)
     return [Sent(slot, number, block) for number, (blocks,) in enumerate(found) for block in blocks]
