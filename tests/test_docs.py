@@ -12,6 +12,7 @@ import pytest
 import torch
 from docs.pictures import EXAMPLES, PICTURES
 from tests import pages
+from tests.versions import NEWEST
 
 from torchjac import warn_structure_lost
 from torchjac._rules.registry import RULES
@@ -52,6 +53,8 @@ def check(page, block, printed):
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_page(page):
     """The blocks of a page run in order, and each prints what stands below it; so do our own commands, after them."""
+    if page.name == "compile.md" and not NEWEST:
+        pytest.skip("a Jacobian inside torch.compile needs PyTorch 2.13")
     for block, printed in pages.run(page):
         check(page, block, printed)
     path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
