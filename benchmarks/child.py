@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -52,6 +52,7 @@ def wanted(peer: Peer, task: dict[str, Any], workload: Workload, dtype: str) -> 
 def first_call(peer: Peer, problem: Problem, limit: float) -> tuple[dict[str, Any], Built | None, Any]:
     """Make a peer and call it once: what is to be told, the peer, and its answer."""
     if peer.compiles:
+        load_inductor()
         torch.compiler.reset()
     answers: list[Any] = []
     start = perf_counter()
@@ -76,6 +77,12 @@ def first_call(peer: Peer, problem: Problem, limit: float) -> tuple[dict[str, An
         why = f"{type(error).__name__}: {text[0] if text else ''}"[:200]
         return {"status": "out of memory" if memory else "fails", "why": why}, None, None
     return {"status": "ok", "first": first, **built.notes}, built, answers[0]
+
+
+@cache
+def load_inductor() -> None:
+    """Compile something small, so that no peer's first call pays for loading the compiler."""
+    torch.compile(lambda x: x + 1)(torch.ones(1))
 
 
 def measure(task: dict[str, Any], dtype: str, report: Callable[[dict[str, Any]], None]) -> None:

@@ -165,8 +165,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--compile-all", action="store_true", help="torch.compile of torch.func on every workload (an hour)"
     )
-    parser.add_argument("--seconds", type=float, default=0.4, help="seconds for each peer (default 0.4)")
-    parser.add_argument("--limit", type=float, default=30, help="longest first call, in seconds (default 30)")
+    parser.add_argument("--seconds", type=float, default=0.25, help="seconds for each peer (default 0.25)")
+    parser.add_argument("--limit", type=float, default=20, help="longest first call, in seconds (default 20)")
     parser.add_argument(
         "--patience", type=float, default=400, help="longest process, in seconds (default 400)"
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from math import prod
 from time import perf_counter
 from typing import Any
 
@@ -24,7 +23,7 @@ def ready(call: Callable[..., Any], *args: Any) -> Any:
 
 def needs_jax(problem: Problem) -> None:
     """Raise where the problem has no spelling in jax."""
-    problem.jax  # noqa: B018 - the import may fail: then the peer is missing
+    problem.jax_constants  # noqa: B018 - the import may fail; and arrays made while jax traces would be its tracers
     if not problem.workload.jax:
         raise NotForThisError("no spelling in jax")
 
@@ -62,18 +61,23 @@ def jax_by_hand(build: Any, problem: Problem) -> Any:
     )
 
 
-def bcoo(answer: Any, order: int) -> Numbers:
-    """The matrix of a BCOO of shape (output…, input…), of which the first ``order`` dims are the output's."""
-    from jax.experimental.sparse import bcoo_update_layout
-
-    answer = bcoo_update_layout(answer, n_batch=0)  # an output dim of size 1 may have become a batch
+def bcoo(answer: Any) -> Numbers:
+    """The matrix of a BCOO of two dims; indices out of its range are padding."""
     indices, values = np.asarray(answer.indices), np.asarray(answer.data)
     inside = (indices < np.array(answer.shape)).all(1)
-    indices, values = indices[inside], values[inside]
-    out, wrt = answer.shape[:order], answer.shape[order:]
-    rows = np.ravel_multi_index(tuple(indices[:, :order].T), out) if out else np.zeros(len(values), int)
-    columns = np.ravel_multi_index(tuple(indices[:, order:].T), wrt)
-    return csr_array(coo_array((values, (rows, columns)), shape=(prod(out), prod(wrt))))
+    where = tuple(indices[inside].T)
+    return csr_array(coo_array((values[inside], where), shape=answer.shape))
+
+
+def flattened(problem: Problem) -> Callable[..., Any]:
+    """The function from a vector to a vector (or to a number): what sparse libraries are made for."""
+    shape = problem.jax_x.shape
+
+    def function(x: Any) -> Any:
+        value = problem.jax_function(x.reshape(shape), *problem.jax_constants)
+        return value if problem.workload.order == 2 else value.reshape(-1)
+
+    return function
 
 
 def asdex(build: Any, problem: Problem, output: str) -> Any:
@@ -86,20 +90,16 @@ def asdex(build: Any, problem: Problem, output: str) -> Any:
         raise NotForThisError("the Jacobian is dense")
     kind = "jacobian" if workload.order == 1 else "hessian"
 
-    def function(x: Any) -> Any:
-        return problem.jax_function(x, *problem.jax_constants)
-
+    function, x = flattened(problem), problem.jax_x.reshape(-1)
     start = perf_counter()
-    sparsity = getattr(library, f"{kind}_sparsity")(function, problem.jax_x)
+    sparsity = getattr(library, f"{kind}_sparsity")(function, x)
     detected = perf_counter()
     coloring = getattr(library, f"{kind}_coloring_from_sparsity")(sparsity)
     colored = perf_counter()
     call = problem.jax.jit(getattr(library, f"{kind}_from_coloring")(function, coloring, output))
-    dims = problem.jax_x.ndim
-    out = dims if kind == "hessian" else len(problem.jax.eval_shape(function, problem.jax_x).shape)
     return build(
-        partial(ready, call, problem.jax_x),
-        dense_numbers if output == "dense" else partial(bcoo, order=out),
+        partial(ready, call, x),
+        dense_numbers if output == "dense" else bcoo,
         {"detection": detected - start, "coloring": colored - detected},
     )
 
@@ -116,18 +116,11 @@ def sparsejac(build: Any, problem: Problem) -> Any:
     where = workload.blocks_places()
     indices = np.stack([where.rows, where.columns], 1)
     pattern = BCOO((np.ones(len(indices)), jax.numpy.asarray(indices)), shape=where.shape)
-    shape = problem.jax_x.shape
-
-    def flat(x: Any) -> Any:
-        function = problem.jax_function if workload.order == 1 else jax.grad(problem.jax_function)
-        return function(x.reshape(shape), *problem.jax_constants).reshape(-1)
-
+    flat = flattened(problem)
     start = perf_counter()
-    call = jax.jit(library.jacrev(flat, pattern))
+    call = jax.jit(library.jacrev(flat if workload.order == 1 else jax.grad(flat), pattern))
     colored = perf_counter() - start
-    return build(
-        partial(ready, call, problem.jax_x.reshape(-1)), partial(bcoo, order=1), {"coloring": colored}
-    )
+    return build(partial(ready, call, problem.jax_x.reshape(-1)), bcoo, {"coloring": colored})
 
 
 def casadi(build: Any, problem: Problem, answer: str) -> Any:
