@@ -277,3 +277,25 @@ def test_tiny_functions_call_each_node_once(tapes, rows):
         torch.func.jacrev(lambda x: (x[0] * x[:rows]).tanh())(x),
     )
     assert {node.calls for node in tapes[-1].nodes} == {1}
+
+
+@pytest.mark.parametrize("sizes", [(40, 50, 30), (1, 500, 300)])
+def test_weights_are_written_once(sizes):
+    """The Jacobian of a batch of outputs by a layer's weight is one product, in the order of the answer."""
+    b, n, m = sizes
+    x, last, weight = (torch.randn(shape, dtype=torch.float64) for shape in ((b, n), (4, m), (m, n)))
+    f = lambda weight: torch.nn.functional.linear(x, weight).tanh() @ last.t()
+    expected = torch.func.jacrev(f)(weight)
+    with Allocations(expected.numel()) as seen:
+        found = jacrev(f)(weight)
+    torch.testing.assert_close(found, expected)
+    assert len(seen.storages) == 1
+
+
+def test_a_narrow_product_lies_as_the_answer():
+    """Where little is summed for each entry, the product is made in the order of the answer, and is the answer."""
+    a, b = torch.randn(400, 3, dtype=torch.float64), torch.randn(3, 350, dtype=torch.float64)
+    with Allocations(400 * 350) as seen:
+        found = jacrev(lambda x: (x @ a).tanh() @ b)(torch.zeros(400, dtype=torch.float64))
+    torch.testing.assert_close(found, (a @ b).t())
+    assert len(seen.storages) == 1

@@ -686,8 +686,18 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_blocks/multiply.py", "labels not aligned",
-        "right = right.permute(how.order)",
-        "pass",
+        "value = value.permute(order)\n        if outer",
+        "pass\n        if outer",
+    ),
+    Mutation(
+        "_blocks/multiply.py", "a turned product summed over the wrong dims",
+        "torch.tensordot(right, left, (how.other_dims, how.dims))",
+        "torch.tensordot(right, left, (how.dims, how.other_dims))",
+    ),
+    Mutation(
+        "_blocks/multiply.py", "labels that both keep are summed",
+        "if set(on_left) & set(on_right) == set(summed):",
+        "if summed:",
     ),
     Mutation(
         "_blocks/multiply.py", "zeros that select multiply",

@@ -132,7 +132,7 @@ def _law(block: Block, local: Block, shape: Sequence[int], device: torch.device)
     # A label that stands in no value is summed by multiplying with its size.
     times = prod(label.size for label in gone if label not in left.on and label not in right.on)
     affine = not any(type(map_) is Gather for map_ in by.values())
-    return Law(out, wrt, left, right, joint(left.on, right.on, gone), times, frozenset(gone), affine)
+    return Law(out, wrt, left, right, joint(left.on, right.on, gone, kept), times, frozenset(gone), affine)
 
 
 def _scaling(block: Block, local: Block) -> Law:

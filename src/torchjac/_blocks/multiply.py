@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from functools import lru_cache
-from math import isfinite
+from math import isfinite, prod
 from typing import NamedTuple
 
 import torch
@@ -12,62 +12,98 @@ from torch import Tensor
 
 from .maps import Label, align
 
-#: Reshape a value so that it broadcasts over the labels of the product; None where it does as it is
-Shape = tuple[int, ...] | None
+#: How a value is permuted and then reshaped to broadcast over the labels of a product; None for what it is already
+Brought = tuple[tuple[int, ...] | None, tuple[int, ...] | None]
 
 
 class Joint(NamedTuple):
     """How two values make one over the labels ``on``.
 
-    Either by an ``equation`` of einsum; or aligned, by permuting and reshaping each; or, where one value alone
-    has labels, by summing the ``dims`` of that.
+    Where labels are summed: as a matrix product over the ``dims`` of both, in ``turned`` order or not; where labels
+    of both also stay, by an ``equation`` of einsum; where one value alone has labels, by summing its ``dims``.
+    Otherwise each is brought in the order of the product; an outer one makes many numbers of few, which are then
+    copied so that the many lie in that order too.
     """
 
     on: tuple[Label, ...]
-    order: tuple[int, ...] | None = None
-    left: Shape = None
-    right: Shape = None
+    left: Brought = (None, None)
+    right: Brought = (None, None)
+    outer: bool = False
     dims: tuple[int, ...] = ()
+    other_dims: tuple[int, ...] = ()
+    turned: bool = False
     equation: str | None = None
 
 
-def joint(on_left: tuple[Label, ...], on_right: tuple[Label, ...], gone: Container[Label]) -> Joint:
-    """Work out how two values are multiplied and summed over the labels ``gone``."""
+#: A product that sums over so many labels' values is worth bringing in the order in which both factors lie.
+WORTH_TURNING = 64
+
+
+def joint(
+    on_left: tuple[Label, ...],
+    on_right: tuple[Label, ...],
+    gone: Container[Label],
+    order: Iterable[Label] = (),
+) -> Joint:
+    """Work out how two values are multiplied and summed over the labels ``gone``.
+
+    ``order`` is that in which the labels of the product stand in the dense tensor.
+    """
     both = tuple(dict.fromkeys(on_left + on_right))
     on = tuple([label for label in both if label not in gone])
     if len(on) == len(both):
-        return _aligned(on_left, on_right, on)
+        return _aligned(on_left, on_right, on, order)
     if not on_left or not on_right:
         return Joint(on, dims=tuple([dim for dim, label in enumerate(both) if label in gone]))
-    if on_left[0] in gone and on_right[-1] in gone:
-        # The matrix product of the two as they lie in memory; the other order transposes both, a third slower.
-        on = tuple([label for label in dict.fromkeys(on_right + on_left) if label not in gone])
+    summed = [label for label in both if label in gone]
+    if set(on_left) & set(on_right) == set(summed):  # no label of both stays, and none of one alone goes
+        # In the order of the two as they lie in memory: where a product transposes both, it takes a third longer.
+        turned = on_left[0] in gone and on_right[-1] in gone and prod(x.size for x in summed) >= WORTH_TURNING
+        first, second = (on_right, on_left) if turned else (on_left, on_right)
+        on = tuple([label for label in first + second if label not in gone])
+        dims, others = (tuple([side.index(label) for label in summed]) for side in (on_left, on_right))
+        return Joint(on, dims=dims, other_dims=others, turned=turned)
     number = {label: k for k, label in enumerate(both)}
     return Joint(
         on, equation=_equation(*(tuple([number[x] for x in side]) for side in (on_left, on_right, on)))
     )
 
 
-def _aligned(on_left: tuple[Label, ...], on_right: tuple[Label, ...], on: tuple[Label, ...]) -> Joint:
-    """The left value's labels come first in the product; the right one's are brought in its order."""
+def _aligned(
+    on_left: tuple[Label, ...], on_right: tuple[Label, ...], on: tuple[Label, ...], order: Iterable[Label]
+) -> Joint:
+    """In the order of the left value, which is the larger one as a rule.
+
+    In an outer product its labels are brought in the order of the answer, with those of the right one last: so
+    the Jacobian of a layer's weight, out of what is above the layer and its input, lies as the weight does.
+    """
     if not on_left or not on_right or on_left == on_right:
         return Joint(on)
-    order = sorted(range(len(on_right)), key=lambda dim: on.index(on_right[dim]))
-    shapes: list[Shape] = []
-    for side in (on_left, on_right):
-        present = set(side)
-        whole = len(side) == len(on)
-        shapes.append(None if whole else tuple([label.size if label in present else 1 for label in on]))
-    return Joint(on, None if order == sorted(order) else tuple(order), *shapes)
+    outer = len(on) > max(len(on_left), len(on_right))
+    if outer:
+        place = {label: at for at, label in enumerate(order)}
+        on = tuple(sorted(on_left, key=lambda label: place.get(label, 0))) + on[len(on_left) :]
+    return Joint(on, _brought(on_left, on), _brought(on_right, on), outer)
+
+
+def _brought(side: tuple[Label, ...], on: tuple[Label, ...]) -> Brought:
+    order = tuple(sorted(range(len(side)), key=lambda dim: on.index(side[dim])))
+    present = set(side)
+    shape = None if len(side) == len(on) else tuple([label.size if label in present else 1 for label in on])
+    return (None if order == tuple(range(len(side))) else order), shape
 
 
 def multiply(left: Tensor | float, right: Tensor | float, how: Joint) -> Tensor | float:
     """The product of two values, as worked out before."""
-    if how.equation is not None:
+    if how.equation is not None or how.other_dims:
         if left.dtype != right.dtype:
             dtype = torch.promote_types(left.dtype, right.dtype)
             left, right = left.to(dtype), right.to(dtype)
-        return torch.einsum(how.equation, left, right)
+        if how.equation is not None:
+            return torch.einsum(how.equation, left, right)
+        if how.turned:
+            return torch.tensordot(right, left, (how.other_dims, how.dims))
+        return torch.tensordot(left, right, (how.dims, how.other_dims))
     if how.dims:
         many, one = (left, right) if isinstance(left, Tensor) and left.dim() else (right, left)
         many = many.sum(how.dims)
@@ -76,13 +112,16 @@ def multiply(left: Tensor | float, right: Tensor | float, how: Joint) -> Tensor 
         return right
     if type(right) is float and right == 1.0:
         return left
-    if how.order is not None:
-        right = right.permute(how.order)
-    if how.left is not None:
-        left = left.reshape(how.left)
-    if how.right is not None:
-        right = right.reshape(how.right)
-    return left * right
+    return _bring(left, how.left, how.outer) * _bring(right, how.right, how.outer)
+
+
+def _bring(value: Tensor | float, how: Brought, outer: bool) -> Tensor | float:
+    order, shape = how
+    if order is not None:
+        value = value.permute(order)
+        if outer:
+            value = value.contiguous()
+    return value if shape is None else value.reshape(shape)
 
 
 def select(
