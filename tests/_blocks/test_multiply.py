@@ -1,0 +1,45 @@
+"""Products of two values over labels, against einsum."""
+
+from itertools import permutations
+
+import pytest
+import torch
+
+from torchjac._blocks.maps import Label
+from torchjac._blocks.multiply import WORTH_TURNING, joint, multiply
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, WORTH_TURNING, WORTH_TURNING + 1])
+def test_orders_of_factors(size):
+    """Whatever the order of the labels of both, some that end, some that stay in one and some that stay in both."""
+    k, m, n, b = Label(size), Label(2), Label(4), Label(3)
+    letters = {k: "k", m: "m", n: "n", b: "b"}
+    for left in (*permutations((k, m)), *permutations((k, m, b))):
+        for right in (*permutations((n, k)), *permutations((n, k, b))):
+            for gone in ((k,), (), (k, m)):
+                values = [
+                    torch.rand([label.size for label in side], dtype=torch.float64) for side in (left, right)
+                ]
+                how = joint(left, right, gone, (m, b, n, k))
+                spell = lambda labels: "".join(letters[label] for label in labels)
+                assert set(how.on) == {*left, *right} - set(gone)
+                found = multiply(*values, how)
+                expected = torch.einsum(f"{spell(left)},{spell(right)}->{spell(how.on)}", *values)
+                torch.testing.assert_close(found.expand(expected.shape), expected)
+
+
+def test_turned_where_it_pays():
+    """A product that would transpose both factors is made in the other order, where enough is summed."""
+    m, n = Label(2), Label(4)
+    for size, order in ((WORTH_TURNING, (n, m)), (WORTH_TURNING - 1, (m, n))):
+        k = Label(size)
+        assert joint((k, m), (n, k), (k,)).on == order
+        assert joint((m, k), (k, n), (k,)).on == (m, n)
+
+
+def test_outer_in_the_order_of_the_answer():
+    """An outer product brings the left labels in the answer's order and keeps the right ones last."""
+    a, b, c = Label(2), Label(3), Label(4)
+    how = joint((b, a), (c,), (), (a, c, b))
+    assert how.on == (a, b, c)
+    assert multiply(torch.rand(3, 2), torch.rand(4), how).is_contiguous()
