@@ -12,6 +12,13 @@ s = Sampler()
 aten = torch.ops.aten
 
 CASES = [
+    case(
+        "AvgPool2DBackward0",
+        lambda x: F.avg_pool2d(x, (2,), padding=(1,)),
+        s(2, 2, 3),
+        stored=[0],
+        blocks=[4],
+    ),
     case("AvgPool2DBackward0", lambda x: F.avg_pool2d(x, 2), s(2, 2, 4, 5), stored=[0], blocks=[1]),
     case("AvgPool2DBackward0", lambda x: F.avg_pool1d(x, 2), s(2, 3, 4), stored=[0]),
     case("AvgPool2DBackward0", lambda x: F.avg_pool2d(x, 2, padding=1), s(2, 2, 3), stored=[0], blocks=[4]),

@@ -42,7 +42,9 @@ def avg_pool(node: Node) -> Known:
 
     Example: windows of 2×2 on 4×6: 24 of 144 entries, no number stored.
     """
-    size, step, margin = (node.saved(name) for name in ("kernel_size", "stride", "padding"))
+    dims = 2 if "2D" in node.name else 3
+    saved = (node.saved(name) for name in ("kernel_size", "stride", "padding"))
+    size, step, margin = (each * dims if len(each) == 1 else each for each in saved)  # one may stand for all
     divisor = node.saved("divisor_override")
     counted = "whole" if divisor else "padded" if node.saved("count_include_pad") else "inside"
 
