@@ -61,31 +61,38 @@ def draw_curve(axis: Any, curve: dict[str, Any]) -> None:
     axis.grid(alpha=0.3)
 
 
-def standing(result: dict[str, Any]) -> tuple[str, float | None, float | None, float | None] | None:
-    """A workload's speed beside the best of torch in float64: dense, structured, and structured by hand."""
+#: What stands on a workload's line: label, colour, marker, peer.
+KINDS = [
+    ("torchjac, dense answer", "#f08a5d", "s", "torchjac", "dense"),
+    ("torchjac, structured answer", "#c1272d", "o", "torchjac", "structured"),
+    ("torchjac.compile, dense", "#f5c6aa", "s", "torchjac.compile", "dense"),
+    ("torchjac.compile, structured", "#7a0c12", "P", "torchjac.compile", "structured"),
+    ("by hand, dense", "#999999", "+", "hand", "dense"),
+    ("by hand, structured", "#444444", "x", "hand", "structured"),
+]
+
+
+def standing(result: dict[str, Any]) -> tuple[str, list[float | None]] | None:
+    """How much faster each kind is than the best of torch for such an answer, in float64.
+
+    Where torch has no structured answer, a structured one of ours stands beside its dense one.
+    """
     peers = result["dtypes"].get("float64", {})
-    dense, structured = (seconds(peers, "torchjac", answer) for answer in ("dense", "structured"))
-    theirs = [found[1] for answer in ("dense", "structured") if (found := best(peers, EAGER, answer))]
-    if not theirs or (dense is None and structured is None):
-        return None
-    hand = seconds(peers, "hand", "structured") or seconds(peers, "hand", "dense")
-    return (
-        result["name"],
-        *(None if time is None else min(theirs) / time for time in (dense, structured, hand)),
-    )
+    dense = best(peers, EAGER, "dense")
+    theirs = {"dense": dense, "structured": best(peers, EAGER, "structured") or dense}
+    found = []
+    for *_, peer, answer in KINDS:
+        time, against = seconds(peers, peer, answer), theirs[answer]
+        found.append(against[1] / time if time and against else None)
+    return (result["name"], found) if any(found) else None
 
 
 def draw_standing(axis: Any, rows: list[Any]) -> None:
     """A line for each workload, with a dot for each answer; right of 1 is faster than the best of torch."""
     from matplotlib.ticker import FuncFormatter
 
-    kinds = [
-        ("dense answer", "#f08a5d", "s"),
-        ("structured answer", "#c1272d", "o"),
-        ("by hand", "#444444", "x"),
-    ]
-    for k, (label, color, marker) in enumerate(kinds, start=1):
-        points = [(row[k], y) for y, row in enumerate(rows) if row[k] is not None]
+    for k, (label, color, marker, *_) in enumerate(KINDS):
+        points = [(speeds[k], y) for y, (_, speeds) in enumerate(rows) if speeds[k] is not None]
         if points:
             axis.scatter(*zip(*points, strict=True), color=color, marker=marker, s=28, label=label, zorder=3)
     axis.axvline(1, color="black", lw=0.8)
