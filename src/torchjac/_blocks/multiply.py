@@ -36,7 +36,7 @@ class Joint(NamedTuple):
 
 
 #: A product that sums over so many labels' values is worth bringing in the order in which both factors lie.
-WORTH_TURNING = 64
+WORTH_TURNING = 16
 
 
 def joint(
