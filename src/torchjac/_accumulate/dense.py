@@ -85,14 +85,12 @@ def _walk(tape: Tape, end: tuple[Node, int], row: Tensor) -> list[Tensor | None]
         cotangents = [pending.pop((node, slot), None) for slot in range(len(node.outputs))]
         if all(cotangent is None for cotangent in cotangents):
             continue
-        results = call(node, cotangents)
-        for k, edge in enumerate(node.inputs):
-            if edge is None or results[k] is None:
-                continue
-            below, slot = edge
-            result = fit(results[k], below.outputs[slot])
-            other = pending.get(edge)
-            pending[edge] = result if other is None else other + result
+        for edge, result in zip(node.inputs, call(node, cotangents), strict=False):
+            if edge is not None and result is not None:
+                below, slot = edge
+                result = fit(result, below.outputs[slot])
+                other = pending.get(edge)
+                pending[edge] = result if other is None else other + result
     return [pending.get((node, 0)) for node in tape.inputs]
 
 

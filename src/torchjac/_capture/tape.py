@@ -25,11 +25,11 @@ class Node:
     """One recorded op: its backward function, what it put out, and where its inputs came from.
 
     ``calls`` counts how often the backward function was called; ``note`` is how its local Jacobian was found;
-    ``lent`` are the saved tensors that were handed out, which may be the caller's own; ``is_python`` tells a
-    `torch.autograd.Function`.
+    ``lent`` are the saved tensors that were handed out, which may be the caller's own; ``numbers`` is how many
+    entries its outputs have; ``is_python`` tells a `torch.autograd.Function`.
     """
 
-    __slots__ = ("calls", "fn", "inputs", "is_python", "lent", "name", "note", "outputs")
+    __slots__ = ("calls", "fn", "inputs", "is_python", "lent", "name", "note", "numbers", "outputs")
 
     def __init__(self, fn: Any, inputs: tuple[tuple[Node, int] | None, ...] = ()) -> None:
         self.fn = fn
@@ -39,6 +39,7 @@ class Node:
         name = type(fn).__name__ if self.is_python else fn.name()
         self.name: str = name.replace("GeneratedBackward", "Backward")
         self.outputs = tuple([Meta(tuple(m.shape), m.dtype, m.device) for m in fn._input_metadata])
+        self.numbers = sum([prod(meta.shape) for meta in self.outputs])
         self.inputs = inputs
         self.calls = 0
         self.note = ""
@@ -48,11 +49,6 @@ class Node:
     def shape(self) -> tuple[int, ...]:
         """The shape of the first output."""
         return self.outputs[0].shape
-
-    @property
-    def numbers(self) -> int:
-        """How many entries the outputs have."""
-        return sum([prod(meta.shape) for meta in self.outputs])
 
     def into(self, k: int) -> Meta:
         """Shape, dtype and device of the k-th differentiable input."""

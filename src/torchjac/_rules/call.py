@@ -33,9 +33,13 @@ def call(node: Node, cotangents: Sequence[Tensor | None]) -> tuple[Tensor | None
             raise
         # It writes into a copy of the cotangent, which must then be as batched as what is written.
         results = node.fn(*(c if c is None else c + batched_zero(c) for c in cotangents))
-    results = results if isinstance(results, tuple) else (results,)
-    # A zero tensor without storage, as `sgn` and `floor` give, is as good as no result.
-    return tuple([None if result is None or result._is_zerotensor() else result for result in results])
+    if not isinstance(results, tuple):
+        results = (results,)
+    for result in results:
+        if result is not None and result._is_zerotensor():
+            # A zero tensor without storage, as `sgn` and `floor` give, is as good as no result.
+            return tuple([None if other is None or other._is_zerotensor() else other for other in results])
+    return results
 
 
 #: Ops that form each input's gradient by itself, and at the price of the whole call.
@@ -69,13 +73,16 @@ def _call_needed(node: Node, cotangents: Sequence[Tensor | None]) -> tuple[Tenso
 
 def fit(result: Tensor, meta: Meta) -> Tensor:
     """Reduce a result for broadcasting and cast it to the input's dtype, as PyTorch's engine does; never sparse."""
+    shape, dtype, _ = meta
+    if result.shape == shape and result.dtype is dtype and result.layout is torch.strided:
+        return result
     if result.layout is not torch.strided:
         result = result.to_dense()
-    if tuple(result.shape) != meta.shape:
-        result = result.sum_to_size(meta.shape)
-    if result.is_complex() and not meta.dtype.is_complex:
+    if tuple(result.shape) != shape:
+        result = result.sum_to_size(shape)
+    if result.is_complex() and not dtype.is_complex:
         result = result.real
-    return result if result.dtype == meta.dtype else result.to(meta.dtype)
+    return result.to(dtype)
 
 
 def _call_python(node: Node, cotangents: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
