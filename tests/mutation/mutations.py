@@ -650,8 +650,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/call.py", "results averaged over broadcast dims",
-        "result = result.sum_to_size(meta.shape)",
-        "result = result.sum_to_size(meta.shape) / 2",
+        "result = result.sum_to_size(shape)",
+        "result = result.sum_to_size(shape) / 2",
     ),
     Mutation(
         "_rules/call.py", "gradients of weights formed on the way",
