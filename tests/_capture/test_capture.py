@@ -6,7 +6,8 @@ import weakref
 import pytest
 import torch
 
-from torchjac._capture.capture import capture, inside_functorch
+from torchjac._blocks.traced import inside_functorch
+from torchjac._capture.capture import capture
 
 
 def _run(f):

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from .._blocks.traced import inside_functorch
 from .._blocks.zeros import zeros
-from .._capture.capture import Captured, inside_functorch, map_rows
+from .._capture.capture import Captured, map_rows
 from .._capture.tape import Node, Tape
 from .._rules.call import call, fit
 from .._rules.unbatched import all_run_batched

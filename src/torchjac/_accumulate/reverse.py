@@ -11,8 +11,9 @@ from torch import Tensor
 from .._blocks.block import Block, identity, tables_to
 from .._blocks.compose import compose
 from .._blocks.merge import merge
+from .._blocks.traced import inside_functorch
 from .._blocks.unify import CannotJoinError
-from .._capture.capture import inside_functorch, memory_of
+from .._capture.capture import memory_of
 from .._capture.tape import Meta, Node, Tape
 from .._rules.registry import Known, local_jacobian, opaque
 from .._rules.unbatched import runs_batched

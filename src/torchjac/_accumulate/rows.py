@@ -14,7 +14,8 @@ from torch.autograd.graph import GradientEdge
 from .._blocks.block import Block
 from .._blocks.cost import FEW_ROWS
 from .._blocks.maps import Label, align, bare, bare_label
-from .._capture.capture import inside_functorch, map_rows
+from .._blocks.traced import inside_functorch
+from .._capture.capture import map_rows
 from .._capture.tape import Node, Tape
 from .._rules.unbatched import runs_batched
 from .plan import rows_at_once

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is public, but not exported by name
 
-from .._capture.capture import inside_functorch
+from .._blocks.traced import inside_functorch
 from .chain import rank_bound
 from .parts import diagonal_blocks
 

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from .._blocks.block import Block
 from .._blocks.ends import same_positions
-from .._blocks.traced import is_known
-from .._capture.capture import inside_functorch
+from .._blocks.traced import inside_functorch, is_known
 
 #: A matrix by diagonals keeps whole ones; past so many numbers for each nonzero it is the wrong format.
 MOST_FILL = 4

@@ -20,6 +20,7 @@ from torch.nn.functional import pad
 from .block import KEPT, Block, is_remembered, stored
 from .cost import is_long
 from .maps import Affine, Gather, Label, Map, Maps, align
+from .traced import inside_functorch, tracer_mode
 
 
 class Ranged(NamedTuple):
@@ -228,10 +229,9 @@ def _values(box: Box, on: Sequence[int], like: Tensor) -> Tensor | float:
     tensors = [part for _, part in parts if isinstance(part, Tensor)]
     dtype = reduce(torch.promote_types, [part.dtype for part in tensors]) if tensors else like.dtype
     shape = [box.sizes[k] for k in on]
-    # Private, but only functorch and the tracers know (torch 2.9-2.13).
     recorded = (
-        torch._C._functorch.peek_interpreter_stack() is not None
-        or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
+        inside_functorch()
+        or tracer_mode("PROXY") is not None
         or (torch.is_grad_enabled() and any(part.requires_grad for part in tensors))
     )
     if recorded:

@@ -16,6 +16,7 @@ from .coordinates import block_at, coordinate_block, coordinates
 from .cost import lists_cost_less
 from .maps import Gather
 from .pair import needs_join, product_of_two
+from .traced import inside_functorch
 
 #: Shapes of the output, of the tensor between and of the input
 Shapes: TypeAlias = tuple[Sequence[int], Sequence[int], Sequence[int]]
@@ -27,7 +28,7 @@ def lists_pay(left: Sequence[Block], right: Sequence[Block], shapes: Shapes, dev
     Never where positions have no values to sort by: inside a functorch transform and on the meta device.
     """
     tables = [map_ for block in (*left, *right) for map_ in block.out + block.wrt if type(map_) is Gather]
-    if not tables or device.type == "meta" or torch._C._functorch.peek_interpreter_stack() is not None:
+    if not tables or device.type == "meta" or inside_functorch():
         return False
     joins = any(
         needs_join(*ends) for a in left for b in right for ends in zip(a.wrt, b.out, shapes[1], strict=True)

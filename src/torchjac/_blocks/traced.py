@@ -1,4 +1,4 @@
-"""Whether a program is being traced, and whether a tensor has values that can be looked at."""
+"""Whether a program is transformed or traced, and whether a tensor has values that can be looked at."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor
+
+
+def inside_functorch() -> bool:
+    """Whether a functorch transform is active."""
+    # Private, but the only question functorch answers about its own levels (torch 2.9-2.13).
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def tracer_mode(name: str) -> Any:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .block import KEPT, Block, is_remembered, labels
 from .maps import Affine, Gather, Label, Map, Maps, align, bare, bare_label, positions, take
-from .traced import is_known, is_tracing
+from .traced import inside_functorch, is_known, is_tracing
 from .zeros import zeros, zeros_traced
 
 
@@ -45,7 +45,7 @@ def dense(
         whole = _as_whole(blocks[0], shape)
         if whole is not None:
             return whole.to(like.dtype).contiguous() if into is None else into.copy_(whole)
-    recorded = torch._C._functorch.peek_interpreter_stack() is not None or (
+    recorded = inside_functorch() or (
         torch.is_grad_enabled()
         and any(isinstance(block.value, Tensor) and block.value.requires_grad for block in blocks)
     )

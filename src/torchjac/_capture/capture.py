@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._blocks.traced import is_tracing
+from .._blocks.traced import inside_functorch, is_tracing
 from .hooks import has_hooks, watch_hooks
 from .inference import run_normally
 from .tangent import cut
@@ -33,12 +33,6 @@ class Captured(NamedTuple):
     tape: Tape
     records: bool
     hooked: bool
-
-
-def inside_functorch() -> bool:
-    """Whether a functorch transform is active."""
-    # Private, but the only question functorch answers about its own levels (torch 2.9-2.13).
-    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def batched_zero(like: Tensor) -> Tensor:

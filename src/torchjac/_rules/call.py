@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import GradientEdge
 
-from .._capture.capture import batched_zero, inside_functorch
+from .._blocks.traced import inside_functorch
+from .._capture.capture import batched_zero
 from .._capture.tape import Meta, Node
 from .unbatched import needs_all_cotangents
 

@@ -6,7 +6,7 @@ from collections.abc import Set
 
 import torch
 
-from .._capture.capture import inside_functorch
+from .._blocks.traced import inside_functorch
 from .._capture.tape import Node
 
 #: name → what goes wrong when the formula is called on a batch of cotangents

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from .._capture.capture import inside_functorch
+from .._blocks.traced import inside_functorch
 from .program import Program, capture
 from .reads import Reads
 from .signature import check_call, read_call

@@ -10,7 +10,8 @@ from typing import Any
 from torch.utils import _pytree as pytree
 
 from .._accumulate.progress import watched
-from .._capture.capture import inside_functorch, left_level
+from .._blocks.traced import inside_functorch
+from .._capture.capture import left_level
 from .operators import operators
 from .run import Recorded, check_function, record
 

@@ -11,7 +11,8 @@ from torch import Tensor
 # Private; see arguments.py.
 from torch.utils import _pytree as pytree
 
-from .._capture.capture import inside_functorch, memory_of
+from .._blocks.traced import inside_functorch
+from .._capture.capture import memory_of
 from .arguments import nest
 from .run import Recorded
 
