@@ -250,3 +250,36 @@ def test_numbers_that_are_not_finite():
     jac = jacobian(f)(x)
     assert jac.factors == ()
     torch.testing.assert_close(jac.to_dense(), jacobian(f, mode="reverse")(x).to_dense(), equal_nan=True)
+
+
+def test_kronecker_products_keep_both_factors():
+    """A X Bᵀ is A ⊗ B: two factors of a matrix each, however many entries their product has."""
+    a, b, x = (torch.randn(shape, dtype=torch.float64) for shape in ((40, 30), (50, 20), (30, 20)))
+    f = lambda x: a @ x @ b.t()
+    J = jacobian(f)(x)
+    assert J.stored == a.numel() + b.numel()
+    assert len(J.factors) == 2
+    torch.testing.assert_close(J @ x, f(x))
+    torch.testing.assert_close(J.to_dense(), torch.einsum("ik,jl->ijkl", a, b))
+    torch.testing.assert_close(J.diagonal(), torch.einsum("ik,jl->ijkl", a, b).reshape(2000, 600).diagonal())
+    scaled = jacobian(lambda x: f(x).sin())(x)
+    assert scaled.stored == 2000 * 20 + a.numel()
+    torch.testing.assert_close(scaled @ x, f(x).cos() * f(x))
+
+
+def test_kronecker_products_at_scale():
+    """300² × 300² entries are 8.1e9; 180,000 numbers are kept of them, and multiply in no time."""
+    a, b, x = (torch.randn(300, 300, dtype=torch.float64) for _ in range(3))
+    J = jacobian(lambda x: a @ x @ b.t())(x)
+    assert J.stored == 2 * 300**2
+    torch.testing.assert_close(J @ x, a @ x @ b.t())
+    torch.testing.assert_close(x @ J, a.t() @ x @ b)
+
+
+@pytest.mark.parametrize("rows, columns", [(0, 3), (3, 0), (1, 1), (4, 3)])
+def test_small_products_are_multiplied_out(rows, columns):
+    """Where the product is small, or has no entries, it is one list of blocks."""
+    a, x = torch.randn(2, rows, dtype=torch.float64), torch.randn(rows, columns, dtype=torch.float64)
+    J = jacobian(lambda x: a @ x @ torch.ones(columns, 2, dtype=torch.float64))(x)
+    assert len(J.factors) <= 1
+    torch.testing.assert_close(J.to_dense(), torch.einsum("ik,jl->ijkl", a, torch.ones(2, columns).double()))

@@ -41,6 +41,10 @@ class Place(NamedTuple):
     product: float = 0.0
 
 
+#: Which input of a matrix product is its second factor
+SECOND = {"MmBackward0": 1, "MvBackward0": 1, "AddmmBackward0": 2, "AddmvBackward0": 2}
+
+
 def places(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> list[Place]:
     """Every place of a tape, from above its first node to below its last; no tensor on it may be empty."""
     nodes = tape.nodes
@@ -181,4 +185,11 @@ def _batch(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> int:
     """The size of the first dim if all tensors share it, as the samples of a batch, and 1 otherwise."""
     shapes = [*out_shapes, *(node.shape for node in (*tape.inputs, *tape.nodes))]
     size = next((shape[0] for shape in shapes if len(shape) > 1), 1)
-    return size if all(shape and shape[0] == size for shape in shapes) else 1
+    if not all(shape and shape[0] == size for shape in shapes):
+        return 1
+    # The second factor of a matrix product is summed along its first dim: that is no batch.
+    return (
+        1
+        if any(k is not None and node.needs(k) for node in tape.nodes for k in [SECOND.get(node.name)])
+        else size
+    )

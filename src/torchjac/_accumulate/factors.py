@@ -115,12 +115,19 @@ def _factors(
 def _stored_by_product(a: Block, b: Block) -> float:
     """About how many numbers the product of two blocks holds: what each holds for every entry between them.
 
-    Labels that stand at both ends of ``a`` tie its output to what is between, and go on as one.
+    A dim between them that passes to one end, as the rows of X do through A X Bᵀ, goes on where either holds a
+    number for each of its entries.
     """
     if not isinstance(a.value, Tensor) and not isinstance(b.value, Tensor):
         return 0.0
-    tied = labels_of(a.out).keys() & labels_of(a.wrt).keys()
-    return _outside(a, a.wrt) * _outside(b, b.out) * prod(label.size for label in tied if label in a.on)
+    out, wrt = labels_of(a.out), labels_of(b.wrt)
+    held = _outside(a, a.wrt) * _outside(b, b.out)
+    for left, right in zip(a.wrt, b.out, strict=True):
+        ends = labels_of((left,)), labels_of((right,))
+        passes = any(label in out for label in ends[0]) or any(label in wrt for label in ends[1])
+        if passes and any(label in a.on or label in b.on for end in ends for label in end):
+            held *= min(prod(label.size for label in end) for end in ends)
+    return held
 
 
 def _outside(block: Block, inner: tuple[Map, ...]) -> int:

@@ -38,9 +38,12 @@ def pick(tape: Tape, out_shapes: Sequence[Sequence[int]], factors: bool = False)
     """
     rows = sum(map(prod, out_shapes))
     columns = sum([node.numbers for node in tape.inputs])
-    if not turn_may_pay(rows, columns, [node.numbers for node in tape.nodes]) or not goes_forward(tape):
+    sizes = [node.numbers for node in tape.nodes]
+    narrow = turn_may_pay(rows, columns, sizes)
+    if not (narrow or (factors and min(sizes, default=0) > 0)) or not goes_forward(tape):
         return Order(tape, "reverse")
-    if not factors and not work_matters(reverse_work(tape, out_shapes), len(tape.nodes)):
+    # Factors may hold little where no place is narrow too, as A ⊗ B does: for that, much must be held otherwise.
+    if not (narrow and factors) and not work_matters(reverse_work(tape, out_shapes), len(tape.nodes)):
         return Order(tape, "reverse")
     found = places(tape, out_shapes)
     forward, reverse = found[0].work, found[-1].work
