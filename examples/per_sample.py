@@ -70,7 +70,7 @@ def compare(name: str, net: nn.Module, x: Tensor) -> None:
     def theirs() -> Tensor:
         return torch.func.vmap(torch.func.jacrev(lambda one: net(one[None])[0]))(x)
 
-    difference = float((ours() - theirs()).abs().max())
+    difference = (ours() - theirs()).abs().max().item()
     mine, other = turns((ours, theirs), 9)
     print(
         f"{name}: {tuple(ours().shape)}, largest difference from vmap(jacrev) {difference:.1e}, "
