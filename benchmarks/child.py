@@ -1,6 +1,6 @@
-"""One process: one workload in one dtype, all its peers; or the memory of one peer. Writes JSON as it goes.
+"""One process: a few workloads, one after the other, with all their peers; or their memory. Writes JSON as it goes.
 
-python -m benchmarks.child '{"make": "sine", "size": {"n": 2000}, "dtypes": ["float64"], …}'
+It is told what to do by its one argument, as JSON: `{"workloads": [["sine", {"n": 2000}]], "dtypes": ["float64"], …}`.
 """
 
 from __future__ import annotations
@@ -111,9 +111,13 @@ def measure(task: dict[str, Any], dtype: str, report: Callable[[dict[str, Any]],
         gc.collect(2 if large else 0)
         report(row)
     torchjac_numbers.clear()
-    for name, (seconds, turns) in alternate(calls, task["seconds"], task["clock"]).items():
+    for name, found in alternate(calls, task["seconds"], task["clock"]).items():
         peer_name, answer_kind = name.split("|")
-        report({"peer": peer_name, "answer": answer_kind, "seconds": seconds, "turns": turns})
+        row = {"peer": peer_name, "answer": answer_kind}
+        if found is None:
+            report({**row, "status": "out of memory", "why": "in a later call than the first"})
+        else:
+            report({**row, "seconds": found[0], "turns": found[1]})
     if workload.tiny:
         report({"nodes": recorded_nodes(problem)})
 
@@ -148,6 +152,14 @@ def remembered(peer: Peer, task: dict[str, Any]) -> dict[str, Any]:
     return row if found is None else {**row, "memory": found[0], "answer_bytes": found[1]}
 
 
+def forget() -> None:
+    """Drop what compilers keep of a workload."""
+    torch.compiler.reset()
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+    gc.collect()
+
+
 def recorded_nodes(problem: Problem) -> int:
     """How many nodes autograd records for the function."""
     x = problem.x.detach().requires_grad_()
@@ -172,10 +184,16 @@ def main(argument: str) -> None:
             out.write(json.dumps({**more, **row}) + "\n")
             out.flush()
 
-        if task.get("memory"):
-            measure_memory(task, partial(report, dtype="float64"))
-        for dtype in task["dtypes"]:
-            measure(task, dtype, partial(report, dtype=dtype))
+        for number, (name, size) in enumerate(task["workloads"]):
+            start = perf_counter()
+            one = {**task, "make": name, "size": size}
+            if task.get("memory"):
+                measure_memory(one, partial(report, number=number, dtype="float64"))
+            else:
+                for dtype in task["dtypes"]:
+                    measure(one, dtype, partial(report, number=number, dtype=dtype))
+            report({"number": number, "took": perf_counter() - start})
+            forget()
 
 
 if __name__ == "__main__":

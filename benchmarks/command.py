@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -22,6 +23,7 @@ from .workload import ENTRIES, Entry
 
 ROOT = Path(__file__).resolve().parents[1]
 DTYPES = ("float64", "float32")
+Chosen = tuple[Entry, dict[str, Any]]
 #: Whose memory is measured, where the dense answer or what it takes is large.
 REMEMBERED = ("torchjac", "torch.func.jacrev", "torch.func.jacfwd", "hand")
 LARGE = 50_000  # entries of the dense answer from which memory is measured
@@ -83,22 +85,39 @@ def run(task: dict[str, Any], patience: float) -> list[dict[str, Any]]:
     return rows + [{"ended": ended}] * bool(ended)
 
 
-def merge(found: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    """Put the rows of a task into a result: by dtype, then by "peer|answer"."""
+def results_of(waiting: list[Chosen], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a process has told, a result for each workload it came to: by dtype, then by "peer|answer".
+
+    Where it ended early, that is said of the one it was at.
+    """
+    ended = [row["ended"] for row in rows if "ended" in row]
+    count = sum("took" in row for row in rows) + len(ended)
+    results = []
+    for entry, size in waiting[:count]:
+        workload = entry.make(**size)
+        found: dict[str, Any] = {"name": workload.name, "tiny": workload.tiny, "goals": workload.goals}
+        results.append(found | {"make": entry.make.__name__, "took": 0.0, "dtypes": {}})
     for row in rows:
-        if "ended" in row:
-            found["ended"] = row["ended"]
-            continue
-        place = found["dtypes"].setdefault(row.pop("dtype"), {})
-        if "nodes" in row:
-            found["nodes"] = row["nodes"]
-        else:
-            place.setdefault(f"{row.pop('peer')}|{row.pop('answer')}", {}).update(row)
+        if "ended" not in row:
+            add(results[row.pop("number")], row)
+    if ended:
+        results[-1]["ended"] = ended[0]
+    return results
 
 
-def chosen(options: argparse.Namespace) -> list[tuple[Entry, dict[str, Any]]]:
+def add(result: dict[str, Any], row: dict[str, Any]) -> None:
+    """Put a row into its result."""
+    for key in ("took", "nodes"):
+        if key in row:
+            result[key] = row[key]
+            return
+    peers = result["dtypes"].setdefault(row.pop("dtype"), {})
+    peers.setdefault(f"{row.pop('peer')}|{row.pop('answer')}", {}).update(row)
+
+
+def chosen(options: argparse.Namespace) -> list[Chosen]:
     """The workloads asked for, each with its size; in the small size each function runs once."""
-    found: dict[str, tuple[Entry, dict[str, Any]]] = {}
+    found: dict[str, Chosen] = {}
     for entry in ENTRIES:
         size = entry.small if options.small else entry.full
         name = entry.make(**size).name
@@ -108,30 +127,41 @@ def chosen(options: argparse.Namespace) -> list[tuple[Entry, dict[str, Any]]]:
 
 
 def measured(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """The result of each workload asked for, one after the other."""
-    for entry, size in chosen(options):
-        start = perf_counter()
-        workload = entry.make(**size)
-        task = {
-            "make": entry.make.__name__,
-            "size": size,
-            "dtypes": options.dtypes,
-            "peers": options.peers,
-            "compile": options.compile,
-            "compile_all": options.compile_all,
-            "seconds": options.seconds,
-            "limit": options.limit,
-            "threads": options.threads,
-            "gigabytes": options.gigabytes,
-            "clock": options.clock,
-        }
-        found: dict[str, Any] = {"name": workload.name, "tiny": workload.tiny, "goals": workload.goals}
-        found |= {"make": entry.make.__name__, "dtypes": {}}
-        merge(found, run(task, options.patience))
-        if workload.dense and options.memory and entries_of(found) >= LARGE:
-            merge(found, run({**task, "dtypes": [], "memory": REMEMBERED}, options.patience))
-        found["took"] = perf_counter() - start
-        yield found
+    """The result of each workload asked for, a process for each family; after an early end one for the rest."""
+    for _, family in groupby(chosen(options), lambda one: one[0].make.__module__):
+        waiting = list(family)
+        while waiting:
+            results = results_of(waiting, run(task_of(options, waiting), options.patience * len(waiting)))
+            if options.memory:
+                remember(options, waiting, results)
+            yield from results
+            waiting = waiting[len(results) :]
+
+
+def task_of(options: argparse.Namespace, waiting: list[Chosen]) -> dict[str, Any]:
+    """What a process is told to do."""
+    return {
+        "workloads": [(entry.make.__name__, size) for entry, size in waiting],
+        "dtypes": options.dtypes,
+        "peers": options.peers,
+        "compile": options.compile,
+        "compile_all": options.compile_all,
+        "seconds": options.seconds,
+        "limit": options.limit,
+        "threads": options.threads,
+        "gigabytes": options.gigabytes,
+        "clock": options.clock,
+    }
+
+
+def remember(options: argparse.Namespace, waiting: list[Chosen], results: list[dict[str, Any]]) -> None:
+    """Add the memory of large dense answers."""
+    numbers = [k for k, result in enumerate(results) if entries_of(result) >= LARGE]
+    if numbers:
+        task = {**task_of(options, [waiting[k] for k in numbers]), "memory": REMEMBERED}
+        for row in run(task, options.patience * len(numbers)):
+            if "ended" not in row and "took" not in row:
+                add(results[numbers[row.pop("number")]], row)
 
 
 def entries_of(found: dict[str, Any]) -> int:
@@ -165,10 +195,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--compile-all", action="store_true", help="torch.compile of torch.func on every workload (an hour)"
     )
-    parser.add_argument("--seconds", type=float, default=0.25, help="seconds for each peer (default 0.25)")
+    parser.add_argument("--seconds", type=float, default=0.2, help="seconds for each peer (default 0.2)")
     parser.add_argument("--limit", type=float, default=20, help="longest first call, in seconds (default 20)")
     parser.add_argument(
-        "--patience", type=float, default=400, help="longest process, in seconds (default 400)"
+        "--patience",
+        type=float,
+        default=400,
+        help="longest time of a process for each of its workloads (default 400 s)",
     )
     parser.add_argument(
         "--clock", default="wall", choices=CLOCKS, help="cpu: for a machine busy with other things"

@@ -99,7 +99,7 @@ def draw_standing(axis: Any, rows: list[Any]) -> None:
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
     axis.set_yticks(range(len(rows)), [row[0] for row in rows], fontsize=8)
-    axis.set_ylim(len(rows) - 0.5, -0.5)
+    axis.set_ylim(max(len(rows), 1) - 0.5, -0.5)
     axis.grid(alpha=0.3)
     axis.set_xlabel("times faster than the best of torch.func.jacrev, jacfwd and vmap(jacrev)", fontsize=9)
     if rows:

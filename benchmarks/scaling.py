@@ -12,6 +12,8 @@ CURVES = [
     ("Rosenbrock Hessian", "rosenbrock", "n", [100, 1000, 10_000, 100_000, 1_000_000]),
     ("batched MLP 32-64-32", "whole", "batch", [1, 4, 16, 64, 256, 1024]),
 ]
+#: What else a workload is made with.
+MORE = {"whole": {"widths": (32, 64, 32)}}
 #: The names of the peers that are followed.
 FOLLOWED = ["torchjac", "torch.func.jacrev", "vmap(jacrev)", "jax.jit(jacrev)", "asdex", "CasADi", "hand"]
 EXACT = {*FOLLOWED, "torch.func.hessian"}
@@ -29,8 +31,7 @@ def curves(options: argparse.Namespace, run: Callable[..., Any]) -> list[dict[st
         slow: set[str] = set()
         for size in sizes:
             task = {
-                "make": make,
-                "size": {argument: size, **({"widths": (32, 64, 32)} if make == "whole" else {})},
+                "workloads": [(make, {argument: size, **MORE.get(make, {})})],
                 "dtypes": ["float64"],
                 "peers": options.peers or FOLLOWED,
                 "without": sorted(slow),

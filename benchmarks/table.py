@@ -149,7 +149,7 @@ def verdicts(goals: list[dict[str, Any]]) -> list[str]:
         ratio = "none" if goal["ratio"] is None else f"{goal['ratio']:.2f}"
         text = f"{goal['workload']:{NAME}}{goal['dtype']:9}{goal['goal']:27}{goal['peer']:31}"
         end = "" if goal["met"] else f"  missed: {goal['reason']}"
-        rows.append(f"{text}{ratio:>7}{goal['limit']:>7g}{end}")
+        rows.append(f"{text}{ratio:>7}{goal['limit']:>7.3g}{end}")
     missed = sum(not goal["met"] for goal in goals)
     return [*rows, f"{len(goals) - missed} of {len(goals)} goals met, {missed} missed", ""]
 

@@ -13,7 +13,7 @@ from typing import Any
 #: A turn lasts at least so long, so that the clock and a single interruption do not decide it.
 TURN = 0.002
 LEAST_TURNS = 5
-MOST_TURNS = 200
+MOST_TURNS = 100
 #: What is read: the time that passes, or, on a machine that is busy with other things, what the process used of it.
 CLOCKS = {"wall": perf_counter, "cpu": process_time}
 
@@ -60,18 +60,23 @@ class Timed:
 
 def alternate(
     calls: dict[str, Callable[[], Any]], seconds: float, clock: str = "wall"
-) -> dict[str, tuple[float, int]]:
+) -> dict[str, tuple[float, int] | None]:
     """The median seconds of each call and its number of turns; each gets about so many seconds in all.
 
     The calls take turns, in one order and then in the other, so that whatever slows the machine down for a
     while slows them all. Who has spent its seconds, and has had `LEAST_TURNS`, drops out; a call that takes
-    longer than all its seconds has two turns, and one that takes ten times as long has one. A turn of a single call
-    is preceded by one that is not timed: memory that the kernel has just taken back from a caller before, in small
-    pages, costs the next one up to thirty times what it costs from then on (768 MB: 1.2 s, then 0.04 s).
+    longer than all its seconds has two turns, and one that takes ten times as long has one.
+
+    A turn of a single call is preceded by one that is not timed: memory that the kernel has just taken back from
+    a caller before, in small pages, costs the next one up to thirty times what it costs from then on (768 MB:
+    1.2 s, then 0.04 s). None stands for a call that failed, as its first one had not: memory ran out.
     """
     timed = {}
     for name, call in calls.items():
-        once = turn(call, clock=clock)
+        try:
+            once = turn(call, clock=clock)
+        except (MemoryError, RuntimeError):
+            continue
         once = min(once, turn(call, clock=clock)) if once < seconds else once
         turns = [once] if once >= seconds else []
         timed[name] = Timed(call, max(1, round(TURN / max(once, 1e-7))), once, 0.0, turns)
@@ -83,7 +88,8 @@ def alternate(
             peer.turns.append(turn(peer.call, peer.times, clock))
             peer.spent += peer.turns[-1] * peer.times
         going = [peer for peer in reversed(going) if not finished(peer, seconds)]
-    return {name: (median(peer.turns), len(peer.turns)) for name, peer in timed.items()}
+    found: dict[str, tuple[float, int] | None] = dict.fromkeys(calls)
+    return found | {name: (median(peer.turns), len(peer.turns)) for name, peer in timed.items()}
 
 
 def finished(peer: Timed, seconds: float) -> bool:
