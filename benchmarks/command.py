@@ -196,7 +196,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--compile-all", action="store_true", help="torch.compile of torch.func on every workload (an hour)"
     )
     parser.add_argument("--seconds", type=float, default=0.2, help="seconds for each peer (default 0.2)")
-    parser.add_argument("--limit", type=float, default=20, help="longest first call, in seconds (default 20)")
+    parser.add_argument("--limit", type=float, default=15, help="longest first call, in seconds (default 15)")
     parser.add_argument(
         "--patience",
         type=float,
