@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
+import torch._dynamo  # what torch.func imports at its first call, which may be stopped in the middle of that
 
 from . import workloads  # noqa: F401 - fills ENTRIES
 from .answers import NotForThisError, Numbers, difference
@@ -88,14 +89,22 @@ def load_inductor() -> None:
     torch.compile(lambda x: x + 1)(torch.ones(1))
 
 
-def measure(task: dict[str, Any], dtype: str, report: Callable[[dict[str, Any]], None]) -> None:
-    """First calls and checks of every peer in turn, then the alternating timing of those that are right."""
+def measure(
+    task: dict[str, Any], dtype: str, slow: set[str], report: Callable[[dict[str, Any]], None]
+) -> None:
+    """First calls and checks of every peer in turn, then the alternating timing of those that are right.
+
+    Who was too slow in a dtype before is not asked again; ``slow`` is added to.
+    """
     workload = make(task)
     problem = Problem(workload, dtype)
     torchjac_numbers: dict[str, Numbers] = {}
     calls: dict[str, Callable[[], Any]] = {}
     for peer in PEERS:
         if not wanted(peer, task, workload, dtype):
+            continue
+        if f"{peer.name}|{peer.answer}" in slow:
+            report({"peer": peer.name, "answer": peer.answer, "status": "too slow", "why": "as f64"})
             continue
         told, built, answer = first_call(peer, problem, task["limit"])
         row = {"peer": peer.name, "answer": peer.answer, **told}
@@ -111,6 +120,8 @@ def measure(task: dict[str, Any], dtype: str, report: Callable[[dict[str, Any]],
             row |= {"seconds": row["first"], "turns": 1}
         elif built is not None and row["status"] == "ok":
             calls[f"{peer.name}|{peer.answer}"] = built.call
+        if row["status"] == "too slow":
+            slow.add(f"{peer.name}|{peer.answer}")
         large = row.get("entries", 0) > 1_000_000
         built = answer = None
         gc.collect(2 if large else 0)
@@ -195,8 +206,9 @@ def main(argument: str) -> None:
             if task.get("memory"):
                 measure_memory(one, partial(report, number=number, dtype="float64"))
             else:
+                slow: set[str] = set()
                 for dtype in task["dtypes"]:
-                    measure(one, dtype, partial(report, number=number, dtype=dtype))
+                    measure(one, dtype, slow, partial(report, number=number, dtype=dtype))
             report({"number": number, "took": perf_counter() - start})
             forget()
 
