@@ -41,7 +41,7 @@ jacrev's chunk sizes 16, 64 and 256; vmap: vmap(jacrev) as a person would write 
 jacrev(jacrev) and jacfwd is torch.func.hessian); c.: torch.compile of these; j.: jax.jit; hand: the best a person
 would write in torch; writing: zeros of the answer's shape and every nonzero put in its place.
 –: does not apply; > : its first call was stopped at the limit (as f64: in float64); memory: it ran out of what a
-process may take; fails, differs, missing: an error, another answer than torchjac's, not installed (the JSON tells more)"""
+process may take; fails, differs, missing: an error, another answer than torchjac's, not installed (more in the JSON)"""
 WIDTH = 10
 NAME = 42
 #: What a cell says of a peer that was not timed.
