@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests._blocks.blocks import LIKE, Maker, spelled_out
 
-from torchjac._blocks.block import Block, stored
+from torchjac._blocks.block import Block, entries, stored
 from torchjac._blocks.cost import MANY_BLOCKS, MOST_BLOCKS
 from torchjac._blocks.lines import join_lines, line
 from torchjac._blocks.maps import Affine, Gather, Label, bare
@@ -44,6 +44,15 @@ def test_ranges(ranges, sizes) -> None:
     found = join_lines(blocks, LIKE)
     torch.testing.assert_close(total(found, (8, 8)), total(blocks, (8, 8)))
     assert sorted(map(stored, found)) == sorted(sizes)
+
+
+def test_gaps_of_a_long_list_are_not_named() -> None:
+    """However long the list, entries between its blocks are not named."""
+    blocks = [diagonal(2 * k, 1) for k in range(2 * MOST_BLOCKS)]
+    found = join_lines(blocks, LIKE)
+    assert sum(map(entries, found)) == 2 * MOST_BLOCKS
+    shape = (4 * MOST_BLOCKS, 4 * MOST_BLOCKS)
+    torch.testing.assert_close(total(found, shape), total(blocks, shape))
 
 
 def test_other_lines_stay_apart() -> None:

@@ -491,3 +491,11 @@ def test_generators_and_methods(agrees):
     agrees(partial(torch.mul, other=3.0), X)
     torch.testing.assert_close(jacrev(Model())(X), 2 * torch.eye(5))
     agrees(torch.Tensor.sin, X)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_an_op_whose_batching_rule_fails(count):
+    """`flip` of a 0-dim tensor raises an IndexError under vmap: its rows go one by one."""
+    f = lambda x: torch.cat([x.flip(0).reshape(-1)] * count)
+    x = torch.tensor(1.5, dtype=torch.float64)
+    assert torch.equal(jacrev(f)(x), torch.ones(count, dtype=torch.float64))

@@ -654,6 +654,11 @@ MUTATIONS: tuple[Mutation, ...] = (
         "result = result.sum_to_size(shape) / 2",
     ),
     Mutation(
+        "_accumulate/reverse.py", "the engine asked for two tensors of which one leads to the other",
+        "all(map(runs_batched, rest)) and tape.inputs_apart",
+        "all(map(runs_batched, rest))",
+    ),
+    Mutation(
         "_rules/call.py", "gradients of weights formed on the way",
         "if _computes_unneeded(node):",
         "if False:",

@@ -17,7 +17,7 @@ from .._blocks.zeros import zeros
 from .._capture.capture import Captured, map_rows
 from .._capture.tape import Node, Tape
 from .._rules.call import call, fit
-from .._rules.unbatched import all_run_batched
+from .._rules.unbatched import CANNOT_BATCH, all_run_batched
 from .plan import is_small
 from .rows import pull_rows
 
@@ -75,7 +75,7 @@ def _small(
         return None
     try:
         return map_rows(lambda row: _walk(tape, end, row), [_identity(output, 0, count)])
-    except (RuntimeError, TypeError, NotImplementedError, ValueError):
+    except CANNOT_BATCH:
         return None  # the engine finds out which node it is, or shows the user's own error
 
 

@@ -64,7 +64,8 @@ def walk(
         known = local_jacobian(node)
         if limits.row_bytes is not None and known.passes and not any(known.passes.values()):
             rest = tape.nodes[position:]
-            if _only_rows(above, pending, out_shapes) and all(map(runs_batched, rest)):
+            batched = all(map(runs_batched, rest)) and tape.inputs_apart
+            if batched and _only_rows(above, pending, out_shapes):
                 for lot in above:
                     pending.setdefault((node, lot.slot), {})[lot.output] = lot.blocks
                 finish_rows(pending, tape, rest, out_shapes, limits.chunk)

@@ -17,7 +17,7 @@ from .._blocks.maps import Label, align, bare, bare_label
 from .._blocks.traced import inside_functorch
 from .._capture.capture import map_rows
 from .._capture.tape import Node, Tape
-from .._rules.unbatched import runs_batched
+from .._rules.unbatched import CANNOT_BATCH, runs_batched
 from .plan import rows_at_once
 from .progress import track
 
@@ -50,7 +50,7 @@ def pull_rows(
                 for at in track(range(0, count, size), f"{size} rows at once")
             )
             return _join(parts, count, into)
-        except (RuntimeError, TypeError, NotImplementedError, ValueError):
+        except CANNOT_BATCH:
             pass
     found = (
         _engine(starts, [row[0] for row in rows(at, at + 1)], inputs) for at in track(range(count), "rows")

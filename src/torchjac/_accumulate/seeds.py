@@ -23,7 +23,7 @@ from .._capture.capture import map_rows
 from .._capture.tape import Node
 from .._rules.call import call, fit
 from .._rules.registry import Local, Passes
-from .._rules.unbatched import runs_batched
+from .._rules.unbatched import CANNOT_BATCH, runs_batched
 from .plan import rows_at_once
 from .progress import track
 
@@ -190,7 +190,7 @@ def call_rows(node: Node, slot: int, rows: Tensor, chunk: int | None) -> list[Te
         size = chunk or rows_at_once([node, *(below for below, _ in filter(None, node.inputs))], count)
         try:
             found = _batched(one, rows, size)
-        except (RuntimeError, TypeError, NotImplementedError, ValueError):
+        except CANNOT_BATCH:
             # No batching rule, or a Function that leaves PyTorch: one row at a time is always right, and an
             # error of the user's own shows itself again there.
             found = _stack(one, rows)

@@ -104,6 +104,23 @@ class Tape:
         """The names of the nodes."""
         return {node.name for node in self.nodes}
 
+    @property
+    def inputs_apart(self) -> bool:
+        """Whether no input leads to another, as those of the upper part of a tape may.
+
+        PyTorch's engine, asked for both, gives one what goes through the other too.
+        """
+        above = [edge for node in self.inputs for edge in node.inputs]
+        seen: set[Node] = set()
+        while above:
+            edge = above.pop()
+            if edge is not None and edge[0] not in seen:
+                if edge[0] in self.inputs:
+                    return False
+                seen.add(edge[0])
+                above += edge[0].inputs
+        return True
+
 
 def spend(leaf: torch.Tensor) -> None:
     """Mark a leaf that a capture made for itself: once its function has run, nobody can ask for its gradient.

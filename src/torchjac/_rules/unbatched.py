@@ -40,6 +40,11 @@ WRONG_TWICE: dict[str, str] = {
 }
 
 
+#: What PyTorch raises where a formula cannot be called on a batch: no batching rule, a Function that leaves PyTorch,
+#: or a rule that counts a dim too many (`flip` of a 0-dim tensor)
+CANNOT_BATCH = (RuntimeError, TypeError, ValueError, IndexError)
+
+
 def runs_batched(node: Node) -> bool:
     """Whether the node may be called under vmap."""
     if node.name in UNBATCHED:
