@@ -73,26 +73,6 @@ def test_cut_anywhere(name):
                 torch.testing.assert_close(found, expected, msg=lambda text, at=at: f"cut at {at}: {text}")
 
 
-def test_dense_rows_above_a_cut_between_nested_tensors(monkeypatch):
-    """Where one tensor of a cut leads to another, PyTorch's engine would give it what goes through the other twice."""
-    monkeypatch.setattr("torchjac._transforms.jacrev.structure_pays", lambda *_: True)
-
-    def f(x):
-        total = x.unfold(0, 2, 1).sum()
-        return torch.cat([total.reshape(-1), total.reshape(-1)]).cumsum(0).prod(0)
-
-    x = torch.randn(3)
-    for at in range(1, 7):
-        for below in ("reverse", "forward"):
-
-            def pick(tape, shapes, at=at, below=below):
-                order = split(tape, at, shapes)
-                return order._replace(below=Order(order.below.tape, below))
-
-            monkeypatch.setattr(ordered, "pick", pick)
-            torch.testing.assert_close(jacrev(f)(x), loop_jacobian(f, x), msg=f"cut at {at}, {below} below")
-
-
 def test_compositions(turned):
     """Second derivatives, vmap, grad, trees and graphs outside, in every order."""
     f = lambda x: torch.tanh(torch.tanh(x @ NET[0]).cumsum(-1) @ NET[1]) * x.sum()
