@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+import torchjac
 from torchjac._accumulate import order as module
 from torchjac._accumulate.estimate import places, reverse_work
 from torchjac._accumulate.order import pick, split
@@ -158,3 +159,11 @@ def test_estimates_against_arithmetic():
     assert found[0].work == pytest.approx(forward)
     assert found[-1].held == 200 * 4 + 4
     assert found[0].held == 200 * 4 + 200
+
+
+def test_nothing_is_estimated_of_empty_tensors():
+    """Where an output, or one of several outputs of a node, has no entries, the order is reverse."""
+    for shape in ((0, 4), (4, 0), (0, 0)):
+        f = lambda x: torch.linalg.svd(x @ torch.ones(x.shape[-1], 30), full_matrices=True)
+        found = torchjac.jacobian(f)(torch.zeros(shape))
+        assert [tuple(J.shape) for J in found] == [(*part.shape, *shape) for part in f(torch.zeros(shape))]

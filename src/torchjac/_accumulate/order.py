@@ -40,7 +40,7 @@ def pick(tape: Tape, out_shapes: Sequence[Sequence[int]], factors: bool = False)
     columns = sum([node.numbers for node in tape.inputs])
     sizes = [node.numbers for node in tape.nodes]
     narrow = turn_may_pay(rows, columns, sizes)
-    if not (narrow or (factors and min(sizes, default=0) > 0)) or not goes_forward(tape):
+    if not (narrow or factors) or not goes_forward(tape) or _has_empty(tape, out_shapes):
         return Order(tape, "reverse")
     # Factors may hold little where no place is narrow too, as A ⊗ B does: for that, much must be held otherwise.
     if not (narrow and factors) and not work_matters(reverse_work(tape, out_shapes), len(tape.nodes)):
@@ -59,6 +59,12 @@ def pick(tape: Tape, out_shapes: Sequence[Sequence[int]], factors: bool = False)
     return Order(tape, "forward" if turn_pays(forward, reverse) else "reverse")
 
 
+def _has_empty(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
+    """Whether any tensor on a tape has no entries: shares of its size cannot be estimated."""
+    shapes = [*out_shapes, *(meta.shape for node in (*tape.nodes, *tape.inputs) for meta in node.outputs)]
+    return any(0 in shape for shape in shapes)
+
+
 def weighed(tape: Tape, out_shapes: Sequence[Sequence[int]], order: Order) -> dict[str, float]:
     """The estimates that an order was picked by, its own last if it is a cut; none where nothing was weighed.
 
@@ -67,6 +73,8 @@ def weighed(tape: Tape, out_shapes: Sequence[Sequence[int]], order: Order) -> di
     columns = sum([node.numbers for node in tape.inputs])
     sizes = [node.numbers for node in tape.nodes]
     if not turn_may_pay(sum(map(prod, out_shapes)), columns, sizes) or not goes_forward(tape):
+        return {}
+    if _has_empty(tape, out_shapes):
         return {}
     found = places(tape, out_shapes)
     costs = {"reverse": found[-1].work, "forward": found[0].work}
