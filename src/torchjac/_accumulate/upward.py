@@ -58,7 +58,7 @@ def push_up(
     if by_formula:
         try:
             sent += _by_formula(node, slot, by_formula, in_shapes, limits)
-        except (RuntimeError, NotImplementedError):  # a formula without a derivative of its own
+        except RuntimeError:  # a formula without a derivative of its own
             by_rows.update(by_formula)
     if by_rows:
         sent += _by_rows(node, slot, {k: passes[k] for k in by_rows}, by_rows, limits)

@@ -47,9 +47,7 @@ CANNOT_BATCH = (RuntimeError, TypeError, ValueError, IndexError)
 
 def runs_batched(node: Node) -> bool:
     """Whether the node may be called under vmap."""
-    if node.name in UNBATCHED:
-        return False
-    return node.name not in UNBATCHED_RECORDED or not torch.is_grad_enabled()
+    return all_run_batched({node.name})
 
 
 def all_run_batched(names: Set[str]) -> bool:
