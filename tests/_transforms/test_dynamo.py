@@ -4,7 +4,9 @@ import pytest
 import torch
 from tests.versions import NEWEST
 from torch import nn
+from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch._functorch.aot_autograd import make_boxed_func
 
 from torchjac import compile, hessian, jacfwd, jacobian, jacrev
 from torchjac.testing import loop_jacobian
@@ -68,6 +70,23 @@ def test_inductor():
     assert counter.frame_count == 1
 
 
+def test_structure():
+    """What is computed is as much as the structure needs: nothing but the writing has the size of the answer."""
+    n, sizes = 50, []
+
+    def count(graph, _):
+        for node in graph.graph.nodes:
+            if node.op == "call_function" and not node.target.is_view and "scatter" not in node.name:
+                sizes.append(node.meta["val"].numel())
+        return make_boxed_func(graph.forward)
+
+    x = torch.randn(n)
+    jac = torch.compile(jacrev(stencil), fullgraph=True, backend=aot_autograd(fw_compiler=count))
+    assert torch.allclose(jac(x), loop_jacobian(stencil, x))
+    assert sum(size > n for size in sizes) == 1  # the zeros
+    assert len(sizes) > 5
+
+
 def test_trees_aux_argnums():
     """Trees of outputs and of arguments, aux and keyword arguments come out as they do without."""
 
@@ -119,6 +138,20 @@ def test_differentiable_input():
     (got,) = torch.autograd.grad((jac(x) ** 3).sum(), x)
     (want,) = torch.autograd.grad((jacrev(joined)(x) ** 3).sum(), x)
     assert torch.allclose(got, want)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_differentiable_tables(backend):
+    """So do they where entries stand by a table, which the backward pass reads."""
+    index = [3, 1, 1, 0, 4]
+    func = lambda x: torch.zeros_like(x).index_add(0, torch.tensor(index), x[index] ** 2 * x[:5])
+    jac, counter = compiled(jacrev(func), backend)
+    for x in (torch.randn(7, requires_grad=True), torch.randn(7, requires_grad=True)):
+        assert torch.allclose(jac(x), loop_jacobian(func, x), rtol=1e-12, atol=1e-14)
+        (got,) = torch.autograd.grad((jac(x) ** 3).sum(), x)
+        (want,) = torch.autograd.grad((jacrev(func)(x) ** 3).sum(), x)
+        assert torch.allclose(got, want, rtol=1e-12, atol=1e-14)
+    assert counter.frame_count == 1
 
 
 def test_shapes():

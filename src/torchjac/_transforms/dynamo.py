@@ -18,6 +18,7 @@ from torch import Tensor
 from torch._ops import HigherOrderOperator
 from torch.utils import _pytree as pytree
 
+from .._blocks.traced import tracer_mode
 from .._capture.constants import constants_computed
 from .arguments import check_argnums, check_outputs, differentiated, nest, put_arguments, split_aux
 from .run import record, walking
@@ -87,7 +88,11 @@ def _run(
         results = body(*leaves, *fixed[inputs:])
         return tuple(results[:outputs]), tuple(results[outputs:])
 
-    with constants_computed():
+    # Index tensors of blocks are constants with values, and a backward pass through the answer reads them.
+    if (fake := tracer_mode("FAKE")) is not None:
+        fake.allow_non_fake_inputs = True
+    # AOTAutograd records in anomaly mode to know which line made an op; nobody asked that the engine be watched.
+    with constants_computed(), torch.autograd.set_detect_anomaly(False):
         recorded = record(what, func, tuple(range(inputs)), True, tuple(fixed[:inputs]), {})
         with walking(recorded):
             answers = dense_answers(recorded, chunk_size, mode)
