@@ -23,8 +23,13 @@ from .report import Lot, Report, note_step
 from .rows import finish_rows
 from .seeds import NO_LIMITS, Limits, push
 
+#: A node and the number of its output
+Edge: TypeAlias = tuple[Node, int]
+
 #: The Jacobian blocks that wait at an output of a node: ``pending[node, slot][output]``
-Pending: TypeAlias = dict[tuple[Node, int], dict[int, list[Block]]]
+Pending: TypeAlias = dict[Edge, dict[int, list[Block]]]
+
+_NOTHING: dict[int, list[Block]] = {}
 
 
 def accumulate(
@@ -60,7 +65,7 @@ def walk(
         arrived = _take(node, pending, out_shapes)
         if not arrived:
             continue
-        above = [_merged(lot, node.outputs[lot.slot]) for lot in arrived]
+        above = [lot if len(lot.blocks) < 2 else _merged(lot, node.outputs[lot.slot]) for lot in arrived]
         known = local_jacobian(node)
         if limits.row_bytes is not None and known.passes and not any(known.passes.values()):
             rest = tape.nodes[position:]
@@ -75,7 +80,8 @@ def walk(
     answer: list[list[list[Block]]] = [[[] for _ in tape.inputs] for _ in out_shapes]
     for node, number in tape.inputs.items():
         for lot in _take(node, pending, out_shapes):
-            answer[lot.output][number] = _merged(lot, node.outputs[0]).blocks
+            blocks = lot.blocks if len(lot.blocks) < 2 else _merged(lot, node.outputs[0]).blocks
+            answer[lot.output][number] = blocks
     return answer
 
 
@@ -98,14 +104,11 @@ def owned(answer: list[list[list[Block]]], tape: Tape) -> list[list[list[Block]]
 
 def _take(node: Node, pending: Pending, out_shapes: Sequence[Sequence[int]]) -> list[Lot]:
     """What waits at a node."""
-    lots: list[Lot] = []
-    for slot, meta in enumerate(node.outputs):
-        waiting = pending.pop((node, slot), None)
-        if waiting is not None:
-            lots += [
-                Lot(slot, output, out_shapes[output], meta.shape, found) for output, found in waiting.items()
-            ]
-    return lots
+    return [
+        Lot(slot, output, out_shapes[output], meta.shape, found)
+        for slot, meta in enumerate(node.outputs)
+        for output, found in pending.pop((node, slot), _NOTHING).items()
+    ]
 
 
 def _only_rows(above: Sequence[Lot], pending: Pending, out_shapes: Sequence[Sequence[int]]) -> bool:
@@ -126,38 +129,40 @@ def _step(
     limits: Limits,
 ) -> None:
     """Move every block from the node's outputs to its inputs."""
+    inputs = node.inputs
     for slot, output, _, _, blocks in above:
         passes, terms = known.others.get(slot, known.passes), known.locals
         if known.spelled:
             passes, spelled = choose(node, slot, known, blocks, out_shapes[output])
             terms = [*terms, *spelled]
         shape, _, device = node.outputs[slot]
-        products: list[tuple[int, Block]] = []
+        products: list[tuple[Edge, Block]] = []
         try:
             for k, local, at, selects in terms:
-                if at == slot and node.needs(k):
+                if at == slot and k < len(inputs) and inputs[k] is not None:
                     for block in blocks:
                         product = compose(block, local, shape, device, selects)
                         if product is not None:
-                            products.append((k, product))
+                            products.append((inputs[k], product))
         except CannotJoinError:
             products, passes = [], opaque(node).passes
-        for k, product in products:
-            _send(node, k, output, product, pending)
+        for edge, product in products:
+            _send(edge, output, product, device, pending)
         if passes:
             for term in push(node, slot, blocks, out_shapes[output], passes, limits):
-                _send(node, term.input, output, term.block, pending)
+                _send(inputs[term.input], output, term.block, device, pending)
 
 
-def _send(node: Node, k: int, output: int, block: Block, pending: Pending) -> None:
-    edge = node.inputs[k]
-    below, slot = edge
-    value, (_, dtype, device) = block.value, below.outputs[slot]
+def _send(edge: Edge, output: int, block: Block, origin: torch.device, pending: Pending) -> None:
+    """Let a block wait at a tensor, in its dtype and on its device; it comes from a device."""
+    node, slot = edge
+    _, dtype, device = node.outputs[slot]
+    value = block.value
     if isinstance(value, Tensor) and (value.dtype != dtype or value.device != device):
         if value.is_complex() and not dtype.is_complex:
             value = value.real
         block = block._replace(value=value.to(device, dtype))
-    if node.outputs[0].device != device:
+    if origin != device:
         block = tables_to(block, device)
     waiting = pending.get(edge)
     if waiting is None:
@@ -169,7 +174,5 @@ def _send(node: Node, k: int, output: int, block: Block, pending: Pending) -> No
 
 
 def _merged(lot: Lot, meta: Meta) -> Lot:
-    if len(lot.blocks) < 2:
-        return lot
     like = torch.empty(0, dtype=meta.dtype, device=meta.device)
     return lot._replace(blocks=merge(lot.blocks, lot.out_shape, lot.wrt_shape, like))

@@ -26,29 +26,37 @@ class Node:
 
     ``calls`` counts how often the backward function was called; ``note`` is how its local Jacobian was found;
     ``lent`` are the saved tensors that were handed out, which may be the caller's own; ``numbers`` is how many
-    entries its outputs have; ``is_python`` tells a `torch.autograd.Function`.
+    entries its outputs have; ``is_python`` tells a `torch.autograd.Function`, ``is_complex`` a complex output.
     """
 
-    __slots__ = ("calls", "fn", "inputs", "is_python", "lent", "name", "note", "numbers", "outputs")
+    __slots__ = (
+        "calls", "fn", "inputs", "is_complex", "is_python", "lent", "name", "note", "numbers", "outputs", "shape",
+    )  # fmt: skip
 
     def __init__(self, fn: Any, inputs: tuple[tuple[Node, int] | None, ...] = ()) -> None:
         self.fn = fn
         self.is_python = isinstance(fn, BackwardCFunction)
         # A Python Function may keep anything on its node, a ``name`` too. Inside functorch its node's name
         # carries a suffix (torch 2.9-2.13).
-        name = type(fn).__name__ if self.is_python else fn.name()
-        self.name: str = name.replace("GeneratedBackward", "Backward")
-        self.outputs = tuple([Meta(tuple(m.shape), m.dtype, m.device) for m in fn._input_metadata])
-        self.numbers = sum([prod(meta.shape) for meta in self.outputs])
+        name = type(fn).__name__.replace("GeneratedBackward", "Backward") if self.is_python else fn.name()
+        self.name: str = name
+        metas = fn._input_metadata
+        if len(metas) == 1:  # nearly every node
+            (meta,) = metas
+            shape, dtype = tuple(meta.shape), meta.dtype
+            self.outputs: tuple[Meta, ...] = (Meta(shape, dtype, meta.device),)
+            self.numbers = prod(shape)
+            self.is_complex = dtype.is_complex
+        else:
+            self.outputs = tuple([Meta(tuple(meta.shape), meta.dtype, meta.device) for meta in metas])
+            self.numbers = sum([prod(meta.shape) for meta in self.outputs])
+            self.is_complex = any([meta.dtype.is_complex for meta in self.outputs])
+        #: The shape of the first output
+        self.shape: tuple[int, ...] = self.outputs[0].shape
         self.inputs = inputs
         self.calls = 0
         self.note = ""
         self.lent: list[torch.Tensor] = []
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of the first output."""
-        return self.outputs[0].shape
 
     def into(self, k: int) -> Meta:
         """Shape, dtype and device of the k-th differentiable input."""
@@ -75,10 +83,12 @@ class Node:
     @property
     def touches_complex(self) -> bool:
         """Whether any output or needed input is complex: then multipliers do not commute with conjugation."""
-        for meta in self.outputs:
-            if meta.dtype.is_complex:
+        if self.is_complex:
+            return True
+        for edge in self.inputs:
+            if edge is not None and edge[0].is_complex and edge[0].outputs[edge[1]].dtype.is_complex:
                 return True
-        return any(edge is not None and edge[0].outputs[edge[1]].dtype.is_complex for edge in self.inputs)
+        return False
 
 
 def _signed(value: int) -> int:

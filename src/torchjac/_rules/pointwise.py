@@ -7,11 +7,13 @@ tensors they saved, say so without a call.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from .._blocks.block import Block
+from .._blocks.block import KEPT, Block
 from .._blocks.maps import Label
 from .._blocks.traced import is_known, is_number, is_tracing
 from .._capture.capture import is_wrapped
@@ -95,30 +97,47 @@ def diagonal_term(node: Node, k: int, value: Tensor | float) -> Local:
     return Local(k, Block(value, on, out, wrt))
 
 
-def _linear(node: Node, *factors: float) -> list[Local]:
-    return [diagonal_term(node, k, factor) for k, factor in enumerate(factors) if node.needs(k)]
+def _linear(node: Node, *factors: float) -> Sequence[Local]:
+    inputs = node.inputs
+    needed = tuple([
+        None if k >= len(inputs) or inputs[k] is None else node.into(k).shape for k in range(len(factors))
+    ])  # fmt: skip
+    if 0.0 in factors:  # what is remembered would be found for -0.0 too
+        return _linear_terms.__wrapped__(node.shape, needed, factors)
+    return _linear_terms(node.shape, needed, factors)
+
+
+@lru_cache(maxsize=KEPT)
+def _linear_terms(
+    shape: tuple[int, ...], in_shapes: tuple[tuple[int, ...] | None, ...], factors: tuple[float, ...]
+) -> tuple[Local, ...]:
+    return tuple([
+        Local(k, diagonal(shape, in_shape)._replace(value=factor, on=()))
+        for k, (in_shape, factor) in enumerate(zip(in_shapes, factors, strict=True))
+        if in_shape is not None
+    ])  # fmt: skip
 
 
 @rule("AddBackward0", "AddBackward1", any_dtype=True)
-def add(node: Node) -> list[Local] | None:
+def add(node: Node) -> Sequence[Local] | None:
     """Sum: out = x + α y."""
     return _with_alpha(node, 1.0, 1.0)
 
 
 @rule("SubBackward0", "SubBackward1", any_dtype=True)
-def sub(node: Node) -> list[Local] | None:
+def sub(node: Node) -> Sequence[Local] | None:
     """Difference: out = x − α y."""
     return _with_alpha(node, 1.0, -1.0)
 
 
 @rule("RsubBackward0", "RsubBackward1", any_dtype=True)
-def rsub(node: Node) -> list[Local] | None:
+def rsub(node: Node) -> Sequence[Local] | None:
     """Reversed difference: out = y − α x."""
     alpha = node.saved("alpha")
     return None if isinstance(alpha, complex) else _linear(node, -float(alpha), 1.0)
 
 
-def _with_alpha(node: Node, first: float, second: float) -> list[Local] | None:
+def _with_alpha(node: Node, first: float, second: float) -> Sequence[Local] | None:
     alpha = node.saved("alpha") if node.needs(1) else 1.0
     return None if isinstance(alpha, complex) else _linear(node, first, second * float(alpha))
 
@@ -128,7 +147,7 @@ def _with_alpha(node: Node, first: float, second: float) -> list[Local] | None:
     "LiftBackward0", "LazyCloneBackward0",
     any_dtype=True,
 )  # fmt: skip
-def identity(node: Node) -> list[Local]:
+def identity(node: Node) -> Sequence[Local]:
     """A copy, in another dtype or on another device perhaps: out = x."""
     return _linear(node, 1.0)
 
@@ -140,7 +159,7 @@ def copy_(node: Node) -> list[Local]:
 
 
 @rule("NegBackward0", "NegViewBackward0", any_dtype=True)
-def neg(node: Node) -> list[Local]:
+def neg(node: Node) -> Sequence[Local]:
     """Negation: out = −x."""
     return _linear(node, -1.0)
 

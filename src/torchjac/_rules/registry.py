@@ -77,11 +77,11 @@ def opaque(node: Node) -> Known:
 
 def local_jacobian(node: Node) -> Known:
     """What is known of a node's local Jacobian, at least that it must be called on dense seeds."""
-    found = RULES.get(node.name.removesuffix("_copy"))  # view_copy has view's derivative
+    found = RULES.get(node.name) or RULES.get(node.name.removesuffix("_copy"))  # view_copy has view's derivative
     known = found.rule(node) if found is not None else None
-    if known is not None and not isinstance(known, Known):
+    if known is not None and type(known) is not Known:
         known = Known(known)
-    if known is None or (known.locals and not found.any_dtype and node.touches_complex):
+    if known is None or (not found.any_dtype and known.locals and node.touches_complex):
         node.note = "opaque"
         return opaque(node)
     node.note = "independent" if known.passes else "explicit"
