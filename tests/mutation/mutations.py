@@ -670,7 +670,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/registry.py", "multipliers taken for good with complex numbers",
-        "(known.locals and not found.any_dtype and node.touches_complex)",
+        "(not found.any_dtype and known.locals and node.touches_complex)",
         "False",
     ),
     # ------------------------------------------------------------------------------------------ blocks

@@ -10,8 +10,6 @@ from collections import Counter
 from collections.abc import Sequence
 from math import prod
 
-import torch
-
 from .._blocks.block import Block, fitted, identity
 from .._blocks.compose import compose
 from .._blocks.cost import one_pays
@@ -22,7 +20,6 @@ from .._capture.tape import Meta, Node, Tape
 from .._rules.registry import local_jacobian, opaque
 from .progress import track
 from .report import Lot, Report, note_step
-from .reverse import owned
 from .seeds import NO_LIMITS, Limits
 from .upward import Carried, Sent, push_up
 
@@ -62,16 +59,13 @@ def accumulate_forward(
                 readers[edge] -= 1
                 if not readers[edge]:
                     carried.pop(edge, None)
-    return owned(
+    return [
         [
-            [
-                [swapped(block) for block in carried.get(end, {}).get(number, ())]
-                for number in tape.inputs.values()
-            ]
-            for end in tape.outputs
-        ],
-        tape,
-    )
+            [swapped(block) for block in carried.get(end, {}).get(number, ())]
+            for number in tape.inputs.values()
+        ]
+        for end in tape.outputs
+    ]
 
 
 def goes_forward(tape: Tape) -> bool:
@@ -115,9 +109,8 @@ def _through(
 
 
 def _merged(lot: Lot, meta: Meta, limits: Limits) -> Lot:
-    like = torch.empty(0, dtype=meta.dtype, device=meta.device)
-    blocks = merge(lot.blocks, lot.out_shape, lot.wrt_shape, like)
+    blocks = merge(lot.blocks, lot.out_shape, lot.wrt_shape, meta)
     # Few inputs on the way to many outputs are often taken apart and put together: a block for each number.
     if limits.row_bytes is not None and one_pays(len(blocks), prod(lot.out_shape) * prod(lot.wrt_shape)):
-        blocks = [dense_block(blocks, lot.out_shape, lot.wrt_shape, like)]
+        blocks = [dense_block(blocks, lot.out_shape, lot.wrt_shape, meta)]
     return lot._replace(blocks=blocks)

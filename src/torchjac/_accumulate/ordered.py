@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from .._blocks.block import Block
@@ -80,13 +79,8 @@ def multiplied(
     found: list[Block] = []
     for upper, lower, node in zip(left, right, middle, strict=True):
         if upper and lower:
-            found += product(upper, lower, (out_shape, node.shape, below.shape), _like(node))
-    return merge(found, out_shape, below.shape, _like(below))
-
-
-def _like(node: Node) -> Tensor:
-    _, dtype, device = node.outputs[0]
-    return torch.empty(0, dtype=dtype, device=device)
+            found += product(upper, lower, (out_shape, node.shape, below.shape), node.outputs[0])
+    return merge(found, out_shape, below.shape, below.outputs[0])
 
 
 def _check_finite(found: list[list[list[Block]]]) -> None:

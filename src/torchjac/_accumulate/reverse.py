@@ -11,9 +11,7 @@ from torch import Tensor
 from .._blocks.block import Block, identity, tables_to
 from .._blocks.compose import compose
 from .._blocks.merge import merge
-from .._blocks.traced import inside_functorch
 from .._blocks.unify import CannotJoinError
-from .._capture.capture import memory_of
 from .._capture.tape import Meta, Node, Tape
 from .._rules.registry import Known, local_jacobian, opaque
 from .._rules.unbatched import runs_batched
@@ -41,7 +39,8 @@ def accumulate(
     """The blocks of every output with respect to every input: ``blocks[output][input]``.
 
     Where the rows held at a node are limited, the caller wants dense rows in the end: once nothing else is
-    left, PyTorch's engine takes them the rest of the way. A report, if given, gets a step for each node.
+    left, PyTorch's engine takes them the rest of the way. A report, if given, gets a step for each node. The blocks
+    may hold tensors of the caller's: see `owned`.
 
     Raises:
         RowsTooWideError: where an op without structure needs more rows at once than the limit.
@@ -50,7 +49,7 @@ def accumulate(
     for number, end in enumerate(tape.outputs):
         if end is not None:
             pending.setdefault(end, {}).setdefault(number, []).append(identity(tuple(out_shapes[number])))
-    return owned(walk(tape, pending, out_shapes, limits, report), tape)
+    return walk(tape, pending, out_shapes, limits, report)
 
 
 def walk(
@@ -83,23 +82,6 @@ def walk(
             blocks = lot.blocks if len(lot.blocks) < 2 else _merged(lot, node.outputs[0]).blocks
             answer[lot.output][number] = blocks
     return answer
-
-
-def owned(answer: list[list[list[Block]]], tape: Tape) -> list[list[list[Block]]]:
-    """The answer with values copied that are still the caller's tensors (a matrix that f multiplies with)."""
-    if inside_functorch():  # its tensors do not tell where they are, and are not written into in place
-        return answer
-    lent = {memory_of(tensor) for node in tape.nodes for tensor in node.lent}
-
-    def own(block: Block) -> Block:
-        value = block.value
-        return (
-            block._replace(value=value.clone())
-            if isinstance(value, Tensor) and memory_of(value) in lent
-            else block
-        )
-
-    return [[[own(block) for block in blocks] for blocks in row] for row in answer]
 
 
 def _take(node: Node, pending: Pending, out_shapes: Sequence[Sequence[int]]) -> list[Lot]:
@@ -174,5 +156,4 @@ def _send(edge: Edge, output: int, block: Block, origin: torch.device, pending: 
 
 
 def _merged(lot: Lot, meta: Meta) -> Lot:
-    like = torch.empty(0, dtype=meta.dtype, device=meta.device)
-    return lot._replace(blocks=merge(lot.blocks, lot.out_shape, lot.wrt_shape, like))
+    return lot._replace(blocks=merge(lot.blocks, lot.out_shape, lot.wrt_shape, meta))

@@ -79,7 +79,6 @@ def _push_group(
     limits: Limits,
 ) -> list[Local]:
     meta = node.outputs[slot]
-    like = torch.empty(0, dtype=meta.dtype, device=meta.device)
     rides = [_rides(block, dims) for block in blocks]
     seeds = [_seed_labels(block, ride) for block, ride in zip(blocks, rides, strict=True)]
     counts = [prod(label.size for label in labels) for labels in seeds]
@@ -93,7 +92,7 @@ def _push_group(
         return [Local(k, block) for k, block in products if block is not None]
     if not seeds_pay(sum(counts), prod(out_shape)):
         _check_width(node, prod(out_shape), limits)
-        blocks = [dense_block(blocks, out_shape, meta.shape, like)]
+        blocks = [dense_block(blocks, out_shape, meta.shape, meta)]
         rides = [frozenset()]
         seeds = [tuple(blocks[0].on[: len(out_shape)])]
         counts = [prod(out_shape)]
@@ -103,7 +102,7 @@ def _push_group(
             [Block(block.value, block.on, tuple(map(bare, labels)), block.wrt)],
             [label.size for label in labels],
             meta.shape,
-            like,
+            meta,
         ).reshape(count, *meta.shape)
         for block, labels, count in zip(blocks, seeds, counts, strict=True)
     ]

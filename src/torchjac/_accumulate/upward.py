@@ -23,7 +23,8 @@ from .._capture.capture import capture
 from .._capture.tape import Node
 from .._rules.call import call, fit
 from .._rules.registry import Passes
-from .reverse import Pending, owned, walk
+from .own import owned
+from .reverse import Pending, walk
 from .seeds import Limits, push
 
 #: The transposed blocks at one tensor of the graph: ``carried[input]``
@@ -106,5 +107,9 @@ def _by_formula(
             raise NotImplementedError(f"{node.name}: its backward formula has no graph of its own")
         for number, blocks in arrived[k].items():
             pending.setdefault(end, {}).setdefault(number, []).extend(blocks)
-    found = owned(walk(recorded.tape, pending, in_shapes, limits), recorded.tape)
-    return [Sent(slot, number, block) for number, (blocks,) in enumerate(found) for block in blocks]
+    found = walk(recorded.tape, pending, in_shapes, limits)
+    return [
+        Sent(slot, number, block)
+        for number, (blocks,) in enumerate(found)
+        for block in owned(blocks, recorded.tape)
+    ]

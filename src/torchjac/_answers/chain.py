@@ -81,7 +81,7 @@ def holds_less(a: Jacobian, b: Jacobian) -> bool:
 
 def multiplied(a: Jacobian, b: Jacobian) -> Jacobian:
     """The product of two Jacobians as one list of blocks."""
-    found = product(a.blocks, b.blocks, (a.out_shape, a.in_shape, b.in_shape), a._like())
+    found = product(a.blocks, b.blocks, (a.out_shape, a.in_shape, b.in_shape), a)
     return replace(a, in_shape=b.in_shape, blocks=tuple(found))
 
 
@@ -143,7 +143,7 @@ def diagonal_blocks(jacobian: Jacobian, dims: tuple[int, ...]) -> Tensor:
             )
             found.append(product_of_two(upper, lower, (*left.in_shape, *tied), jacobian.device))
     shape = [left.out_shape[dim] for dim in (*dims, *rest_out)]
-    return written(found, shape, [right.in_shape[dim] for dim in rest_in], jacobian._like())
+    return written(found, shape, [right.in_shape[dim] for dim in rest_in], jacobian)
 
 
 def _work(a: Jacobian, b: Jacobian) -> int:

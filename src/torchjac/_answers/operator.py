@@ -178,7 +178,7 @@ class Jacobian:
             if self.factors or other.factors:
                 return chain.chained([self, other])
             return chain.multiplied(self, other)
-        return self._times(products.check_operand(other, self.in_shape, self._like(), "J @ v: v"))
+        return self._times(products.check_operand(other, self.in_shape, self, "J @ v: v"))
 
     def __rmatmul__(self, other: Any) -> Tensor:
         """``v @ J``: Σ_o v[o…] J[o…, i…] for a tensor of shape ``out_shape``, of shape ``in_shape``.
@@ -191,7 +191,7 @@ class Jacobian:
             >>> torch.tensor([1.0, 10.0]) @ jacobian(lambda x: x[1:] - x[:-1])(torch.zeros(3))
             tensor([-1., -9., 10.])
         """
-        vector = products.check_operand(other, self.out_shape, self._like(), "v @ J: v")
+        vector = products.check_operand(other, self.out_shape, self, "v @ J: v")
         return self.mT._times(vector)
 
     def matmat(self, vectors: Tensor) -> Tensor:
@@ -211,7 +211,7 @@ class Jacobian:
             tensor([[2., 0.],
                     [0., 2.]])
         """
-        vectors = products.check_operand(vectors, self.in_shape, self._like(), "matmat: V", batch=True)
+        vectors = products.check_operand(vectors, self.in_shape, self, "matmat: V", batch=True)
         return self._times(vectors)
 
     def gram(self, weight: Tensor | None = None) -> Jacobian:
@@ -238,11 +238,11 @@ class Jacobian:
                     [ 0., -1.,  1.]])
         """
         if weight is not None:
-            weight = products.check_operand(weight, self.out_shape, self._like(), "gram: weight")
+            weight = products.check_operand(weight, self.out_shape, self, "gram: weight")
         if self.factors:
             first, *rest = self.factors
             return chain.chained([*(factor.mT for factor in reversed(rest)), first.gram(weight), *rest])
-        found = products.gram(self.blocks, weight, self.out_shape, self.in_shape, self._like())
+        found = products.gram(self.blocks, weight, self.out_shape, self.in_shape, self)
         return self._new(self.in_shape, self.in_shape, tuple(found))
 
     def diagonal(self) -> Tensor:
@@ -259,7 +259,7 @@ class Jacobian:
         """
         if self.factors and self.out_shape == self.in_shape:
             return chain.diagonal_blocks(self, tuple(range(len(self.out_shape))))
-        return parts.diagonal(self.blocks, self.out_shape, self.in_shape, self._like())
+        return parts.diagonal(self.blocks, self.out_shape, self.in_shape, self)
 
     def trace(self) -> Tensor:
         """The sum of the diagonal, which for a vector field is its divergence; costs what `diagonal` does.
@@ -292,7 +292,7 @@ class Jacobian:
         """
         if self.factors:
             return self.factors[0].row(index) @ chain.chained(self.factors[1:])
-        return parts.row(self.blocks, index, self.out_shape, self.in_shape, self._like())
+        return parts.row(self.blocks, index, self.out_shape, self.in_shape, self)
 
     def __getitem__(self, key: Any) -> Jacobian:
         """The Jacobian of ``output[key]``, for any key that indexes a tensor; structure is kept.
@@ -312,7 +312,7 @@ class Jacobian:
         """
         if self.factors:
             return chain.chained([self.factors[0][key], *self.factors[1:]])
-        shape, blocks = parts.select(self.blocks, key, self.out_shape, self.in_shape, self._like())
+        shape, blocks = parts.select(self.blocks, key, self.out_shape, self.in_shape, self)
         return self._new(shape, self.in_shape, tuple(blocks))
 
     def block_diagonal(self) -> Tensor:
@@ -343,7 +343,7 @@ class Jacobian:
             )
         if self.factors:
             return chain.diagonal_blocks(self, (0,))
-        return parts.diagonal_blocks(self.blocks, (0,), self.out_shape, self.in_shape, self._like())
+        return parts.diagonal_blocks(self.blocks, (0,), self.out_shape, self.in_shape, self)
 
     def solve(self, right: Tensor) -> Tensor:
         """X with J X = right, of shape ``in_shape`` for one right side and ``in_shape + (k,)`` for k of them.
@@ -370,7 +370,7 @@ class Jacobian:
         """
         solve.check_square(self, "solve")
         batch = isinstance(right, Tensor) and right.dim() == len(self.out_shape) + 1
-        right = products.check_operand(right, self.out_shape, self._like(), "solve: b", batch=batch)
+        right = products.check_operand(right, self.out_shape, self, "solve: b", batch=batch)
         return solve.solve(self, right)
 
     def slogdet(self) -> SlogDet:
@@ -393,7 +393,7 @@ class Jacobian:
 
     def to_dense(self) -> Tensor:
         """The Jacobian as a dense tensor; costs the writing of ``shape.numel()`` numbers."""
-        return written(self.blocks, self.out_shape, self.in_shape, self._like())
+        return written(self.blocks, self.out_shape, self.in_shape, self)
 
     def to_sparse(
         self, layout: torch.layout = torch.sparse_coo, *, index_dtype: torch.dtype = torch.int64
@@ -544,10 +544,10 @@ class Jacobian:
             for factor in reversed(self.factors):
                 vectors = factor._times(vectors)
             return vectors
-        return products.times(self.blocks, vectors, self.out_shape, self.in_shape, self._like())
+        return products.times(self.blocks, vectors, self.out_shape, self.in_shape, self)
 
     def _coordinates(self) -> tuple[Tensor, Tensor]:
-        return coordinates(self.blocks, self.shape, self._like())
+        return coordinates(self.blocks, self.shape, self)
 
     def _matrix_shape(self) -> tuple[int, int]:
         return prod(self.out_shape), prod(self.in_shape)
@@ -556,6 +556,3 @@ class Jacobian:
         self, out_shape: tuple[int, ...], in_shape: tuple[int, ...], blocks: Sequence[Block]
     ) -> Jacobian:
         return replace(self, out_shape=out_shape, in_shape=in_shape, blocks=blocks)
-
-    def _like(self) -> Tensor:
-        return torch.empty(0, dtype=self.dtype, device=self.device)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._blocks.block import Block
+from .._blocks.block import Block, Kind
 from .._blocks.compose import compose
 from .._blocks.ends import joined, tied
 from .._blocks.maps import Affine, Gather, Label, Map, bare, constant
@@ -19,7 +19,7 @@ from .written import written
 
 
 def diagonal(
-    blocks: Sequence[Block], out_shape: tuple[int, ...], in_shape: tuple[int, ...], like: Tensor
+    blocks: Sequence[Block], out_shape: tuple[int, ...], in_shape: tuple[int, ...], like: Kind
 ) -> Tensor:
     """The entries J[i, i] where both ends have one shape, else those of the flattened matrix."""
     if out_shape == in_shape:
@@ -39,7 +39,7 @@ def diagonal_blocks(
     dims: tuple[int, ...],
     out_shape: tuple[int, ...],
     in_shape: tuple[int, ...],
-    like: Tensor,
+    like: Kind,
 ) -> Tensor:
     """The entries at which output and input agree along some dims.
 
@@ -59,7 +59,7 @@ def diagonal_blocks(
 
 
 def select(
-    blocks: Sequence[Block], key: Any, out_shape: tuple[int, ...], in_shape: tuple[int, ...], like: Tensor
+    blocks: Sequence[Block], key: Any, out_shape: tuple[int, ...], in_shape: tuple[int, ...], like: Kind
 ) -> tuple[tuple[int, ...], list[Block]]:
     """The shape of ``output[key]`` and the blocks of its Jacobian.
 
@@ -124,7 +124,7 @@ def _table_selection(
 
 
 def row(
-    blocks: Sequence[Block], key: Any, out_shape: tuple[int, ...], in_shape: tuple[int, ...], like: Tensor
+    blocks: Sequence[Block], key: Any, out_shape: tuple[int, ...], in_shape: tuple[int, ...], like: Kind
 ) -> Tensor:
     """The gradient of one entry of the output, dense, of shape ``in_shape``.
 

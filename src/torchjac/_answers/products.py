@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .._blocks.block import Block
+from .._blocks.block import Block, Kind
 from .._blocks.ends import swapped
 from .._blocks.maps import Label, bare
 from .._blocks.pair import product_of_two
@@ -25,7 +25,7 @@ def times(
     vector: Tensor,
     out_shape: tuple[int, ...],
     in_shape: tuple[int, ...],
-    like: Tensor,
+    like: Kind,
 ) -> Tensor:
     """The Jacobian times a tensor of shape ``in_shape`` and a number of dims that ride along."""
     dims = tuple(Label(size) for size in vector.shape)
@@ -41,7 +41,7 @@ def gram(
     weight: Tensor | None,
     out_shape: tuple[int, ...],
     in_shape: tuple[int, ...],
-    like: Tensor,
+    like: Kind,
 ) -> list[Block]:
     """The blocks of JᵀWJ, W diagonal (the identity where it is None)."""
     left = transposed(blocks)
@@ -53,7 +53,7 @@ def gram(
     return product(left, blocks, (in_shape, out_shape, in_shape), like)
 
 
-def check_operand(given: Any, shape: tuple[int, ...], like: Tensor, what: str, batch: bool = False) -> Tensor:
+def check_operand(given: Any, shape: tuple[int, ...], like: Kind, what: str, batch: bool = False) -> Tensor:
     """The tensor given, if its shape, dtype and device fit; ``batch`` asks for one more dim at its end."""
     needed = f"{shape} + (k,)" if batch else f"{shape}"
     if not isinstance(given, Tensor):

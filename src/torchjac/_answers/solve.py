@@ -73,7 +73,7 @@ def slogdet(jacobian: Jacobian) -> SlogDet:
     size = check_square(jacobian, "slogdet")
     kind, dims = jacobian._kind
     if kind == "low-rank":
-        return SlogDet(jacobian._like().new_zeros(()), jacobian._like().new_full((), -torch.inf))
+        return _singular(jacobian)
     if kind == "diagonal":
         return _of_diagonal(jacobian.diagonal())
     if kind == "block-diagonal":
@@ -88,7 +88,12 @@ def slogdet(jacobian: Jacobian) -> SlogDet:
     try:
         return SlogDet(*jacobian._factor.slogdet())
     except LinAlgError:
-        return SlogDet(jacobian._like().new_zeros(()), jacobian._like().new_full((), -torch.inf))
+        return _singular(jacobian)
+
+
+def _singular(jacobian: Jacobian) -> SlogDet:
+    zero = torch.zeros((), dtype=jacobian.dtype, device=jacobian.device)
+    return SlogDet(zero, zero.log())
 
 
 def _of_diagonal(values: Tensor) -> SlogDet:
@@ -98,7 +103,7 @@ def _of_diagonal(values: Tensor) -> SlogDet:
 def _matrices(jacobian: Jacobian, dims: tuple[int, ...]) -> tuple[Tensor, list[int]]:
     """The blocks on the diagonal as a batch of square matrices, and the shape of what they act on."""
     out_shape, in_shape = jacobian.out_shape, jacobian.in_shape
-    whole = diagonal_blocks(jacobian.blocks, dims, out_shape, in_shape, jacobian._like())
+    whole = diagonal_blocks(jacobian.blocks, dims, out_shape, in_shape, jacobian)
     count = prod(out_shape[dim] for dim in dims)
     side = prod(out_shape) // count
     shape = [in_shape[dim] for dim in (*dims, *(dim for dim in range(len(in_shape)) if dim not in dims))]

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from .._blocks.block import Block
+from .._blocks.block import Block, Kind
 from .._blocks.write import dense
 
 
 def written(
-    blocks: Sequence[Block | None], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Tensor
+    blocks: Sequence[Block | None], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Kind
 ) -> Tensor:
     """The sum of the blocks (None is zero), sharing memory with none of them."""
     terms = [block for block in blocks if block is not None]

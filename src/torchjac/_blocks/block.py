@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, wraps
 from itertools import count
 from math import prod
-from typing import NamedTuple, ParamSpec
+from typing import NamedTuple, ParamSpec, Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +20,18 @@ P = ParamSpec("P")
 
 #: How many laws of one kind are remembered.
 KEPT = 4096
+
+
+class Kind(Protocol):
+    """What a tensor to be made is like: anything that has its dtype and device, as a tensor has."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its numbers."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
 
 
 class Block(NamedTuple):

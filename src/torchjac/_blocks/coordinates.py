@@ -7,20 +7,24 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .block import Block, labels
+from .block import Block, Kind, labels
 from .maps import Gather, Label, align
 from .write import is_injective, locate, strides
 
 
-def coordinates(blocks: Sequence[Block], shape: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
+def coordinates(blocks: Sequence[Block], shape: Sequence[int], like: Kind) -> tuple[Tensor, Tensor]:
     """Sorted positions in the flattened dense tensor, each once, and the values there."""
-    at, values = [torch.zeros(0, dtype=torch.int64, device=like.device)], [like.new_zeros(0)]
+    at = [torch.zeros(0, dtype=torch.int64, device=like.device)]
+    values = [torch.zeros(0, dtype=like.dtype, device=like.device)]
     for block in blocks:
         over = labels(block)
         sizes = [label.size for label in over]
         at.append(locate(block, over, shape, like.device).expand(sizes).reshape(-1))
         value = block.value
-        value = align(value, block.on, over) if isinstance(value, Tensor) else like.new_full((), value)
+        if isinstance(value, Tensor):
+            value = align(value, block.on, over)
+        else:
+            value = torch.full((), value, dtype=like.dtype, device=like.device)
         values.append(value.expand(sizes).reshape(-1))
     where, back = torch.unique(torch.cat(at), return_inverse=True)
     flat = torch.cat(values)
@@ -37,7 +41,7 @@ def covers_once(block: Block, shape: Sequence[int]) -> bool:
 
 
 def coordinate_block(
-    blocks: Sequence[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Tensor
+    blocks: Sequence[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Kind
 ) -> Block:
     """The sum of many small blocks as one list of coordinates and values."""
     return block_at(*coordinates(blocks, (*out_shape, *wrt_shape), like), out_shape, wrt_shape)

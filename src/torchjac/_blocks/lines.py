@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .block import KEPT, Block, is_remembered, stored
+from .block import KEPT, Block, Kind, is_remembered, stored
 from .cost import is_long
 from .maps import Affine, Gather, Label, Map, Maps, align
 from .traced import inside_functorch, tracer_mode
@@ -65,7 +65,7 @@ class Box:
         return True
 
 
-def join_lines(blocks: Sequence[Block], like: Tensor) -> list[Block]:
+def join_lines(blocks: Sequence[Block], like: Kind) -> list[Block]:
     """The same sum, blocks of one line joined where their ranges form a box.
 
     Joined values are written out over the labels whose ranges differ. That must not store more numbers than
@@ -175,7 +175,7 @@ def _joined(a: Box, b: Box, apart: Sequence[int]) -> tuple[tuple[int, ...], tupl
     return tuple(starts), tuple(sizes)
 
 
-def _sum(box: Box, like: Tensor) -> Block:
+def _sum(box: Box, like: Kind) -> Block:
     """The sum of blocks as one over their box."""
     first = box.members[0].block  # the largest: mostly the whole box already
     move = _remembered_move if is_remembered(first) else _move
@@ -221,7 +221,7 @@ def _moved(map_: Map, shift: dict[Label, tuple[Label, int]]) -> Map:
     )
 
 
-def _values(box: Box, on: Sequence[int], like: Tensor) -> Tensor | float:
+def _values(box: Box, on: Sequence[int], like: Kind) -> Tensor | float:
     """The members' values over the labels ``on`` of the box, added where each stands."""
     if not on:
         return sum([one.block.value for one in box.members])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from .block import Block, entries, stored
+from .block import Block, Kind, entries, stored
 from .coordinates import block_at, coordinate_block, coordinates
 from .cost import lists_cost_less
 from .maps import Gather
@@ -41,7 +41,7 @@ def lists_pay(left: Sequence[Block], right: Sequence[Block], shapes: Shapes, dev
 
 
 def product_of_lists(
-    left: Sequence[Block], right: Sequence[Block], shapes: Shapes, like: Tensor
+    left: Sequence[Block], right: Sequence[Block], shapes: Shapes, like: Kind
 ) -> list[Block]:
     """The blocks of (∂out/∂mid) · (∂mid/∂wrt): one sorted list of coordinates, or none.
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from torch import Tensor
 
-from .block import KEPT, Block, is_remembered, whole
+from .block import KEPT, Block, Kind, is_remembered, whole
 from .coordinates import coordinate_block
 from .cost import coordinates_pay, densifies, has_few_entries, is_long, is_many
 from .lines import join_lines
@@ -15,9 +15,7 @@ from .maps import Affine, Gather, Label, Map, Maps, align
 from .write import dense
 
 
-def merge(
-    blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Tensor
-) -> list[Block]:
+def merge(blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Kind) -> list[Block]:
     """The same Jacobian in fewer blocks; ``like`` gives dtype and device, the shapes those of its two ends."""
     if len(blocks) < 2:
         return blocks
@@ -46,7 +44,7 @@ def merge(
 
 
 def _shortened(
-    blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Tensor
+    blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Kind
 ) -> list[Block]:
     """A long list in a form that is cheaper to carry: its small blocks as coordinates, or all as one tensor."""
     small: list[Block] = []
@@ -62,9 +60,7 @@ def _shortened(
     return [*large, coordinate_block(small, out_shape, wrt_shape, like)] if small else large
 
 
-def dense_block(
-    blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Tensor
-) -> Block:
+def dense_block(blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Kind) -> Block:
     """All blocks written into one that holds every entry."""
     value = dense(blocks, out_shape, wrt_shape, like)
     return whole(tuple(out_shape), tuple(wrt_shape))._replace(value=value)

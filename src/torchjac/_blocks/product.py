@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
-
-from .block import Block
+from .block import Block, Kind
 from .cost import coordinates_pay
 from .ends import relabelled
 from .lists import lists_pay, product_of_lists
@@ -22,7 +20,7 @@ def product(
     left: Sequence[Block],
     right: Sequence[Block],
     shapes: tuple[Sequence[int], Sequence[int], Sequence[int]],
-    like: Tensor,
+    like: Kind,
 ) -> list[Block]:
     """The blocks of (∂out/∂mid) · (∂mid/∂wrt); ``shapes`` are those of out, mid and wrt."""
     out_shape, mid_shape, wrt_shape = shapes

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .block import KEPT, Block, is_remembered, labels
+from .block import KEPT, Block, Kind, is_remembered, labels
 from .maps import Affine, Gather, Label, Map, Maps, align, bare, bare_label, positions, take
 from .traced import inside_functorch, is_known, is_tracing
 from .zeros import zeros, zeros_traced
@@ -33,7 +33,7 @@ def dense(
     blocks: list[Block],
     out_shape: Sequence[int],
     wrt_shape: Sequence[int],
-    like: Tensor,
+    like: Kind,
     into: Tensor | None = None,
 ) -> Tensor:
     """The sum of the blocks as a tensor of shape ``out_shape + wrt_shape``.
@@ -242,7 +242,7 @@ class Write(torch.autograd.Function):
         kept = [t for t in ctx.layout.templates if isinstance(t.value, int) and tangents[t.value] is not None]
         tensors = [ctx.tables.get(k, tangents[k]) for k in range(ctx.count)]
         layout = ctx.layout._replace(templates=tuple(kept))
-        return dense([_put_back(t, tensors) for t in kept], layout.shape, (), layout_like(layout))
+        return dense([_put_back(t, tensors) for t in kept], layout.shape, (), layout)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, layout: Layout, *tensors: Tensor) -> tuple[Tensor, int]:
@@ -277,11 +277,6 @@ def restored(ctx: Any) -> list[tuple[int, Block]]:
         for template in ctx.layout.templates
         if isinstance(template.value, int)
     ]
-
-
-def layout_like(layout: Layout) -> Tensor:
-    """An empty tensor of the layout's dtype and device."""
-    return torch.empty(0, dtype=layout.dtype, device=layout.device)
 
 
 def _read(whole: Tensor, block: Block) -> Tensor:

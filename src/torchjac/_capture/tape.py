@@ -50,7 +50,7 @@ class Node:
         else:
             self.outputs = tuple([Meta(tuple(meta.shape), meta.dtype, meta.device) for meta in metas])
             self.numbers = sum([prod(meta.shape) for meta in self.outputs])
-            self.is_complex = any([meta.dtype.is_complex for meta in self.outputs])
+            self.is_complex = any(meta.dtype.is_complex for meta in self.outputs)
         #: The shape of the first output
         self.shape: tuple[int, ...] = self.outputs[0].shape
         self.inputs = inputs

@@ -220,11 +220,12 @@ def _saved_factor(node: Node, name: str) -> Tensor | float:
     factor = node.saved(name)
     if not isinstance(factor, Tensor):
         return float(factor)
-    if factor.dim() or factor.device.type != "cpu" or factor.requires_grad or is_wrapped(factor):
-        return factor.to(node.outputs[0].dtype)
+    dtype = node.outputs[0].dtype
+    if factor.dim() or not factor.is_cpu or factor.requires_grad or is_wrapped(factor):
+        return factor if factor.dtype is dtype else factor.to(dtype)
     if is_tracing() and not (is_known(factor) or is_number(factor)):
-        return factor.to(node.outputs[0].dtype)
+        return factor.to(dtype)
     try:
         return float(factor)
     except RuntimeError:  # a transform that traces (linearize) lets a number be multiplied, but not read
-        return torch.ones((), dtype=node.outputs[0].dtype) * factor
+        return torch.ones((), dtype=dtype) * factor

@@ -13,6 +13,7 @@ from torch import Tensor
 from .._accumulate.dense import Targets, dense_rows
 from .._accumulate.forward import accumulate_forward, goes_forward
 from .._accumulate.ordered import accumulate_best
+from .._accumulate.own import owned
 from .._accumulate.plan import structure_pays
 from .._accumulate.progress import watched
 from .._accumulate.seeds import Limits, RowsTooWideError
@@ -23,7 +24,7 @@ from .._capture.once import once_pairs, only_once
 from .dynamo import in_dynamo
 from .operators import check_layout, operators
 from .out import check_out, fill, targets
-from .run import Recorded, check_function, like, record, walking
+from .run import Recorded, check_function, record, walking
 
 
 def jacrev(
@@ -150,7 +151,13 @@ def dense_answers(
     into = into or [[None] * len(inputs) for _ in shapes]
     return [
         [
-            dense(blocks, shape, tuple(tensor.shape), like(output if mode == "forward" else tensor), target)
+            dense(
+                blocks if len(blocks) > 1 else owned(blocks, tape),  # several are written into a new tensor
+                shape,
+                tuple(tensor.shape),
+                output if mode == "forward" else tensor,
+                target,
+            )
             for blocks, tensor, target in zip(row, inputs, here, strict=True)
         ]
         for row, shape, output, here in zip(found, shapes, captured.outputs, into, strict=True)

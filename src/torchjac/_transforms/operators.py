@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .._accumulate.factors import Factor, accumulate_factors, alone
 from .._accumulate.forward import accumulate_forward, goes_forward
+from .._accumulate.own import owned
 from .._accumulate.report import Report
 from .._accumulate.reverse import accumulate
 from .._accumulate.seeds import Limits
@@ -46,7 +47,7 @@ def operators(
             ]
 
     def answer(factor: Factor, like: Tensor) -> Jacobian:
-        blocks = tuple([fitted(block, like.dtype, like.device) for block in factor.blocks])
+        blocks = tuple([fitted(block, like.dtype, like.device) for block in owned(factor.blocks, tape)])
         return Jacobian(factor.out_shape, factor.in_shape, like.dtype, like.device, blocks, report)
 
     return [

@@ -98,11 +98,6 @@ def walking(recorded: Recorded) -> Iterator[None]:
         yield
 
 
-def like(tensor: Tensor) -> Tensor:
-    """An empty tensor of the same dtype and device."""
-    return torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-
-
 def check_function(func: Any, chunk_size: Any, what: str) -> None:
     """Raise unless the function can be called and the chunk size is a positive int or None."""
     if not callable(func):
