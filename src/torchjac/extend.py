@@ -40,9 +40,9 @@ from ._blocks.block import Block
 from ._blocks.maps import Affine, Gather, Label, bare, constant
 from ._capture.tape import Node
 from ._rules.call import call
-from ._rules.registry import RULES, Known, Local, Rule
+from ._rules.registry import RULES, Known, Local, Rule, Spelling
 from ._rules.registry import rule as _rule
-from ._rules.spell import broadcast, local, new_labels, ones, spread
+from ._rules.spell import broadcast, local, new_labels, ones, spelling, spread
 
 __all__ = [
     "Affine",
@@ -52,6 +52,7 @@ __all__ = [
     "Label",
     "Local",
     "Node",
+    "Spelling",
     "bare",
     "broadcast",
     "call",
@@ -60,6 +61,7 @@ __all__ = [
     "new_labels",
     "ones",
     "rule",
+    "spelling",
     "spread",
     "unregister",
 ]

@@ -38,3 +38,25 @@ def test_a_weights_gradient_is_not_formed_on_the_way(act, monkeypatch) -> None:
     many = torch.stack([x, -x])
     expected = torch.stack([jacobian(plain)(one).to_dense() for one in many])
     torch.testing.assert_close(vmap(lambda x: jacobian(trained)(x).to_dense())(many), expected)
+
+
+def test_each_input_of_a_called_convolution_is_formed_once(monkeypatch) -> None:
+    """Where x and the weight are called on seeds of their own, neither call forms the gradient of the other."""
+    monkeypatch.setattr("torchjac._accumulate.choose.terms_pay", lambda *_: False)
+    make = torch.Generator().manual_seed(0)
+    x, weight, mix = (
+        torch.randn(shape, dtype=torch.float64, generator=make)
+        for shape in ((1, 2, 5, 6), (3, 2, 2, 2), (60, 4))
+    )
+    f = lambda x, weight: F.conv2d(x, weight).flatten(1) @ mix
+    both, *each = (arithmetic(lambda k=k: jacobian(f, argnums=k)(x, weight)) for k in ((0, 1), 0, 1))
+    once = arithmetic(lambda: f(x, weight))
+    assert both == sum(each) - once
+    check_jacobian(f, x, weight, argnums=(0, 1))
+
+
+def test_one_tensor_as_image_and_weight(monkeypatch) -> None:
+    """A tensor that is both gets each of its two gradients once, though the engine would give their sum for both."""
+    monkeypatch.setattr("torchjac._accumulate.choose.terms_pay", lambda *_: False)
+    bias = torch.randn(2, dtype=torch.float64, requires_grad=True)
+    check_jacobian(lambda x: F.conv2d(x, x, bias, padding=1), torch.randn(2, 2, 3, 2, dtype=torch.float64))

@@ -7,6 +7,8 @@ import torch
 from tests._rules.cases import Case, Sampler, case, check, over_cases, walk
 
 import torchjac
+from torchjac import jacobian
+from torchjac._rules.windows import windows
 from torchjac.testing import check_jacobian, loop_jacobian
 
 s = Sampler()
@@ -18,14 +20,15 @@ def convolved(op, *args, node="ConvolutionBackward0", **claims):
     return case(node, op, *args, **claims)
 
 
-#: ∂out/∂x keeps the weight once; ∂out/∂weight keeps for each offset of the kernel the part of x that it reads.
+#: ∂out/∂x keeps the weight once; ∂out/∂weight keeps for each offset of the kernel the part of x that it reads, as
+#: one block where there is no padding.
 CASES = [
-    convolved(F.conv1d, s(2, 3, 5), s(4, 3, 2), s(4), stored=[24, 48, 0], blocks=[2, 2, 1]),
+    convolved(F.conv1d, s(2, 3, 5), s(4, 3, 2), s(4), stored=[24, 48, 0], blocks=[2, 1, 1]),
     convolved(F.conv1d, s(3, 5), s(4, 3, 2), stored=[24, 24]),
     convolved(
         lambda x, w: F.conv1d(x, w, stride=2, padding=1, dilation=2), s(2, 1, 6), s(2, 1, 2), stored=[4, 10]
     ),
-    convolved(F.conv2d, s(2, 2, 3, 4), s(3, 2, 2, 2), s(3), stored=[24, 96, 0], blocks=[4, 4, 1]),
+    convolved(F.conv2d, s(2, 2, 3, 4), s(3, 2, 2, 2), s(3), stored=[24, 96, 0], blocks=[4, 1, 1]),
     convolved(
         lambda x, w, b: F.conv2d(x, w, b, groups=2), s(2, 4, 3, 3), s(6, 2, 2, 1), s(6), stored=[24, 96, 0]
     ),
@@ -45,6 +48,13 @@ CASES = [
         s(4, 2, 2),
         s(4),
         stored=[16, 48, 0],
+    ),
+    convolved(
+        lambda x, w: F.conv2d(x, w, stride=(2, 1), dilation=(1, 3)),
+        s(2, 2, 5, 5),
+        s(3, 2, 3, 2),
+        stored=[36, 2 * 2 * 2 * 2 * 6],
+        blocks=[6, 1],
     ),
     convolved(lambda x, w: F.conv2d(x, w, padding="valid"), s(1, 1, 3, 4), s(2, 1, 2, 2), stored=[8, 24]),
     # An image of one entry: the outer offsets of the kernel read nothing but padding.
@@ -115,7 +125,7 @@ GEOMETRIES = [
 IDS = [f"{op.__name__}-{'x'.join(map(str, image))}" for op, image, *_ in GEOMETRIES]
 
 
-def _call(op, image, channels, kernel, options):
+def call_of(op, image, channels, kernel, options):
     """The op over (x, weight) with tensors that fit."""
     groups = options.get("groups", 1)
     first, second = channels[0] * groups, channels[1] * groups
@@ -127,7 +137,7 @@ def _call(op, image, channels, kernel, options):
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=IDS)
 def test_nnz_is_that_of_the_loop(geometry) -> None:
     """No entry is named that the window does not reach, for x and for the weight; no call is made."""
-    op, x, weight = _call(*geometry)
+    op, x, weight = call_of(*geometry)
     for argnum, J in enumerate(check_jacobian(op, x, weight, argnums=(0, 1))):
         assert J.nnz == int((loop_jacobian(op, x, weight, argnum=argnum) != 0).sum())
     assert [node.calls for node in walk(op, x, weight)] == [0] * len(walk(op, x, weight))
@@ -136,7 +146,7 @@ def test_nnz_is_that_of_the_loop(geometry) -> None:
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=IDS)
 def test_second_derivatives(geometry) -> None:
     """The blocks of the backward pass: ∂²/∂x², ∂²/∂x∂weight and ∂²/∂weight² of a cubic function."""
-    op, x, weight = _call(*geometry)
+    op, x, weight = call_of(*geometry)
 
     def gradient(argnum):
         def g(x, weight):
@@ -206,3 +216,57 @@ def test_below_a_pool() -> None:
     assert J.nnz == int((expected != 0).sum())
     (step,) = [step for step in J.report.steps if step.name == "ConvolutionBackward0"]
     assert (step.kind, step.calls) == ("explicit", 0)
+
+
+def mixed(op, shape):
+    """A function whose outputs each depend on a whole image, sample by sample, behind an op over (x, weight)."""
+    matrix = s(*shape)
+    return lambda x, weight: torch.tanh(op(x, weight)).flatten(1) @ matrix
+
+
+SUMMED = [
+    ({"padding": 1}, (2, 2, 4, 5), (3, 2, 3, 2)),
+    ({"padding": (0, 2), "stride": (1, 2), "dilation": (2, 1)}, (3, 1, 5, 4), (2, 1, 2, 3)),
+    ({"padding": 1, "groups": 2}, (2, 4, 3, 4), (6, 2, 2, 2)),
+    ({"padding": 1, "groups": 2}, (2, 2, 3, 4), (2, 1, 3, 1)),
+    ({"padding": 2}, (1, 1, 1, 1), (1, 1, 3, 3)),
+]
+
+
+@pytest.mark.parametrize("options, image, kernel", SUMMED)
+def test_the_weight_of_a_sum_over_positions_is_one_product(options, image, kernel, monkeypatch) -> None:
+    """Where the positions are summed, one product of all windows stands for those of the offsets, padded or not."""
+    monkeypatch.setattr("torchjac._accumulate.choose.terms_pay", lambda *_: True)
+    op = lambda x, w: F.conv2d(x, w, **options)
+    x, weight = s(*image), s(*kernel)
+    f = mixed(op, (op(x, weight).flatten(1).shape[1], 3))
+    (block,) = jacobian(f, argnums=1)(x, weight).blocks
+    assert block.value.numel() == image[0] * 3 * weight.numel()
+    check_jacobian(f, x, weight, argnums=1)
+    found = torchjac.jacrev(torchjac.jacrev(lambda x, w: (f(x, w) ** 3).sum(), 1), 0)(x, weight)
+    gradient = lambda x, w: torch.autograd.grad((f(x, w) ** 3).sum(), w, create_graph=True)[0]
+    expected = loop_jacobian(lambda x: gradient(x, weight.clone().requires_grad_()), x)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_the_windows_of_large_images_are_not_laid_out(monkeypatch) -> None:
+    """Where all windows hold too many numbers, and more than what they meet, offsets are multiplied one by one."""
+    monkeypatch.setattr("torchjac._accumulate.choose.terms_pay", lambda *_: True)
+    monkeypatch.setattr("torchjac._blocks.cost.BATCH_BYTES", 8 * 100)
+    made = []
+    monkeypatch.setattr("torchjac._rules.conv.windows", lambda g, x: made.append(g) or windows(g, x))
+    op = lambda x, w: F.conv2d(x, w, padding=1)
+    x, weight = s(2, 3, 4, 5), s(3, 3, 3, 3)
+    for outputs, laid_out in ((1, False), (9, True)):
+        f = mixed(op, (60, outputs))
+        made.clear()
+        check_jacobian(f, x, weight, argnums=1)
+        assert bool(made) == laid_out
+
+
+def test_nothing_is_spelled_where_calls_are_cheaper(monkeypatch) -> None:
+    """Which way is cheaper is told by shapes: no offset of the kernel is made before it is known to serve."""
+    mix, x, weight = s(5, 2 * 20 * 20), s(1, 1, 20, 20), s(2, 1, 5, 5)
+    f = lambda x: mix @ F.conv2d(x, weight, padding=2).reshape(-1)
+    monkeypatch.setattr("torchjac._rules.conv.offsets", None)
+    torch.testing.assert_close(jacobian(f)(x).to_dense(), loop_jacobian(f, x), rtol=1e-9, atol=1e-12)

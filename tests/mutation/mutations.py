@@ -145,22 +145,22 @@ MUTATIONS: tuple[Mutation, ...] = (
         "passes[0] = ((0, 0), (1, 1))",
     ),
     Mutation(
-        "_rules/conv.py", "the last window left out",
-        "// s + 1, count)",
-        "// s, count)",
+        "_rules/windows.py", "the last window left out",
+        "// self.step + 1, self.coarse)",
+        "// self.step, self.coarse)",
     ),
     Mutation(
-        "_rules/conv.py", "the stride forgotten where the fine image begins",
-        "s * first + shift, s)",
-        "first + shift, s)",
+        "_rules/windows.py", "the stride forgotten where the fine image begins",
+        "dim.step * first + dim.dilate * k",
+        "first + dim.dilate * k",
     ),
     Mutation(
-        "_rules/conv.py", "transposed: the images not exchanged",
+        "_rules/windows.py", "transposed: the images not exchanged",
         '("x", "out") if node.saved("transposed") else ("out", "x")',
         '("out", "x")',
     ),
     Mutation(
-        "_rules/conv.py", "groups taken for one",
+        "_rules/windows.py", "groups taken for one",
         "    if group.size == 1:\n",
         "    if True:\n",
     ),
@@ -168,6 +168,21 @@ MUTATIONS: tuple[Mutation, ...] = (
         "_rules/conv.py", "the bias stands along the batch",
         "tuple(map(bare, over)), (bare(over[1]),))))",
         "tuple(map(bare, over)), (bare(over[0]),))))",
+    ),
+    Mutation(
+        "_rules/conv.py", "zeros of the padding told as entries",
+        "and (summed or not padded)",
+        "and True",
+    ),
+    Mutation(
+        "_rules/windows.py", "the dilation forgotten in the view of all windows",
+        "[..., :: dim.dilate]",
+        "[..., : dim.kernel]",
+    ),
+    Mutation(
+        "_rules/windows.py", "the padding of the dims exchanged",
+        "for dim in reversed(g.dims) for _ in range(2)",
+        "for dim in g.dims for _ in range(2)",
     ),
     # ------------------------------------------------------------------------------------------ functions
     Mutation(
@@ -660,8 +675,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/call.py", "gradients of weights formed on the way",
-        "if _computes_unneeded(node):",
+        "if _are_apart(node, wanted):",
         "if False:",
+    ),
+    Mutation(
+        "_rules/call.py", "a tensor that is image and weight gets both gradients twice",
+        "len(wanted) < len(edges) == len(set(edges))",
+        "len(wanted) < len(edges)",
     ),
     Mutation(
         "_accumulate/seeds.py", "positions that two labels meet at ride along",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import prod
 
-from .._blocks.block import Block, entries, labels
+from .._blocks.block import Block, entries
 from .._blocks.cost import joins_pay, terms_pay
-from .._blocks.maps import Gather, labels_of
+from .._blocks.maps import Gather
 from .._capture.tape import Node
-from .._rules.registry import Known, Local, Passes
+from .._rules.registry import Known, Local, Passes, Spelling
 from .seeds import seed_count
 
 
@@ -20,25 +20,21 @@ def choose(
     calls: dict[int, Passes] = {}
     chosen: list[Local] = []
     for k, pairs in known.others.get(slot, known.passes).items():
-        terms = [term for term in known.spelled[k]() if term.slot == slot] if k in known.spelled else None
-        if terms is None or not _pay(terms, blocks, seed_count(blocks, pairs, out_shape), prod(out_shape)):
+        spelling = known.spelled[k](slot, blocks) if k in known.spelled else None
+        if spelling is None or not _pay(
+            spelling, blocks, seed_count(blocks, pairs, out_shape), prod(out_shape)
+        ):
             calls[k] = pairs
         else:
-            chosen += terms
+            chosen += spelling.make()
     node.note = "independent" if calls else "explicit"
     return calls, chosen
 
 
-def _pay(terms: Sequence[Local], blocks: Sequence[Block], rows: int, out: int) -> bool:
-    named = sum(map(entries, blocks)) * sum([_inner(term.block) for term in terms])
-    called = rows * sum([entries(term.block) for term in terms])
+def _pay(spelling: Spelling, blocks: Sequence[Block], rows: int, out: int) -> bool:
+    named = sum(map(entries, blocks)) * spelling.inner
+    called = rows * spelling.entries
     # A table met by a part of its range is matched by positions, and no label of it stays tied.
     if any(type(map_) is Gather for block in blocks for map_ in block.wrt):
         return rows == out and joins_pay(named, called)
-    return terms_pay(len(terms) * len(blocks), named, called)
-
-
-def _inner(block: Block) -> int:
-    """How many entries of the input one entry of the output is tied to."""
-    out = labels_of(block.out)
-    return prod([label.size for label in labels(block) if label not in out])
+    return terms_pay(spelling.terms * len(blocks), named, called)

@@ -6,7 +6,7 @@ seed. Only the other labels cost seeds, so the size of a batch never multiplies 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -106,7 +106,7 @@ def _push_group(
         ).reshape(count, *meta.shape)
         for block, labels, count in zip(blocks, seeds, counts, strict=True)
     ]
-    results = call_rows(node, slot, rows[0] if len(rows) == 1 else torch.cat(rows), limits.chunk)
+    results = call_rows(node, slot, rows[0] if len(rows) == 1 else torch.cat(rows), pairs_of, limits.chunk)
     pushed = []
     start = 0
     for block, ride, labels, count in zip(blocks, rides, seeds, counts, strict=True):
@@ -166,16 +166,18 @@ def _tie(block: Block, seeds: tuple[Label, ...], result: Tensor, pairs: Passes) 
     return Block(value, on, block.out, tuple(tied.get(label, bare(label)) for label in dims))
 
 
-def call_rows(node: Node, slot: int, rows: Tensor, chunk: int | None) -> list[Tensor | None]:
-    """Call the node on each row; a result has one row for each, None where it is zero for all."""
+def call_rows(
+    node: Node, slot: int, rows: Tensor, wanted: Collection[int], chunk: int | None
+) -> list[Tensor | None]:
+    """Call the node on each row, for some of its inputs: a row of results for each, None where it is zero for all."""
     count = rows.shape[0]
-    metas = [node.into(k) if node.needs(k) else None for k in _inputs(node)]
+    metas = [node.into(k) if k in wanted else None for k in _inputs(node)]
     present: list[int] = []
 
     def one(row: Tensor) -> tuple[Tensor, ...]:
         cotangents: list[Tensor | None] = [None] * len(node.outputs)
         cotangents[slot] = row
-        results = call(node, cotangents)
+        results = call(node, cotangents, wanted)
         present[:] = [k for k, meta in enumerate(metas) if meta is not None and results[k] is not None]
         return tuple(fit(results[k], metas[k]) for k in present)
 

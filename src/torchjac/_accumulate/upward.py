@@ -95,7 +95,7 @@ def _by_formula(
     def formula(leaves: list[Tensor]) -> tuple[list[Tensor], list[int]]:
         cotangents: list[Tensor | None] = [None] * len(node.outputs)
         cotangents[slot] = leaves[0]
-        results = call(node, cotangents)
+        results = call(node, cotangents, arrived)
         present = [k for k in arrived if results[k] is not None]
         # Nothing may be present; functorch wants at least one output.
         return [leaves[0], *(fit(results[k], node.into(k)) for k in present)], present

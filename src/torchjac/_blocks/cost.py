@@ -190,6 +190,15 @@ def joins_pay(named: int, called: int) -> bool:
 #: Up to this many rows, calling the engine once for each costs less than one call under vmap does.
 FEW_ROWS = 2
 
+
+def windows_pay(numbers: int, held: int) -> bool:
+    """Whether all windows of an image may be laid out at once, to be multiplied in one product.
+
+    They are held only as long as what they meet, which takes ``held`` numbers.
+    """
+    return numbers * 8 <= max(BATCH_BYTES, 8 * held)
+
+
 #: How many bytes of cotangents may be alive at once in one batched call, beside the answer. Chunks that fit a
 #: cache are no slower than larger ones.
 BATCH_BYTES = 64 << 20

@@ -16,7 +16,7 @@ from .._blocks.ends import swapped
 from .._blocks.maps import Affine, Gather, Label, Map, bare
 from .._capture.tape import Meta, Node
 from .registry import Known, Local, rule
-from .spell import new_labels
+from .spell import new_labels, spelling
 
 
 class Part(NamedTuple):
@@ -85,7 +85,9 @@ def _pooled(node: Node, every: Sequence[Windows], factor: float = 1.0) -> Known:
             found.append(Local(0, swapped(block) if backward else block))
         return found
 
-    return Known(passes={0: tuple([(d, d) for d in range(planes)])}, spelled={0: terms})
+    return Known(
+        passes={0: tuple([(d, d) for d in range(planes)])}, spelled={0: lambda *_: spelling(terms())}
+    )
 
 
 def _weight(parts: Sequence[Part], factor: float) -> tuple[Tensor | float, tuple[Label, ...]]:

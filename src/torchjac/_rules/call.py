@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -15,8 +15,13 @@ from .._capture.tape import Meta, Node
 from .unbatched import needs_all_cotangents
 
 
-def call(node: Node, cotangents: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
-    """Run the node's backward formula once; the results are not yet reduced for broadcasting."""
+def call(
+    node: Node, cotangents: Sequence[Tensor | None], wanted: Collection[int] | None = None
+) -> tuple[Tensor | None, ...]:
+    """Run the node's backward formula once; the results are not yet reduced for broadcasting.
+
+    Where each costs as much as all else, only those of the ``wanted`` inputs are formed, by default of all needed.
+    """
     node.calls += 1
     if node.is_python or needs_all_cotangents(node):
         cotangents = [
@@ -25,8 +30,10 @@ def call(node: Node, cotangents: Sequence[Tensor | None]) -> tuple[Tensor | None
         ]
     if node.is_python:
         return _call_python(node, cotangents)
-    if _computes_unneeded(node):
-        return _call_needed(node, cotangents)
+    if node.name in COSTLY_EACH:
+        wanted = [k for k in range(len(node.inputs)) if node.needs(k) and (wanted is None or k in wanted)]
+        if _are_apart(node, wanted):
+            return _call_wanted(node, cotangents, wanted)
     try:
         results = node.fn(*cotangents)
     except RuntimeError:
@@ -47,27 +54,27 @@ def call(node: Node, cotangents: Sequence[Tensor | None]) -> tuple[Tensor | None
 COSTLY_EACH = {"ConvolutionBackward0", "CudnnConvolutionBackward0", "MiopenConvolutionBackward0"}
 
 
-def _computes_unneeded(node: Node) -> bool:
-    """Whether calling the node would also form a costly gradient of what is not differentiated: parameters."""
-    return node.name in COSTLY_EACH and any(
-        below is not None and not node.needs(k) for k, (below, _) in enumerate(node.fn.next_functions)
-    )
+def _are_apart(node: Node, wanted: Sequence[int]) -> bool:
+    """Whether some inputs can be asked for alone: there are others, and none of either is the same tensor twice."""
+    edges = [edge for edge in node.fn.next_functions if edge[0] is not None]
+    return len(wanted) < len(edges) == len(set(edges))
 
 
-def _call_needed(node: Node, cotangents: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
-    """Run the node by PyTorch's engine, which tells it the inputs that are needed; a direct call cannot."""
+def _call_wanted(
+    node: Node, cotangents: Sequence[Tensor | None], wanted: Sequence[int]
+) -> tuple[Tensor | None, ...]:
+    """Run the node by PyTorch's engine, which tells it the inputs that are wanted; a direct call cannot."""
     given = [(slot, cotangent) for slot, cotangent in enumerate(cotangents) if cotangent is not None]
-    needed = [k for k in range(len(node.inputs)) if node.needs(k)]
     found = torch.autograd.grad(
         [GradientEdge(node.fn, slot) for slot, _ in given],
-        [GradientEdge(*node.fn.next_functions[k]) for k in needed],
+        [GradientEdge(*node.fn.next_functions[k]) for k in wanted],
         [cotangent for _, cotangent in given],
         retain_graph=True,
         create_graph=torch.is_grad_enabled(),
         allow_unused=True,
     )
     results: list[Tensor | None] = [None] * len(node.inputs)
-    for k, result in zip(needed, found, strict=True):
+    for k, result in zip(wanted, found, strict=True):
         results[k] = result
     return tuple(results)
 

@@ -1,116 +1,40 @@
 """Convolutions: a block for each offset of the kernel, its ranges trimmed to where the window is inside.
 
-A convolution ties three tensors, each linear in the other two. With positions ``o`` of the coarse image, ``k`` of
-the kernel, and ``at = stride·o + dilation·k − padding`` of the fine image:
-
-    conv            coarse[b, c, o]  = Σ weight[c, i, k] fine[b, i, at]       out is coarse, x is fine
-    conv_transpose  fine[b, i, at]  += Σ weight[c, i, k] coarse[b, c, o]      out is fine, x is coarse
-
-and the backward of either gives the third from the other two.
+The weight of a convolution has one block, of all windows at once, where that names no entry that is not there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
-from itertools import product
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable, Sequence
+from math import prod
 
 from torch import Tensor
 
 from .._blocks.block import Block
-from .._blocks.maps import Affine, Label, Map, bare, constant
+from .._blocks.cost import windows_pay
+from .._blocks.maps import Label, bare, labels_of
 from .._capture.tape import Node
-from .registry import Known, Local, Passes, rule
-from .spell import new_labels
+from .registry import Known, Local, Passes, Spelling, rule
+from .spell import new_labels, spelling
+from .windows import Geometry, Side, geometry, offsets, sizes, windows
 
 
-class Side(NamedTuple):
-    """One of the three tensors at one offset of the kernel: its maps, and how it is read as a value."""
-
-    maps: tuple[Map, ...]
-    labels: tuple[Label, ...]
-    read: Callable[[Tensor], Tensor]
-
-
-#: The shapes of the three tensors by name: out, x and weight
-Shapes: TypeAlias = Mapping[str, Sequence[int]]
-
-
-def offsets(node: Node, shapes: Shapes) -> Iterator[dict[str, Side]]:
-    """The three tensors at every offset of the kernel at which some window is inside.
-
-    Example: a kernel of 3 over 5 entries with padding 1 ties 4 + 5 + 4 entries, not 15.
-    """
-    coarse, fine = ("x", "out") if node.saved("transposed") else ("out", "x")
-    weight, groups = shapes["weight"], node.saved("groups")
-    # A number for all dims, as padding="valid" leaves, is saved once.
-    saved = (node.saved(name) for name in ("stride", "dilation", "padding"))
-    step, dilate, margin = (each * (len(weight) - 2) if len(each) == 1 else each for each in saved)
-    sides = list(zip(shapes[coarse][2:], shapes[fine][2:], step, dilate, margin, strict=True))
-    for at in product(*map(range, weight[2:])):
-        batch, group, c, i = map(Label, (shapes["x"][0], groups, weight[0] // groups, weight[1]))
-        small: list[Ranged] = []
-        large: list[Ranged] = []
-        for k, (count, size, s, d, p) in zip(at, sides, strict=True):
-            shift = d * k - p
-            first = max(-(shift // s), 0)
-            label = Label(max(min((size - 1 - shift) // s + 1, count) - first, 0))
-            small.append((label, first, 1))
-            large.append((label, s * first + shift, s))
-        if any(label.size == 0 for label, _, _ in small):
-            continue
-        yield {
-            coarse: _image(batch, group, c, small),
-            fine: _image(batch, group, i, large),
-            "weight": Side(
-                (_channel(group, c), bare(i), *map(constant, at)),
-                (group, c, i),
-                lambda value, at=at: value[(slice(None), slice(None), *at)],
-            ),
-        }
-
-
-#: A label with the position at which it begins and its step
-Ranged: TypeAlias = tuple[Label, int, int]
-
-
-def _image(batch: Label, group: Label, channel: Label, spatial: Sequence[Ranged]) -> Side:
-    window = [slice(first, first + step * (label.size - 1) + 1, step) for label, first, step in spatial]
-    return Side(
-        (
-            bare(batch),
-            _channel(group, channel),
-            *[Affine(first, ((label, step),)) for label, first, step in spatial],
-        ),
-        (batch, group, channel, *[label for label, _, _ in spatial]),
-        lambda value: value[(slice(None), slice(None), *window)],
-    )
-
-
-def _channel(group: Label, channel: Label) -> Map:
-    """Channel ``channel`` of a group; a group of one channel is the channel, one group has no label."""
-    if group.size == 1:
-        return bare(channel)
-    return bare(group) if channel.size == 1 else Affine(0, ((group, channel.size), (channel, 1)))
+def terms_of(
+    g: Geometry, k: int, out: str, wrt: str, other: str, tensor: Tensor, slot: int = 0
+) -> list[Local]:
+    """The terms of ∂out/∂wrt, each of the three sides by its name; ``tensor`` is that of the third."""
+    return [
+        Local(k, Block(*_value(sides[other], tensor), sides[out].maps, sides[wrt].maps), slot)
+        for sides in offsets(g)
+    ]
 
 
 def _value(side: Side, tensor: Tensor) -> tuple[Tensor, tuple[Label, ...]]:
     """A tensor at one offset of the kernel, without the labels that its maps do not name."""
     value = side.read(tensor)
-    used = {label for map_ in side.maps for label in map_.labels}
+    used = labels_of(side.maps)
     on = tuple([label for label in side.labels if label in used])
     return value.reshape([label.size for label in on]), on
-
-
-def _terms(
-    node: Node, shapes: Shapes, k: int, out: str, wrt: str, other: str, tensor: Tensor, slot: int = 0
-) -> list[Local]:
-    """The terms of ∂out/∂wrt, each of the three sides by its name; ``tensor`` is that of the third."""
-    return [
-        Local(k, Block(*_value(sides[other], tensor), sides[out].maps, sides[wrt].maps), slot)
-        for sides in offsets(node, shapes)
-    ]
 
 
 @rule("ConvolutionBackward0", "CudnnConvolutionBackward0", "MiopenConvolutionBackward0")
@@ -118,7 +42,7 @@ def convolution(node: Node) -> Known:
     """Convolution: out[b,c,o] = Σ weight[c,i,k] x[b,i,at(o,k)] + bias[c], and its transpose.
 
     ∂out[b,c,o]/∂x[b′,i,at(o,k)] = δ[b,b′] weight[c,i,k]      one block for each k
-    ∂out[b,c,o]/∂weight[c′,i,k]  = δ[c,c′] x[b,i,at(o,k)]
+    ∂out[b,c,o]/∂weight[c′,i,k]  = δ[c,c′] x[b,i,at(o,k)]     one block for all k, or one for each
     ∂out[b,c,o]/∂bias[c′]        = δ[c,c′]
 
     By calls the batch passes for x and the output channel for the weight.
@@ -127,30 +51,46 @@ def convolution(node: Node) -> Known:
     """
     transposed = node.saved("transposed")
     passes: dict[int, Passes] = {}
-    spelled: dict[int, Callable[[], list[Local]]] = {}
+    spelled: dict[int, Callable[[int, Sequence[Block]], Spelling]] = {}
     terms = []
     if node.needs(0):
         passes[0] = ((0, 0),)
 
-        def wrt_x() -> list[Local]:
+        def wrt_x(*_: object) -> Spelling:
             weight = node.saved("weight")
-            shapes = {"out": node.shape, "x": node.into(0).shape, "weight": weight.shape}
-            return _terms(node, shapes, 0, "out", "x", "weight", weight)
+            g = geometry(node, {"out": node.shape, "x": node.into(0).shape, "weight": weight.shape})
+            return Spelling(*sizes(g, "out"), lambda: terms_of(g, 0, "out", "x", "weight", weight))
 
         spelled[0] = wrt_x
     if node.needs(1):
         passes[1] = () if transposed and node.saved("groups") > 1 else ((1, int(transposed)),)
 
-        def wrt_weight() -> list[Local]:
+        def wrt_weight(_: int, blocks: Sequence[Block]) -> Spelling:
             x = node.saved("input")
-            shapes = {"out": node.shape, "x": x.shape, "weight": node.into(1).shape}
-            return _terms(node, shapes, 1, "out", "weight", "x", x)
+            g = geometry(node, {"out": node.shape, "x": x.shape, "weight": node.into(1).shape})
+            count, *entries = sizes(g, "out")
+            if not transposed and _at_once(g, blocks):
+                return Spelling(1, *entries, lambda: [Local(1, windows(g, x))])
+            return Spelling(count, *entries, lambda: terms_of(g, 1, "out", "weight", "x", x))
 
         spelled[1] = wrt_weight
     if node.needs(2):
         over = new_labels(node.shape)
         terms.append(Local(2, Block(1.0, (), tuple(map(bare, over)), (bare(over[1]),))))
     return Known(terms, passes, spelled=spelled)
+
+
+def _at_once(g: Geometry, blocks: Sequence[Block]) -> bool:
+    """Whether the weight's block of all windows serves: small enough, and with no padding that is then told as entries.
+
+    What is summed over all positions of the image tells nothing of its margin.
+    """
+    shapes = g.shapes
+    numbers = shapes["x"][0] * shapes["x"][1] * prod([dim.kernel * dim.coarse for dim in g.dims])
+    held = sum([block.value.numel() for block in blocks if isinstance(block.value, Tensor)])
+    padded = any(dim.margin for dim in g.dims)
+    summed = all(labels_of(block.wrt[2:]).keys().isdisjoint(labels_of(block.out)) for block in blocks)
+    return windows_pay(numbers, held) and (summed or not padded)
 
 
 @rule("ConvolutionBackwardBackward0")
@@ -164,18 +104,21 @@ def convolution_backward(node: Node) -> Known:
     saved = {
         name: node.saved(key) for name, key in (("out", "grad_output"), ("x", "input"), ("weight", "weight"))
     }
-    shapes = {name: tuple(tensor.shape) for name, tensor in saved.items()}
+    g = geometry(node, {name: tuple(tensor.shape) for name, tensor in saved.items()})
+    names = ("out", "x", "weight")
 
-    def wrt(k: int, name: str) -> list[Local]:
-        found = []
-        for slot, out in enumerate(("x", "weight")):
-            if out != name and node.outputs[slot].shape == shapes[out]:
-                (other,) = {"out", "x", "weight"} - {out, name}
-                found += _terms(node, shapes, k, out, name, other, saved[other], slot)
-        if name == "out" and node.outputs[2].shape:
-            over = new_labels(shapes["out"])
-            found.append(Local(0, Block(1.0, (), (bare(over[1]),), tuple(map(bare, over))), slot=2))
-        return found
+    def wrt(k: int, slot: int) -> Spelling:
+        if slot == 2:
+            over = new_labels(g.shapes["out"])
+            bias = Local(0, Block(1.0, (), (bare(over[1]),), tuple(map(bare, over))), slot)
+            return spelling([bias] if k == 0 else [])
+        name, out = names[k], names[slot + 1]
+        if out == name:
+            return spelling([])
+        (other,) = {*names} - {out, name}
+        return Spelling(*sizes(g, out), lambda: terms_of(g, k, out, name, other, saved[other], slot))
 
-    inputs = [(k, name) for k, name in enumerate(("out", "x", "weight")) if node.needs(k)]
-    return Known((), {k: () for k, _ in inputs}, spelled={k: partial(wrt, k, name) for k, name in inputs})
+    inputs = [k for k in range(3) if node.needs(k)]
+    return Known(
+        (), dict.fromkeys(inputs, ()), spelled={k: lambda slot, _, k=k: wrt(k, slot) for k in inputs}
+    )

@@ -26,18 +26,35 @@ class Local(NamedTuple):
 Passes: TypeAlias = tuple[tuple[int, int], ...]
 
 
+class Spelling(NamedTuple):
+    """Terms that a rule could give, told by their sizes before any of them is made.
+
+    Attributes:
+        terms: how many there are.
+        inner: how many entries of the input one entry of the output is tied to, over all terms.
+        entries: how many entries all terms have.
+        make: gives the terms.
+    """
+
+    terms: int
+    inner: int
+    entries: int
+    make: Callable[[], Sequence[Local]]
+
+
 class Known(NamedTuple):
     """What a rule knows: terms of explicit inputs, and the dims that pass for inputs that need seeds.
 
     An input named in ``passes`` is found by calling the node; any other input has the terms of ``locals``.
     ``passes`` holds for every output; ``others`` has the outputs for which other dims pass.
-    Where ``spelled`` names an input of ``passes`` too, it gives all its terms, to be used where calls cost more.
+    Where ``spelled`` names an input of ``passes`` too, it tells what all its terms at an output would be, for the
+    blocks that wait there: they are used where calls cost more.
     """
 
     locals: Sequence[Local] = ()
     passes: Mapping[int, Passes] = {}
     others: Mapping[int, Mapping[int, Passes]] = {}
-    spelled: Mapping[int, Callable[[], Sequence[Local]]] = {}
+    spelled: Mapping[int, Callable[[int, Sequence[Block]], Spelling]] = {}
 
 
 Rule: TypeAlias = Callable[[Node], "Known | Sequence[Local] | None"]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import Tensor
 
-from .._blocks.block import Block, remembered
-from .._blocks.maps import Label, Map, bare, constant
+from .._blocks.block import Block, entries, labels, remembered
+from .._blocks.maps import Label, Map, bare, constant, labels_of
 from .._capture.tape import Node
-from .registry import Local
+from .registry import Local, Spelling
 
 ZERO = constant(0)
 
@@ -74,6 +75,15 @@ def _spelled(out: str, wrt: str, on: str, out_shape: tuple[int, ...], in_shape: 
             for word, size in zip(words, shape, strict=True)
         ]))  # fmt: skip
     return Block(1.0, tuple(labels[word] for word in on.split()), *sides)
+
+
+def spelling(terms: Sequence[Local]) -> Spelling:
+    """What terms are that take no time to make."""
+    inner = 0
+    for term in terms:
+        out = labels_of(term.block.out)
+        inner += prod([label.size for label in labels(term.block) if label not in out])
+    return Spelling(len(terms), inner, sum([entries(term.block) for term in terms]), lambda: terms)
 
 
 def ones(node: Node, slot: int = 0) -> Tensor:

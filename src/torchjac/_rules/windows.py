@@ -1,0 +1,153 @@
+"""How a convolution ties three tensors: at each offset of the kernel, or all windows at once.
+
+Each is linear in the other two. With positions ``o`` of the coarse image, ``k`` of the kernel, and
+``at = stride·o + dilation·k − padding`` of the fine image:
+
+    conv            coarse[b, c, o]  = Σ weight[c, i, k] fine[b, i, at]       out is coarse, x is fine
+    conv_transpose  fine[b, i, at]  += Σ weight[c, i, k] coarse[b, c, o]      out is fine, x is coarse
+
+and the backward of either gives the third from the other two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from .._blocks.block import Block
+from .._blocks.maps import Affine, Label, Map, bare, constant
+from .._capture.tape import Node
+
+
+class Geometry(NamedTuple):
+    """How the three tensors stand to each other: their shapes by name, which image is coarse, and each dim of it."""
+
+    shapes: Mapping[str, Sequence[int]]
+    coarse: str
+    fine: str
+    groups: int
+    dims: tuple[Dim, ...]
+
+
+class Dim(NamedTuple):
+    """One dim of the images: how many entries each has and the kernel, and how the window moves."""
+
+    coarse: int
+    fine: int
+    kernel: int
+    step: int
+    dilate: int
+    margin: int
+
+    def inside(self, k: int) -> tuple[int, int]:
+        """The first position at which offset ``k`` of the kernel is inside, and at how many it is."""
+        shift = self.dilate * k - self.margin
+        first = max(-(shift // self.step), 0)
+        return first, max(min((self.fine - 1 - shift) // self.step + 1, self.coarse) - first, 0)
+
+
+def geometry(node: Node, shapes: Mapping[str, Sequence[int]]) -> Geometry:
+    """Read the geometry off a node, for shapes of out, x and weight."""
+    coarse, fine = ("x", "out") if node.saved("transposed") else ("out", "x")
+    kernel = shapes["weight"][2:]
+    # A number for all dims, as padding="valid" leaves, is saved once.
+    saved = (node.saved(name) for name in ("stride", "dilation", "padding"))
+    moves = (each * len(kernel) if len(each) == 1 else each for each in saved)
+    dims = tuple(map(Dim, shapes[coarse][2:], shapes[fine][2:], kernel, *moves))
+    return Geometry(shapes, coarse, fine, node.saved("groups"), dims)
+
+
+def sizes(g: Geometry, out: str) -> tuple[int, int, int]:
+    """What `offsets` will give, for ∂out/∂either: how many, the entries tied to one of out, and all entries.
+
+    Example: a kernel of 3 over 5 entries with padding 1 ties 4 + 5 + 4 entries, not 15.
+    """
+    offsets, windows = 1, g.shapes["x"][0]
+    for dim in g.dims:
+        counts = [dim.inside(k)[1] for k in range(dim.kernel)]
+        offsets *= sum(map(bool, counts))
+        windows *= sum(counts)
+    weight = g.shapes["weight"]
+    inner = {g.coarse: offsets * weight[1], g.fine: offsets * (weight[0] // g.groups), "weight": windows}
+    return offsets, inner[out], windows * weight[0] * weight[1]
+
+
+class Side(NamedTuple):
+    """One of the three tensors at one offset of the kernel: its maps, and how it is read as a value."""
+
+    maps: tuple[Map, ...]
+    labels: tuple[Label, ...]
+    read: Callable[[Tensor], Tensor]
+
+
+def offsets(g: Geometry) -> Iterator[dict[str, Side]]:
+    """The three tensors at every offset of the kernel at which some window is inside."""
+    weight = g.shapes["weight"]
+    for at in product(*[range(dim.kernel) for dim in g.dims]):
+        batch, group, c, i = map(Label, (g.shapes["x"][0], g.groups, weight[0] // g.groups, weight[1]))
+        small: list[Ranged] = []
+        large: list[Ranged] = []
+        for k, dim in zip(at, g.dims, strict=True):
+            first, count = dim.inside(k)
+            label = Label(count)
+            small.append((label, first, 1))
+            large.append((label, dim.step * first + dim.dilate * k - dim.margin, dim.step))
+        if any(label.size == 0 for label, _, _ in small):
+            continue
+        yield {
+            g.coarse: _image(batch, group, c, small),
+            g.fine: _image(batch, group, i, large),
+            "weight": Side(
+                (_channel(group, c), bare(i), *map(constant, at)),
+                (group, c, i),
+                lambda value, at=at: value[(slice(None), slice(None), *at)],
+            ),
+        }
+
+
+#: A label with the position at which it begins and its step
+Ranged: TypeAlias = tuple[Label, int, int]
+
+
+def _image(batch: Label, group: Label, channel: Label, spatial: Sequence[Ranged]) -> Side:
+    window = [slice(first, first + step * (label.size - 1) + 1, step) for label, first, step in spatial]
+    return Side(
+        (
+            bare(batch),
+            _channel(group, channel),
+            *[Affine(first, ((label, step),)) for label, first, step in spatial],
+        ),
+        (batch, group, channel, *[label for label, _, _ in spatial]),
+        lambda value: value[(slice(None), slice(None), *window)],
+    )
+
+
+def _channel(group: Label, channel: Label) -> Map:
+    """Channel ``channel`` of a group; a group of one channel is the channel, one group has no label."""
+    if group.size == 1:
+        return bare(channel)
+    return bare(group) if channel.size == 1 else Affine(0, ((group, channel.size), (channel, 1)))
+
+
+def windows(g: Geometry, x: Tensor) -> Block:
+    """∂out/∂weight of a convolution as one block: its value is x at s·o + d·k − p, zero where that is outside.
+
+    Where nothing is outside it is a view of x.
+    """
+    weight = g.shapes["weight"]
+    batch, group, c, i = map(Label, (x.shape[0], g.groups, weight[0] // g.groups, weight[1]))
+    places = [Label(dim.coarse) for dim in g.dims]
+    kernel = [Label(dim.kernel) for dim in g.dims]
+    if any(dim.margin for dim in g.dims):
+        x = torch.nn.functional.pad(x, [dim.margin for dim in reversed(g.dims) for _ in range(2)])
+    for at, dim in enumerate(g.dims):
+        x = x.unfold(2 + at, dim.dilate * (dim.kernel - 1) + 1, dim.step)[..., :: dim.dilate]
+    on = (batch, *([group] if g.groups > 1 else []), i, *places, *kernel)
+    out = (bare(batch), _channel(group, c), *map(bare, places))
+    return Block(
+        x.reshape([label.size for label in on]), on, out, (_channel(group, c), *map(bare, [i, *kernel]))
+    )
