@@ -34,14 +34,13 @@ class Problem:
         self.dtype = dtype
         self.x = tree(self.tensor, workload.x)
         self.constants = tuple(self.tensor(constant) for constant in workload.constants)
+        function = workload.function
+        # No method: what a function holds on to is looked at before a captured program runs, as it would be a user's.
+        self.function: Callable[..., Any] = lambda x, *constants: function(torch, x, *constants)
 
     def tensor(self, array: np.ndarray) -> torch.Tensor:
         """An array of numpy as a tensor."""
         return torch.tensor(array, dtype=getattr(torch, self.dtype))
-
-    def function(self, x: Any, *constants: Any) -> Any:
-        """The function in torch."""
-        return self.workload.function(torch, x, *constants)
 
     def with_transform(self, jac: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
         """What is called: the transform of the function, in the workload's own spelling."""

@@ -123,6 +123,41 @@ def test_operators():
     assert jac(x)[1].blocks[0].wrt[0].index is jac(2 * x)[1].blocks[0].wrt[0].index
 
 
+@pytest.mark.parametrize("backend", ["eager", "inductor"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_numbers(backend, dtype):
+    """What depends on no input is a number of the operator, no output of the program; a writer writes in vain."""
+    curve = lambda x: 0.1 * (x[2:] - 2 * x[1:-1] + x[:-2])
+    for func, changing in ((curve, 0), (lambda x: curve(x) + x[1:-1] ** 2, 1)):
+        jac = compile(jacobian(func), backend=backend)
+        for x in (torch.randn(9, dtype=dtype), torch.randn(9, dtype=dtype)):
+            found = jac(x)
+            assert sum(isinstance(block.value, torch.Tensor) for block in found.blocks) == changing
+            assert found.nnz == 21
+            assert found.to_dense().dtype is dtype
+            assert torch.allclose(found.to_dense(), loop_jacobian(func, x))
+            assert torch.allclose(found @ x, jacobian(func)(x) @ x)
+        assert jac.captures == 1
+
+
+def test_numbers_that_are_none():
+    """A tensor without dims that depends on an input, is random or is written into stays a tensor."""
+    scale = torch.tensor(2.0)
+
+    def written(x):
+        factor = torch.ones(())
+        factor.add_(x.sum())
+        return factor * x
+
+    for func in (lambda x: scale * x, lambda x: x * x.detach().sum(), written):
+        jac = compile(jacobian(func), backend="eager")
+        for x in (torch.randn(3), torch.randn(3)):
+            assert torch.allclose(jac(x).to_dense(), loop_jacobian(func, x))
+            scale.add_(1)
+    jac = compile(jacobian(lambda x: x * torch.rand(())), backend="eager")
+    assert not torch.equal(jac(x).to_dense(), jac(x).to_dense())
+
+
 def test_factors():
     """A product comes back as its factors around new values."""
     narrow, wide = torch.randn(600, 2), torch.randn(2, 500)
@@ -299,6 +334,16 @@ def test_values_are_refused(func, where):
         RuntimeError, match=f"compile: the function looks at values .*{where}.*test_compile.py:"
     ):
         compile(jacrev(func), backend="eager")(torch.randn(3))
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CS")
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr], ids=str)
+def test_sparse_tensors_are_refused(layout):
+    """One that a function captures would be taken for one without entries."""
+    matrix = torch.eye(4).to_sparse(layout=layout)
+    func = lambda x: torch.sparse.mm(matrix, x[:, None])[:, 0].sin()
+    with pytest.raises(NotImplementedError, match=rf"uses a tensor of layout {layout} and shape \(4, 4\)"):
+        compile(jacrev(func), backend="eager")(torch.randn(4))
 
 
 def test_own_errors_pass():

@@ -39,6 +39,27 @@ def test_parameters():
     assert jac.captures == 3
 
 
+def test_parameters_of_another_kind():
+    """A tensor kept by reference may be given another dtype, shape, strides, or ask for gradients: captured anew."""
+    x = torch.randn(4)
+    net = nn.Linear(4, 3).requires_grad_(False)
+    func = lambda x: net(x.to(net.weight.dtype)).tanh()
+    jac = compiled(func)
+    check(jac, func, x, 1)
+    net.float()
+    check(jac, func, x, 2)
+    net.double()
+    check(jac, func, x, 3)
+    net.weight.data = torch.randn(2, 4)
+    net.bias.data = torch.randn(2)
+    check(jac, func, x, 4)
+    net.weight.data = torch.randn(4, 2).t()
+    check(jac, func, x, 5)
+    net.requires_grad_(True)
+    check(jac, func, x, 6)
+    assert jac(x).requires_grad
+
+
 def test_closures_globals_attributes():
     """Numbers, tensors and functions that a function finds around it."""
     global SCALE

@@ -152,6 +152,11 @@ class Constants(TorchDispatchMode):
         if fake is None:
             return tensor
         if id(tensor) not in self._named:
+            if tensor.layout is not torch.strided:  # without values it is taken to store nothing (2.13)
+                raise NotImplementedError(
+                    f"the function uses a tensor of layout {tensor.layout} and shape {tuple(tensor.shape)}, of which a "
+                    "program without values does not know the entries; use a dense one, or do not compile it"
+                )
             with _disable_current_modes():
                 named = fake.from_tensor(tensor, static_shapes=True)
             if proxy is not None:

@@ -37,10 +37,11 @@ def compile(func: Callable[..., Any], *, backend: Any = "inductor", cache_size: 
     A program is captured anew for other shapes, strides, dtypes, devices or ``requires_grad`` of the tensors, for
     other static arguments (anything hashable that is no tensor, numbers too, by equality), and under another grad
     mode, autocast, default dtype or default device. New values never lead to that. Tensors that ``func`` captures,
-    parameters of modules among them, are kept by reference: what an optimiser writes into them is seen. What else
-    it reads (closures, globals, attributes of objects, ``training`` of modules, which parameter stands where) is
-    looked at before every run, and where it has changed a program is captured anew. Captured tensors of integers
-    and booleans, index tensors most often, are part of the structure: after a write into one it is captured anew.
+    parameters of modules among them, are kept by reference: what an optimiser writes into them is seen. Their
+    shapes, strides, dtypes, devices and ``requires_grad`` (``module.float()`` changes them), and what else it reads
+    (closures, globals, attributes of objects, ``training`` of modules, which parameter stands where), are looked at
+    before every run, and where one has changed a program is captured anew. Captured tensors of integers and
+    booleans, index tensors most often, are part of the structure: after a write into one it is captured anew.
 
     What it cannot know: ``func`` must be a function of what is named above. Its side effects (prints, counters)
     happen when it is captured and not again, files and clocks are read then only, and a write through
@@ -55,7 +56,7 @@ def compile(func: Callable[..., Any], *, backend: Any = "inductor", cache_size: 
         RuntimeError: at the first call, if ``func`` looks at values of tensors (``if x.sum() > 0``, ``.item()``,
             ``.numpy()``, a mask of them as an index), if it rebinds what it reads, or if it writes into
             tensors that are not its own while gradients are asked for.
-        NotImplementedError: for tensor arguments that are not dense.
+        NotImplementedError: for tensor arguments, or captured tensors, that are not dense.
         TypeError: if ``func`` is not callable, or an argument is neither a tensor nor hashable.
         ValueError: if ``cache_size`` is not positive.
 

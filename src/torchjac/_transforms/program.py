@@ -12,8 +12,9 @@ from .._answers.apart import Build, take_apart
 from .._answers.sparse import kept_in_parts
 from .._capture.constants import Constants
 from .backend import Run, compile_graph
+from .numbers import take_out_numbers
 from .record import Recording, record_ops
-from .signature import Call, put_back
+from .signature import Call, Kind, kind_of, put_back
 
 
 class Pull:
@@ -39,30 +40,36 @@ class Pull:
 class Program(NamedTuple):
     """A compiled program.
 
-    ``run`` gives the outputs from the call's tensors and then those ``captured``, which are kept by reference;
-    ``build`` makes the answer of them; ``assumed`` are captured tensors whose values are part of the program, with
-    their versions; ``pull`` is the way back where the answer is differentiable.
+    ``run`` gives the outputs from the call's tensors and then those ``captured``, which are kept by reference and
+    are of the ``kinds`` given; ``build`` makes the answer of them; ``assumed`` are captured tensors whose values are
+    part of the program, with their versions; ``pull`` is the way back where the answer is differentiable, and
+    ``silent`` tells that no tensor asks for gradients.
     """
 
     run: Run
     captured: list[Tensor]
+    kinds: list[tuple[Tensor, Kind]]
     assumed: list[tuple[Tensor, int]]
     build: Build
     pull: Pull | None
+    silent: bool
 
     def __call__(self, tensors: list[Tensor]) -> Any:
         """The answer of a call with these tensors."""
         if self.pull is not None:
             given = _Differentiable.apply(self, len(tensors), *tensors, *self.captured)  # type: ignore[no-untyped-call]
             return self.build(given)
-        if not torch.is_grad_enabled():
+        if self.silent or not torch.is_grad_enabled():
             return self.build(self.run(tensors + self.captured))
         with torch.no_grad():
             return self.build(self.run(tensors + self.captured))
 
     def holds(self) -> bool:
-        """Whether what was assumed of captured tensors has not been written over."""
-        return all(tensor._version == version for tensor, version in self.assumed)
+        """Whether captured tensors are of the kind that they were, and what was assumed of some is not written over."""
+        for tensor, kind in self.kinds:
+            if kind_of(tensor) != kind:
+                return False
+        return not self.assumed or all(tensor._version == version for tensor, version in self.assumed)
 
 
 def capture(func: Callable[..., Any], call: Call, backend: Any) -> Program:
@@ -77,16 +84,27 @@ def capture(func: Callable[..., Any], call: Call, backend: Any) -> Program:
     def flat(tensors: list[Tensor]) -> list[Tensor]:
         with Constants() as constants, kept_in_parts():
             args, kwargs = put_back(call, tensors)
-            outputs, made["build"] = take_apart(func(*args, **kwargs), constants.holds)
+            apart = made["apart"] = take_apart(func(*args, **kwargs), constants.holds)
         made["assumed"] = list(constants.assumed.values())
-        made["outputs"] = [number for number, tensor in enumerate(outputs) if tensor.requires_grad]
-        return outputs
+        made["outputs"] = [number for number, tensor in enumerate(apart.tensors) if tensor.requires_grad]
+        return apart.tensors
 
     forward = record_ops(flat, call.tensors)
-    build, assumed = made["build"], made["assumed"]
-    pull = _pull(flat, call.tensors, forward, made["outputs"], backend) if made["outputs"] else None
+    apart, assumed = made["apart"], made["assumed"]
+    if made["outputs"]:
+        pull = _pull(flat, call.tensors, forward, made["outputs"], backend)
+        at: list[int | float] = list(range(len(apart.tensors)))
+    else:
+        pull, at = None, take_out_numbers(forward, apart.numbers)
+    captured = forward.captured
     return Program(
-        compile_graph(forward.graph, forward.example, backend), forward.captured, assumed, build, pull
+        run=compile_graph(forward.graph, forward.example, backend),
+        captured=captured,
+        kinds=[(tensor, kind_of(tensor)) for tensor in captured],
+        assumed=assumed,
+        build=apart.plan(at),
+        pull=pull,
+        silent=not any(tensor.requires_grad for tensor in (*call.tensors, *captured)),
     )
 
 

@@ -98,16 +98,18 @@ class Reads:
             yield from self._walk_class(type(found))
 
     def _walk_function(self, function: FunctionType) -> Iterator[Any]:
+        scope = function.__globals__
+        library = _is_library_name(scope.get("__name__"))  # `__module__` may be that of what is wrapped
         for cell in function.__closure__ or ():
             try:
                 value = cell.cell_contents
             except ValueError:
                 continue
-            self.cells.append((cell, value))
+            if not library:
+                self.cells.append((cell, value))
             yield value
         yield from (function.__defaults__, function.__kwdefaults__)
-        if not _is_library(function):
-            scope = function.__globals__
+        if not library:
             yield from self._walk_items(scope, [name for name in _names(function.__code__) if name in scope])
 
     def _walk_class(self, owner: type) -> Iterator[Any]:
@@ -136,7 +138,11 @@ def _names(code: CodeType) -> Iterator[str]:
 
 
 def _is_library(thing: Any) -> bool:
-    return (getattr(thing, "__module__", None) or "builtins").partition(".")[0] in _LIBRARIES
+    return _is_library_name(getattr(thing, "__module__", None))
+
+
+def _is_library_name(module: str | None) -> bool:
+    return (module or "builtins").partition(".")[0] in _LIBRARIES
 
 
 def _same(found: Any, value: Any) -> bool:

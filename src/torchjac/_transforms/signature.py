@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -11,7 +11,10 @@ from torch import Tensor
 # Private; see arguments.py.
 from torch.utils import _pytree as pytree
 
-_KINDS = (Tensor, torch.nn.Parameter)
+_KINDS = frozenset([Tensor, torch.nn.Parameter])
+
+#: See `kind_of`.
+Kind: TypeAlias = tuple[Hashable, ...]
 
 
 class Call(NamedTuple):
@@ -32,7 +35,7 @@ def read_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
     Raises:
         TypeError: where an argument is neither a tensor nor hashable.
     """
-    if not kwargs and all(type(arg) in _KINDS for arg in args):
+    if not kwargs and _KINDS.issuperset(map(type, args)):
         tensors = list(args)
         return Call(tensors, None, None, (_modes(), _kinds(tensors)))
     leaves, spec = pytree.tree_flatten((args, kwargs))
@@ -72,7 +75,7 @@ def check_call(call: Call) -> None:
 
 
 def _kinds(tensors: Sequence[Tensor]) -> tuple[Hashable, ...]:
-    """All that a program depends on of its tensors except their values."""
+    """All that a program depends on of its arguments except their values."""
     return tuple([
         (
             type(t), t.shape, t.layout is torch.strided and t.stride(), t.dtype, t.device,
@@ -80,6 +83,12 @@ def _kinds(tensors: Sequence[Tensor]) -> tuple[Hashable, ...]:
         )
         for t in tensors
     ])  # fmt: skip
+
+
+def kind_of(tensor: Tensor) -> Kind:
+    """What may change of a tensor that is kept by reference: ``tensor.data = other`` puts another there."""
+    strides = tensor.layout is torch.strided and tensor.stride()
+    return tensor.dtype, tensor.shape, strides, tensor.device, tensor.requires_grad
 
 
 def _modes() -> Hashable:
