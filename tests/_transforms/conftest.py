@@ -9,7 +9,7 @@ from torch.utils import _pytree as pytree
 from torchjac import jacrev
 from torchjac.testing import finite_differences, loop_jacobian
 
-PAYS = "torchjac._transforms.jacrev.structure_pays"
+WAY = "torchjac._transforms.jacrev.way"
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def double():
 @pytest.fixture(params=["structured", "dense"])
 def way(request, monkeypatch):
     """Each of the two ways an answer is found, whatever the size: by structure, or by PyTorch's engine."""
-    monkeypatch.setattr(PAYS, lambda tape, shapes: request.param == "structured")
+    monkeypatch.setattr(WAY, lambda *_: "structure" if request.param == "structured" else "rows")
     return request.param
 
 
@@ -35,11 +35,13 @@ def way(request, monkeypatch):
 def ways(request, monkeypatch):
     """The two ways and their mixtures, for nested Jacobians: the inner one asks first."""
     if request.param != "by cost":
-        answers = {"structured": [True], "dense": [False]}.get(request.param)
+        answers = {"structured": ["structure"], "dense": ["rows"]}.get(request.param)
         if answers is None:
-            answers = [True, False] if request.param.startswith("structured") else [False, True]
+            answers = (
+                ["structure", "rows"] if request.param.startswith("structured") else ["rows", "structure"]
+            )
         turn = itertools.cycle(answers)
-        monkeypatch.setattr(PAYS, lambda tape, shapes: next(turn))
+        monkeypatch.setattr(WAY, lambda *_: next(turn))
     return request.param
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests._transforms.conftest import PAYS
+from tests._transforms.conftest import WAY
 
 from torchjac import jacrev
 from torchjac._blocks import cost
@@ -20,11 +20,11 @@ FUNCTIONS = {
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.parametrize("structured", [True, False])
+@pytest.mark.parametrize("way", ["structure", "rows"])
 @pytest.mark.parametrize("size", [1, 5])
-def test_filled_anew(name, structured, size, monkeypatch):
+def test_filled_anew(name, way, size, monkeypatch):
     """Whatever stands in the tensor, each call leaves the Jacobian there, by either walk."""
-    monkeypatch.setattr(PAYS, lambda *_: structured)
+    monkeypatch.setattr(WAY, lambda *_: way)
     f = FUNCTIONS[name]
     x = torch.randn(size, dtype=torch.float64)
     expected = loop_jacobian(f, x)
@@ -35,11 +35,11 @@ def test_filled_anew(name, structured, size, monkeypatch):
         x, expected = x + 1, loop_jacobian(f, x + 1)
 
 
-@pytest.mark.parametrize("structured", [True, False])
+@pytest.mark.parametrize("way", ["structure", "rows"])
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_parts_of_larger_tensors(structured, name, monkeypatch):
+def test_parts_of_larger_tensors(way, name, monkeypatch):
     """A row of a larger tensor, and a tensor whose dims lie apart, are written where they stand and nowhere else."""
-    monkeypatch.setattr(PAYS, lambda *_: structured)
+    monkeypatch.setattr(WAY, lambda *_: way)
     f = FUNCTIONS[name]
     x = torch.randn(5, dtype=torch.float64)
     expected = loop_jacobian(f, x)
@@ -69,7 +69,7 @@ def test_trees():
 
 def test_nothing_large_is_made(monkeypatch):
     """Rows go in chunks straight into the tensor: no chunk is as large as the answer."""
-    monkeypatch.setattr(PAYS, lambda *_: False)
+    monkeypatch.setattr(WAY, lambda *_: "rows")
     monkeypatch.setattr(cost, "FREE_NUMBERS", 0)
     n = 64
     x = torch.randn(n, dtype=torch.float64)

@@ -46,6 +46,7 @@ from torch.testing._internal.common_methods_invocations import op_db
 from torch.utils import _pytree as pytree
 
 import torchjac
+from torchjac._accumulate.plan import goes_in_columns
 
 try:  # this folder is on the path when run as a script or under its conftest.py
     from exemptions import exemption
@@ -74,21 +75,23 @@ Transform = Callable[..., Callable[..., Any]]
 
 @contextmanager
 def forced(walk: str = "auto") -> Iterator[None]:
-    """What surrounds every torchjac call: "structure" and "rows" force the way, "auto" lets jacrev choose.
+    """What surrounds every torchjac call: "auto" lets jacrev choose its way, any other is forced.
 
     Most samples are tiny, and there jacrev rightly leaves its own walk aside: then it would go untested.
     """
     module = sys.modules["torchjac._transforms.jacrev"]
-    before = module.structure_pays
-    if walk != "auto":
-        module.structure_pays = lambda *_: walk == "structure"
+    before = module.way
+    if walk == "columns":
+        module.way = lambda tape, _: walk if goes_in_columns(tape) else "structure"
+    elif walk != "auto":
+        module.way = lambda *_: walk
     try:
         yield
     finally:
-        module.structure_pays = before
+        module.way = before
 
 
-WALKS: dict[str, Around] = {walk: partial(forced, walk) for walk in ("auto", "structure", "rows")}
+WALKS: dict[str, Around] = {walk: partial(forced, walk) for walk in ("auto", "structure", "rows", "columns")}
 
 
 # ---------------------------------------------------------------------------------------------- samples

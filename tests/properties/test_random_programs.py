@@ -18,6 +18,7 @@ from torch import Tensor
 import torchjac
 from torchjac._accumulate.forward import goes_forward
 from torchjac._accumulate.order import Order, split
+from torchjac._accumulate.plan import goes_in_columns
 from torchjac._capture.tape import Tape
 from torchjac.testing import loop_jacobian
 
@@ -40,7 +41,7 @@ def examples(share: float) -> Callable[[Any], Any]:
 def always_by_structure() -> Iterator[None]:
     """Make jacrev walk by structure, however small the program: by default dense rows are cheaper there."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torchjac._transforms.jacrev.structure_pays", lambda tape, shapes: True)
+        patch.setattr("torchjac._transforms.jacrev.way", lambda *_: "structure")
         yield
 
 
@@ -91,6 +92,24 @@ def test_in_every_order(program: Program, cut: int) -> None:
         if bool(expected.isfinite().all()):
             found = torchjac.jacfwd(f, argnum)(*program.inputs)
             agree(torch.where(found.isnan(), expected, found.to(expected.dtype)), expected, tolerance)
+
+
+@given(programs(), st.booleans())
+@examples(0.2)
+def test_in_columns(program: Program, low: bool) -> None:
+    """In dense columns, with or without rows below them, the Jacobian equals the loop's."""
+    note(program.snippet())
+    f = program.function()
+    tolerance = 1e-5 if "float32" in program.source else 1e-8
+    for argnum in (0, 1):
+        expected = loop_jacobian(f, *program.inputs, argnum=argnum)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                "torchjac._transforms.jacrev.way",
+                lambda tape, _: "columns" if tape.nodes and goes_in_columns(tape) else "structure",
+            )
+            patch.setattr("torchjac._accumulate.columns.rows_pay_below", lambda *_: low)
+            agree(torchjac.jacrev(f, argnum)(*program.inputs), expected, tolerance)
 
 
 @given(programs(lines=5, outputs=3))

@@ -82,7 +82,13 @@ def _small(
 def _walk(tape: Tape, end: tuple[Node, int], row: Tensor) -> list[Tensor | None]:
     """One cotangent from an output to all inputs, as PyTorch's engine takes it."""
     pending = {end: row}
-    for node in tape.nodes:
+    take_down(tape.nodes, pending)
+    return [pending.get((node, 0)) for node in tape.inputs]
+
+
+def take_down(nodes: Sequence[Node], pending: dict[tuple[Node, int], Tensor]) -> None:
+    """Take the cotangents that wait at nodes down to the tensors below them."""
+    for node in nodes:
         cotangents = [pending.pop((node, slot), None) for slot in range(len(node.outputs))]
         if all(cotangent is None for cotangent in cotangents):
             continue
@@ -92,7 +98,6 @@ def _walk(tape: Tape, end: tuple[Node, int], row: Tensor) -> list[Tensor | None]
                 result = fit(result, below.outputs[slot])
                 other = pending.get(edge)
                 pending[edge] = result if other is None else other + result
-    return [pending.get((node, 0)) for node in tape.inputs]
 
 
 def _identity(output: Tensor, begin: int, end: int) -> Tensor:

@@ -17,7 +17,7 @@ from .._blocks.maps import Label, align, bare, bare_label
 from .._blocks.traced import inside_functorch
 from .._capture.capture import map_rows
 from .._capture.tape import Node, Tape
-from .._rules.unbatched import CANNOT_BATCH, runs_batched
+from .._rules.unbatched import CANNOT_BATCH, all_run_batched
 from .plan import rows_at_once
 from .progress import track
 
@@ -43,7 +43,7 @@ def pull_rows(
     written ``into`` the tensors given for the inputs, of all rows each.
     """
     size = chunk or rows_at_once(nodes, count)
-    if count > FEW_ROWS and all(map(runs_batched, nodes)):
+    if count > FEW_ROWS and all_run_batched({node.name for node in nodes}):
         try:
             parts = (
                 _batch(starts, rows(at, min(at + size, count)), inputs)

@@ -165,6 +165,29 @@ def is_small(rows: int, numbers: int, nodes: int) -> bool:
     return rows * numbers <= FREE_NUMBERS * nodes
 
 
+#: To call PyTorch's engine for columns takes as long as a walk does at so many nodes.
+COLUMNS_NODES = 16
+
+
+def columns_pay(rows: int, columns: int, numbers: int, nodes: int) -> bool:
+    """Whether dense columns are cheaper than any walk by structure.
+
+    There must be far fewer of them than of rows, and an average op moves all in the time of a walk at a node.
+    """
+    few = 0 < columns * TURN_GAIN <= rows
+    return few and columns * numbers <= NODE_NUMBERS * (nodes - COLUMNS_NODES)
+
+
+#: In the time that it takes longer to record a node's formula and take columns through that than rows through the
+#: node, so many numbers are written.
+ROWS_GAIN = 12_000
+
+
+def rows_pay_below(rows: int, columns: int, numbers: int, nodes: int) -> bool:
+    """Whether rows go through some nodes, whose outputs have so many numbers, faster than columns do."""
+    return (rows - columns) * numbers < ROWS_GAIN * nodes
+
+
 #: A call of a node under vmap costs about so many numbers before it moves one.
 CALL_NUMBERS = 100_000
 

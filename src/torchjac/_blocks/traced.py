@@ -70,6 +70,12 @@ def is_known(tensor: Tensor) -> bool:
     )
 
 
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no number is infinite or NaN, as far as can be known."""
+    # One sum instead of a mask: an overflow in it costs time, no correctness.
+    return not is_known(tensor) or bool(tensor.sum().isfinite())
+
+
 def is_number(tensor: Tensor) -> bool:
     """Whether a tensor is a Python float that an op was given, which does not promote as a tensor would."""
     return (

@@ -115,6 +115,11 @@ class Tape:
         return {node.name for node in self.nodes}
 
     @property
+    def numbers(self) -> int:
+        """How many entries the outputs of all nodes have."""
+        return sum([node.numbers for node in self.nodes])
+
+    @property
     def inputs_apart(self) -> bool:
         """Whether no input leads to another, as those of the upper part of a tape may.
 

@@ -55,6 +55,11 @@ def mixes_nothing(name: str) -> bool:
     return _kind(name) == "plain"
 
 
+def is_opaque(name: str) -> bool:
+    """Whether a node of this name has no rule."""
+    return _kind(name) == "opaque"
+
+
 @lru_cache(maxsize=1024)
 def _kind(name: str) -> str:
     if name in PRODUCTS:

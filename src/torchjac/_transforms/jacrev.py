@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._accumulate.columns import dense_columns
 from .._accumulate.dense import Targets, dense_rows
 from .._accumulate.forward import accumulate_forward, goes_forward
 from .._accumulate.ordered import accumulate_best
 from .._accumulate.own import owned
-from .._accumulate.plan import structure_pays
+from .._accumulate.plan import way
 from .._accumulate.progress import watched
 from .._accumulate.seeds import Limits, RowsTooWideError
 from .._blocks.cost import rows_budget
@@ -134,13 +135,15 @@ def dense_answers(
     captured, inputs, shapes = recorded.captured, recorded.inputs, recorded.shapes
     tape = captured.tape
     forward = mode == "forward" and goes_forward(tape)
-    # Rows are in the dtype of the input, which may be less precise than that of the output.
-    mixed = forward and len({tensor.dtype for tensor in (*inputs, *captured.outputs)}) > 1
-    if (
-        captured.hooked
-        or torch.is_anomaly_enabled()
-        or not (mixed or is_tracing() or structure_pays(tape, shapes))
-    ):
+    if captured.hooked or torch.is_anomaly_enabled():
+        how = "rows"
+    else:
+        how = "structure" if is_tracing() or (forward and _is_mixed(recorded)) else way(tape, shapes)
+    if how == "columns" and not _is_mixed(recorded):
+        answers = dense_columns(captured, inputs, chunk_size)
+        if answers is not None:
+            return answers
+    if how == "rows":
         return _like_outputs(dense_rows(captured, inputs, chunk_size, into), recorded, mode)
     answer_bytes = sum(map(prod, shapes)) * sum(tensor.numel() * tensor.element_size() for tensor in inputs)
     limits = Limits(chunk_size, rows_budget(answer_bytes))
@@ -162,6 +165,11 @@ def dense_answers(
         ]
         for row, shape, output, here in zip(found, shapes, captured.outputs, into, strict=True)
     ]
+
+
+def _is_mixed(recorded: Recorded) -> bool:
+    """Whether rows, which are in the dtype of the input, and columns, in that of the output, differ in precision."""
+    return len({tensor.dtype for tensor in (*recorded.inputs, *recorded.captured.outputs)}) > 1
 
 
 def _like_outputs(answers: list[list[Tensor]], recorded: Recorded, mode: str) -> list[list[Tensor]]:
