@@ -109,6 +109,18 @@ def test_large_zeros():
     assert torch.allclose(first, x.cos().diag())
 
 
+@pytest.mark.parametrize("d", [1, 8, 16, 17])
+def test_sums(d):
+    """Sums over few and many entries, which Inductor spells in two ways; k-means is a sum of them."""
+    points = torch.randn(7, d)
+    cost = lambda centres: ((points[:, None] - centres) ** 2).sum(-1).amin(1).sum()
+    second = compile(hessian(cost), backend="inductor")
+    for _ in range(2):
+        x = torch.randn(3, d)
+        assert torch.allclose(second(x), loop_jacobian(jacrev(cost), x))
+    assert second.captures == 1
+
+
 def test_operators():
     """An operator comes back with its structure around new values, and tables are shared from call to call."""
     jac = compile(jacobian(lambda x: (x[1:] * x[:-1], x[IDX].exp())), backend="eager")

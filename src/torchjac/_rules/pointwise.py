@@ -50,8 +50,8 @@ SELECTING = frozenset((
     "Trunc", "Where",
 ))  # fmt: skip
 
-#: Overloads that are no pointwise op: a 0-dim fill value stands for many entries
-OTHERWISE = {"MaskedFillBackward1"}
+#: Overloads with a rule of their own: a 0-dim fill value stands for many entries, and an exponent is known
+OTHERWISE = {"MaskedFillBackward1", "PowBackward0"}
 
 
 @rule(*({f"{stem}Backward{overload}" for stem in POINTWISE for overload in range(3)} - OTHERWISE))
@@ -194,6 +194,20 @@ def mul(node: Node) -> Known | list[Local]:
         if node.needs(k):
             terms.append(diagonal_term(node, k, _saved_factor(node, name)))
     return terms
+
+
+@rule("PowBackward0")
+def power(node: Node) -> Known | Sequence[Local]:
+    """Power with a number as exponent: out = xᵉ, ∂out/∂x = e xᵉ⁻¹; of x¹ and x⁰ constants."""
+    exponent = node.saved("exponent")
+    if node.touches_complex or isinstance(exponent, complex):
+        return pointwise(node)
+    if exponent == 0:
+        return []
+    if exponent == 1:
+        return _linear(node, 1.0)
+    x = node.saved("self")
+    return [diagonal_term(node, 0, exponent * (x if exponent == 2 else x.pow(exponent - 1)))]
 
 
 @rule("DivBackward1", "DivBackward2", "DivBackward3")

@@ -13,8 +13,14 @@ from torch import Tensor, fx
 Run: TypeAlias = Callable[[list[Tensor]], Sequence[Tensor]]
 
 #: Inductor's settings where its own are not the best for many small calls (torch 2.13): sizes are known from the
-#: signature, and a thread is not worth its start for less than this many entries.
-_SETTINGS = {"size_asserts": False, "alignment_asserts": False, "cpp.min_chunk_size": 4096}
+#: signature, a thread is not worth its start for less than this many entries, and sums of up to 16 terms are written
+#: out, since a loop over fewer than fill its vectors is slow (k-means with points of 8 numbers: 3.5 ms, then 0.1 ms).
+_SETTINGS = {
+    "size_asserts": False,
+    "alignment_asserts": False,
+    "cpp.min_chunk_size": 4096,
+    "unroll_reductions_threshold": 17,
+}
 
 #: A matrix product of up to this many multiplications is spelled out.
 SMALL_PRODUCT = 1024
