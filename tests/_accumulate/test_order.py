@@ -7,7 +7,7 @@ import torch
 
 import torchjac
 from torchjac._accumulate import order as module
-from torchjac._accumulate.estimate import places, reverse_work
+from torchjac._accumulate.estimate import narrowest, places, reverse_work
 from torchjac._accumulate.order import pick, split
 from torchjac._transforms.run import record
 
@@ -36,6 +36,25 @@ def spelled(order):
     if order.direction != "cut":
         return order.direction
     return f"cut({spelled(order.above)}, {[node.shape for node in order.middle]}, {spelled(order.below)})"
+
+
+def halves(x):
+    """Two halves of the input, each through an op, and put together again."""
+    return torch.cat([x[:3].sin(), x[3:].cos()])
+
+
+@pytest.mark.parametrize(
+    ("f", "shape", "expected"),
+    [
+        pytest.param(network(12, 5, 9), (1, 12), 5, id="a narrow layer"),
+        pytest.param(halves, (6,), 6, id="halves of a state are no narrow place"),
+        pytest.param(lambda x: torch.stack(x.unbind(0)[:2]), (3, 4), 8, id="two of three outputs are read"),
+        pytest.param(lambda x: x, (7,), 7, id="no node"),
+    ],
+)
+def test_the_narrowest_place(f, shape, expected):
+    """The least of what is alive together; an output that nobody reads is not."""
+    assert narrowest(taped(f, shape)[0]) == expected
 
 
 def test_few_inputs_go_forward():

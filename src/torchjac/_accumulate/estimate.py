@@ -82,6 +82,24 @@ def places(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> list[Place]:
     return found
 
 
+def narrowest(tape: Tape) -> int:
+    """The least size of what is alive together at a place of a tape between its ends."""
+    seen = {end for end in tape.outputs if end is not None}
+    width = sum([_size(edge) for edge in seen])
+    least = sum([node.numbers for node in (*tape.nodes, *tape.inputs)])
+    for node in tape.nodes:
+        for slot in range(len(node.outputs)):
+            if (node, slot) in seen:
+                width -= _size((node, slot))
+        for edge in node.inputs:
+            if edge is not None and edge not in seen:
+                seen.add(edge)
+                width += _size(edge)
+        if width < least:
+            least = width
+    return least
+
+
 def reverse_work(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> float:
     """The work of reverse order alone, as the last of `places` has it."""
     rows = sum(map(prod, out_shapes)) / _batch(tape, out_shapes)
@@ -178,7 +196,7 @@ class _Frontier:
 
 def _size(edge: Edge) -> int:
     node, slot = edge
-    return prod(node.outputs[slot].shape)
+    return node.numbers if len(node.outputs) == 1 else prod(node.outputs[slot].shape)
 
 
 def _batch(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> int:

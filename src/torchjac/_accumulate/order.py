@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from .._blocks.cost import factors_pay, turn_may_pay, turn_pays, work_matters
 from .._capture.tape import Node, Tape
-from .estimate import places, reverse_work
+from .estimate import narrowest, places, reverse_work
 from .forward import goes_forward
 
 
@@ -36,11 +36,8 @@ def pick(tape: Tape, out_shapes: Sequence[Sequence[int]], factors: bool = False)
     With ``factors`` the answer may be kept as a product: then first of all the cut whose two factors hold least,
     where that is far less than the answer does.
     """
-    rows = sum(map(prod, out_shapes))
-    columns = sum([node.numbers for node in tape.inputs])
-    sizes = [node.numbers for node in tape.nodes]
-    narrow = turn_may_pay(rows, columns, sizes)
-    if not (narrow or factors) or not goes_forward(tape) or _has_empty(tape, out_shapes):
+    narrow = _may_turn(tape, out_shapes)
+    if not ((narrow or factors) and _can_weigh(tape, out_shapes)):
         return Order(tape, "reverse")
     # Factors may hold little where no place is narrow too, as A ⊗ B does: for that, much must be held otherwise.
     if not (narrow and factors) and not work_matters(reverse_work(tape, out_shapes), len(tape.nodes)):
@@ -49,9 +46,9 @@ def pick(tape: Tape, out_shapes: Sequence[Sequence[int]], factors: bool = False)
     forward, reverse = found[0].work, found[-1].work
     cuts = [place for place in found[1:-1] if place.splits]
     if cuts and factors:
-        narrow = min(cuts, key=lambda place: place.held)
-        if factors_pay(narrow.held, found[-1].held - columns):
-            return split(tape, narrow.at, out_shapes)
+        slim = min(cuts, key=lambda place: place.held)
+        if factors_pay(slim.held, found[-1].held - sum([node.numbers for node in tape.inputs])):
+            return split(tape, slim.at, out_shapes)
     if cuts:
         quick = min(cuts, key=lambda place: place.work)
         if turn_pays(quick.work, min(forward, reverse)):
@@ -59,10 +56,21 @@ def pick(tape: Tape, out_shapes: Sequence[Sequence[int]], factors: bool = False)
     return Order(tape, "forward" if turn_pays(forward, reverse) else "reverse")
 
 
-def _has_empty(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
-    """Whether any tensor on a tape has no entries: shares of its size cannot be estimated."""
+def _may_turn(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
+    """Whether another order can be worth an estimate."""
+    rows = sum(map(prod, out_shapes))
+    columns = sum([node.numbers for node in tape.inputs])
+    sizes = [node.numbers for node in tape.nodes]
+    # No place is narrower than the least tensor, which is quicker to find.
+    return turn_may_pay(rows, columns, sizes, min(sizes, default=0)) and turn_may_pay(
+        rows, columns, sizes, narrowest(tape)
+    )
+
+
+def _can_weigh(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
+    """Whether other orders are possible, and no tensor on the tape is empty: of those no shares can be estimated."""
     shapes = [*out_shapes, *(meta.shape for node in (*tape.nodes, *tape.inputs) for meta in node.outputs)]
-    return any(0 in shape for shape in shapes)
+    return goes_forward(tape) and not any(0 in shape for shape in shapes)
 
 
 def weighed(tape: Tape, out_shapes: Sequence[Sequence[int]], order: Order) -> dict[str, float]:
@@ -70,11 +78,7 @@ def weighed(tape: Tape, out_shapes: Sequence[Sequence[int]], order: Order) -> di
 
     At a cut the two factors are estimated, and not their product.
     """
-    columns = sum([node.numbers for node in tape.inputs])
-    sizes = [node.numbers for node in tape.nodes]
-    if not turn_may_pay(sum(map(prod, out_shapes)), columns, sizes) or not goes_forward(tape):
-        return {}
-    if _has_empty(tape, out_shapes):
+    if not (_may_turn(tape, out_shapes) and _can_weigh(tape, out_shapes)):
         return {}
     found = places(tape, out_shapes)
     costs = {"reverse": found[-1].work, "forward": found[0].work}

@@ -117,12 +117,12 @@ TURN_GAIN = 2
 TURN_LEAST = 200_000
 
 
-def turn_may_pay(rows: int, columns: int, sizes: Sequence[int]) -> bool:
+def turn_may_pay(rows: int, columns: int, sizes: Sequence[int], least: int) -> bool:
     """Whether another order than reverse can be worth an estimate, from the sizes of the tensors on the way.
 
-    There must be far fewer inputs than outputs, or a place that is narrow against both, and much to do.
+    There must be far fewer inputs than outputs, or a place that is narrow against both (the narrowest has ``least``
+    numbers, or more), and much to do.
     """
-    least = min(sizes, default=0)
     narrow = columns * TURN_GAIN <= rows or least * TURN_GAIN <= min(rows, columns)
     return narrow and least > 0 and rows * sum(sizes) > TURN_LEAST
 
