@@ -864,4 +864,24 @@ MUTATIONS: tuple[Mutation, ...] = (
         "value = value.sum(extra) if extra else value",
         "value = value.mean(extra) if extra else value",
     ),
+    Mutation(
+        "_rules/front.py", "a result made without the cotangents is taken for rows",
+        "if result is not None and result.shape != rows.shape:",
+        "if False:",
+    ),
+    Mutation(
+        "_rules/front.py", "dims are not counted behind the rows",
+        "% max(rank, 1) + 1",
+        "% max(rank, 1)",
+    ),
+    Mutation(
+        "_rules/front.py", "of two ways to one tensor the last counts",
+        "pending[edge] = result if other is None else other + result",
+        "pending[edge] = result",
+    ),
+    Mutation(
+        "_accumulate/own.py", "what is lent is handed out",
+        "isinstance(value, Tensor) and memory_of(value) in lent",
+        "False",
+    ),
 )  # fmt: skip

@@ -22,7 +22,7 @@ from .._blocks.traced import is_finite
 from .._blocks.zeros import zeros
 from .._capture.capture import Captured
 from .._capture.tape import Meta, Node, Tape
-from .dense import take_down
+from .._rules.call import call, fit
 from .rows import pull_rows
 
 Edge: TypeAlias = tuple[Node, int]
@@ -111,8 +111,22 @@ def _record(
             if end is not None:
                 cotangents[number] = u = torch.ones_like(outputs[number]).requires_grad_()
                 pending[end] = pending[end] + u if end in pending else u
-        take_down(above, pending)
+        _take_down(above, pending)
     return cotangents, pending
+
+
+def _take_down(nodes: Sequence[Node], pending: dict[tuple[Node, int], Tensor]) -> None:
+    """Take the cotangents that wait at nodes down to the tensors below them."""
+    for node in nodes:
+        cotangents = [pending.pop((node, slot), None) for slot in range(len(node.outputs))]
+        if all(cotangent is None for cotangent in cotangents):
+            continue
+        for edge, result in zip(node.inputs, call(node, cotangents), strict=False):
+            if edge is not None and result is not None:
+                below, slot = edge
+                result = fit(result, below.outputs[slot])
+                other = pending.get(edge)
+                pending[edge] = result if other is None else other + result
 
 
 def _tangents(tape: Tape, low: Sequence[Node], middle: Sequence[Edge], chunk: int | None) -> list[Tensor]:

@@ -14,9 +14,9 @@ from torch.autograd.graph import GradientEdge
 
 from .._blocks.traced import inside_functorch
 from .._blocks.zeros import zeros
-from .._capture.capture import Captured, map_rows
+from .._capture.capture import Captured
 from .._capture.tape import Node, Tape
-from .._rules.call import call, fit
+from .._rules.front import take_through
 from .._rules.unbatched import CANNOT_BATCH, all_run_batched
 from .plan import is_small
 from .rows import pull_rows
@@ -68,36 +68,20 @@ def _small(
     On a tiny graph the engine takes longer to set out than the formulas take: it was 1.3 to 1.7 times slower.
     """
     count = output.numel()
-    if count == 1:
-        found = _walk(tape, end, _identity(output, 0, 1)[0])
-        return [None if grad is None else grad.unsqueeze(0) for grad in found]
     if (chunk is not None and chunk < count) or not all_run_batched(tape.names):
         return None
     try:
-        return map_rows(lambda row: _walk(tape, end, row), [_identity(output, 0, count)])
+        return _walk(tape, end, _identity(output, 0, count))
     except CANNOT_BATCH:
         return None  # the engine finds out which node it is, or shows the user's own error
 
 
-def _walk(tape: Tape, end: tuple[Node, int], row: Tensor) -> list[Tensor | None]:
-    """One cotangent from an output to all inputs, as PyTorch's engine takes it."""
-    pending = {end: row}
-    take_down(tape.nodes, pending)
+def _walk(tape: Tape, end: tuple[Node, int], rows: Tensor) -> list[Tensor | None]:
+    """Cotangents from an output to all inputs, as PyTorch's engine takes one."""
+    pending = {end: rows}
+    for node in tape.nodes:
+        take_through(node, pending, rows.shape[0])
     return [pending.get((node, 0)) for node in tape.inputs]
-
-
-def take_down(nodes: Sequence[Node], pending: dict[tuple[Node, int], Tensor]) -> None:
-    """Take the cotangents that wait at nodes down to the tensors below them."""
-    for node in nodes:
-        cotangents = [pending.pop((node, slot), None) for slot in range(len(node.outputs))]
-        if all(cotangent is None for cotangent in cotangents):
-            continue
-        for edge, result in zip(node.inputs, call(node, cotangents), strict=False):
-            if edge is not None and result is not None:
-                below, slot = edge
-                result = fit(result, below.outputs[slot])
-                other = pending.get(edge)
-                pending[edge] = result if other is None else other + result
 
 
 def _identity(output: Tensor, begin: int, end: int) -> Tensor:

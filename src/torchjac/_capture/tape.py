@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple
 
@@ -96,7 +97,7 @@ def _signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Tape:
     """Nodes from the outputs down to the inputs, each before those it leads to.
 
@@ -109,12 +110,12 @@ class Tape:
     inputs: dict[Node, int]
     foreign: bool
 
-    @property
+    @cached_property
     def names(self) -> set[str]:
         """The names of the nodes."""
         return {node.name for node in self.nodes}
 
-    @property
+    @cached_property
     def numbers(self) -> int:
         """How many entries the outputs of all nodes have."""
         return sum([node.numbers for node in self.nodes])
@@ -176,12 +177,17 @@ def read_tape(outputs: Sequence[torch.Tensor], starts: Sequence[Any]) -> Tape:
                     break
             else:
                 stack.pop()
-                inputs = tuple([
-                    None if below is None or made[below] is None else (made[below], slot)
-                    for below, slot in edges
-                ])  # fmt: skip
-                if any(inputs):
-                    made[fn] = node = Node(fn, inputs)
+                inputs: list[tuple[Node, int] | None] = []
+                leads = False  # to an input of the tape
+                for below, slot in edges:
+                    node = made.get(below)
+                    if node is None:
+                        inputs.append(None)
+                    else:
+                        inputs.append((node, slot))
+                        leads = True
+                if leads:
+                    made[fn] = node = Node(fn, tuple(inputs))
                     nodes.append(node)
                 elif not edges and _is_foreign(fn):
                     foreign = True

@@ -43,6 +43,13 @@ POINTWISE = [
 ]  # fmt: skip
 
 
+#: Pointwise nodes that have a rule of their own: their multiplier is known without a call
+WITH_FACTORS = [
+    "AddBackward0", "AddBackward1", "SubBackward0", "SubBackward1", "RsubBackward0", "RsubBackward1",
+    "AliasBackward0", "CloneBackward0", "NegBackward0", "MulBackward0", "MulBackward1", "DivBackward0",
+    "DivBackward1",
+]  # fmt: skip
+
 #: Those whose backward selects entries of the cotangent, or none, and does not multiply with zeros
 SELECTING = frozenset((
     "Ceil", "Clamp", "ClampMax", "ClampMin", "Floor", "Fmax", "Fmin", "Hardshrink", "Hardtanh", "Logit",

@@ -1,0 +1,80 @@
+"""Cotangents in a dim in front: every formula that takes them so gives what it gives for each of them alone."""
+
+import pytest
+import torch
+from tests._rules import test_sparse_factor
+from tests._rules.cases import Case
+from tests._rules.test_coverage import MODULES
+
+from torchjac._rules.call import call, fit
+from torchjac._rules.front import BROADCAST, FORMULAS, take_through
+from torchjac._rules.registry import RULES
+from torchjac._transforms.run import record, walking
+
+CASES = [
+    pytest.param(found, id=f"{module.__name__.rpartition('_')[2]}-{k}-{found.node}")
+    for module in MODULES
+    if module is not test_sparse_factor  # vmap cannot multiply with a sparse matrix either
+    for k, found in enumerate(module.CASES)
+    if found.node in BROADCAST or found.node in FORMULAS
+]
+
+
+INTEGERS = (torch.int64, torch.bool, torch.uint8)
+
+
+def recorded_nodes(found: Case):
+    """The call of a case differentiated by all its tensors, and the nodes it leaves that take rows in front."""
+    argnums = tuple(
+        k for k, x in enumerate(found.args) if isinstance(x, torch.Tensor) and x.is_floating_point()
+    )
+    recorded = record("test", found.op, argnums, False, found.args, {})
+    nodes = recorded.captured.tape.nodes
+    return recorded, [node for node in nodes if node.name in BROADCAST or node.name in FORMULAS]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("found", CASES)
+def test_each_row_is_taken_as_it_is_alone(found, count):
+    """As many rows as a dim of the output has, too; one call, its results fitted to the inputs."""
+    recorded, nodes = recorded_nodes(found)
+    assert nodes
+    with walking(recorded):
+        for node in nodes:
+            cotangents = [
+                None if meta.dtype in INTEGERS else torch.randn((count, *meta.shape), dtype=meta.dtype)
+                for meta in node.outputs
+            ]
+            pending = {(node, k): rows for k, rows in enumerate(cotangents) if rows is not None}
+            before = node.calls
+            take_through(node, pending, count)
+            assert node.calls == before + 1
+            for edge in set(node.inputs) - {None}:
+                meta, alone = edge[0].outputs[edge[1]], []
+                for row in range(count):
+                    results = call(node, [None if rows is None else rows[row] for rows in cotangents])
+                    parts = [
+                        fit(result, meta)
+                        for below, result in zip(node.inputs, results, strict=False)
+                        if below == edge and result is not None
+                    ]
+                    alone.append(sum(parts, torch.zeros(meta.shape, dtype=meta.dtype)))
+                got = pending.get(edge, torch.zeros(count, *meta.shape, dtype=meta.dtype))
+                torch.testing.assert_close(got, torch.stack(alone), rtol=1e-12, atol=1e-12)
+
+
+def test_every_name_has_a_rule_whose_cases_are_tested():
+    """A name that no rule knows would be tried by no case."""
+    assert RULES.keys() >= BROADCAST | FORMULAS.keys()
+
+
+def test_a_formula_that_makes_its_result_without_the_cotangent_is_mapped():
+    """∂(x⁰)/∂x is a zero of no shape: rows in front are not in it, and the formula goes under vmap."""
+    recorded = record("test", lambda x: x**0, 0, False, (torch.randn(3),), {})
+    (node,) = recorded.captured.tape.nodes
+    with walking(recorded):
+        pending = {(node, 0): torch.randn(4, 3)}
+        take_through(node, pending, 4)
+    (rows,) = pending.values()
+    assert rows.shape == (4, 3)
+    assert not rows.any()
