@@ -114,26 +114,31 @@ def _write(
     flat = zeros((prod(shape),), dtype=dtype, device=device) if into is None else into.view(-1).zero_()
     start = flat.storage_offset()
     for number, block in enumerate(blocks):
-        over = labels(block)
-        sizes = [label.size for label in over]
-        value = align(block.value, block.on, over) if isinstance(block.value, Tensor) else block.value
-        window = _window(block, shape)
-        if window is not None:
-            window = (*window[:2], window[2] + start)
-            view = flat.as_strided(*window)
-            if number:
-                view.add_(value)
-            elif isinstance(value, Tensor):
-                view.copy_(value)
-            else:
-                view.fill_(value)
+        value, window = block.value, _window(block, shape)
+        if isinstance(value, Tensor):
+            value = align(value, block.on, labels(block))
+        if window is None:
+            _add_at(flat, block, value, shape)
+            continue
+        sizes, steps, offset = window
+        view = flat.as_strided(sizes, steps, offset + start)
+        if number:
+            view.add_(value)
+        elif isinstance(value, Tensor):
+            view.copy_(value)
         else:
-            at = locate(block, over, shape, device).expand(sizes).reshape(-1)
-            if not isinstance(value, Tensor):
-                value = torch.full((), value, dtype=dtype, device=device)
-            value = value.to(dtype).expand(sizes).reshape(-1)
-            flat.index_add_(0, at, value)
+            view.fill_(value)
     return flat.view(shape)
+
+
+def _add_at(flat: Tensor, block: Block, value: Tensor | float, shape: tuple[int, ...]) -> None:
+    """Add the value of a block, aligned with its labels, where it stands."""
+    over = labels(block)
+    sizes = [label.size for label in over]
+    at = locate(block, over, shape, flat.device).expand(sizes).reshape(-1)
+    if not isinstance(value, Tensor):
+        value = torch.full((), value, dtype=flat.dtype, device=flat.device)
+    flat.index_add_(0, at, value.to(flat.dtype).expand(sizes).reshape(-1))
 
 
 def _write_traced(
