@@ -42,7 +42,6 @@ REASONS: list[tuple[str, str, str, str]] = [
         "",
         "a few tensors of m × m × 2 numbers, 64 MB each; by hand it takes one and the answer",
     ),
-    ("lenet", "eager", "", "a third of the call decides whether a convolution is spelled or called on seeds"),
     ("mapped", "eager", "", "one row at a time has no structure: torch's own walk, and Python's on top"),
     (
         "",

@@ -56,7 +56,7 @@ torchjac.extend.Known(locals=(), passes={}, others={}, spelled={})
 torchjac.extend.Label(size)
 torchjac.extend.Local(input, block, slot=0, selects=False)
 torchjac.extend.Node
-torchjac.extend.Spelling(terms, inner, entries, make)
+torchjac.extend.Spelling(terms, inner, entries, make, scales=False)
 torchjac.extend.bare(label)
 torchjac.extend.broadcast(over, shape)
 torchjac.extend.call(node, cotangents, wanted=None)

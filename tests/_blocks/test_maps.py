@@ -80,9 +80,23 @@ def test_take_reads_entries() -> None:
 def test_take_is_a_view_where_it_can_be() -> None:
     """Renaming and slicing copy nothing."""
     value, label = torch.rand(6), Label(6)
-    for map_ in (bare(Label(6)), Affine(1, ((Label(3), 2),)), constant(2)):
+    windows = Affine(1, ((Label(2), 3), (Label(2), 1)))
+    for map_ in (bare(Label(6)), Affine(1, ((Label(3), 2),)), constant(2), windows):
         found, _ = take(value, (label,), {label: map_})
         assert found.untyped_storage().data_ptr() == value.untyped_storage().data_ptr()
+
+
+@pytest.mark.parametrize("count, step, size", [(2, 3, 3), (2, 2, 1), (3, 1, 2), (1, 4, 3), (2, 1, 1)])
+def test_windows_are_a_view(count: int, step: int, size: int) -> None:
+    """A map of two labels, one inside windows that another counts, reads a view, whatever stands on either side."""
+    value = torch.rand(2, 8, 3)
+    first, middle, last, at, place = (Label(n) for n in (2, 8, 3, count, size))
+    found, over = take(value, (first, middle, last), {middle: Affine(1, ((place, 1), (at, step)))})
+    assert set(over) == {first, at, last, place}
+    found = found.permute([over.index(label) for label in (first, at, last, place)])
+    assert found.untyped_storage().data_ptr() == value.untyped_storage().data_ptr()
+    for a, p in product(range(count), range(size)):
+        assert torch.equal(found[:, a, :, p], value[:, 1 + step * a + p])
 
 
 def test_align() -> None:

@@ -4,9 +4,10 @@ from itertools import permutations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchjac._blocks.maps import Label
-from torchjac._blocks.multiply import WORTH_TURNING, joint, multiply
+from torchjac._blocks.multiply import WORTH_TURNING, joint, multiply, select
 
 
 @pytest.mark.parametrize("size", [0, 1, 3, WORTH_TURNING, WORTH_TURNING + 1])
@@ -43,3 +44,38 @@ def test_outer_in_the_order_of_the_answer():
     how = joint((b, a), (c,), (), (a, c, b))
     assert how.on == (a, b, c)
     assert multiply(torch.rand(3, 2), torch.rand(4), how).is_contiguous()
+
+
+class Results(TorchDispatchMode):
+    """How many results hold at least so many numbers in memory of their own."""
+
+    def __init__(self, least):
+        super().__init__()
+        self.least, self.kept = least, []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if result.untyped_storage().nbytes() >= 8 * self.least:
+            self.kept.append(result)  # alive, so that no address is used twice
+        return result
+
+    @property
+    def count(self):
+        return len({tensor.untyped_storage().data_ptr() for tensor in self.kept})
+
+
+def test_zeros_that_select_make_one_tensor():
+    """What zeros drop is dropped in the product itself, except where that is recorded or transformed."""
+    i, j = Label(5), Label(40)
+    left, right = torch.rand(5, 40, dtype=torch.float64), torch.rand(40, dtype=torch.float64).round()
+    left[0] = torch.nan
+    with Results(left.numel()) as seen:
+        found, over = select(left, (i, j), right, (j,))
+    assert over == (i, j)
+    assert seen.count == 1
+    expected = torch.where(right == 0, 0, left * right)
+    torch.testing.assert_close(found, expected, equal_nan=True)
+    recorded, _ = select(left.clone().requires_grad_(), (i, j), right, (j,))
+    torch.testing.assert_close(recorded, expected, equal_nan=True)
+    mapped = torch.func.vmap(lambda row: select(row, (j,), right, (j,))[0])(left)
+    torch.testing.assert_close(mapped, expected, equal_nan=True)

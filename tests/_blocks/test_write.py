@@ -27,6 +27,19 @@ def test_identity(n: int) -> None:
     assert torch.equal(dense([identity((n,))], (n,), (n,), LIKE), torch.eye(n, dtype=torch.float64))
 
 
+def test_digits_are_whole() -> None:
+    """Labels that count a dim through as digits do are brought in their order, and nothing is written into zeros."""
+    i, high, low, rest = Label(2), Label(3), Label(2), Label(4)
+    for on in ((i, rest, high, low), (low, i, high), (i, high, low, rest)):
+        value = torch.rand([label.size for label in on], dtype=torch.float64)
+        for offset, shape in ((0, (2, 6, 4)), (1, (2, 7, 4)), (0, (2, 7, 4))):
+            block = Block(value, on, (bare(i),), (Affine(offset, ((low, 1), (high, 2))), bare(rest)))
+            with torch.profiler.profile() as seen:
+                found = dense([block], (2,), shape[1:], LIKE)
+            torch.testing.assert_close(found, spelled_out(block, shape))
+            assert ("aten::zeros" in [event.key for event in seen.key_averages()]) == (shape[1] == 7)
+
+
 def test_dtype() -> None:
     """The answer has the dtype asked for, whatever the values have."""
     label = Label(3)

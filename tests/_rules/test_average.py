@@ -106,3 +106,27 @@ def test_a_large_image() -> None:
     """Two layers of pooling on 256 × 256: one block of one number."""
     J = jacobian(lambda x: F.avg_pool2d(F.avg_pool2d(x, 2), 2))(s(1, 3, 256, 256))
     assert (len(J.blocks), J.stored, J.nnz) == (1, 0, 3 * 256 * 256)
+
+
+def test_windows_apart_are_scaled_behind_what_mixes() -> None:
+    """Behind a layer that mixes everything, windows that stand apart hold what the layer does, and make no call."""
+    mix = s(3, 2 * 2 * 10 * 12)
+    J = jacobian(lambda x: mix @ F.avg_pool2d(x, 2).reshape(-1))(s(2, 2, 20, 25))
+    (step,) = [step for step in J.report.steps if step.name == "AvgPool2DBackward0"]
+    assert (step.kind, step.calls, J.stored) == ("explicit", 0, mix.numel())
+    check_jacobian(lambda x: mix @ F.avg_pool2d(x, 2).tanh().reshape(-1), s(2, 2, 20, 25))
+
+
+@pytest.mark.parametrize("image, kernel", [((7, 6), 2), ((6, 9), 3), ((1, 2), 1), ((5, 4), (4, 2))])
+def test_a_convolution_below_windows_apart(image, kernel) -> None:
+    """What windows spread is read at once by what follows: a view of its multiplier, and rows for its call."""
+    weight = s(2, 3, 3, 3)
+
+    def f(x):
+        x = F.avg_pool2d(F.conv2d(x, weight, padding=1).tanh(), kernel).flatten(1)
+        return x @ torch.linspace(-1, 1, x.shape[1] * 4, dtype=x.dtype).view(x.shape[1], 4)
+
+    x = s(2, 3, *image)
+    check_jacobian(f, x)
+    (step,) = [step for step in jacobian(f)(x).report.steps if step.name == "AvgPool2DBackward0"]
+    assert step.calls == 0

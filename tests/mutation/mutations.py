@@ -725,9 +725,29 @@ MUTATIONS: tuple[Mutation, ...] = (
         "if summed:",
     ),
     Mutation(
+        "_blocks/maps.py", "where windows begin forgotten",
+        "value.narrow(dim, start, step * (count - 1) + size)",
+        "value.narrow(dim, 0, step * (count - 1) + size)",
+    ),
+    Mutation(
+        "_blocks/write.py", "digits that leave positions out taken for all",
+        "if terms and reach == size else None",
+        "if terms else None",
+    ),
+    Mutation(
+        "_rules/spell.py", "a term that sums taken for one that scales",
+        " and over.keys() <= labels_of(wrt).keys()",
+        "",
+    ),
+    Mutation(
+        "_rules/pointwise.py", "a power to the power itself",
+        "x.pow(exponent - 1)",
+        "x.pow(exponent)",
+    ),
+    Mutation(
         "_blocks/multiply.py", "zeros that select multiply",
-        "torch.where(right == 0, 0, left * right)",
-        "left * right",
+        "return product.masked_fill_(zero, 0), over",
+        "return product, over",
     ),
     Mutation(
         "_blocks/compose.py", "laws of other labels looked up",

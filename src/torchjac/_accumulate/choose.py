@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import prod
 
-from .._blocks.block import Block, entries
+from .._blocks.block import Block, entries, stored
 from .._blocks.cost import joins_pay, terms_pay
 from .._blocks.maps import Gather
 from .._capture.tape import Node
@@ -32,7 +32,8 @@ def choose(
 
 
 def _pay(spelling: Spelling, blocks: Sequence[Block], rows: int, out: int) -> bool:
-    named = sum(map(entries, blocks)) * spelling.inner
+    # What one number scales is multiplied as it is held, whatever entries it then stands for.
+    named = sum(map(stored, blocks)) if spelling.scales else sum(map(entries, blocks)) * spelling.inner
     called = rows * spelling.entries
     # A table met by a part of its range is matched by positions, and no label of it stays tied.
     if any(type(map_) is Gather for block in blocks for map_ in block.wrt):

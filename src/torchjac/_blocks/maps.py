@@ -177,10 +177,11 @@ def read(value: Tensor, how: Reading) -> Tensor:
 def reading(on: tuple[Label, ...], by: Substitution) -> Reading:
     """Work out how a tensor over labels is read at the maps that replace some of them.
 
-    Renaming costs nothing, an affine map of one label is a slice and stays a view; anything else reads
-    the entries through an index tensor.
+    Renaming costs nothing, an affine map of one label is a slice and stays a view, and so do windows, a map of two;
+    anything else reads the entries through an index tensor.
     """
     labels: list[Label] = []
+    inside: list[Label] = []
     steps: list[tuple[Callable[..., Tensor], tuple[Any, ...]]] = []
     tables: dict[int, Map] = {}
     for label in on:
@@ -206,9 +207,15 @@ def reading(on: tuple[Label, ...], by: Substitution) -> Reading:
             else:
                 steps.append((_every, (dim, start, stride, inner.size)))
             labels.append(inner)
+        elif type(map_) is Affine and (window := _window(map_)) is not None:
+            at, step, place = window
+            steps.append((_windows, (dim, map_.offset, at.size, step, place.size)))
+            labels.append(at)
+            inside.append(place)
         else:
             tables[dim] = map_
             labels.append(label)
+    labels += inside
     if tables:
         step, after = _tables(tuple(labels), tables)
         return Reading((*steps, step), after)
@@ -223,6 +230,19 @@ def reading(on: tuple[Label, ...], by: Substitution) -> Reading:
 def _every(value: Tensor, dim: int, start: int, step: int, count: int) -> Tensor:
     window = [slice(None)] * dim
     return value[(*window, slice(start, start + step * (count - 1) + 1 if count else start, step))]
+
+
+def _window(map_: Affine) -> tuple[Label, int, Label] | None:
+    """The windows' label, their step and the label inside, of a map ``offset + step · at + place``."""
+    if len(map_.terms) != 2:
+        return None
+    (at, step), (place, one) = sorted(map_.terms, key=lambda term: -term[1])
+    return (at, step, place) if one == 1 and at.size and place.size else None
+
+
+def _windows(value: Tensor, dim: int, start: int, count: int, step: int, size: int) -> Tensor:
+    """The view of windows along a dim: how many there are stays there, what is inside comes last."""
+    return value.narrow(dim, start, step * (count - 1) + size).unfold(dim, size, step)
 
 
 def _tables(labels: tuple[Label, ...], tables: dict[int, Map]) -> tuple[Any, tuple[Label, ...]]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .maps import Label, align
+from .traced import inside_functorch, is_tracing
 
 #: How a value is permuted and then reshaped to broadcast over the labels of a product; None for what it is already
 Brought = tuple[tuple[int, ...] | None, tuple[int, ...] | None]
@@ -133,7 +134,10 @@ def select(
     over = tuple(dict.fromkeys(on_left + on_right))
     right = align(right, on_right, over)
     left = align(left, on_left, over) if isinstance(left, Tensor) else left
-    return torch.where(right == 0, 0, left * right), over
+    product, zero = left * right, right == 0
+    if inside_functorch() or is_tracing() or product.requires_grad:
+        return torch.where(zero, 0, product), over
+    return product.masked_fill_(zero, 0), over
 
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"

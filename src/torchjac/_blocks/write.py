@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .block import KEPT, Block, Kind, is_remembered, labels
-from .maps import Affine, Gather, Label, Map, Maps, align, bare, bare_label, positions, take
+from .maps import Affine, Gather, Label, Map, Maps, align, bare, positions, take
 from .traced import inside_functorch, is_known, is_tracing
 from .zeros import zeros, zeros_traced
 
@@ -66,12 +66,31 @@ def locate(block: Block, over: tuple[Label, ...], shape: Sequence[int], device: 
 
 def _as_whole(block: Block, shape: tuple[int, ...]) -> Tensor | None:
     """The tensor of a block that covers every entry once: no zeros to write, no place to compute."""
-    over = [bare_label(map_) for map_ in block.out + block.wrt]
-    if None in over or len(set(over)) < len(over) or not isinstance(block.value, Tensor):
+    if not isinstance(block.value, Tensor):
         return None
-    if tuple(label.size for label in over) != shape:
+    over: list[Label] = []
+    for map_, size in zip(block.out + block.wrt, shape, strict=True):
+        found = _digits(map_, size)
+        if found is None:
+            return None
+        over += found
+    if len(set(over)) < len(over):
         return None
-    return align(block.value, block.on, tuple(over)).expand(shape)
+    value = align(block.value, block.on, tuple(over)).expand([label.size for label in over])
+    return value if len(over) == len(shape) else value.reshape(shape)
+
+
+def _digits(map_: Map, size: int) -> list[Label] | None:
+    """The labels of a map that reaches each position of a dim once, as the digits of a number do; the highest first."""
+    if type(map_) is not Affine or map_.offset:
+        return None
+    reach = 1
+    terms = sorted(map_.terms, key=lambda term: term[1]) if len(map_.terms) > 1 else map_.terms
+    for label, stride in terms:
+        if stride != reach:
+            return None
+        reach *= label.size
+    return [label for label, _ in reversed(terms)] if terms and reach == size else None
 
 
 def _take_out(block: Block, tensors: list[Tensor]) -> Block:

@@ -34,12 +34,14 @@ class Spelling(NamedTuple):
         inner: how many entries of the input one entry of the output is tied to, over all terms.
         entries: how many entries all terms have.
         make: gives the terms.
+        scales: whether all there is is one term with a number for a value and no label to sum over.
     """
 
     terms: int
     inner: int
     entries: int
     make: Callable[[], Sequence[Local]]
+    scales: bool = False
 
 
 class Known(NamedTuple):

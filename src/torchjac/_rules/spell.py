@@ -79,11 +79,13 @@ def _spelled(out: str, wrt: str, on: str, out_shape: tuple[int, ...], in_shape: 
 
 def spelling(terms: Sequence[Local]) -> Spelling:
     """What terms are that take no time to make."""
-    inner = 0
+    inner, scales = 0, len(terms) == 1
     for term in terms:
-        out = labels_of(term.block.out)
-        inner += prod([label.size for label in labels(term.block) if label not in out])
-    return Spelling(len(terms), inner, sum([entries(term.block) for term in terms]), lambda: terms)
+        value, _, out, wrt = term.block
+        over = labels_of(out)
+        inner += prod([label.size for label in labels(term.block) if label not in over])
+        scales = scales and not isinstance(value, Tensor) and over.keys() <= labels_of(wrt).keys()
+    return Spelling(len(terms), inner, sum([entries(term.block) for term in terms]), lambda: terms, scales)
 
 
 def ones(node: Node, slot: int = 0) -> Tensor:
