@@ -22,6 +22,10 @@ class Meta(NamedTuple):
     device: torch.device
 
 
+#: What a named tuple's own constructor calls: on a tiny graph that one call more is a seventh of reading it
+_new = tuple.__new__
+
+
 class Node:
     """One recorded op: its backward function, what it put out, and where its inputs came from.
 
@@ -45,7 +49,7 @@ class Node:
         if len(metas) == 1:  # nearly every node
             (meta,) = metas
             shape, dtype = tuple(meta.shape), meta.dtype
-            self.outputs: tuple[Meta, ...] = (Meta(shape, dtype, meta.device),)
+            self.outputs: tuple[Meta, ...] = (_new(Meta, (shape, dtype, meta.device)),)
             self.numbers = prod(shape)
             self.is_complex = dtype.is_complex
         else:

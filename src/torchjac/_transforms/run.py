@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -84,18 +84,27 @@ def walking(recorded: Recorded) -> Iterator[None]:
     It is recorded itself only where something outside asks for gradients, and never rounded by an autocast
     around the call: that concerns the ops of the function. Inside a trace, where entries stand stays known.
     """
-    with ExitStack() as modes:
-        if is_tracing():
-            modes.enter_context(constants_computed())
-        modes.enter_context(blocks_kept())
-        if torch.is_inference_mode_enabled():
-            modes.enter_context(torch.inference_mode(False))
-        modes.enter_context(torch.set_grad_enabled(recorded.captured.records))
-        kinds = {tensor.device.type for tensor in (*recorded.inputs, *recorded.captured.outputs)}
-        for kind in kinds - {"meta"}:
-            if torch.is_autocast_enabled(kind):
-                modes.enter_context(torch.autocast(kind, enabled=False))
-        yield
+    with blocks_kept(), torch.set_grad_enabled(recorded.captured.records):
+        rare = list(_rare_modes(recorded))
+        if not rare:
+            yield
+            return
+        with ExitStack() as modes:
+            for mode in rare:
+                modes.enter_context(mode)
+            yield
+
+
+def _rare_modes(recorded: Recorded) -> Iterator[AbstractContextManager[Any]]:
+    if is_tracing():
+        yield constants_computed()
+    if torch.is_inference_mode_enabled():
+        yield torch.inference_mode(False)
+        yield torch.set_grad_enabled(recorded.captured.records)  # leaving inference mode turns it on
+    kinds = {tensor.device.type for tensor in (*recorded.inputs, *recorded.captured.outputs)}
+    for kind in kinds - {"meta"}:
+        if torch.is_autocast_enabled(kind):
+            yield torch.autocast(kind, enabled=False)
 
 
 def check_function(func: Any, chunk_size: Any, what: str) -> None:
