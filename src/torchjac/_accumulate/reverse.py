@@ -76,6 +76,7 @@ def walk(
                 break
         _step(node, known, above, pending, out_shapes, limits)
         note_step(report, node, arrived, above)
+        del arrived, above, known  # what a node held goes before what waits at the next one is added up
     answer: list[list[list[Block]]] = [[[] for _ in tape.inputs] for _ in out_shapes]
     for node, number in tape.inputs.items():
         for lot in _take(node, pending, out_shapes):
