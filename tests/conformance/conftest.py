@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 from tests.commit import PART, PARTS
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # so that sweep.py reads as a script and from here
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from sweep import MODES, WALKS, check, differentiable_ops, in_fraction, label, problem_or_skip, samples
+from tests.conformance.modes import MODES, check
+from tests.conformance.problems import problem_or_skip
+from tests.conformance.samples import differentiable_ops, in_fraction, label, samples
+from tests.conformance.walks import WALKS
 
 #: Of the part that is tested, the other modes take one sample in so many.
 THINNED = 3
