@@ -6,6 +6,7 @@ from tests._rules import test_sparse_factor
 from tests._rules.cases import Case
 from tests._rules.test_coverage import MODULES
 
+import torchjac
 from torchjac._rules.call import call, fit
 from torchjac._rules.front import BROADCAST, FORMULAS, take_through
 from torchjac._rules.registry import RULES
@@ -78,3 +79,15 @@ def test_a_formula_that_makes_its_result_without_the_cotangent_is_mapped():
     (rows,) = pending.values()
     assert rows.shape == (4, 3)
     assert not rows.any()
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2, 3)])
+def test_prelu_inside_vmap(shape):
+    """The kernel's batching rule is wrong for a number that is mapped over twice; nothing maps it twice."""
+    x, slope = torch.randn(4, *shape), torch.rand(4)
+    at_x, at_slope = torch.func.vmap(torchjac.jacrev(torch.nn.functional.prelu, (0, 1)))(x, slope)
+    factor = torch.where(x > 0, 1, slope.reshape(4, *(1,) * len(shape)) * torch.ones_like(x))
+    torch.testing.assert_close(
+        at_x.reshape(4, -1), torch.stack([each.flatten().diag() for each in factor]).reshape(4, -1)
+    )
+    torch.testing.assert_close(at_slope, torch.where(x > 0, 0, x))

@@ -22,10 +22,12 @@ Results: TypeAlias = Sequence[Tensor | None]
 #: Of a node, its cotangents and how many rows they have; None where it does not apply
 Formula: TypeAlias = Callable[[Node, Sequence[Tensor | None], int], Results | None]
 
-#: Pointwise ops whose formula is a kernel that takes a cotangent of the output's shape only, or several outputs
+#: Pointwise ops whose formula is a kernel that takes a cotangent of the output's shape only, or several outputs,
+#: or that then resizes an output of its own, which PyTorch deprecates (2.13)
 ONE_SHAPE = {
-    "BinaryCrossEntropyBackward", "FusedDropout", "LogSigmoid", "NativeDropout", "PreluKernel",
-    "PreluKernelBackward", "RreluWithNoise", "SoftMarginLossBackward",
+    "BinaryCrossEntropyBackward", "FusedDropout", "HuberLossBackward", "LogSigmoid", "MseLossBackward",
+    "NativeDropout", "PreluKernel", "PreluKernelBackward", "RreluWithNoise", "SmoothL1LossBackward",
+    "SoftMarginLossBackward",
 }  # fmt: skip
 
 #: Nodes whose formula takes rows in front as it is
@@ -182,6 +184,15 @@ def _sum(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results
     if node.name.startswith("Mean"):
         rows = rows / prod(shape[dim] for dim in summed)
     return [rows.expand(count, *shape)]
+
+
+@_formula("PreluKernelBackward0")
+def _prelu(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+    (rows,) = (
+        cotangents  # vmap inside vmap would give the kernel's sums over the outer batch for a number (2.13)
+    )
+    x, slope = node.saved("self"), node.saved("weight")
+    return [torch.where(x > 0, rows, slope * rows), torch.where(x > 0, 0, x * rows)]
 
 
 @_formula("MmBackward0", "BmmBackward0")
