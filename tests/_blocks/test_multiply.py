@@ -46,33 +46,39 @@ def test_outer_in_the_order_of_the_answer():
     assert multiply(torch.rand(3, 2), torch.rand(4), how).is_contiguous()
 
 
-class Results(TorchDispatchMode):
-    """How many results hold at least so many numbers in memory of their own."""
+class Ops(TorchDispatchMode):
+    """The ops that run, and how many results hold at least so many numbers in memory of their own."""
 
     def __init__(self, least):
         super().__init__()
-        self.least, self.kept = least, []
+        self.least, self.names, self.kept = least, [], []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        if result.untyped_storage().nbytes() >= 8 * self.least:
+        self.names.append(func.overloadpacket.__name__)
+        if isinstance(result, torch.Tensor) and result.untyped_storage().nbytes() >= 8 * self.least:
             self.kept.append(result)  # alive, so that no address is used twice
         return result
 
     @property
-    def count(self):
+    def large(self):
         return len({tensor.untyped_storage().data_ptr() for tensor in self.kept})
 
 
-def test_zeros_that_select_make_one_tensor():
-    """What zeros drop is dropped in the product itself, except where that is recorded or transformed."""
+@pytest.mark.parametrize("bad", [0.5, torch.nan, -torch.inf])
+def test_zeros_that_select_make_one_tensor(bad):
+    """What zeros drop is dropped in the product itself, and only where something is not finite.
+
+    Where the product is recorded or transformed it is not written into.
+    """
     i, j = Label(5), Label(40)
     left, right = torch.rand(5, 40, dtype=torch.float64), torch.rand(40, dtype=torch.float64).round()
-    left[0] = torch.nan
-    with Results(left.numel()) as seen:
+    left[0] = bad
+    with Ops(left.numel()) as seen:
         found, over = select(left, (i, j), right, (j,))
     assert over == (i, j)
-    assert seen.count == 1
+    assert seen.large == 1
+    assert ("masked_fill_" in seen.names) == (bad != 0.5)
     expected = torch.where(right == 0, 0, left * right)
     torch.testing.assert_close(found, expected, equal_nan=True)
     recorded, _ = select(left.clone().requires_grad_(), (i, j), right, (j,))

@@ -254,7 +254,7 @@ def test_the_windows_of_large_images_are_not_laid_out(monkeypatch) -> None:
     monkeypatch.setattr("torchjac._accumulate.choose.terms_pay", lambda *_: True)
     monkeypatch.setattr("torchjac._blocks.cost.BATCH_BYTES", 8 * 100)
     made = []
-    monkeypatch.setattr("torchjac._rules.conv.windows", lambda g, x: made.append(g) or windows(g, x))
+    monkeypatch.setattr("torchjac._rules.conv.windows", lambda *args: made.append(args) or windows(*args))
     op = lambda x, w: F.conv2d(x, w, padding=1)
     x, weight = s(2, 3, 4, 5), s(3, 3, 3, 3)
     for outputs, laid_out in ((1, False), (9, True)):

@@ -746,7 +746,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_blocks/multiply.py", "zeros that select multiply",
-        "return product.masked_fill_(zero, 0), over",
+        "return product.masked_fill_(right == 0, 0), over",
         "return product, over",
     ),
     Mutation(

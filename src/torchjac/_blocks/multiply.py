@@ -134,10 +134,13 @@ def select(
     over = tuple(dict.fromkeys(on_left + on_right))
     right = align(right, on_right, over)
     left = align(left, on_left, over) if isinstance(left, Tensor) else left
-    product, zero = left * right, right == 0
+    product = left * right
     if inside_functorch() or is_tracing() or product.requires_grad:
-        return torch.where(zero, 0, product), over
-    return product.masked_fill_(zero, 0), over
+        return torch.where(right == 0, 0, product), over
+    # Zero times what is finite is zero already. A sum tells that in a small part of the time of dropping.
+    if product.device.type == "cpu" and product.sum().isfinite():
+        return product, over
+    return product.masked_fill_(right == 0, 0), over
 
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -69,8 +69,9 @@ def convolution(node: Node) -> Known:
             x = node.saved("input")
             g = geometry(node, {"out": node.shape, "x": x.shape, "weight": node.into(1).shape})
             count, *entries = sizes(g, "out")
-            if not transposed and _at_once(g, blocks):
-                return Spelling(1, *entries, lambda: [Local(1, windows(g, x))])
+            summed = all(labels_of(block.wrt[2:]).keys().isdisjoint(labels_of(block.out)) for block in blocks)
+            if not transposed and _at_once(g, blocks, summed):
+                return Spelling(1, *entries, lambda: [Local(1, windows(g, x, summed))])
             return Spelling(count, *entries, lambda: terms_of(g, 1, "out", "weight", "x", x))
 
         spelled[1] = wrt_weight
@@ -80,16 +81,15 @@ def convolution(node: Node) -> Known:
     return Known(terms, passes, spelled=spelled)
 
 
-def _at_once(g: Geometry, blocks: Sequence[Block]) -> bool:
-    """Whether the weight's block of all windows serves: small enough, and with no padding that is then told as entries.
+def _at_once(g: Geometry, blocks: Sequence[Block], summed: bool) -> bool:
+    """Whether the weight's block of all windows serves: small enough, and no zeros of a padding told as entries.
 
-    What is summed over all positions of the image tells nothing of its margin.
+    What is ``summed`` over all positions of the image tells nothing of its margin.
     """
     shapes = g.shapes
     numbers = shapes["x"][0] * shapes["x"][1] * prod([dim.kernel * dim.coarse for dim in g.dims])
     held = sum([block.value.numel() for block in blocks if isinstance(block.value, Tensor)])
     padded = any(dim.margin for dim in g.dims)
-    summed = all(labels_of(block.wrt[2:]).keys().isdisjoint(labels_of(block.out)) for block in blocks)
     return windows_pay(numbers, held) and (summed or not padded)
 
 
