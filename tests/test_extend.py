@@ -2,17 +2,12 @@
 
 import pytest
 import torch
+from tests.fixtures import structured as structured
 
 from torchjac import explain, extend, jacobian, jacrev
 from torchjac.testing import check_jacobian, check_rule, loop_jacobian
 
 X = torch.linspace(-1, 2, 6, dtype=torch.float64)
-
-
-@pytest.fixture(autouse=True)
-def structured(monkeypatch):
-    """The structured walk, however small the function: otherwise no rule would be asked."""
-    monkeypatch.setattr("torchjac._transforms.jacrev.way", lambda *_: "structure")
 
 
 class Cube(torch.autograd.Function):

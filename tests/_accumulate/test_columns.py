@@ -4,22 +4,13 @@ from unittest import mock
 
 import pytest
 import torch
+from tests.fixtures import double as double
 
 from torchjac import jacfwd, jacrev
 from torchjac._accumulate.columns import cut, dense_columns
 from torchjac._accumulate.plan import goes_in_columns, way
 from torchjac._transforms.run import record, walking
 from torchjac.testing import loop_jacobian
-
-
-@pytest.fixture(autouse=True)
-def double():
-    """Every test runs in float64, from the same random numbers."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(before)
 
 
 @pytest.fixture(params=[True, False], ids=["rows below", "columns alone"])

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.fixtures import double as double
 
 from torchjac import grad, jacobian
 from torchjac._accumulate.forward import accumulate_forward, goes_forward
@@ -12,16 +13,6 @@ from torchjac._blocks.block import identity
 from torchjac._blocks.write import dense
 from torchjac._transforms.run import record, walking
 from torchjac.testing import loop_jacobian
-
-
-@pytest.fixture(autouse=True)
-def double():
-    """Every test runs in float64, from the same random numbers."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(before)
 
 
 class Numpy(torch.autograd.Function):

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 from tests._accumulate.test_forward import NET, PROGRAMS
+from tests.fixtures import double as double
 from torch.utils.flop_counter import FlopCounterMode
 
 from torchjac import grad, jacobian, jacrev, vmap
@@ -15,16 +16,6 @@ from torchjac._accumulate.seeds import NO_LIMITS
 from torchjac._blocks.write import dense
 from torchjac._transforms.run import record, walking
 from torchjac.testing import loop_jacobian
-
-
-@pytest.fixture(autouse=True)
-def double():
-    """Every test runs in float64, from the same random numbers."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(before)
 
 
 @pytest.fixture(params=["forward", "first cut", "middle cut", "last cut"])

@@ -4,23 +4,10 @@ import warnings
 
 import pytest
 import torch
+from tests.fixtures import structured as structured
+from tests.functions import Mix
 
 from torchjac import Report, Step, StructureLostWarning, explain, jacobian, jacrev, warn_structure_lost
-
-
-class Mix(torch.autograd.Function):
-    """y = x Σx: an op without a rule."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x * x.sum()
-
-    @staticmethod
-    def backward(ctx, cotangent):
-        (x,) = ctx.saved_tensors
-        return cotangent * x.sum() + (cotangent * x).sum()
-
 
 X = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
@@ -50,12 +37,6 @@ def turned_on():
     warn_structure_lost()
     yield
     warn_structure_lost(False)
-
-
-@pytest.fixture(autouse=True)
-def structured(monkeypatch):
-    """The structured walk, however small the function."""
-    monkeypatch.setattr("torchjac._transforms.jacrev.way", lambda *_: "structure")
 
 
 @pytest.mark.parametrize("transform", [jacrev, jacobian, explain])

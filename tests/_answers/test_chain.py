@@ -6,6 +6,7 @@ import pytest
 import torch
 from tests._accumulate.test_ordered import can_split
 from tests._answers.cases import PROGRAMS
+from tests.fixtures import double as double
 from torch.linalg import LinAlgError
 
 from torchjac import Jacobian, grad, jacobian, jacrev, value_and_jacobian, vmap
@@ -13,15 +14,6 @@ from torchjac._accumulate import factors as module
 from torchjac._accumulate.order import Order, split
 from torchjac._answers import chain
 from torchjac.testing import loop_jacobian
-
-
-@pytest.fixture(autouse=True)
-def double():
-    """Every test runs in float64 unless it says otherwise."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
 
 
 def network(*sizes):

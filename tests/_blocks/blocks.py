@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -37,6 +37,13 @@ def spelled_out(block: Block | None, shape: Sequence[int]) -> Tensor:
             value = value[tuple(point[label] for label in block.on)]
         dense[where] += value
     return dense
+
+
+def total(blocks: Iterable[Block | None], shape: Sequence[int]) -> Tensor:
+    """The sum of blocks by their definition."""
+    return sum(
+        (spelled_out(block, shape) for block in blocks), torch.zeros(tuple(shape), dtype=torch.float64)
+    )
 
 
 class Maker:

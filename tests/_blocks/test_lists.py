@@ -2,18 +2,13 @@
 
 import pytest
 import torch
-from tests._blocks.blocks import CPU, LIKE, Maker, spelled_out
+from tests._blocks.blocks import CPU, LIKE, Maker, total
 from torch.autograd import forward_ad
 
 from torchjac._blocks.block import Block, entries, identity, stored
 from torchjac._blocks.lists import lists_pay, product_of_lists
 from torchjac._blocks.maps import Gather, Label, bare
 from torchjac._blocks.product import product
-
-
-def total(blocks, shape):
-    """The sum of blocks by their definition."""
-    return sum((spelled_out(block, shape) for block in blocks), torch.zeros(shape, dtype=torch.float64))
 
 
 def table(count, rows, columns, values=None):

@@ -1,15 +1,10 @@
 """Products of lists of blocks."""
 
 import torch
-from tests._blocks.blocks import LIKE, Maker, spelled_out
+from tests._blocks.blocks import LIKE, Maker, total
 
 from torchjac._blocks import product as module
 from torchjac._blocks.product import product
-
-
-def total(blocks, shape):
-    """The sum of blocks by their definition."""
-    return sum((spelled_out(block, shape) for block in blocks), torch.zeros(shape, dtype=torch.float64))
 
 
 def check(count) -> None:

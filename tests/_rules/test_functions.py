@@ -3,17 +3,12 @@
 import pytest
 import torch
 from tests._rules.cases import Sampler, walk
+from tests.fixtures import structured as structured
 
 from torchjac import jacrev
 from torchjac.testing import check_rule
 
 s = Sampler()
-
-
-@pytest.fixture(autouse=True)
-def structured(monkeypatch):
-    """The structured walk inside and outside, however small the function."""
-    monkeypatch.setattr("torchjac._transforms.jacrev.way", lambda *_: "structure")
 
 
 def test_write_node() -> None:

@@ -4,22 +4,13 @@ import itertools
 
 import pytest
 import torch
+from tests.fixtures import double as double
 from torch.utils import _pytree as pytree
 
 from torchjac import jacrev
 from torchjac.testing import finite_differences, loop_jacobian
 
 WAY = "torchjac._transforms.jacrev.way"
-
-
-@pytest.fixture(autouse=True)
-def double():
-    """Every test runs in float64 unless it says otherwise, from the same random numbers."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(before)
 
 
 @pytest.fixture(params=["structured", "dense"])

@@ -2,23 +2,9 @@
 
 import pytest
 import torch
+from tests.functions import Mix
 
 from torchjac import Report, Step, explain, jacobian
-
-
-class Mix(torch.autograd.Function):
-    """y = x Σx: an op without a rule."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x * x.sum()
-
-    @staticmethod
-    def backward(ctx, cotangent):
-        (x,) = ctx.saved_tensors
-        return cotangent * x.sum() + (cotangent * x).sum()
-
 
 X = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 

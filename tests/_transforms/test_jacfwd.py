@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.functions import Marked
 from torch import nn
 from torch.utils import _pytree as pytree
 
@@ -123,18 +124,6 @@ def test_modules_and_programs():
 
 def test_once_differentiable_functions_are_refused_twice():
     """A second derivative through such a backward is refused and not taken for zero."""
-
-    class Marked(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            ctx.save_for_backward(x)
-            return x**2
-
-        @staticmethod
-        @torch.autograd.function.once_differentiable
-        def backward(ctx, cotangent):
-            return 2 * ctx.saved_tensors[0] * cotangent
-
     x = torch.randn(3, requires_grad=True)
     found = jacfwd(Marked.apply)(x)
     torch.testing.assert_close(found, torch.diag(2 * x))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.functions import Marked
 
 import torchjac
 from torchjac import Jacobian, grad, jacobian, jacrev, value_and_jacobian, vmap
@@ -96,26 +97,12 @@ def test_a_sparse_hessian() -> None:
     torch.testing.assert_close(operator.solve(operator @ v), v, rtol=1e-6, atol=1e-6)
 
 
-class _Marked(torch.autograd.Function):
-    """A square whose backward leaves no graph."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**2
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, cotangent):
-        return 2 * ctx.saved_tensors[0] * cotangent
-
-
 def test_once_differentiable_functions_are_refused_twice() -> None:
     """As with jacrev, a second derivative through such a backward is refused and not taken for zero."""
     x = torch.randn(3, requires_grad=True)
-    jac = jacobian(_Marked.apply)(x)
+    jac = jacobian(Marked.apply)(x)
     torch.testing.assert_close(jac.diagonal(), 2 * x)
-    with pytest.raises(RuntimeError, match="once_differentiable: _Marked"):
+    with pytest.raises(RuntimeError, match="once_differentiable: Marked"):
         jac.trace().backward()
 
 

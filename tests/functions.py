@@ -1,0 +1,36 @@
+"""Functions of a user's own that autograd knows and torchjac has no rule for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Mix(torch.autograd.Function):
+    """y = x Σx."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x * x.sum()
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return cotangent * x.sum() + (cotangent * x).sum()
+
+
+class Marked(torch.autograd.Function):
+    """A square whose backward leaves no graph."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x**2
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, cotangent: Tensor) -> Tensor:
+        return 2 * ctx.saved_tensors[0] * cotangent
