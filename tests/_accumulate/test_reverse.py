@@ -1,13 +1,81 @@
 """The reverse walk: what it holds on the way, and where it hands over to PyTorch's engine."""
 
 import weakref
+from unittest import mock
 
+import pytest
 import torch
 
 from torchjac import jacobian, jacrev
 from torchjac._accumulate import ordered, reverse
 from torchjac._accumulate.order import Order, split
+from torchjac._accumulate.plan import rows_at_once
+from torchjac._accumulate.rows import finish_rows
+from torchjac._transforms.run import record
 from torchjac.testing import loop_jacobian
+
+FINISH = "torchjac._accumulate.reverse.finish_rows"
+
+
+def scheme(*steps):
+    """Diffusion and reaction on a torus, the states after so many steps."""
+
+    def f(x):
+        states = []
+        for step in range(max(steps)):
+            around = x.roll(1, 0) + x.roll(-1, 0) + x.roll(1, 1) + x.roll(-1, 1)
+            x = x + 0.01 * (around - 4 * x) - 0.01 * x**3
+            if step + 1 in steps:
+                states.append(x.sin())
+        return states[0] if len(states) == 1 else tuple(states)
+
+    return f
+
+
+@pytest.mark.parametrize("shape, steps", [((16, 13), 6), ((2, 60), 6)])
+def test_rows_take_over_from_many_blocks(shape, steps):
+    """A stencil of many steps on few points: the blocks of the last steps become rows that the engine takes down."""
+    x = torch.randn(shape, dtype=torch.float64)
+    f = scheme(steps)
+    with mock.patch(FINISH, side_effect=finish_rows) as finish:
+        found = jacrev(f)(x)
+    finish.assert_called_once()
+    rest = finish.call_args.args[2]
+    assert {node.calls for node in rest} == {1}
+    torch.testing.assert_close(found, loop_jacobian(f, x))
+
+
+def test_rows_of_several_outputs_take_over():
+    """States of several steps, and a vector without entries: each output's blocks become rows, wherever they wait."""
+    f = lambda x: (*scheme(2, 4, 6)(x), x[:0] * 2)
+    x = torch.randn(15, 14, dtype=torch.float64)
+    with mock.patch(FINISH, side_effect=finish_rows) as finish:
+        found = jacrev(f)(x)
+    finish.assert_called_once()
+    for k, answer in enumerate(found):
+        torch.testing.assert_close(answer, loop_jacobian(lambda x, k=k: f(x)[k], x))
+
+
+def test_blocks_that_stay():
+    """Few steps, many points, a structured answer, and an answer that is differentiated: blocks to the end."""
+    small = torch.randn(16, 13, dtype=torch.float64)
+    outside = small[:5, :4].clone().requires_grad_()
+    with mock.patch(FINISH, side_effect=finish_rows) as finish:
+        jacrev(scheme(1))(small)
+        jacrev(scheme(3))(torch.randn(40, 40, dtype=torch.float64))
+        jacobian(scheme(6))(small)
+        assert jacrev(scheme(6))(outside).requires_grad
+    finish.assert_not_called()
+
+
+def test_a_chunk_fits_a_cache():
+    """Through many nodes of a processor go rows of 2 MiB a tensor; a single node takes all that memory allows."""
+    x = torch.randn(1024, dtype=torch.float64)
+    tape = record("test", lambda x: x.sin().exp(), 0, False, (x,), {}).captured.tape
+    assert rows_at_once(tape.nodes, 10_000, through=True) == 256
+    assert rows_at_once(tape.nodes, 100, through=True) == 100
+    assert rows_at_once(tape.nodes[:1], 10_000) == 2048
+    assert rows_at_once([], 7, through=True) == 7
 
 
 def test_dense_rows_above_a_cut_between_nested_tensors(monkeypatch):

@@ -112,6 +112,24 @@ def test_in_columns(program: Program, low: bool) -> None:
             agree(torchjac.jacrev(f, argnum)(*program.inputs), expected, tolerance)
 
 
+@given(programs(lines=6, outputs=2), st.integers(0, 8))
+@examples(0.2)
+def test_rows_take_over(program: Program, position: int) -> None:
+    """Where blocks are given up for dense rows at any node on the way, the Jacobian equals the loop's."""
+    note(program.snippet())
+    f = program.function()
+    each = f if program.outputs > 1 else lambda x, y: (f(x, y),)
+    tolerance = 1e-5 if "float32" in program.source else 1e-8
+    with always_by_structure(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torchjac._accumulate.reverse.MANY_BLOCKS", 0)
+        patch.setattr("torchjac._accumulate.reverse.rows_take_over", lambda _, at, *__: at >= position)
+        found = torchjac.jacrev(each, (0, 1))(*program.inputs)
+    for k in range(program.outputs):
+        for argnum in (0, 1):
+            expected = loop_jacobian(lambda x, y: each(x, y)[k], *program.inputs, argnum=argnum)
+            agree(found[k][argnum], expected, tolerance)
+
+
 @given(programs(lines=5, outputs=3))
 @examples(0.1)
 def test_several_outputs(program: Program) -> None:

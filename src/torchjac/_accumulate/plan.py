@@ -8,9 +8,9 @@ from math import prod
 import torch
 
 from .._blocks import cost
-from .._blocks.traced import inside_functorch
+from .._blocks.traced import inside_functorch, is_tracing
 from .._capture.tape import Node, Tape
-from .._rules.links import is_opaque
+from .._rules.links import is_opaque, links, mixes_nothing
 from .._rules.unbatched import WRONG_TWICE, all_run_batched, engine_fails
 from .progress import is_watched
 
@@ -52,7 +52,34 @@ def is_small(tape: Tape, rows: int) -> bool:
     return cost.is_small(rows, tape.numbers, len(tape.nodes))
 
 
-def rows_at_once(nodes: Sequence[Node], rows: int) -> int:
-    """How many rows to push at once through some nodes: fewer where someone watches the progress."""
-    size = cost.rows_at_once(rows, max((node.numbers for node in nodes), default=1))
+def rows_take_over(tape: Tape, position: int, blocks: int, out_shapes: Sequence[Sequence[int]]) -> bool:
+    """Whether dense rows are faster than so many blocks from a node on.
+
+    Not where the walk is recorded or traced: then structure is worth more than the time of this call.
+    """
+    if torch.is_grad_enabled() or inside_functorch() or is_tracing():
+        return False
+    nodes, rows = tape.nodes, sum(map(prod, out_shapes))
+    first = rows * _row(nodes[position])
+    if not cost.rows_take_over(blocks, 1, 0.0, first):
+        return False
+    rest = nodes[position:]
+    return cost.rows_take_over(blocks, len(rest), first, rows * sum(map(_row, rest)))
+
+
+def _row(node: Node) -> float:
+    """What a row through a node takes: the numbers written, and those multiplied where it mixes some."""
+    if mixes_nothing(node.name):
+        return node.numbers
+    needed = [k for k in range(len(node.inputs)) if node.needs(k)]
+    return node.numbers + cost.PRODUCT_RATE * sum([links(node, k) for k in needed])
+
+
+def rows_at_once(nodes: Sequence[Node], rows: int, through: bool = False) -> int:
+    """How many rows to push at once at some nodes, or ``through`` one after another.
+
+    They are fewer where someone watches the progress.
+    """
+    cached = through and nodes[0].outputs[0].device.type == "cpu" if nodes else False
+    size = cost.rows_at_once(rows, max((node.numbers for node in nodes), default=1), cached)
     return cost.rows_watched(size, rows, sum([node.numbers for node in nodes])) if is_watched() else size

@@ -10,12 +10,14 @@ from torch import Tensor
 
 from .._blocks.block import Block, identity, tables_to
 from .._blocks.compose import compose
-from .._blocks.merge import merge
+from .._blocks.cost import MANY_BLOCKS
+from .._blocks.merge import dense_block, merge
 from .._blocks.unify import CannotJoinError
 from .._capture.tape import Meta, Node, Tape
 from .._rules.registry import Known, local_jacobian, opaque
-from .._rules.unbatched import runs_batched
+from .._rules.unbatched import all_run_batched
 from .choose import choose
+from .plan import rows_take_over
 from .progress import track
 from .report import Lot, Report, note_step
 from .rows import finish_rows
@@ -60,20 +62,26 @@ def walk(
     report: Report | None = None,
 ) -> list[list[list[Block]]]:
     """What waits on a tape taken down to its inputs; `accumulate` begins with identities."""
+    crowd = 0
     for position, node in enumerate(track(tape.nodes, "nodes")):
         arrived = _take(node, pending, out_shapes)
         if not arrived:
             continue
         above = [lot if len(lot.blocks) < 2 else _merged(lot, node.outputs[lot.slot]) for lot in arrived]
         known = local_jacobian(node)
-        if limits.row_bytes is not None and known.passes and not any(known.passes.values()):
-            rest = tape.nodes[position:]
-            batched = all(map(runs_batched, rest)) and tape.inputs_apart
-            if batched and _only_rows(above, pending, out_shapes):
-                for lot in above:
-                    pending.setdefault((node, lot.slot), {})[lot.output] = lot.blocks
-                finish_rows(pending, tape, rest, out_shapes, limits.chunk)
-                break
+        if limits.row_bytes is not None:
+            before, crowd = crowd, sum([len(lot.blocks) for lot in above])
+            mixes = known.passes and not any(known.passes.values())
+            if (mixes and _only_rows(above, pending, out_shapes)) or (
+                crowd > MANY_BLOCKS and rows_take_over(tape, position, min(before, crowd), out_shapes)
+            ):
+                rest = tape.nodes[position:]
+                if all_run_batched({node.name for node in rest}) and tape.inputs_apart:
+                    for lot in above:
+                        pending.setdefault((node, lot.slot), {})[lot.output] = lot.blocks
+                    _to_rows(pending, tape, out_shapes)
+                    finish_rows(pending, tape, rest, out_shapes, limits.chunk)
+                    break
         _step(node, known, above, pending, out_shapes, limits)
         note_step(report, node, arrived, above)
         del arrived, above, known  # what a node held goes before what waits at the next one is added up
@@ -101,6 +109,16 @@ def _only_rows(above: Sequence[Lot], pending: Pending, out_shapes: Sequence[Sequ
         for (node, slot), lists in pending.items()
         for output, blocks in lists.items()
     )
+
+
+def _to_rows(pending: Pending, tape: Tape, out_shapes: Sequence[Sequence[int]]) -> None:
+    """Make what waits at nodes, but for the inputs, dense rows."""
+    for (node, slot), waiting in pending.items():
+        if node not in tape.inputs:
+            meta = node.outputs[slot]
+            for output, blocks in waiting.items():
+                if not Lot(slot, output, out_shapes[output], meta.shape, blocks).is_rows():
+                    waiting[output] = [dense_block(blocks, out_shapes[output], meta.shape, meta)]
 
 
 def _step(

@@ -42,7 +42,7 @@ def pull_rows(
     right, and an error of the user's own shows itself again. Where no graph is recorded, several chunks are
     written ``into`` the tensors given for the inputs, of all rows each.
     """
-    size = chunk or rows_at_once(nodes, count)
+    size = chunk or rows_at_once(nodes, count, through=True)
     if count > FEW_ROWS and all_run_batched({node.name for node in nodes}):
         try:
             parts = (
@@ -116,6 +116,8 @@ def finish_rows(
     for output in {output for blocks in waiting.values() for output in blocks}:
         edges = [edge for edge, blocks in waiting.items() if output in blocks]
         rank, count = len(out_shapes[output]), prod(out_shapes[output])
+        if not count:
+            continue
         rows = [_rows(waiting[edge][output][0], rank, count) for edge in edges]
         starts = [GradientEdge(node.fn, slot) for node, slot in edges]
         for node in rest:
