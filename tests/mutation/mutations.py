@@ -669,9 +669,19 @@ MUTATIONS: tuple[Mutation, ...] = (
         "result = result.sum_to_size(shape) / 2",
     ),
     Mutation(
+        "_accumulate/columns.py", "a tangent that met an infinite factor is kept",
+        "if not all(columns is None or is_finite(columns) for columns in found):",
+        "if False:",
+    ),
+    Mutation(
+        "_accumulate/plan.py", "the graph of a Python Function's backward is trusted",
+        "node.is_python or node.touches_complex for node",
+        "node.touches_complex for node",
+    ),
+    Mutation(
         "_accumulate/reverse.py", "the engine asked for two tensors of which one leads to the other",
-        "all(map(runs_batched, rest)) and tape.inputs_apart",
-        "all(map(runs_batched, rest))",
+        "if all_run_batched({node.name for node in rest}) and tape.inputs_apart:",
+        "if all_run_batched({node.name for node in rest}):",
     ),
     Mutation(
         "_rules/call.py", "gradients of weights formed on the way",
