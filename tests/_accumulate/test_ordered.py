@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 from tests._accumulate.test_forward import NET, PROGRAMS
+from tests.allocations import Allocations
 from tests.fixtures import double as double
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -147,8 +148,6 @@ def test_arithmetic_at_a_bottleneck():
 
 def test_the_answer_is_written_once():
     """At a bottleneck the product is the answer: nothing else as large is made."""
-    from tests._transforms.test_jacrev_costs import Allocations
-
     f, x = _network(800, 200, 3, 200, 800), torch.randn(800)
     with Allocations(800 * 800) as seen:
         found = jacrev(f)(x)

@@ -15,7 +15,7 @@ WAY = "torchjac._transforms.jacrev.way"
 
 @pytest.fixture(params=["structured", "dense"])
 def way(request, monkeypatch):
-    """Each of the two ways an answer is found, whatever the size: by structure, or by PyTorch's engine."""
+    """Each of the two ways an answer is found, whatever the size: by structure, or by dense rows."""
     monkeypatch.setattr(WAY, lambda *_: "structure" if request.param == "structured" else "rows")
     return request.param
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from tests.allocations import Allocations
 
 from torchjac import jacobian, jacrev
 
@@ -39,28 +39,6 @@ def seeds(monkeypatch):
 
     monkeypatch.setattr(CALL_ROWS, keep)
     return kept
-
-
-class Allocations(TorchDispatchMode):
-    """The storages of results that hold at least so many numbers, each with the first op to give it.
-
-    >>> with Allocations(10) as seen:
-    ...     _ = torch.zeros(3, 4, dtype=torch.float64).sum()
-    >>> [name for name, _ in seen.storages.values()]
-    ['aten.zeros.default']
-    """
-
-    def __init__(self, least):
-        super().__init__()
-        self.least, self.storages = least, {}
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in torch.utils._pytree.tree_leaves(result):
-            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().nbytes() >= self.least * 8:
-                # kept alive, so that no address is used twice
-                self.storages.setdefault(tensor.untyped_storage().data_ptr(), (str(func), tensor))
-        return result
 
 
 def rosenbrock(x):
