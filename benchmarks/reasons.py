@@ -48,6 +48,12 @@ REASONS: list[tuple[str, str, str, str]] = [
         "",
         "half of it is free again, and kept by the C library for the next call: what is alive takes 30 MB",
     ),
+    (
+        "lenet",
+        "structured, eager",
+        "",
+        "a tie: both ways call the backward of the same convolutions on the same images, which takes most of the time",
+    ),
     ("mapped", "eager", "", "one row at a time has no structure: torch's own walk, and Python's on top"),
     (
         "",
