@@ -84,7 +84,7 @@ def check_jacobian(
     atol: float = 1e-9,
     differences: bool = True,
 ) -> list[Jacobian]:
-    """Check a function's Jacobians, in every way the engine knows, against the loop and finite differences.
+    """Check a function's Jacobians, blocks from either end and dense, against the loop and finite differences.
 
     Use it on your own `torch.autograd.Function`, or on a program that uses a rule of your own.
 
