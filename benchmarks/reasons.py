@@ -56,6 +56,12 @@ REASONS: list[tuple[str, str, str, str]] = [
     ),
     ("mapped", "eager", "", "one row at a time has no structure: torch's own walk, and Python's on top"),
     (
+        "hand_tracking",
+        "eager",
+        "",
+        "a quarter is recording 961 ops and reading them in Python; each of 309 writes of one entry goes down as five",
+    ),
+    (
         "",
         "structured, compiled",
         "hand",
