@@ -85,8 +85,8 @@ def first_call(peer: Peer, problem: Problem, limit: float) -> tuple[dict[str, An
 
 @cache
 def load_inductor() -> None:
-    """Compile something small, so that no peer's first call pays for loading the compiler."""
-    torch.compile(lambda x: x + 1)(torch.ones(1))
+    """Compile something small, so that no peer's first call pays for loading the compiler, or what transforms need."""
+    torch.compile(torch.func.jacrev(torch.sin))(torch.ones(2))
 
 
 def measure(

@@ -152,6 +152,29 @@ def test_numbers(backend, dtype):
         assert jac.captures == 1
 
 
+def test_numbers_are_multiplied_by():
+    """A program multiplies by a number, and not by 1; what is left of a product is no input given back."""
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph
+
+    jac = compile(jacrev(lambda x: (x * x).sum() * 3.0 * torch.ones(()) * 1.0), backend=backend)
+    x = torch.randn(3)
+    for _ in range(2):
+        assert torch.allclose(jac(x), 6 * x)
+        assert jac(x).data_ptr() != x.data_ptr()
+    jac = compile(jacrev(lambda x: ((x**2).sum() * 0.5) * 1.0), backend=backend)
+    jac(x).zero_()
+    assert torch.equal(jac(x), x)
+    products = [n for g in graphs for n in g.graph.nodes if n.target is torch.ops.aten.mul.Tensor]
+    assert products
+    for product in products:
+        assert 1.0 not in product.args
+        assert all(node.meta["val"].dim() for node in product.all_input_nodes)
+
+
 def test_numbers_that_are_none():
     """A tensor without dims that depends on an input, is random or is written into stays a tensor."""
     scale = torch.tensor(2.0)

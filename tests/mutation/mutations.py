@@ -880,9 +880,14 @@ MUTATIONS: tuple[Mutation, ...] = (
         "",
     ),
     Mutation(
-        "_blocks/write.py", "strides that meet taken for apart",
+        "_blocks/windows.py", "strides that meet taken for apart",
         "if stride <= reach:",
         "if stride < reach:",
+    ),
+    Mutation(
+        "_blocks/windows.py", "windows that meet taken for apart",
+        "numpy.unique(positions).size == positions.size",
+        "True",
     ),
     Mutation(
         "_blocks/write.py", "the second block written over the first",

@@ -18,7 +18,8 @@ from .._blocks.compose import compose
 from .._blocks.cost import own_rows_pay, seeds_pay
 from .._blocks.maps import Affine, Label, Map, bare, labels_of, take
 from .._blocks.merge import dense_block
-from .._blocks.write import dense, is_injective
+from .._blocks.windows import is_injective
+from .._blocks.write import dense
 from .._capture.capture import map_rows
 from .._capture.tape import Node
 from .._rules.call import call, fit

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from .block import Block, Kind, labels
 from .maps import Gather, Label, align
-from .write import is_injective, locate, strides
+from .windows import is_injective, strides
+from .write import locate
 
 
 def coordinates(blocks: Sequence[Block], shape: Sequence[int], like: Kind) -> tuple[Tensor, Tensor]:

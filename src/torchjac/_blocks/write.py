@@ -7,16 +7,16 @@ of a Jacobian keeps the structure of both.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .block import KEPT, Block, Kind, is_remembered, labels
-from .maps import Affine, Gather, Label, Map, Maps, align, bare, positions, take
+from .block import Block, Kind, labels
+from .maps import Affine, Gather, Label, Map, align, bare, positions, take
 from .traced import inside_functorch, is_known, is_tracing
+from .windows import are_apart, window_of
 from .zeros import zeros, zeros_traced
 
 
@@ -133,7 +133,7 @@ def _write(
     flat = zeros((prod(shape),), dtype=dtype, device=device) if into is None else into.view(-1).zero_()
     start = flat.storage_offset()
     for number, block in enumerate(blocks):
-        value, window = block.value, _window(block, shape)
+        value, window = block.value, window_of(block, shape)
         if isinstance(value, Tensor):
             value = align(value, block.on, labels(block))
         if window is None:
@@ -168,7 +168,9 @@ def _write_traced(
     Inductor writes each step into the memory of the one before, and a step that adds nothing reads nothing.
     """
     flat = zeros_traced(prod(shape), dtype, device)
-    for number, block in enumerate(blocks):
+    windows = [window_of(block, shape) for block in blocks]
+    adds = not are_apart(windows)
+    for number, (block, window) in enumerate(zip(blocks, windows, strict=True)):
         over = labels(block)
         sizes = [label.size for label in over]
         value = block.value
@@ -177,9 +179,8 @@ def _write_traced(
             if isinstance(value, Tensor)
             else torch.full((1,) * len(over), value, dtype=dtype, device=device)
         ).expand(sizes)
-        window = _window(block, shape)
         if window is not None:
-            value = flat.as_strided(*window) + value if number else value
+            value = flat.as_strided(*window) + value if number and adds else value
             flat = flat.as_strided_scatter(value, *window)
             continue
         at, value = locate(block, over, shape, device).expand(sizes).reshape(-1), value.reshape(-1)
@@ -188,51 +189,6 @@ def _write_traced(
         else:
             flat = flat.index_add(0, at, value)
     return flat.view(shape)
-
-
-def _window(block: Block, shape: tuple[int, ...]) -> tuple[list[int], list[int], int] | None:
-    """Sizes, strides and offset of the view of the flattened tensor that a block covers, if it covers each once."""
-    _, _, out, wrt = block
-    return _window_of(out, wrt, shape) if is_remembered(block) else _find_window(block, shape)
-
-
-@lru_cache(maxsize=KEPT)
-def _window_of(out: Maps, wrt: Maps, shape: tuple[int, ...]) -> tuple[list[int], list[int], int] | None:
-    return _find_window(Block(1.0, (), out, wrt), shape)
-
-
-def _find_window(block: Block, shape: tuple[int, ...]) -> tuple[list[int], list[int], int] | None:
-    place, over = strides(block, shape), labels(block)
-    if place is None or not is_injective(place[1], over):
-        return None
-    offset, step = place
-    return [label.size for label in over], [max(step.get(label, 0), 0) for label in over], offset
-
-
-def strides(block: Block, shape: Sequence[int]) -> tuple[int, dict[Label, int]] | None:
-    """Offset and stride of each label in the flattened tensor, if all maps are affine."""
-    offset, each, step = 0, {}, 1
-    for map_, size in zip(reversed(block.out + block.wrt), reversed(shape), strict=True):
-        if type(map_) is not Affine:
-            return None
-        offset += step * map_.offset
-        for label, stride in map_.terms:
-            each[label] = each.get(label, 0) + step * stride
-        step *= size
-    return offset, each
-
-
-def is_injective(each: dict[Label, int], over: tuple[Label, ...]) -> bool:
-    """Whether no two values of the labels fall on one entry: each stride passes all below it."""
-    reach = 0
-    for label in sorted(over, key=lambda label: abs(each.get(label, 0))):
-        if label.size <= 1:
-            continue
-        stride = each.get(label, 0)
-        if stride <= reach:  # negative strides, which as_strided lacks, take the general way too
-            return False
-        reach += stride * (label.size - 1)
-    return True
 
 
 class Write(torch.autograd.Function):

@@ -95,7 +95,7 @@ def capture(func: Callable[..., Any], call: Call, backend: Any) -> Program:
         pull = _pull(flat, call.tensors, forward, made["outputs"], backend)
         at: list[int | float] = list(range(len(apart.tensors)))
     else:
-        pull, at = None, take_out_numbers(forward, apart.numbers)
+        pull, at = None, take_out_numbers(forward.graph, forward.outputs, apart.numbers)
     captured = forward.captured
     return Program(
         run=compile_graph(forward.graph, forward.example, backend),

@@ -51,7 +51,7 @@ def record_ops(function: Callable[[list[Tensor]], list[Tensor]], tensors: Sequen
     graph.graph.eliminate_dead_code()
     captured = _lift(graph, mode)
     writes = any(_base(node) in _inputs(graph) for node in _written(graph))
-    _own_outputs(graph)
+    own_outputs(graph)
     graph.recompile()
     example = [node.meta["val"] for node in _inputs(graph)]
     outputs = [node.meta["val"] for node in graph.graph.output_node().args[0]]  # type: ignore[union-attr]
@@ -91,7 +91,7 @@ def _lift(graph: fx.GraphModule, mode: FakeTensorMode) -> list[Tensor]:
     return captured
 
 
-def _own_outputs(graph: fx.GraphModule) -> None:
+def own_outputs(graph: fx.GraphModule) -> None:
     """Copy each output that shares memory with an input or is given twice: the caller may write into it."""
     end = graph.graph.output_node()
     given: list[fx.Node] = []
