@@ -19,12 +19,12 @@ def low(request, monkeypatch):
     monkeypatch.setattr("torchjac._accumulate.columns.rows_pay_below", lambda *_: request.param)
 
 
-POINTS = torch.randn(3, 50, dtype=torch.float64)
+POINTS = torch.randn(3, 150, dtype=torch.float64)
 
 
 def turned(x):
     """A chain of three rotations, filled entry by entry, each moving some points: as scalar programs are written."""
-    frame, moved = torch.eye(3), torch.zeros(3, 50)
+    frame, moved = torch.eye(3), torch.zeros(3, 150)
     for k in range(3):
         c, s = torch.cos(x[k]), torch.sin(x[k])
         step = torch.eye(3)
@@ -58,7 +58,7 @@ PROGRAMS = {
     "an empty part": (lambda x: torch.split(x.sin(), [0, 3])[0].sum() + POINTS * 2, (3,)),
     "input read above": (lambda x: (POINTS.t() @ x.sin())[:, None] * x, (3,)),
     "mixing": (lambda x: (POINTS.t() @ x).softmax(0).cumsum(0), (3,)),
-    "second output": (lambda x: torch.sort((POINTS.t() @ x).view(10, 5), dim=1)[0].max(0)[0], (3,)),
+    "second output": (lambda x: torch.sort((POINTS.t() @ x).view(30, 5), dim=1)[0].max(0)[0], (3,)),
     "broadcast": (lambda x: (x[:, None] + POINTS).relu().sum(0), (3,)),
     "constant part": (lambda x: torch.cat([x.floor() * 2, x]), (3,)),
 }
@@ -114,7 +114,7 @@ def test_what_is_small_goes_by_rows():
     """The scalars and matrices of a chain of frames lie below, the points above; nothing where all are as large."""
     tape = taped(turned, torch.randn(3)).captured.tape
     above, below, middle = cut(tape)
-    assert all(node.numbers >= 150 for node in above)
+    assert all(node.numbers >= 450 for node in above)
     assert all(node.numbers <= 9 for node in below)
     assert [node.outputs[slot].shape for node, slot in middle] == [(3, 3)] * 3
     tape = taped(lambda x: x.sin().cos().exp(), torch.randn(5)).captured.tape

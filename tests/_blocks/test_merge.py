@@ -85,6 +85,19 @@ def test_too_many_numbers_become_dense() -> None:
     assert stored(found) == 9
 
 
+def test_pieces_that_tile_the_dense_jacobian_become_one() -> None:
+    """Full pieces side by side hold what the dense Jacobian does: one block goes on from there, not two."""
+    columns = Label(4)
+    blocks = []
+    for start, size in ((0, 2), (2, 3)):
+        rows = Label(size)
+        wrt = (Affine(start, ((rows, 1),)),)
+        blocks.append(Block(torch.rand(4, size), (columns, rows), (bare(columns),), wrt))
+    (found,) = merge(blocks, (4,), (5,), LIKE)
+    assert is_dense(found, (4, 5))
+    torch.testing.assert_close(found.value, torch.cat([block.value for block in blocks], 1).to(LIKE.dtype))
+
+
 def test_dense_block() -> None:
     """The dense block has every entry once and a label for each dim."""
     for seed in range(40):

@@ -900,6 +900,11 @@ MUTATIONS: tuple[Mutation, ...] = (
         "value = value.mean(extra) if extra else value",
     ),
     Mutation(
+        "_blocks/cost.py", "pieces that tile the dense Jacobian stay apart",
+        "return sum(map(stored, blocks)) >= prod(out_shape)",
+        "return sum(map(stored, blocks)) > prod(out_shape)",
+    ),
+    Mutation(
         "_rules/front.py", "a result made without the cotangents is taken for rows",
         "if result is not None and result.shape != rows.shape:",
         "if False:",

@@ -49,7 +49,7 @@ def goes_in_columns(tape: Tape) -> bool:
 
 def is_small(tape: Tape, rows: int) -> bool:
     """Whether all rows pass an average node faster than Python does."""
-    return cost.is_small(rows, tape.numbers, len(tape.nodes))
+    return cost.is_small(rows, tape.numbers, len(tape.nodes), torch.is_grad_enabled())
 
 
 def rows_take_over(tape: Tape, position: int, blocks: int, out_shapes: Sequence[Sequence[int]]) -> bool:

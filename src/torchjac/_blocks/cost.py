@@ -24,8 +24,8 @@ LISTED_NUMBERS = 2048
 
 
 def densifies(blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int]) -> bool:
-    """Whether the blocks hold more numbers than the dense Jacobian would: then structure only costs."""
-    return sum(map(stored, blocks)) > prod(out_shape) * prod(wrt_shape)
+    """Whether the blocks hold as many numbers as the dense Jacobian would: then structure only costs."""
+    return sum(map(stored, blocks)) >= prod(out_shape) * prod(wrt_shape)
 
 
 #: In the time that a block more takes at a node, so many numbers are written.
@@ -166,18 +166,18 @@ def rows_take_over(blocks: int, nodes: int, first: float, numbers: float) -> boo
     return numbers + ENDS_NODES * first < BLOCK_ROWS * blocks * nodes
 
 
-#: The structured walk costs some 20 µs more of Python for each node than rows do; in that time an op moves about
-#: this many numbers.
-FREE_NUMBERS = 5000
+#: The structured walk costs some 10 µs more of Python for each node than rows do; in that time an op moves about
+#: this many numbers. Where a graph of the walk is recorded it is twice that.
+FREE_NUMBERS = 14_000
 
 
-def is_small(rows: int, numbers: int, nodes: int) -> bool:
+def is_small(rows: int, numbers: int, nodes: int, recorded: bool) -> bool:
     """Whether walking by structure cannot be cheaper than dense rows.
 
     ``numbers`` is how many one row holds over all nodes: where an op moves all rows through an average node in
     the time the structured walk spends on it in Python, structure saves nothing.
     """
-    return rows * numbers <= FREE_NUMBERS * nodes
+    return rows * numbers <= FREE_NUMBERS * (1 + recorded) * nodes
 
 
 #: To call PyTorch's engine for columns takes as long as a walk does at so many nodes.
@@ -207,13 +207,17 @@ def rows_pay_below(rows: int, columns: int, numbers: int, nodes: int) -> bool:
 CALL_NUMBERS = 100_000
 
 
+#: And a product of two blocks about so many.
+PRODUCT_NUMBERS = 5000
+
+
 def terms_pay(products: int, named: int, called: int) -> bool:
     """Whether products with the terms of a local Jacobian take less time than calling the node on seeds.
 
     ``named`` and ``called`` are the multiplications of either way; the kernels behind a call do twice as many
-    in the same time. A product costs about what `FREE_NUMBERS` do beside that.
+    in the same time.
     """
-    return products * FREE_NUMBERS + 2 * named < CALL_NUMBERS + called
+    return products * PRODUCT_NUMBERS + 2 * named < CALL_NUMBERS + called
 
 
 #: Matching a position by its value takes the time of about so many multiplications.

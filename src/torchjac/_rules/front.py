@@ -16,6 +16,7 @@ from torch import Tensor
 from .._capture.capture import map_rows
 from .._capture.tape import Meta, Node
 from .call import call, fit
+from .pieces import cat_starts
 from .pointwise import POINTWISE, WITH_FACTORS
 
 Results: TypeAlias = Sequence[Tensor | None]
@@ -173,6 +174,29 @@ def _stack(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Resul
     return rows.unbind(_dim(node, "dim", len(node.shape)))
 
 
+@_formula(
+    "SplitBackward0", "SplitWithSizesBackward0", "UnsafeSplitBackward0", "UnsafeSplitWithSizesBackward0"
+)
+def _split(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+    parts = [
+        torch.zeros((count, *meta.shape), dtype=meta.dtype, device=meta.device) if rows is None else rows
+        for rows, meta in zip(cotangents, node.outputs, strict=True)
+    ]
+    return [torch.cat(parts, _dim(node, "dim", len(node.shape)))]
+
+
+@_formula("CatBackward0")
+def _cat(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+    (rows,) = cotangents
+    dim = node.saved("dim") % len(node.shape)
+    return [
+        rows.narrow(dim + 1, start, node.into(k).shape[dim])
+        if start is not None and len(node.into(k).shape) == len(node.shape)  # an empty (0,) joins any shape
+        else None
+        for k, start in enumerate(cat_starts(node, dim))
+    ]
+
+
 @_formula("SumBackward0", "SumBackward1", "MeanBackward0", "MeanBackward1")
 def _sum(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
     (rows,) = cotangents
@@ -198,14 +222,28 @@ def _prelu(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Resul
 @_formula("MmBackward0", "BmmBackward0")
 def _product(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
     (rows,) = cotangents
-    left = node.saved("self") if node.needs(1) else None
-    right = node.saved("mat2") if node.needs(0) else None
-    if any(factor is not None and factor.layout is not torch.strided for factor in (left, right)):
-        return None
-    return [
-        None if right is None else torch.matmul(rows, right.mH),
-        None if left is None else torch.matmul(left.mH, rows),
-    ]
+    return _of_factors(node, rows, 0, "self", "mat2")
+
+
+@_formula("AddmmBackward0")
+def _product_added(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
+    (rows,) = cotangents
+    alpha, beta = node.saved("alpha"), node.saved("beta")
+    scaled = rows if alpha == 1 else rows * alpha
+    factors = _of_factors(node, scaled, 1, "mat1", "mat2")
+    return factors and [rows if beta == 1 else rows * beta, *factors]
+
+
+def _of_factors(node: Node, rows: Tensor, k: int, left: str, right: str) -> list[Tensor | None] | None:
+    """What goes to inputs k and k + 1, whose product was taken: only what is asked for, which weights seldom are."""
+    found: list[Tensor | None] = [None, None]
+    for at, name in enumerate((right, left)):
+        if node.needs(k + at):
+            factor = node.saved(name)
+            if factor.layout is not torch.strided:
+                return None
+            found[at] = torch.matmul(rows, factor.mH) if at == 0 else torch.matmul(factor.mH, rows)
+    return found
 
 
 @_formula("MvBackward0")

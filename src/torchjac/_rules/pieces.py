@@ -106,13 +106,13 @@ def cat(node: Node) -> list[Local]:
     """Concatenate: input k stands in the output from the end of input k − 1 on."""
     dim = node.saved("dim") % len(node.shape)
     terms = []
-    for k, at in enumerate(_cat_starts(node, dim)):
+    for k, at in enumerate(cat_starts(node, dim)):
         if at is not None and len(node.into(k).shape) == len(node.shape):  # an empty (0,) joins any shape
             terms.append(Local(k, swapped(piece(node.into(k).shape, dim, at))))
     return terms
 
 
-def _cat_starts(node: Node, dim: int) -> list[int | None]:
+def cat_starts(node: Node, dim: int) -> list[int | None]:
     """Where each needed input begins along the dim.
 
     The sizes of inputs that need no gradient are not on the graph, but a gradient is a narrowed view of the

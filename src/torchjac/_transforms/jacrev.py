@@ -19,9 +19,10 @@ from .._accumulate.plan import way
 from .._accumulate.progress import watched
 from .._accumulate.seeds import Limits, RowsTooWideError
 from .._blocks.cost import rows_budget
-from .._blocks.traced import is_tracing
+from .._blocks.traced import inside_functorch, is_tracing
 from .._blocks.write import dense
 from .._capture.once import once_pairs, only_once
+from .._rules.unbatched import CANNOT_BATCH
 from .dynamo import in_dynamo
 from .operators import check_layout, operators
 from .out import check_out, fill, targets
@@ -135,7 +136,8 @@ def dense_answers(
     captured, inputs, shapes = recorded.captured, recorded.inputs, recorded.shapes
     tape = captured.tape
     forward = mode == "forward" and goes_forward(tape)
-    if captured.hooked or torch.is_anomaly_enabled():
+    by_engine = captured.hooked or torch.is_anomaly_enabled()
+    if by_engine:
         how = "rows"
     else:
         how = "structure" if is_tracing() or (forward and _is_mixed(recorded)) else way(tape, shapes)
@@ -144,7 +146,11 @@ def dense_answers(
         if answers is not None:
             return answers
     if how == "rows":
-        return _like_outputs(dense_rows(captured, inputs, chunk_size, into), recorded, mode)
+        try:
+            return _like_outputs(dense_rows(captured, inputs, chunk_size, into), recorded, mode)
+        except CANNOT_BATCH:  # inside vmap a formula may fail that a rule does without
+            if by_engine or not inside_functorch():
+                raise
     answer_bytes = sum(map(prod, shapes)) * sum(tensor.numel() * tensor.element_size() for tensor in inputs)
     limits = Limits(chunk_size, rows_budget(answer_bytes))
     try:
