@@ -363,3 +363,32 @@ def test_what_an_inner_jacobian_leaves_behind(outer, asks):
         again = finite_differences(lambda w: loop_jacobian(inner, w).sum(), w)
         torch.testing.assert_close(dense, expected)
         torch.testing.assert_close(second, again, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_a_formula_that_vmap_lacks():
+    """The backward formula of max_unpool2d does not run inside vmap: there its rule is asked, small as it is."""
+    _, index = F.max_pool2d(torch.randn(1, 2, 4, 4), 2, return_indices=True)
+    f = lambda x: F.max_unpool2d(x, index, 2)
+    xs = torch.randn(3, 1, 2, 2, 2, dtype=torch.float64)
+    torch.testing.assert_close(vmap(jacrev(f))(xs), torch.stack([loop_jacobian(f, x) for x in xs]))
+    with pytest.raises(RuntimeError, match="inside of vmap"):
+        vmap(torch.func.jacrev(f))(xs)
+
+
+class Broken(torch.autograd.Function):
+    """A backward that fails."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        raise ValueError("no derivative here")
+
+
+def test_an_error_of_a_backward_is_shown():
+    """What the user's own formula raises is not taken for a lack of vmap's."""
+    with pytest.raises(ValueError, match="no derivative here"):
+        jacrev(Broken.apply)(torch.randn(3))
