@@ -11,6 +11,7 @@ from torchjac._rules.call import call, fit
 from torchjac._rules.front import BROADCAST, FORMULAS, take_through
 from torchjac._rules.registry import RULES
 from torchjac._transforms.run import record, walking
+from torchjac.testing import loop_jacobian
 
 CASES = [
     pytest.param(found, id=f"{module.__name__.rpartition('_')[2]}-{k}-{found.node}")
@@ -79,6 +80,16 @@ def test_a_formula_that_makes_its_result_without_the_cotangent_is_mapped():
     (rows,) = pending.values()
     assert rows.shape == (4, 3)
     assert not rows.any()
+
+
+@pytest.mark.parametrize("loss", ["mse_loss", "huber_loss", "smooth_l1_loss"])
+@pytest.mark.filterwarnings("error")
+def test_losses_warn_of_nothing(loss):
+    """Their kernels are slow under vmap, and resize an output where rows stand in front: PyTorch would warn of both."""
+    target = torch.randn(3)
+    f = lambda x: getattr(torch.nn.functional, loss)(x, target, reduction="none")
+    x = torch.randn(3)
+    torch.testing.assert_close(torchjac.jacrev(f)(x), loop_jacobian(f, x))
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (2, 3)])

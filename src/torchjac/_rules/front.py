@@ -16,20 +16,22 @@ from torch import Tensor
 from .._capture.capture import map_rows
 from .._capture.tape import Meta, Node
 from .call import call, fit
+from .losses import POINTWISE_LOSSES
 from .pieces import cat_starts
 from .pointwise import POINTWISE, WITH_FACTORS
+from .spell import ones
 
 Results: TypeAlias = Sequence[Tensor | None]
 #: Of a node, its cotangents and how many rows they have; None where it does not apply
 Formula: TypeAlias = Callable[[Node, Sequence[Tensor | None], int], Results | None]
 
-#: Pointwise ops whose formula is a kernel that takes a cotangent of the output's shape only, or several outputs,
-#: or that then resizes an output of its own, which PyTorch deprecates (2.13)
-ONE_SHAPE = {
+#: Pointwise ops whose formula is a kernel that takes a cotangent of the output's shape only, or that then resizes an
+#: output of its own, which PyTorch deprecates (2.13)
+ONE_SHAPE = [
     "BinaryCrossEntropyBackward", "FusedDropout", "HuberLossBackward", "LogSigmoid", "MseLossBackward",
     "NativeDropout", "PreluKernel", "PreluKernelBackward", "RreluWithNoise", "SmoothL1LossBackward",
     "SoftMarginLossBackward",
-}  # fmt: skip
+]  # fmt: skip
 
 #: Nodes whose formula takes rows in front as it is
 BROADCAST = frozenset(
@@ -115,6 +117,19 @@ def _mapped(node: Node, cotangents: Sequence[Tensor | None]) -> Results:
 def _dim(node: Node, name: str, rank: int) -> int:
     """A saved dim of a tensor, as the dim of its rows."""
     return node.saved(name) % max(rank, 1) + 1
+
+
+@_formula(*(f"{stem}Backward{k}" for stem in ONE_SHAPE for k in range(3)), *POINTWISE_LOSSES)
+def _multiplied(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
+    if len(cotangents) > 1:
+        return None
+    (rows,) = cotangents
+    results = node.fn(ones(node))
+    if type(results) is not tuple:
+        results = (results,)
+    if any(result is not None and result.shape != node.shape for result in results):  # it was reduced
+        return None
+    return [None if result is None else rows * result for result in results]
 
 
 @_formula(
@@ -208,15 +223,6 @@ def _sum(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results
     if node.name.startswith("Mean"):
         rows = rows / prod(shape[dim] for dim in summed)
     return [rows.expand(count, *shape)]
-
-
-@_formula("PreluKernelBackward0")
-def _prelu(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
-    (rows,) = (
-        cotangents  # vmap inside vmap would give the kernel's sums over the outer batch for a number (2.13)
-    )
-    x, slope = node.saved("self"), node.saved("weight")
-    return [torch.where(x > 0, rows, slope * rows), torch.where(x > 0, 0, x * rows)]
 
 
 @_formula("MmBackward0", "BmmBackward0")

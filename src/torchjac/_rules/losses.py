@@ -33,10 +33,14 @@ def dist(node: Node) -> list[Local] | None:
     return one_row(node)
 
 
-@rule(
+#: The nodes of losses of each entry, which may have been averaged or summed
+POINTWISE_LOSSES = [
     "MseLossBackward0", "SmoothL1LossBackward0", "HuberLossBackward0", "BinaryCrossEntropyBackward0",
     "BinaryCrossEntropyWithLogitsBackward0", "SoftMarginLossBackward0",
-)  # fmt: skip
+]  # fmt: skip
+
+
+@rule(*POINTWISE_LOSSES)
 def pointwise_loss(node: Node) -> Known | list[Local] | None:
     """A loss of each entry, kept (reduction 0), averaged (1) or summed (2): out[i] or out = ℓ(x[i], y[i])."""
     return pointwise(node) if node.saved("reduction") == 0 else one_row(node)
