@@ -50,6 +50,11 @@ def wanted(peer: Peer, task: dict[str, Any], workload: Workload, dtype: str) -> 
         return False
     if f"{peer.name}|{peer.answer}" in task.get("without", ()):
         return False
+    return is_asked(peer, task)
+
+
+def is_asked(peer: Peer, task: dict[str, Any]) -> bool:
+    """Whether a peer is among those named, if any are."""
     return not task["peers"] or any(word.lower() in peer.name.lower() for word in task["peers"])
 
 
@@ -141,7 +146,7 @@ def measure(
 def measure_memory(task: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
     """The memory of each peer of the task, in a fork of this process, which has used nothing but small things."""
     for peer in PEERS:
-        if peer.answer != "dense" or peer.name not in task["memory"]:
+        if peer.answer != "dense" or peer.name not in task["memory"] or not is_asked(peer, task):
             continue
         # What a first use loads and imports is not counted.
         peer.make(Problem(sine(5), "float64")).call()

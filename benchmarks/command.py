@@ -27,6 +27,9 @@ Chosen = tuple[Entry, dict[str, Any]]
 #: Whose memory is measured, where the dense answer or what it takes is large.
 REMEMBERED = ("torchjac", "torch.func.jacrev", "torch.func.jacfwd", "hand")
 LARGE = 50_000  # entries of the dense answer from which memory is measured
+MAPPED = (
+    1 << 20
+)  # bytes from which the C library maps memory of its own for an allocation, in these processes
 LIBRARIES = ("torch", "torchjac", "numpy", "jax", "asdex", "sparsejac", "casadi")
 
 
@@ -63,6 +66,9 @@ def run(task: dict[str, Any], patience: float) -> list[dict[str, Any]]:
         "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]),
     }
+    if "memory" in task:
+        # Large tensors go back to the system where they end: what counts is what lives, not what a heap keeps.
+        environment["MALLOC_MMAP_THRESHOLD_"] = str(MAPPED)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "rows"
         command = [

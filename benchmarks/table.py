@@ -62,7 +62,7 @@ def number(value: float) -> str:
 
 def cell(row: dict[str, Any] | None, what: str = "seconds") -> str:
     """One peer's time in milliseconds, or a word."""
-    if row is None:
+    if row is None or "status" not in row:  # not asked, or only for its memory
         return "–"
     if row.get(what) is not None:
         return number(row[what] * 1e3)
@@ -113,7 +113,7 @@ def first_calls(results: list[dict[str, Any]]) -> list[str]:
 
 
 def memory(results: list[dict[str, Any]]) -> list[str]:
-    """Peak memory beyond the answer, in MB, each in a fresh process."""
+    """Peak memory beyond the answer, in MB, each in a fresh process that keeps no large memory it has freed."""
     names = ["torchjac", "torch.func.jacrev", "torch.func.jacfwd", "hand"]
     rows = []
     for result in results:
