@@ -6,6 +6,7 @@ It is what is left where structure cannot pay, and what is asked where something
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -15,11 +16,8 @@ from torch.autograd.graph import GradientEdge
 from .._blocks.traced import inside_functorch
 from .._blocks.zeros import zeros
 from .._capture.capture import Captured
-from .._capture.tape import Node, Tape
-from .._rules.front import take_through
-from .._rules.unbatched import CANNOT_BATCH, all_run_batched
-from .plan import is_small
-from .rows import pull_rows
+from .._capture.tape import Node
+from .rows import pull_rows, walk_rows
 
 #: Tensors to write into, ``[output][input]``; None where there is none
 Targets: TypeAlias = Sequence[Sequence[Tensor | None]]
@@ -40,12 +38,14 @@ def dense_rows(
         targets = [_as_rows(target, output) for target in into[number]] if into else ()
         found: Sequence[Tensor | None] | None = [None] * len(inputs)
         if end is not None and output.numel():
-            found = _small(tape, end, output, chunk) if by_node and is_small(tape, output.numel()) else None
+            count = output.numel()
+            begin = partial(_whole, end, output)
+            found = walk_rows(begin, tape.nodes, list(tape.inputs), count, chunk) if by_node else None
             if found is None:
                 edges = [GradientEdge(node.fn, 0) for node in tape.inputs]
                 found = pull_rows(
                     [output], lambda *span, output=output: [_identity(output, *span)],
-                    output.numel(), edges, tape.nodes, chunk, targets,
+                    count, edges, tape.nodes, chunk, targets,
                 )  # fmt: skip
         answers.append([
             zeros((*output.shape, *tensor.shape), tensor.dtype, tensor.device)
@@ -60,28 +60,8 @@ def _as_rows(target: Tensor | None, output: Tensor) -> Tensor | None:
     return None if target is None else target.view(output.numel(), *target.shape[output.dim() :])
 
 
-def _small(
-    tape: Tape, end: tuple[Node, int], output: Tensor, chunk: int | None
-) -> list[Tensor | None] | None:
-    """All rows through the nodes one by one; None where a node cannot take them at once.
-
-    On a tiny graph the engine takes longer to set out than the formulas take: it was 1.3 to 1.7 times slower.
-    """
-    count = output.numel()
-    if (chunk is not None and chunk < count) or not all_run_batched(tape.names):
-        return None
-    try:
-        return _walk(tape, end, _identity(output, 0, count))
-    except CANNOT_BATCH:
-        return None  # the engine finds out which node it is, or shows the user's own error
-
-
-def _walk(tape: Tape, end: tuple[Node, int], rows: Tensor) -> list[Tensor | None]:
-    """Cotangents from an output to all inputs, as PyTorch's engine takes one."""
-    pending = {end: rows}
-    for node in tape.nodes:
-        take_through(node, pending, rows.shape[0])
-    return [pending.get((node, 0)) for node in tape.inputs]
+def _whole(end: tuple[Node, int], output: Tensor) -> dict[tuple[Node, int], Tensor]:
+    return {end: _identity(output, 0, output.numel())}
 
 
 def _identity(output: Tensor, begin: int, end: int) -> Tensor:

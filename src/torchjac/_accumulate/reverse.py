@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._blocks.block import Block, identity, tables_to
 from .._blocks.compose import compose
-from .._blocks.cost import MANY_BLOCKS
+from .._blocks.cost import SOME_BLOCKS
 from .._blocks.merge import dense_block, merge
 from .._blocks.unify import CannotJoinError
 from .._capture.tape import Meta, Node, Tape
@@ -73,7 +73,7 @@ def walk(
             before, crowd = crowd, sum([len(lot.blocks) for lot in above])
             mixes = known.passes and not any(known.passes.values())
             if (mixes and _only_rows(above, pending, out_shapes)) or (
-                crowd > MANY_BLOCKS and rows_take_over(tape, position, min(before, crowd), out_shapes)
+                crowd > SOME_BLOCKS and rows_take_over(tape, position, min(before, crowd), out_shapes)
             ):
                 rest = tape.nodes[position:]
                 if all_run_batched({node.name for node in rest}) and tape.inputs_apart:

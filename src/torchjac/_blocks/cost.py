@@ -151,6 +151,9 @@ def factors_pay(held: float, product: float) -> bool:
     return held * FACTORS_GAIN <= product and product > 0
 
 
+#: Past so many blocks at two nodes in a row it is asked whether dense rows are faster than blocks from there on.
+SOME_BLOCKS = 2
+
 #: In the time that a block of many takes at a node, PyTorch's engine moves so many numbers of rows.
 BLOCK_ROWS = 40_000
 
@@ -168,7 +171,10 @@ def rows_take_over(blocks: int, nodes: int, first: float, numbers: float) -> boo
 
 #: The structured walk costs some 10 µs more of Python for each node than rows do; in that time an op moves about
 #: this many numbers. Where a graph of the walk is recorded it is twice that.
-FREE_NUMBERS = 14_000
+FREE_NUMBERS = 20_000
+
+#: And at its ends, to pick an order and to write the blocks, as much as at so many nodes.
+FREE_NODES = 4
 
 
 def is_small(rows: int, numbers: int, nodes: int, recorded: bool) -> bool:
@@ -177,7 +183,7 @@ def is_small(rows: int, numbers: int, nodes: int, recorded: bool) -> bool:
     ``numbers`` is how many one row holds over all nodes: where an op moves all rows through an average node in
     the time the structured walk spends on it in Python, structure saves nothing.
     """
-    return rows * numbers <= FREE_NUMBERS * (1 + recorded) * nodes
+    return rows * numbers <= FREE_NUMBERS * (1 + recorded) * (nodes + FREE_NODES)
 
 
 #: To call PyTorch's engine for columns takes as long as a walk does at so many nodes.

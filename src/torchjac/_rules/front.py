@@ -49,6 +49,11 @@ def _formula(*names: str) -> Callable[[Formula], Formula]:
     return register
 
 
+def goes_in_front(name: str) -> bool:
+    """Whether nodes of this name have a formula here."""
+    return name in BROADCAST or name in FORMULAS
+
+
 def take_through(node: Node, pending: dict[tuple[Node, int], Tensor], count: int) -> None:
     """Take the ``count`` cotangents that wait at a node, a dim in front of their own, to the tensors below it."""
     shape: Sequence[int] | None = None
@@ -157,6 +162,50 @@ def _transpose(node: Node, cotangents: Sequence[Tensor | None], count: int) -> R
 def _t(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
     (rows,) = cotangents
     return [rows.transpose(1, 2) if len(node.shape) == 2 else rows]
+
+
+@_formula("PermuteBackward0")
+def _permute(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+    (rows,) = cotangents
+    dims = [dim % len(node.shape) for dim in node.saved("dims")]
+    return [rows.permute(0, *(dims.index(dim) + 1 for dim in range(len(dims))))]
+
+
+@_formula("FlipBackward0")
+def _flip(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+    (rows,) = cotangents
+    rank = len(node.shape)
+    return [rows.flip([dim % rank + 1 for dim in node.saved("dims")]) if rank else rows]
+
+
+@_formula("RollBackward0")
+def _roll(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+    (rows,) = cotangents
+    shifts, dims = node.saved("shifts"), node.saved("dims")
+    if not dims:  # the flattened tensor is rolled
+        return [rows.flatten(1).roll(-shifts[0], 1).view(rows.shape)]
+    return [rows.roll([-shift for shift in shifts], [dim % len(node.shape) + 1 for dim in dims])]
+
+
+@_formula("CumsumBackward0")
+def _cumsum(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+    (rows,) = cotangents
+    if not node.shape:
+        return [rows]
+    dim = _dim(node, "dim", len(node.shape))
+    return [rows.flip(dim).cumsum(dim).flip(dim)]
+
+
+@_formula("SoftmaxBackward0", "LogSoftmaxBackward0")
+def _softmax(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+    (rows,) = cotangents
+    if not node.shape:  # a constant
+        return [torch.zeros_like(rows)]
+    dim, result = _dim(node, "dim", len(node.shape)), node.saved("result")
+    if node.name.startswith("Log"):
+        return [rows - result.exp() * rows.sum(dim, keepdim=True)]
+    scaled = rows * result
+    return [scaled - result * scaled.sum(dim, keepdim=True)]
 
 
 @_formula("SelectBackward0")
