@@ -491,6 +491,52 @@ MUTATIONS: tuple[Mutation, ...] = (
         "constant = bool((value == first).all())",
         "constant = True",
     ),
+    # ------------------------------------------------------------------------------------------ assign
+    Mutation(
+        "_rules/assign.py", "a source subtracted is added",
+        "sign = -sign if",
+        "sign = sign if",
+    ),
+    Mutation(
+        "_rules/assign.py", "a part that was multiplied taken for one that was added to",
+        "whole = added is not None and added.sign == 1 and",
+        "whole =",
+    ),
+    Mutation(
+        "_rules/assign.py", "the values that arrive at the source not looked at",
+        "return torch.equal(result.detach(), -expected if part.sign < 0 else expected)",
+        "return True",
+    ),
+    Mutation(
+        "_rules/assign.py", "what replaces the part not looked at",
+        "if not torch.equal(result, left):",
+        "if False:",
+    ),
+    Mutation(
+        "_rules/assign.py", "a hole with gaps taken for a box",
+        "if bool(hole[box].all()):",
+        "if True:",
+    ),
+    Mutation(
+        "_rules/assign.py", "more entries than numbers",
+        "prod(shape) * torch.finfo(dtype).eps > 0.25",
+        "False",
+    ),
+    Mutation(
+        "_rules/strided.py", "one box for both ends, as the whole tensor has",
+        "return Block(1.0, (), tuple(maps), tuple(maps))",
+        "return Block(1.0, (), *[tuple(maps)] * 2)",
+    ),
+    Mutation(
+        "_rules/strided.py", "a dim that runs over into the next",
+        ">= shape[at]:",
+        "> 9 * shape[at]:",
+    ),
+    Mutation(
+        "_rules/strided.py", "a hole with gaps is a box",
+        "if len(along) > 1 or any(step != 1 for _, step in along):",
+        "if len(along) > 1:",
+    ),
     # ------------------------------------------------------------------------------------------ recurrent
     Mutation(
         "_rules/recurrent.py", "a layer: steps taken for the batch",

@@ -17,14 +17,18 @@ from .._blocks.block import Block
 from .._blocks.maps import Affine, Label, Map
 from .._blocks.traced import is_known
 from .._capture.tape import Node
+from .assign import moved
 from .call import call
 from .registry import Known, Local, rule
+from .strided import Box, around, bounds
 from .views import unravel
 
 
 @rule("torch::autograd::CopySlices", "AsStridedBackward0", "AsStridedScatterBackward0", any_dtype=True)
 def probed(node: Node) -> Known | None:
     """A node each of whose result entries is a multiple of at most one cotangent entry.
+
+    Where all that it does is to move entries, one call tells (`assign.moved`). Else calls with NaN do.
 
     The factor is the result on ones. The entry is found bit by bit: NaN goes to all positions whose number
     has that bit clear, then to all that have it set. A result that is NaN both times mixes entries, one that
@@ -35,6 +39,9 @@ def probed(node: Node) -> Known | None:
     size = prod(meta.shape)
     if size == 0 or meta.dtype.is_complex:
         return None
+    seen = moved(node)
+    if seen is not None:
+        return Known(seen)
     number = torch.arange(size, device=meta.device).view(meta.shape)
     ones = (number >= 0).to(meta.dtype)  # made of integers, so that a trace knows its values
     needed = [k for k in range(len(node.inputs)) if node.needs(k)]
@@ -104,30 +111,12 @@ def _terms(node: Node, k: int, part: _Found) -> list[Local]:
     return terms
 
 
-def _boxes(used: Tensor) -> list[tuple[slice, ...]]:
+def _boxes(used: Tensor) -> list[Box]:
     """Boxes that cover the true entries: exact where the false entries form one box, else a single box."""
-    whole = tuple(slice(0, size) for size in used.shape)
     if bool(used.all()):
-        return [whole]
-    hole = _bounds(~used)
-    if bool(used[hole].any()):
-        return [_bounds(used)]
-    boxes = []
-    window = list(whole)
-    for dim, part in enumerate(hole):
-        for start, stop in ((window[dim].start, part.start), (part.stop, window[dim].stop)):
-            if start < stop:
-                boxes.append((*window[:dim], slice(start, stop), *window[dim + 1 :]))
-        window[dim] = part
-    return boxes
-
-
-def _bounds(mask: Tensor) -> tuple[slice, ...]:
-    if mask.dim() == 0:
-        return ()
-    found = mask.nonzero()
-    low, high = found.amin(0).tolist(), found.amax(0).tolist()
-    return tuple(slice(start, stop + 1) for start, stop in zip(low, high, strict=True))
+        return [tuple(slice(0, size) for size in used.shape)]
+    hole = bounds(~used)
+    return [bounds(used)] if bool(used[hole].any()) else around(used.shape, hole)
 
 
 def _affine(at: Tensor, over: tuple[Label, ...], shape: Sequence[int]) -> tuple[Map, ...] | None:

@@ -31,7 +31,7 @@ def _source(node: Node, k: int, picked: Sequence[Map], whole: Sequence[Map]) -> 
     return [Local(k, Block(1.0, (), tuple(whole), wrt))]
 
 
-def _kept(node: Node, hole: Tensor) -> list[Local]:
+def kept(node: Node, hole: Tensor) -> list[Local]:
     """The tensor written into: a diagonal of ones with zeros where ``hole`` (broadcasting) is true."""
     if not node.needs(0):
         return []
@@ -57,7 +57,7 @@ def _outside(node: Node, dim: int, start: int, step: int, count: int) -> list[Lo
     if step != 1 and count > 1:
         hole = torch.zeros(size, dtype=torch.bool, device=node.outputs[0].device)
         hole[start : start + step * count : step] = True
-        return _kept(node, hole.view([-1 if d == dim else 1 for d in range(len(node.shape))]))
+        return kept(node, hole.view([-1 if d == dim else 1 for d in range(len(node.shape))]))
     terms = []
     for at, length in ((0, start), (start + count, size - start - count)):
         if length > 0:
@@ -101,7 +101,7 @@ def index_put(node: Node) -> list[Local] | None:
     source = _source(node, 1, picked, whole)
     if node.saved("accumulate"):
         return _all_kept(node) + source
-    return _kept(node, _written(node, whole)) + source
+    return kept(node, _written(node, whole)) + source
 
 
 def _written(node: Node, whole: Sequence[Map]) -> Tensor:
@@ -146,7 +146,7 @@ def masked_fill(node: Node) -> list[Local]:
 
 
 def _filled(node: Node, hole: Tensor) -> list[Local]:
-    terms = _kept(node, hole)
+    terms = kept(node, hole)
     if node.needs(1):
         over = new_labels(node.shape)
         value, on = spread(hole.to(node.outputs[0].dtype), over)
@@ -165,7 +165,7 @@ def _slots(node: Node) -> Tensor:
 @rule("IndexCopyBackward0", any_dtype=True)
 def index_copy(node: Node) -> list[Local]:
     """Write at positions along a dim: out[…, index[i], …] = source[…, i, …]."""
-    terms = _kept(node, _slots(node))
+    terms = kept(node, _slots(node))
     if node.needs(1):
         picked, whole = _indexed(node, node.into(1).shape)
         terms.append(Local(1, Block(1.0, (), whole, picked)))
@@ -192,7 +192,7 @@ def scatter(node: Node) -> list[Local]:
     if index.numel() == 0:
         return _all_kept(node)
     hole = torch.zeros(node.shape, dtype=torch.bool, device=index.device)
-    return _kept(node, hole.scatter(node.saved("dim"), index, True)) + _scattered(node, index)
+    return kept(node, hole.scatter(node.saved("dim"), index, True)) + _scattered(node, index)
 
 
 @rule("ScatterAddBackward0", any_dtype=True)
@@ -232,7 +232,7 @@ def reduce_into(node: Node) -> Known | list[Local]:
 def masked_scatter(node: Node) -> list[Local]:
     """Masked scatter: the i-th entry where the mask is true becomes the i-th entry of the source."""
     mask = node.saved("mask").expand(node.shape)
-    terms = _kept(node, mask)
+    terms = kept(node, mask)
     picked, whole = index_maps([mask], node.shape)
     if node.needs(1) and picked is not None:
         terms.append(Local(1, Block(1.0, (), whole, _flat(node.into(1).shape, picked, mask.device))))
@@ -265,7 +265,7 @@ def put(node: Node) -> list[Local]:
         terms = _all_kept(node)
     else:
         hole = torch.zeros(size, dtype=torch.bool, device=index.device).index_fill(0, index.reshape(-1), True)
-        terms = _kept(node, hole.view(node.shape))
+        terms = kept(node, hole.view(node.shape))
     if node.needs(1):
         over = new_labels(index.shape)
         source = node.into(1).shape
@@ -286,7 +286,7 @@ def diagonal_scatter(node: Node) -> list[Local]:
     sides[first], sides[second] = meta.shape[first], meta.shape[second]
     hole = torch.zeros(sides, dtype=torch.bool, device=meta.device)
     hole.diagonal(offset, first, second).fill_(True)
-    terms = _kept(node, hole)
+    terms = kept(node, hole)
     if node.needs(1):
         block = on_diagonal(node, node.into(1).shape, node.shape)
         terms.append(Local(1, block._replace(out=block.wrt, wrt=block.out)))

@@ -1,0 +1,193 @@
+"""Assignments through views: the graph of the node's own call says where the part stands that was written.
+
+A write through a view (`out[1:-1] = y`, `out[i] += y`) is a `CopySlices` node around a node that Python cannot
+see. Called on a cotangent g that asks for gradients, it leaves a graph that can be read: what arrives at the source
+of an assignment is ``g.as_strided(size, stride, offset).clone()``, and what replaces the part in g has no graph.
+
+Two things are not in that graph: how the tensor lies in memory, and what a Python Function computes outside of it.
+So the results are compared with what is claimed of them, on numbers that no other entry has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .._blocks.block import identity
+from .._blocks.ends import swapped
+from .._blocks.traced import inside_functorch, is_tracing
+from .._capture.tape import Meta, Node
+from .call import call
+from .registry import Local
+from .strided import Box, Law, around, bounds, box_of, law_of, placed, same
+from .writes import kept
+
+
+class Part(NamedTuple):
+    """A part of a tensor whose entries lie in order: as strides tell it, dim by dim, and with which sign it arrives."""
+
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
+    law: Law
+    sign: float = 1.0
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """The part as a view."""
+        return tensor.as_strided(self.size, self.stride, self.offset)
+
+
+def moved(node: Node) -> list[Local] | None:
+    """The terms of a node that moves entries of a real tensor of an entry at least, found by one call.
+
+    None where the graph or the values show anything else, or cannot be looked at.
+    """
+    how = _HOW.get(node.name)
+    if how is None or inside_functorch() or is_tracing() or torch.is_inference_mode_enabled():
+        return None
+    given = _apart(node.outputs[0])
+    return None if given is None else how(node, given)
+
+
+def _apart(meta: Meta) -> Tensor | None:
+    """The numbers k + 1 + cos(k²) / 4: no two are equal, nor a multiple or a sum of others.
+
+    None where they have no values, or where the dtype has too few numbers for so many.
+    """
+    shape, dtype, device = meta
+    if device.type == "meta" or not dtype.is_floating_point:
+        return None
+    if prod(shape) * torch.finfo(dtype).eps > 0.25 or torch.finfo(dtype).bits < 16:
+        return None
+    number = torch.arange(prod(shape), dtype=dtype, device=device)
+    return number.square().cos_().div_(4).add_(number).add_(1).view(shape)
+
+
+def _viewed(node: Node, given: Tensor) -> list[Local] | None:
+    """A view of memory, as a view that was written into becomes: out[i] = x[part(i)], for an x that lies in order."""
+    shape = node.into(0).shape
+    part = _strided(node.fn, shape)
+    if part is None:
+        return None
+    expected = given.new_zeros(shape)
+    part.of(expected).copy_(given)
+    with torch.no_grad():
+        (result,) = call(node, [given])
+    agrees = result is not None and torch.equal(result, expected)
+    return [Local(0, swapped(placed(part.law, part.size, part.size)))] if agrees else None
+
+
+def _assigned(node: Node, given: Tensor) -> list[Local] | None:
+    """A write into a view: ∂out[part(i)]/∂source[i] = ±1, ∂out/∂base = 1 outside of the part, or everywhere for `+=`.
+
+    Example: x (5,), y (3,), x[1:-1] = y: ∂out/∂y is one block and ∂out/∂x two, without a number.
+    """
+    results = _recorded(node, given.requires_grad_())
+    if results is None:
+        return None
+    part, terms = None, []
+    for k, result in enumerate(results):
+        if k > 0 and node.needs(k) and result is not None:
+            part = _part(result.grad_fn, given)
+            if part is None or not _arrives(result, given, part):
+                return None
+            terms.append(Local(k, placed(part.law, part.size, node.into(k).shape)._replace(value=part.sign)))
+    if node.needs(0) and results[0] is not None:
+        base = _base(node, results[0], given, part)
+        if base is None:
+            return None
+        terms += base
+    return terms
+
+
+def _recorded(node: Node, given: Tensor) -> Sequence[Tensor | None] | None:
+    """Call a node so that its results have graphs; a Python Function may refuse to be called so."""
+    try:
+        with torch.enable_grad():
+            return call(node, [given])
+    except RuntimeError:
+        return None
+
+
+def _part(fn: Any, given: Tensor) -> Part | None:
+    """The part of the cotangent that a graph reads, or None where it does anything else."""
+    sign = 1.0
+    while fn is not None and fn.name() in ("NegBackward0", "CloneBackward0"):
+        sign = -sign if fn.name() == "NegBackward0" else sign
+        fn = fn.next_functions[0][0]
+    if fn is None or fn.name() != "AsStridedBackward0" or not _copies(fn.next_functions[0][0], given):
+        return None
+    part = _strided(fn, tuple(given.shape))
+    return None if part is None else part._replace(sign=sign)
+
+
+def _strided(fn: Any, shape: tuple[int, ...]) -> Part | None:
+    """What an `as_strided` reads of a tensor of a shape whose entries lie in order."""
+    size, stride, offset = fn._saved_size, fn._saved_stride, fn._saved_storage_offset or 0
+    law = law_of(shape, size, stride, offset)
+    return None if law is None else Part(size, stride, offset, law)
+
+
+def _copies(fn: Any, given: Tensor) -> bool:
+    """Whether a node copies the whole cotangent."""
+    if fn is None or fn.name() != "torch::autograd::CopyBackwards":
+        return False
+    end = fn.next_functions[1][0]
+    return end is not None and getattr(end, "variable", None) is given
+
+
+def _arrives(result: Tensor, given: Tensor, part: Part) -> bool:
+    """Whether the values are those of the part."""
+    expected = part.of(given.detach())
+    return torch.equal(result.detach(), -expected if part.sign < 0 else expected)
+
+
+def _base(node: Node, result: Tensor, given: Tensor, part: Part | None) -> list[Local] | None:
+    """The tensor written into: all is kept where the part was added to, else what lies outside of it."""
+    fn = result.grad_fn
+    if (
+        fn is None
+        or fn.name() != "torch::autograd::CopySlices"
+        or not _copies(fn.next_functions[0][0], given)
+    ):
+        return None
+    written = fn.next_functions[1][0] if len(fn.next_functions) > 1 else None
+    added = None if written is None else _part(written, given)
+    given, result = given.detach(), result.detach()
+    if written is not None:
+        whole = added is not None and added.sign == 1 and torch.equal(result, given)
+        return [Local(0, identity(node.shape))] if whole else None
+    if part is None:  # the source needs nothing, so that only values tell where it went
+        hole = result != given
+        return None if not bool(hole.any()) or bool(result[hole].any()) else _around(node, hole)
+    left = given.clone()
+    part.of(left).zero_()
+    if not torch.equal(result, left):
+        return None
+    box = box_of(part.law, part.size)
+    return _around(node, left != given) if box is None else _outside(node, box)
+
+
+def _around(node: Node, hole: Tensor) -> list[Local]:
+    """What lies outside of a hole: boxes where the hole is one, else a diagonal with zeros."""
+    box = bounds(hole)
+    if bool(hole[box].all()):
+        return _outside(node, box)
+    for dim in range(hole.dim()):  # a dim along which the hole is the same needs no zeros of its own
+        first = hole.narrow(dim, 0, 1)
+        if bool((hole == first).all()):
+            hole = first
+    return kept(node, hole)
+
+
+def _outside(node: Node, hole: Box) -> list[Local]:
+    """The tensor written into, outside of a box."""
+    boxes = around(node.shape, hole)
+    return [Local(0, same(tuple([(part.start, part.stop) for part in box]))) for box in boxes]
+
+
+_HOW = {"torch::autograd::CopySlices": _assigned, "AsStridedBackward0": _viewed}

@@ -1,0 +1,100 @@
+"""Parts of a tensor as strides tell them: where they stand dim by dim, and what lies outside of a box."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import prod
+from typing import TypeAlias
+
+from torch import Tensor
+
+from .._blocks.block import KEPT, Block, remembered
+from .._blocks.maps import Affine
+from .spell import broadcast, new_labels
+
+#: A range of positions along each dim
+Box: TypeAlias = tuple[slice, ...]
+
+#: For each dim of a tensor the first position, and for dims of the part the steps along it
+Law: TypeAlias = tuple[tuple[int, tuple[tuple[int, int], ...]], ...]
+
+
+@lru_cache(maxsize=KEPT)
+def law_of(shape: Sequence[int], size: Sequence[int], stride: Sequence[int], offset: int) -> Law | None:
+    """Where a strided part stands in a tensor whose entries lie in order, dim by dim.
+
+    A memory position is a number whose digits are the positions along the dims, so a stride is one too; as long as
+    no sum of digits runs over, each dim has a law of its own. None where one does.
+
+    Example: the diagonal of (3, 4) has stride 5 = 1·4 + 1: a step of one along both dims.
+    """
+    if 0 in shape or 0 in size or (offset and not shape):
+        return None
+    starts, steps = _digits(offset, shape), [_digits(step, shape) for step in stride]
+    dims = [dim for dim, count in enumerate(size) if count > 1]
+    law = []
+    for at, start in enumerate(starts):
+        along = tuple([(dim, steps[dim][at]) for dim in dims if steps[dim][at]])
+        if start + sum([step * (size[dim] - 1) for dim, step in along]) >= shape[at]:
+            return None
+        law.append((start, along))
+    return tuple(law) if all(any(steps[dim]) for dim in dims) else None
+
+
+def _digits(number: int, shape: Sequence[int]) -> list[int]:
+    """A position in memory as positions along the dims."""
+    digits = []
+    for dim in range(len(shape)):
+        digit, number = divmod(number, prod(shape[dim + 1 :]))
+        digits.append(digit)
+    return digits
+
+
+@remembered
+def placed(law: Law, size: Sequence[int], in_shape: Sequence[int]) -> Block:
+    """∂out[part(i)]/∂source[i] = 1 for a source that may broadcast over the part."""
+    over = new_labels(size)
+    out = tuple([Affine(start, tuple([(over[dim], step) for dim, step in along])) for start, along in law])
+    return Block(1.0, (), out, broadcast(over, in_shape))
+
+
+@remembered
+def same(box: tuple[tuple[int, int], ...]) -> Block:
+    """∂out[i]/∂x[i] = 1 for the positions in a box."""
+    over = new_labels([stop - start for start, stop in box])
+    maps = [Affine(start, ((label, 1),)) for (start, _), label in zip(box, over, strict=True)]
+    return Block(1.0, (), tuple(maps), tuple(maps))  # two tuples: one for both ends means the whole tensor
+
+
+@lru_cache(maxsize=KEPT)
+def box_of(law: Law, size: Sequence[int]) -> Box | None:
+    """The box that a part fills, None where it leaves gaps."""
+    box = []
+    for start, along in law:
+        if len(along) > 1 or any(step != 1 for _, step in along):
+            return None
+        box.append(slice(start, start + (size[along[0][0]] if along else 1)))
+    used = [dim for _, along in law for dim, _ in along]
+    return tuple(box) if len(set(used)) == len(used) else None
+
+
+def bounds(mask: Tensor) -> Box:
+    """The smallest box that holds all true entries, of which there is one at least."""
+    if mask.dim() == 0:
+        return ()
+    found = mask.nonzero()
+    low, high = found.amin(0).tolist(), found.amax(0).tolist()
+    return tuple(slice(start, stop + 1) for start, stop in zip(low, high, strict=True))
+
+
+def around(shape: Sequence[int], hole: Box) -> list[Box]:
+    """Boxes without overlap that fill a tensor outside of a box."""
+    boxes = []
+    window = [slice(0, size) for size in shape]
+    for dim, part in enumerate(hole):
+        for start, stop in ((window[dim].start, part.start), (part.stop, window[dim].stop)):
+            if start < stop:
+                boxes.append((*window[:dim], slice(start, stop), *window[dim + 1 :]))
+        window[dim] = part
+    return boxes
