@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import torchjac
+import torchjac._transforms.backend as _backend
 from torchjac import compile, hessian, jacobian, jacrev, value_and_jacobian, vmap
 from torchjac.testing import loop_jacobian
 
@@ -107,6 +108,35 @@ def test_large_zeros():
     first = jac(x)
     jac(2 * x)
     assert torch.allclose(first, x.cos().diag())
+
+
+@pytest.mark.parametrize(
+    ("batch", "inner", "width"), [(7, 40, 30), (1, 40, 30), (2, 1, 30), (5, 0, 3), (0, 40, 30)]
+)
+def test_shared_products(monkeypatch, batch, inner, width):
+    """Inside vmap the products with one large weight are one, in which the batch stands beside the columns."""
+    first, second = torch.randn(20, inner), torch.randn(inner, width)
+    layer = lambda x: (x @ first).tanh() @ second
+    products = []
+    join = _backend._join_shared_products
+
+    def joined(graph):
+        for step in (lambda _: None, join):
+            step(graph)
+            products.append(
+                len(graph.graph.find_nodes(op="call_function", target=torch.ops.aten.bmm.default))
+            )
+
+    monkeypatch.setattr(_backend, "_join_shared_products", joined)
+    jac = compile(vmap(jacrev(layer)), backend="inductor")
+    for _ in range(2):
+        x = torch.randn(batch, 20)
+        want = (
+            torch.zeros(0, width, 20) if not batch else torch.stack([loop_jacobian(layer, row) for row in x])
+        )
+        assert torch.allclose(jac(x), want)
+    assert jac.captures == 1
+    assert products == ([1, 0] if batch == 7 else products[:1] * 2)
 
 
 @pytest.mark.parametrize("d", [1, 8, 16, 17])

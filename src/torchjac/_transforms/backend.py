@@ -25,6 +25,9 @@ _SETTINGS = {
 #: A matrix product of up to this many multiplications is spelled out.
 SMALL_PRODUCT = 1024
 
+#: Matrices of up to this many columns that one matrix is multiplied with go into one product.
+NARROW = 128
+
 #: Tensors joined into up to this many entries are joined where they are read.
 SMALL_JOIN = 256
 
@@ -53,6 +56,7 @@ def _inductor(graph: fx.GraphModule, example: list[Tensor]) -> Run:
     from torch._inductor.compile_fx import compile_fx, compile_fx_inner
 
     _spell_out_small_products(graph)
+    _join_shared_products(graph)
     inner: list[tuple[fx.GraphModule, Sequence[Any], Any]] = []
 
     def keep(module: fx.GraphModule, inputs: Sequence[Any], **settings: Any) -> Any:
@@ -114,4 +118,31 @@ def _spell_out_small_products(graph: fx.GraphModule) -> None:
             total.meta = dict(node.meta)
             node.replace_all_uses_with(total)
             graph.graph.erase_node(node)
+    graph.recompile()
+
+
+def _join_shared_products(graph: fx.GraphModule) -> None:
+    """Write a batch of products with one matrix as one product: W @ B[b] for all b are the columns of W @ H.
+
+    Inside vmap a weight on the left is expanded over the batch, and the library is called once for each of its
+    entries. What B is computed by writes it as H at no cost. 64 products of 32×64 with 64×32 take 0.26 ms in MKL, the
+    one of 32×64 with 64×2048 takes 0.16 ms; with 256 columns each it is a loss.
+    """
+    aten = torch.ops.aten
+    for node in graph.graph.find_nodes(op="call_function", target=aten.bmm.default):
+        left, right = node.args
+        weight, (batch, inner, columns) = left.meta["val"], right.meta["val"].shape
+        if weight.device.type != "cpu" or batch < 2 or columns > NARROW or weight.stride(0) != 0:
+            continue
+        with graph.graph.inserting_before(node):
+            shared = graph.graph.call_function(aten.select.int, (left, 0, 0))
+            side = graph.graph.call_function(aten.permute.default, (right, [1, 0, 2]))
+            joined = graph.graph.call_function(aten.reshape.default, (side, [inner, batch * columns]))
+            product = graph.graph.call_function(aten.mm.default, (shared, joined))
+            parts = graph.graph.call_function(aten.view.default, (product, [weight.shape[1], batch, columns]))
+            turned = graph.graph.call_function(aten.permute.default, (parts, [1, 0, 2]))
+            total = graph.graph.call_function(aten.contiguous.default, (turned,))
+        total.meta = dict(node.meta)
+        node.replace_all_uses_with(total)
+        graph.graph.erase_node(node)
     graph.recompile()
