@@ -58,7 +58,7 @@ REASONS: list[tuple[str, str, str, str]] = [
         "image_to_image",
         "first call",
         "",
-        "a product for each pair of offsets, 3,288 ops: the C++ compiler takes most of the time, some 50 s",
+        "a product for each pair of offsets, 3,288 ops: the C++ compiler takes 33 of 45 s",
     ),
     (
         "hand_tracking",
