@@ -199,3 +199,16 @@ def test_selecting_drops_what_is_not_finite() -> None:
         assert dropped.value.tolist() == [0.0, 0.0, 6.0]
         multiplied = compose(block, other, (3,), CPU)
         assert multiplied.value.isnan().tolist() == [True, True, False]
+
+
+def test_one_tuple_of_maps_at_both_ends() -> None:
+    """It tells a diagonal over the whole tensor only where it covers the tensor: in a box, the rest is dropped."""
+    row, column = Label(4), Label(5)
+    above = Block(torch.arange(20.0).reshape(4, 5), (row, column), (bare(row),), (bare(column),))
+    label = Label(3)
+    box = (bare(label),)
+    for value in (1.0, 2.0):
+        found = compose(above, Block(value, (), box, box), (5,), torch.device("cpu"))
+        assert found is not None
+        expected = value * torch.cat([above.value[:, :3], torch.zeros(4, 2)], 1)
+        torch.testing.assert_close(spelled_out(found, (4, 5)), expected.to(torch.float64), check_dtype=False)

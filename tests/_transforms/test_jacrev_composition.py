@@ -394,3 +394,39 @@ def test_an_error_of_a_backward_is_shown():
     """What the user's own formula raises is not taken for a lack of vmap's."""
     with pytest.raises(ValueError, match="no derivative here"):
         jacrev(Broken.apply)(torch.randn(3))
+
+
+SOLVES = {
+    "solve": lambda x: torch.linalg.solve(x, torch.ones(3, dtype=x.dtype)),
+    "by the right side": lambda x: torch.linalg.solve(torch.eye(3, dtype=x.dtype) + 0.1, x),
+    "det": torch.linalg.det,
+    "slogdet": lambda x: torch.linalg.slogdet(x)[1],
+}
+
+
+@pytest.mark.parametrize("asks", [False, True])
+@pytest.mark.parametrize("name", SOLVES)
+def test_solves_inside_vmap_without_grad(name, asks):
+    """PyTorch's formulas are silently wrong inside vmap where no graph is recorded; ours are, and the answer is cut."""
+    f = SOLVES[name]
+    x = torch.randn(2, 3, 3, dtype=torch.float64, requires_grad=asks)
+    expected = torch.stack([loop_jacobian(f, each.detach()) for each in x])
+    with torch.no_grad():
+        found = vmap(jacrev(f))(x)
+        assert not torch.allclose(vmap(torch.func.jacrev(f))(x), expected)
+        structured = vmap(lambda x: jacobian(f)(x).to_dense())(x)
+    for answer in (found, structured):
+        assert not answer.requires_grad
+        torch.testing.assert_close(answer, expected)
+
+
+def test_no_grad_inside_a_gradient():
+    """A Jacobian taken without grad is a constant for the gradient around it."""
+
+    def f(x):
+        with torch.no_grad():
+            factor = jacrev(torch.sin)(x)
+        return (factor @ x).sum()
+
+    x = torch.randn(3, dtype=torch.float64)
+    torch.testing.assert_close(grad(f)(x), x.cos())

@@ -946,6 +946,11 @@ MUTATIONS: tuple[Mutation, ...] = (
         "value = value.mean(extra) if extra else value",
     ),
     Mutation(
+        "_blocks/block.py", "a label over a part taken for one over a whole dim",
+        "return sizes == list(shape) and len(set(over)) == len(over)",
+        "return len(set(over)) == len(over)",
+    ),
+    Mutation(
         "_blocks/cost.py", "pieces that tile the dense Jacobian stay apart",
         "return sum(map(stored, blocks)) >= prod(out_shape)",
         "return sum(map(stored, blocks)) > prod(out_shape)",

@@ -18,7 +18,7 @@ from torch.autograd.function import BackwardCFunction
 
 from .._blocks.cost import PRODUCT_RATE
 from .._capture.tape import Node, Tape
-from .._rules.links import links, mixes_nothing
+from .._rules.links import is_multiplied, links, mixes_nothing
 
 Edge: TypeAlias = tuple[Node, int]
 
@@ -102,20 +102,44 @@ def narrowest(tape: Tape) -> int:
 
 def reverse_work(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> float:
     """The work of reverse order alone, as the last of `places` has it."""
-    rows = sum(map(prod, out_shapes)) / _batch(tape, out_shapes)
+    return _down(tape, out_shapes)[0]
+
+
+def spared_work(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> float:
+    """How much less work reverse order is than to pull dense rows through the whole tape."""
+    return _down(tape, out_shapes)[1]
+
+
+def _down(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> tuple[float, float]:
+    """The work of a walk from the outputs down, and how much of it dense rows would take beside.
+
+    What mixes along some dims, or has no rule, is called on rows either way, and for less than its links tell.
+    """
+    all_rows = sum(map(prod, out_shapes))
+    rows = all_rows / _batch(tape, out_shapes)
     entries: dict[Edge, float] = {}
     for end, shape in zip(tape.outputs, out_shapes, strict=True):
         if end is not None:
             entries[end] = entries.get(end, 0.0) + prod(shape)
-    work = 0.0
+    work, spared = 0.0, float(all_rows) * all_rows
     for node in tape.nodes:
-        arrived = sum([entries.get((node, slot), 0.0) for slot in range(len(node.outputs))])
+        if len(node.outputs) == 1:
+            arrived = entries.get((node, 0), 0.0)
+        else:
+            arrived = sum([entries.get((node, slot), 0.0) for slot in range(len(node.outputs))])
         rate = arrived / node.numbers
+        multiplies = is_multiplied(node.name)
         for edge, size, count in _linked(node):
-            before = entries.get(edge, 0.0)
+            before = entries.get(edge)
+            if before is None:
+                before = 0.0
+                spared += all_rows * size
             entries[edge] = after = min(before + count * rate, size * rows)
             work += PRODUCT_RATE * count * rate + after - before
-    return work
+            spared -= after - before
+            if multiplies:
+                spared += PRODUCT_RATE * count * (all_rows - rate)
+    return work, spared
 
 
 def _linked(node: Node) -> list[tuple[Edge, int, int]]:

@@ -140,6 +140,18 @@ def whole(out_shape: tuple[int, ...], wrt_shape: tuple[int, ...]) -> Block:
     return Block(1.0, over, maps[: len(out_shape)], maps[len(out_shape) :])
 
 
+def covers(maps: tuple[Map, ...], shape: Sequence[int]) -> bool:
+    """Whether maps are a label of its own for each dim of a tensor, over all of it."""
+    return _covers(maps, tuple(shape)) if type(maps) is Maps else _covers.__wrapped__(maps, shape)
+
+
+@lru_cache(maxsize=KEPT)
+def _covers(maps: tuple[Map, ...], shape: Sequence[int]) -> bool:
+    over = [bare_label(map_) for map_ in maps]
+    sizes = [label.size for label in over if label is not None]
+    return sizes == list(shape) and len(set(over)) == len(over)
+
+
 def tables_to(block: Block, device: torch.device) -> Block:
     """The block with its index tensors on a device, as its value is."""
 

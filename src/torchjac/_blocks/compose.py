@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 
-from .block import Block
+from .block import Block, covers
 from .maps import (
     Gather,
     Label,
@@ -66,8 +66,8 @@ def compose(
     """
     left, on_left, out, mid = block
     right, on_right, other, wrt = local
-    if wrt is other and type(right) is float and right == 1.0:  # a copy, as sums have on both sides
-        return block
+    if wrt is other and type(right) is float and right == 1.0 and covers(other, shape):
+        return block  # a copy, as sums have on both sides
     if type(mid) is Maps and type(other) is Maps and type(out) is Maps and type(wrt) is Maps:
         key = (out, mid, on_left, other, wrt, on_right)
         law = _laws.get(key, _UNKNOWN)
@@ -106,7 +106,7 @@ def _remember(key: tuple, law: Law | None) -> Law | None:
 
 def _law(block: Block, local: Block, shape: Sequence[int], device: torch.device) -> Law | None:
     """Work out the product of two blocks of which only the maps and the labels of the values are looked at."""
-    if local.wrt is local.out:
+    if local.wrt is local.out and covers(local.out, shape):
         return _scaling(block, local)
     local_out, local_wrt, on_local = _apart(block, local)
     by = _bind(block.wrt, local_out, shape)

@@ -169,21 +169,35 @@ def rows_take_over(blocks: int, nodes: int, first: float, numbers: float) -> boo
     return numbers + ENDS_NODES * first < BLOCK_ROWS * blocks * nodes
 
 
-#: The structured walk costs some 10 µs more of Python for each node than rows do; in that time an op moves about
-#: this many numbers. Where a graph of the walk is recorded it is twice that.
-FREE_NUMBERS = 20_000
+#: In the time that the structured walk takes longer in Python at a node than rows do, an op moves at least so many
+#: numbers, be it a product.
+FREE_NUMBERS = 12_000
+
+#: Where a graph of the walk is recorded it is so many times that, and where each op goes through functorch.
+RECORDED_FREE, MAPPED_FREE = 2, 3
 
 #: And at its ends, to pick an order and to write the blocks, as much as at so many nodes.
-FREE_NODES = 4
+FREE_NODES = 3
+
+#: Where rows move so many times what is free, structure is taken to pay without an estimate.
+FREE_OFTEN = 8
+
+#: In the same time so many numbers are only written.
+FREE_WRITTEN = 40_000
 
 
-def is_small(rows: int, numbers: int, nodes: int, recorded: bool) -> bool:
-    """Whether walking by structure cannot be cheaper than dense rows.
+def free_numbers(nodes: int, recorded: bool, mapped: bool) -> int:
+    """How many numbers rows may move where structure, whatever it spares, cannot be cheaper."""
+    return FREE_NUMBERS * (nodes + FREE_NODES) * _slower(recorded, mapped)
 
-    ``numbers`` is how many one row holds over all nodes: where an op moves all rows through an average node in
-    the time the structured walk spends on it in Python, structure saves nothing.
-    """
-    return rows * numbers <= FREE_NUMBERS * (1 + recorded) * (nodes + FREE_NODES)
+
+def walk_pays(spared: float, nodes: int, recorded: bool, mapped: bool) -> bool:
+    """Whether structure spares more than its walk takes in Python, counted in numbers written."""
+    return spared > FREE_WRITTEN * (nodes + FREE_NODES) * _slower(recorded, mapped)
+
+
+def _slower(recorded: bool, mapped: bool) -> int:
+    return (RECORDED_FREE if recorded else 1) * (MAPPED_FREE if mapped else 1)
 
 
 #: To call PyTorch's engine for columns takes as long as a walk does at so many nodes.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
@@ -44,6 +45,18 @@ def batched_zero(like: Tensor) -> Tensor:
             size = torch._C._functorch.CVmapInterpreterPtr(interpreter).batchSize()
             zero = torch._C._functorch._add_batch_dim(zero.expand(size), 0, interpreter.level())
     return zero
+
+
+def mapped_over() -> int:
+    """How many calls every active vmap makes one of, all together."""
+    if not inside_functorch():
+        return 1
+    functorch = torch._C._functorch  # private; see above
+    return prod([
+        functorch.CVmapInterpreterPtr(level).batchSize()
+        for level in functorch.get_interpreter_stack() or ()
+        if level.key() == functorch.TransformType.Vmap
+    ])  # fmt: skip
 
 
 def is_wrapped(tensor: Tensor) -> bool:

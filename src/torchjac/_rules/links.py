@@ -60,6 +60,11 @@ def is_opaque(name: str) -> bool:
     return _kind(name) == "opaque"
 
 
+def is_multiplied(name: str) -> bool:
+    """Whether rows pass a node of this name by a multiplication for each link."""
+    return _kind(name) in ("product", "convolution")
+
+
 @lru_cache(maxsize=1024)
 def _kind(name: str) -> str:
     if name in PRODUCTS:

@@ -47,7 +47,9 @@ def operators(
             ]
 
     def answer(factor: Factor, like: Tensor) -> Jacobian:
-        blocks = tuple([fitted(block, like.dtype, like.device) for block in owned(factor.blocks, tape)])
+        blocks = tuple([
+            _cut(fitted(block, like.dtype, like.device), recorded) for block in owned(factor.blocks, tape)
+        ])  # fmt: skip
         return Jacobian(factor.out_shape, factor.in_shape, like.dtype, like.device, blocks, report)
 
     return [
@@ -57,6 +59,10 @@ def operators(
         ]
         for row in found
     ]
+
+
+def _cut(block: Block, recorded: Recorded) -> Block:
+    return block._replace(value=recorded.cut(block.value)) if isinstance(block.value, Tensor) else block
 
 
 def check_layout(layout: torch.layout, what: str) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 # Private; see arguments.py.
 from torch.utils import _pytree as pytree
 
-from .._blocks.traced import is_tracing
+from .._blocks.traced import inside_functorch, is_tracing
 from .._capture.capture import Captured, capture, left_level
 from .._capture.checkpoints import blocks_kept
 from .._capture.constants import constants_computed
@@ -41,8 +41,22 @@ class Recorded(NamedTuple):
         """The shapes of the outputs."""
         return [tuple(output.shape) for output in self.captured.outputs]
 
+    @property
+    def walks_recorded(self) -> bool:
+        """Whether the walk is recorded: where gradients of the answer are asked for, and inside functorch.
+
+        There the formulas of linalg.solve and linalg.det go another way without a graph, which is silently wrong
+        under vmap (torch 2.13).
+        """
+        return self.captured.records or inside_functorch()
+
+    def cut(self, tensor: Tensor) -> Tensor:
+        """A tensor of the answer without a graph that nobody asked for."""
+        return tensor.detach() if self.walks_recorded and not self.captured.records else tensor
+
     def finish(self, answers: Sequence[Sequence[Any]], has_aux: bool) -> Any:
         """The answers ``[output][input]`` as the output tree of input trees, with aux if there is any."""
+        answers = [[self.cut(each) if isinstance(each, Tensor) else each for each in row] for row in answers]
         tree = nest(answers, self.out_spec, self.in_spec)
         if not has_aux:
             return tree
@@ -81,10 +95,10 @@ def record(
 def walking(recorded: Recorded) -> Iterator[None]:
     """The modes in which a tape is walked.
 
-    It is recorded itself only where something outside asks for gradients, and never rounded by an autocast
+    It is recorded itself only where it must be (`Recorded.walks_recorded`), and never rounded by an autocast
     around the call: that concerns the ops of the function. Inside a trace, where entries stand stays known.
     """
-    with blocks_kept(), torch.set_grad_enabled(recorded.captured.records):
+    with blocks_kept(), torch.set_grad_enabled(recorded.walks_recorded):
         rare = list(_rare_modes(recorded))
         if not rare:
             yield
@@ -100,7 +114,7 @@ def _rare_modes(recorded: Recorded) -> Iterator[AbstractContextManager[Any]]:
         yield constants_computed()
     if torch.is_inference_mode_enabled():
         yield torch.inference_mode(False)
-        yield torch.set_grad_enabled(recorded.captured.records)  # leaving inference mode turns it on
+        yield torch.set_grad_enabled(recorded.walks_recorded)  # leaving inference mode turns it on
     kinds = {tensor.device.type for tensor in (*recorded.inputs, *recorded.captured.outputs)}
     for kind in kinds - {"meta"}:
         if torch.is_autocast_enabled(kind):
