@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from .._blocks.block import Block
-from .._blocks.cost import FEW_ROWS
+from .._blocks.cost import FEW_ROWS, nodes_pay
 from .._blocks.maps import Label, align, bare, bare_label
 from .._blocks.traced import inside_functorch
 from .._capture.capture import map_rows
@@ -104,10 +104,6 @@ def _engine(
     )
 
 
-#: To be called costs the engine as much as calls of so many nodes under vmap.
-ENGINE_NODES = 8
-
-
 def walk_rows(
     waiting: Callable[[], dict[tuple[Node, int], Tensor]],
     nodes: Sequence[Node],
@@ -117,14 +113,12 @@ def walk_rows(
 ) -> list[Tensor | None] | None:
     """Rows that wait at nodes taken down to others, node by node; None where the engine is to take them.
 
-    That is where they do not go at once, or where most nodes of many would be called under vmap. Elsewhere the engine,
-    which calls all of them so, was 1.3 to 2 times slower. A row or two it takes faster, unless all is small.
+    That is where they do not go at once, or too many nodes would be called under vmap all the same. A row or two the
+    engine takes faster, unless all is small.
     """
     known = sum([goes_in_front(node.name) for node in nodes])
-    if (
-        len(nodes) - known > known + ENGINE_NODES
-        or (chunk or rows_at_once(nodes, count, through=True)) < count
-    ):
+    at_once = (chunk or rows_at_once(nodes, count, through=True)) >= count
+    if not (at_once and nodes_pay(known, len(nodes))):
         return None
     if count <= FEW_ROWS and not is_small(nodes, count):
         return None

@@ -249,6 +249,19 @@ def joins_pay(named: int, called: int) -> bool:
     return JOIN_NUMBERS * named < called
 
 
+#: To be called costs PyTorch's engine as much as calls of so many nodes under vmap.
+ENGINE_NODES = 8
+
+
+def nodes_pay(known: int, nodes: int) -> bool:
+    """Whether rows are faster taken through nodes one by one than by PyTorch's engine.
+
+    The engine calls all of them under vmap and was 1.3 to 2 times slower on small tensors; here those that are
+    not ``known`` are called under a vmap of their own, which costs more.
+    """
+    return nodes - known <= known + ENGINE_NODES
+
+
 #: Up to this many rows, calling the engine once for each costs less than one call under vmap does.
 FEW_ROWS = 2
 
