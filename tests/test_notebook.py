@@ -33,7 +33,9 @@ def shown(cell):
     found = []
     for output in cell.outputs:
         if output.output_type == "stream":
-            found.append((output.name, output.text))
+            # What a cell prints comes in one piece or in several, by how fast it is.
+            before = found.pop()[1] if found and found[-1][0] == output.name else ""
+            found.append((output.name, before + output.text))
         elif "text/html" in output.data:
             found.append(("html", output.data["text/html"].split("src='data:image")[0]))
         else:
