@@ -1,0 +1,54 @@
+"""What the cost rules ask of a tape: which graphs of formulas are trusted, and when structure pays."""
+
+import torch
+
+from torchjac._accumulate.plan import goes_in_columns, structure_pays
+from torchjac._rules.registry import RULES
+from torchjac._transforms.run import record, walking
+
+
+class Scale(torch.autograd.Function):
+    """A Python Function: its backward may leave PyTorch."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        return torch.from_numpy(2 * cotangent.detach().numpy())
+
+
+class Ruled(Scale):
+    """One that a rule is registered for."""
+
+
+def asked(question, f, *shape):
+    """What is answered of the tape of a function, in the modes of a walk."""
+    recorded = record("test", f, 0, False, (torch.randn(shape),), {})
+    with walking(recorded):
+        return question(recorded)
+
+
+def test_graphs_that_are_trusted(monkeypatch):
+    """Not those of Python Functions, whether a rule is known for one or not, nor of complex numbers."""
+    trusted = lambda recorded: goes_in_columns(recorded.captured.tape)
+    monkeypatch.setitem(RULES, "RuledBackward", RULES["NegBackward0"])
+    assert asked(trusted, torch.sin, 3)
+    assert not asked(trusted, Scale.apply, 3)
+    assert not asked(trusted, Ruled.apply, 3)
+    assert not asked(trusted, lambda x: torch.fft.fft(x).abs(), 3)
+
+
+def test_structure_pays_by_what_it_spares():
+    """A chain of pointwise ops on hundreds of entries, not one that mixes all of them, nor one on a hundred."""
+
+    def chain(x):
+        for _ in range(10):
+            x = x.sin() * 2
+        return x
+
+    pays = lambda recorded: structure_pays(recorded.captured.tape, recorded.shapes)
+    assert asked(pays, chain, 300)
+    assert not asked(pays, chain, 100)
+    assert not asked(pays, lambda x: chain(x.cumsum(0)).cumsum(0), 200)
