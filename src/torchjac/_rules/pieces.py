@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import product
 from math import prod
 
 import torch
 
-from .._blocks.block import KEPT, Block, remembered
+from .._blocks.block import Block, remembered
 from .._blocks.ends import swapped
 from .._blocks.maps import Affine, Gather, Label, Map, bare, constant
 from .._capture.tape import Node
@@ -122,15 +121,10 @@ def cat_starts(node: Node, dim: int) -> list[int | None]:
     if all(node.needs(k) for k in count):
         sizes = [node.into(k).shape[dim] if len(node.into(k).shape) > dim else 0 for k in count]
         return [sum(sizes[:k]) for k in count]
-    results = node.fn(_without_values(node.shape, node.outputs[0].dtype))
+    results = node.fn(torch.empty(node.shape, dtype=node.outputs[0].dtype, device="meta"))
     results = results if isinstance(results, tuple) else (results,)
     step = max(prod(node.shape[dim + 1 :]), 1)
     return [results[k].storage_offset() // step if node.needs(k) else None for k in count]
-
-
-@lru_cache(maxsize=KEPT)
-def _without_values(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    return torch.empty(shape, dtype=dtype, device="meta")
 
 
 @rule("StackBackward0", any_dtype=True)
