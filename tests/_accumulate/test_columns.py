@@ -5,6 +5,7 @@ from unittest import mock
 import pytest
 import torch
 from tests.fixtures import double as double
+from tests.functions import Scale
 
 from torchjac import jacfwd, jacrev
 from torchjac._accumulate.columns import cut, dense_columns
@@ -143,18 +144,6 @@ def test_where_columns_pay():
     assert asked(lambda x: turned(x).sum(), 3) == "rows"
     assert asked(lambda x: (x.sin() * 2).exp(), 300) == "structure"
     assert asked(lambda x: (x[0] * torch.ones(300_000) + x[1]).sin(), 2) == "structure"
-
-
-class Scale(torch.autograd.Function):
-    """A Python Function: its backward may leave PyTorch."""
-
-    @staticmethod
-    def forward(ctx, x):
-        return 2 * x
-
-    @staticmethod
-    def backward(ctx, cotangent):
-        return torch.from_numpy(2 * cotangent.detach().numpy())
 
 
 def test_graphs_that_are_not_trusted():

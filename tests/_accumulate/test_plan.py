@@ -1,22 +1,11 @@
 """What the cost rules ask of a tape: which graphs of formulas are trusted, and when structure pays."""
 
 import torch
+from tests.functions import Scale
 
 from torchjac._accumulate.plan import goes_in_columns, structure_pays
 from torchjac._rules.registry import RULES
 from torchjac._transforms.run import record, walking
-
-
-class Scale(torch.autograd.Function):
-    """A Python Function: its backward may leave PyTorch."""
-
-    @staticmethod
-    def forward(ctx, x):
-        return 2 * x
-
-    @staticmethod
-    def backward(ctx, cotangent):
-        return torch.from_numpy(2 * cotangent.detach().numpy())
 
 
 class Ruled(Scale):

@@ -10,8 +10,6 @@ it. It is what is left where few columns go through many small ops, each of whic
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from math import prod
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -21,11 +19,9 @@ from .._blocks.cost import rows_pay_below
 from .._blocks.traced import is_finite
 from .._blocks.zeros import zeros
 from .._capture.capture import Captured
-from .._capture.tape import Meta, Node, Tape
+from .._capture.tape import Edge, Meta, Node, Tape, size_of
 from .._rules.call import call, fit
 from .rows import pull_rows
-
-Edge: TypeAlias = tuple[Node, int]
 
 
 def dense_columns(
@@ -41,7 +37,7 @@ def dense_columns(
     sizes = [tensor.numel() for tensor in inputs]
     try:
         cotangents, formulas = _record(above, tape.outputs, outputs)
-        middle = [edge for edge in middle if edge in formulas and _size(edge)]
+        middle = [edge for edge in middle if edge in formulas and size_of(edge)]
         found: Sequence[Tensor | None] = [None] * len(cotangents)
         if middle and any(sizes):
             tangents = _tangents(tape, low, middle, chunk)
@@ -76,7 +72,7 @@ def cut(tape: Tape) -> tuple[list[Node], list[Node], list[Edge]]:
             low.add(node)
     above, below = ([node for node in nodes if (node in low) is side] for side in (False, True))
     middle = _ends(tape, above, low)
-    rows = sum(map(_size, middle))
+    rows = sum(map(size_of, middle))
     if rows_pay_below(rows, columns, sum([node.numbers for node in below]), len(below)):
         return above, below, middle
     return nodes, [], _ends(tape, nodes, tape.inputs)
@@ -91,10 +87,6 @@ def _ends(tape: Tape, above: Sequence[Node], low: Container[Node]) -> list[Edge]
 def _meta(edge: Edge) -> Meta:
     node, slot = edge
     return node.outputs[slot]
-
-
-def _size(edge: Edge) -> int:
-    return prod(_meta(edge).shape)
 
 
 def _record(
@@ -131,7 +123,7 @@ def _take_down(nodes: Sequence[Node], pending: dict[tuple[Node, int], Tensor]) -
 
 def _tangents(tape: Tape, low: Sequence[Node], middle: Sequence[Edge], chunk: int | None) -> list[Tensor]:
     """The columns of the Jacobians of tensors with respect to all inputs, by rows through the nodes below them."""
-    metas, counts = list(map(_meta, middle)), list(map(_size, middle))
+    metas, counts = list(map(_meta, middle)), list(map(size_of, middle))
     _, dtype, device = metas[0]
 
     def identity(begin: int, end: int) -> list[Tensor]:

@@ -16,7 +16,7 @@ from torch.autograd.graph import GradientEdge
 from .._blocks.traced import inside_functorch
 from .._blocks.zeros import zeros
 from .._capture.capture import Captured
-from .._capture.tape import Node
+from .._capture.tape import Edge
 from .rows import pull_rows, walk_rows
 
 #: Tensors to write into, ``[output][input]``; None where there is none
@@ -60,7 +60,7 @@ def _as_rows(target: Tensor | None, output: Tensor) -> Tensor | None:
     return None if target is None else target.view(output.numel(), *target.shape[output.dim() :])
 
 
-def _whole(end: tuple[Node, int], output: Tensor) -> dict[tuple[Node, int], Tensor]:
+def _whole(end: Edge, output: Tensor) -> dict[Edge, Tensor]:
     return {end: _identity(output, 0, output.numel())}
 
 

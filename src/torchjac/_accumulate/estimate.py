@@ -12,15 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from torch.autograd.function import BackwardCFunction
 
 from .._blocks.cost import PRODUCT_RATE
-from .._capture.tape import Node, Tape
+from .._capture.tape import Edge, Node, Tape, size_of
 from .._rules.links import is_multiplied, links, mixes_nothing
-
-Edge: TypeAlias = tuple[Node, int]
 
 
 class Place(NamedTuple):
@@ -85,16 +83,16 @@ def places(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> list[Place]:
 def narrowest(tape: Tape) -> int:
     """The least size of what is alive together at a place of a tape between its ends."""
     seen = {end for end in tape.outputs if end is not None}
-    width = sum([_size(edge) for edge in seen])
+    width = sum([size_of(edge) for edge in seen])
     least = sum([node.numbers for node in (*tape.nodes, *tape.inputs)])
     for node in tape.nodes:
         for slot in range(len(node.outputs)):
             if (node, slot) in seen:
-                width -= _size((node, slot))
+                width -= size_of((node, slot))
         for edge in node.inputs:
             if edge is not None and edge not in seen:
                 seen.add(edge)
-                width += _size(edge)
+                width += size_of(edge)
         if width < least:
             least = width
     return least
@@ -148,7 +146,7 @@ def _linked(node: Node) -> list[tuple[Edge, int, int]]:
     found = []
     for k, edge in enumerate(node.inputs):
         if edge is not None:
-            size = _size(edge)
+            size = size_of(edge)
             found.append((edge, size, max(own, size) if plain else links(node, k)))
     return found
 
@@ -163,9 +161,9 @@ def _rise(
         arrived = written = 0.0
         for edge, size, count in linked:
             arrived += count * entries[edge] / size
-        first = _size((node, 0))
+        first = size_of((node, 0))
         for slot in range(len(node.outputs)):
-            size = _size((node, slot))
+            size = size_of((node, slot))
             entries[node, slot] = got = min(arrived * size / first, size * columns)
             written += got
         if isinstance(node.fn, BackwardCFunction):  # called on every row of its own
@@ -209,18 +207,13 @@ class _Frontier:
             edge = (node, slot)
             entries = self.alive.pop(edge, None)
             if entries is not None:
-                size, below = _size(edge), self.below[edge]
+                size, below = size_of(edge), self.below[edge]
                 self.numbers -= size
                 self.held -= entries + below
                 self.product -= entries * below / size
                 self.others -= slot != 0
                 total += entries
         return total
-
-
-def _size(edge: Edge) -> int:
-    node, slot = edge
-    return node.numbers if len(node.outputs) == 1 else prod(node.outputs[slot].shape)
 
 
 def _batch(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> int:

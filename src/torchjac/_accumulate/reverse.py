@@ -13,7 +13,7 @@ from .._blocks.compose import compose
 from .._blocks.cost import SOME_BLOCKS
 from .._blocks.merge import dense_block, merge
 from .._blocks.unify import CannotJoinError
-from .._capture.tape import Meta, Node, Tape
+from .._capture.tape import Edge, Meta, Node, Tape
 from .._rules.registry import Known, local_jacobian, opaque
 from .._rules.unbatched import all_run_batched
 from .choose import choose
@@ -22,9 +22,6 @@ from .progress import track
 from .report import Lot, Report, note_step
 from .rows import finish_rows
 from .seeds import NO_LIMITS, Limits, push
-
-#: A node and the number of its output
-Edge: TypeAlias = tuple[Node, int]
 
 #: The Jacobian blocks that wait at an output of a node: ``pending[node, slot][output]``
 Pending: TypeAlias = dict[Edge, dict[int, list[Block]]]

@@ -17,7 +17,7 @@ from .._blocks.cost import FEW_ROWS, nodes_pay
 from .._blocks.maps import Label, align, bare, bare_label
 from .._blocks.traced import inside_functorch
 from .._capture.capture import map_rows
-from .._capture.tape import Node, Tape
+from .._capture.tape import Edge, Node, Tape
 from .._rules.front import goes_in_front, take_through
 from .._rules.unbatched import CANNOT_BATCH, all_run_batched
 from .plan import is_small, rows_at_once
@@ -105,7 +105,7 @@ def _engine(
 
 
 def walk_rows(
-    waiting: Callable[[], dict[tuple[Node, int], Tensor]],
+    waiting: Callable[[], dict[Edge, Tensor]],
     nodes: Sequence[Node],
     goals: Sequence[Node],
     count: int,
@@ -134,7 +134,7 @@ def walk_rows(
 
 
 def finish_rows(
-    pending: dict[tuple[Node, int], dict[int, list[Block]]],
+    pending: dict[Edge, dict[int, list[Block]]],
     tape: Tape,
     rest: list[Node],
     out_shapes: Sequence[Sequence[int]],

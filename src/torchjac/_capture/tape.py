@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch.autograd.function import BackwardCFunction
@@ -94,6 +94,16 @@ class Node:
             if edge is not None and edge[0].is_complex and edge[0].outputs[edge[1]].dtype.is_complex:
                 return True
         return False
+
+
+#: A node and the number of its output: a tensor of the graph
+Edge: TypeAlias = tuple[Node, int]
+
+
+def size_of(edge: Edge) -> int:
+    """How many entries the tensor has."""
+    node, slot = edge
+    return node.numbers if len(node.outputs) == 1 else prod(node.outputs[slot].shape)
 
 
 def _signed(value: int) -> int:

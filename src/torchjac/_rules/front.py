@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .._capture.capture import map_rows
-from .._capture.tape import Meta, Node
+from .._capture.tape import Edge, Meta, Node
 from .call import call, fit
 from .losses import POINTWISE_LOSSES
 from .pieces import cat_starts
@@ -54,7 +54,7 @@ def goes_in_front(name: str) -> bool:
     return name in BROADCAST or name in FORMULAS
 
 
-def take_through(node: Node, pending: dict[tuple[Node, int], Tensor], count: int) -> None:
+def take_through(node: Node, pending: dict[Edge, Tensor], count: int) -> None:
     """Take the ``count`` cotangents that wait at a node, a dim in front of their own, to the tensors below it."""
     shape: Sequence[int] | None = None
     if len(node.outputs) == 1:  # nearly every node: on a tiny graph each microsecond counts
@@ -226,10 +226,15 @@ def _slice(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Resul
 
 @_formula("UnbindBackward0")
 def _unbind(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
-    meta = node.outputs[0]
-    nothing = torch.zeros((count, *meta.shape), dtype=meta.dtype, device=meta.device)
-    parts = [nothing if rows is None else rows for rows in cotangents]
-    return [torch.stack(parts, _dim(node, "dim", len(meta.shape) + 1))]
+    return [torch.stack(_filled(node, cotangents, count), _dim(node, "dim", len(node.shape) + 1))]
+
+
+def _filled(node: Node, cotangents: Sequence[Tensor | None], count: int) -> list[Tensor]:
+    """The cotangents of all outputs, zeros where none came."""
+    return [
+        torch.zeros((count, *meta.shape), dtype=meta.dtype, device=meta.device) if rows is None else rows
+        for rows, meta in zip(cotangents, node.outputs, strict=True)
+    ]
 
 
 @_formula("StackBackward0")
@@ -242,11 +247,7 @@ def _stack(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Resul
     "SplitBackward0", "SplitWithSizesBackward0", "UnsafeSplitBackward0", "UnsafeSplitWithSizesBackward0"
 )
 def _split(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
-    parts = [
-        torch.zeros((count, *meta.shape), dtype=meta.dtype, device=meta.device) if rows is None else rows
-        for rows, meta in zip(cotangents, node.outputs, strict=True)
-    ]
-    return [torch.cat(parts, _dim(node, "dim", len(node.shape)))]
+    return [torch.cat(_filled(node, cotangents, count), _dim(node, "dim", len(node.shape)))]
 
 
 @_formula("CatBackward0")

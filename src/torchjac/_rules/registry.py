@@ -96,9 +96,8 @@ def opaque(node: Node) -> Known:
 
 def local_jacobian(node: Node) -> Known:
     """What is known of a node's local Jacobian, at least that it must be called on dense seeds."""
-    found = RULES.get(node.name) or RULES.get(
-        node.name.removesuffix("_copy")
-    )  # view_copy has view's derivative
+    # view_copy has view's derivative
+    found = RULES.get(node.name) or RULES.get(node.name.removesuffix("_copy"))
     known = found.rule(node) if found is not None else None
     if known is not None and type(known) is not Known:
         known = Known(known)
