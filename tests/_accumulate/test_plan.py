@@ -3,7 +3,8 @@
 import torch
 from tests.functions import Scale
 
-from torchjac._accumulate.plan import goes_in_columns, structure_pays
+from torchjac import jacrev
+from torchjac._accumulate.plan import goes_in_columns, structure_pays, way
 from torchjac._rules.registry import RULES
 from torchjac._transforms.run import record, walking
 
@@ -41,3 +42,14 @@ def test_structure_pays_by_what_it_spares():
     assert asked(pays, chain, 300)
     assert not asked(pays, chain, 100)
     assert not asked(pays, lambda x: chain(x.cumsum(0)).cumsum(0), 200)
+
+
+def test_rows_are_not_taken_where_they_would_go_one_by_one():
+    """Not through the backward of `cdist`; a norm's second backward takes a batch, though PyTorch's own does not."""
+    x = torch.randn(60, 3)
+    distances = lambda x: torch.cdist(x, x).cumsum(0).sin()
+    norm = jacrev(lambda x: torch.nn.functional.layer_norm(x.flatten().cumsum(0), (180,)).sin().sum())
+    for f, expected in [(distances, "structure"), (norm, "rows")]:
+        recorded = record("test", f, 0, False, (x,), {})
+        with walking(recorded):
+            assert way(recorded.captured.tape, recorded.shapes) == expected

@@ -8,7 +8,7 @@ from tests._rules.test_coverage import MODULES
 
 import torchjac
 from torchjac._rules.call import call, fit
-from torchjac._rules.front import BROADCAST, FORMULAS, take_through
+from torchjac._rules.front import BROADCAST, FORMULAS, goes_in_front, take_through
 from torchjac._rules.registry import RULES
 from torchjac._transforms.run import record, walking
 from torchjac.testing import loop_jacobian
@@ -18,7 +18,7 @@ CASES = [
     for module in MODULES
     if module is not test_sparse_factor  # vmap cannot multiply with a sparse matrix either
     for k, found in enumerate(module.CASES)
-    if found.node in BROADCAST or found.node in FORMULAS
+    if goes_in_front(found.node)
 ]
 
 
@@ -32,7 +32,7 @@ def recorded_nodes(found: Case):
     )
     recorded = record("test", found.op, argnums, False, found.args, {})
     nodes = recorded.captured.tape.nodes
-    return recorded, [node for node in nodes if node.name in BROADCAST or node.name in FORMULAS]
+    return recorded, [node for node in nodes if goes_in_front(node.name)]
 
 
 @pytest.mark.parametrize("count", [2, 3])

@@ -18,6 +18,34 @@ def independent(node, op, *args, **claims):
     return case(node, op, *args, note="independent", **claims)
 
 
+def layer_norm_backward(slot, over):
+    """One of the three gradients of a layer norm, as an op of g, x and w; mean and scale are those of x."""
+
+    def gradient(g, x, w):
+        _, *statistics = aten.native_layer_norm(x.detach(), over, None, None, 1e-5)
+        return aten.native_layer_norm_backward(g, x, over, *statistics, w, w.detach(), [True] * 3)[slot]
+
+    return gradient
+
+
+def batch_norm_backward(slot, training):
+    """One of the three gradients of a batch norm, as an op of g, x and w."""
+
+    def gradient(g, x, w):
+        known = (None, None) if training else (mean, var)
+        _, *saved = aten.native_batch_norm(x.detach(), None, None, *known, training, 0.1, 1e-5)
+        return aten.native_batch_norm_backward(g, x, w, *known, *saved, training, 1e-5, [True] * 3)[slot]
+
+    return gradient
+
+
+def updating_batch_norm_backward(g, x, w):
+    """The gradient for x of a batch norm that updates its statistics."""
+    known = mean.clone(), var.clone()
+    _, *saved, reserve = aten._batch_norm_with_update(x.detach(), None, None, *known, 0.1, 1e-5)
+    return aten.batch_norm_backward(g, x, w, *known, *saved, True, 1e-5, [True] * 3, reserve)[0]
+
+
 CASES = [
     independent(
         "NativeLayerNormBackward0",
@@ -43,7 +71,7 @@ CASES = [
         s(4, 3),
         s(3),
         s(3),
-        stored=[12, 12, 0],
+        stored=[3, 12, 0],
     ),
     case(
         "NativeBatchNormBackward0",
@@ -51,7 +79,8 @@ CASES = [
         s(2, 3, 1, 2),
         s(3),
         s(3),
-        stored=[12, 12, 0],
+        stored=[3, 12, 0],
+        calls=0,
     ),
     independent(
         "NativeBatchNormBackward0",
@@ -81,7 +110,7 @@ CASES = [
         s(4, 3),
         s(3),
         s(3),
-        stored=[12, 12, 0],
+        stored=[3, 12, 0],
     ),
     independent(
         "NativeBatchNormLegitBackward1",
@@ -110,7 +139,50 @@ CASES = [
     ),
     independent("NativeGroupNormBackward0", lambda x: F.group_norm(x, 3), s(2, 3, 2, 1), stored=[72]),
     independent("NativeGroupNormBackward0", lambda x: F.group_norm(x, 1), s(2, 3), stored=[18]),
-]
+    *(
+        independent("NativeLayerNormBackwardBackward0", layer_norm_backward(0, over), *args, stored=stored)
+        for over, args, stored in [
+            ((3,), (s(4, 3), s(4, 3), s(3)), [36, 36, 36]),
+            ((3, 2), (s(4, 3, 2), s(4, 3, 2), s(3, 2)), [144, 144, 144]),
+            ((3,), (s(3), s(3), s(3)), [9, 9, 9]),
+            ((1,), (s(2, 1), s(2, 1), s(1)), [2, 2, 2]),
+            ((3,), (s(0, 3), s(0, 3), s(3)), [0, 0, 0]),
+        ]
+    ),
+    independent(
+        "NativeLayerNormBackwardBackward0",
+        layer_norm_backward(1, (3,)), s(4, 3), s(4, 3), s(3), stored=[12, 36, 0],
+    ),
+    case(
+        "NativeLayerNormBackwardBackward0",
+        lambda g: layer_norm_backward(2, (3,))(g, torch.ones_like(g), torch.ones(3, dtype=g.dtype)),
+        s(4, 3), stored=[0],
+    ),
+    *(
+        independent("NativeBatchNormBackwardBackward0", batch_norm_backward(0, True), *args, stored=stored)
+        for args, stored in [
+            ((s(4, 3), s(4, 3), s(3)), [48, 48, 12]),
+            ((s(4, 3, 2), s(4, 3, 2), s(3)), [192, 192, 24]),
+            ((s(2, 1, 1), s(2, 1, 1), s(1)), [4, 4, 2]),
+        ]
+    ),
+    case(
+        "NativeBatchNormBackwardBackward0",
+        batch_norm_backward(1, True), s(4, 3), s(4, 3), s(3), stored=[12, 12, 0], note="independent", calls=0,
+    ),
+    *(
+        case("NativeBatchNormBackwardBackward0", batch_norm_backward(slot, False), *args, stored=stored, calls=0)
+        for slot, args, stored in [
+            (0, (s(4, 3, 2), s(4, 3, 2), s(3)), [3, 0, 24]),
+            (1, (s(4, 3), s(4, 3), s(3)), [12, 12, 0]),
+            (2, (s(4, 3), s(4, 3), s(3)), [0, 0, 0]),
+        ]
+    ),
+    independent(
+        "BatchNormBackwardBackward0",
+        updating_batch_norm_backward, s(4, 3, 2), s(4, 3, 2), s(3), stored=[192, 192, 24],
+    ),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("slot", [1, 2])

@@ -307,24 +307,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     # ------------------------------------------------------------------------------------------ normalise
     Mutation(
-        "_rules/normalise.py", "layer norm: the mean forgotten",
-        'affine.weight((node.saved("input") - node.saved("result1")) * node.saved("result2"))',
-        'affine.weight(node.saved("input") * node.saved("result2"))',
-    ),
-    Mutation(
-        "_rules/normalise.py", "batch norm in evaluation: the root not inverted",
-        '(node.saved("running_var") + node.saved("eps")).rsqrt()',
-        '(node.saved("running_var") + node.saved("eps")).sqrt()',
-    ),
-    Mutation(
         "_rules/normalise.py", "batch norm in training taken for evaluation",
         "if node.needs(0) and training:",
         "if node.needs(0) and False:",
-    ),
-    Mutation(
-        "_rules/normalise.py", "group norm: the mean added",
-        "(x - mean.view(batch, groups, 1))",
-        "(x + mean.view(batch, groups, 1))",
     ),
     Mutation(
         "_rules/normalise.py", "group norm: the channels pass",
@@ -335,6 +320,51 @@ MUTATIONS: tuple[Mutation, ...] = (
         "_rules/normalise.py", "the bias doubled",
         "Local(2, Block(1.0, (), self.out, self.channel))",
         "Local(2, Block(2.0, (), self.out, self.channel))",
+    ),
+    Mutation(
+        "_rules/normalise.py", "the backward of a layer norm by the weight: the mean is not taken off",
+        " - 1 / max(n, 1)\n",
+        "\n",
+    ),
+    Mutation(
+        "_rules/norms.py", "the mean added",
+        "(x - mean) * scale",
+        "(x + mean) * scale",
+    ),
+    Mutation(
+        "_rules/norms.py", "batch norm in evaluation: the root not inverted",
+        '(node.saved("running_var") + node.saved("eps")).rsqrt()',
+        '(node.saved("running_var") + node.saved("eps")).sqrt()',
+    ),
+    Mutation(
+        "_rules/norms.py", "what depends on the spread of x forgotten",
+        "h = h - self.mean(h) - self.unit * self.mean(self.unit * h)",
+        "h = h - self.mean(h)",
+    ),
+    Mutation(
+        "_rules/norms.py", "the scale recorded as a constant",
+        "(variance + (scale.pow(-2) - variance).detach()).rsqrt()",
+        "(variance + (scale.pow(-2) - variance)).rsqrt()",
+    ),
+    Mutation(
+        "_rules/anew.py", "the second backward: a term of three dropped",
+        "bracket + norm.unit * norm.mean(u * own)",
+        "bracket",
+    ),
+    Mutation(
+        "_rules/anew.py", "PyTorch's own formula recorded on a batch",
+        'return node.name == "NativeGroupNormBackward0" or any(',
+        'return node.name == "NativeGroupNormBackward0" and any(',
+    ),
+    Mutation(
+        "_rules/anew.py", "the weight left out of the second backward",
+        "results[0] = norm.weighted(down)",
+        "results[0] = down",
+    ),
+    Mutation(
+        "_rules/unbatched.py", "third derivatives through the graph of the second backward",
+        "    **dict.fromkeys(SECOND, ",
+        "    **dict.fromkeys((), ",
     ),
     # ------------------------------------------------------------------------------------------ pairs
     Mutation(

@@ -12,7 +12,7 @@ from .._blocks.traced import inside_functorch, is_tracing
 from .._capture.capture import mapped_over
 from .._capture.tape import Node, Tape
 from .._rules.links import is_opaque, links, mixes_nothing
-from .._rules.unbatched import WRONG_TWICE, all_run_batched, engine_fails
+from .._rules.unbatched import WRONG_TWICE, all_run_batched, engine_fails, runs_batched
 from .estimate import spared_work
 from .progress import is_watched
 
@@ -27,6 +27,8 @@ def way(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> str:
     rows = sum(map(prod, out_shapes))
     if rows <= 1 or is_small(tape.nodes, rows):
         return "rows"
+    if not all_run_batched(tape.names) and not all(map(runs_batched, tape.nodes)):
+        return "structure"  # rows would go one by one
     columns = sum([node.numbers for node in tape.inputs])
     few = cost.columns_pay(rows, columns, tape.numbers, len(tape.nodes))
     if few and goes_in_columns(tape):

@@ -19,7 +19,7 @@ from .._blocks.traced import inside_functorch
 from .._capture.capture import map_rows
 from .._capture.tape import Edge, Node, Tape
 from .._rules.front import goes_in_front, take_through
-from .._rules.unbatched import CANNOT_BATCH, all_run_batched
+from .._rules.unbatched import CANNOT_BATCH, all_run_batched, runs_batched
 from .plan import is_small, rows_at_once
 from .progress import track
 
@@ -113,24 +113,36 @@ def walk_rows(
 ) -> list[Tensor | None] | None:
     """Rows that wait at nodes taken down to others, node by node; None where the engine is to take them.
 
-    That is where they do not go at once, or too many nodes would be called under vmap all the same. A row or two the
-    engine takes faster, unless all is small.
+    That is where they do not go at once, or too many nodes would be called under vmap all the same; where the engine
+    could not take a batch, rows that do not go at once go in chunks. A row or two the engine takes faster, unless
+    all is small.
     """
-    known = sum([goes_in_front(node.name) for node in nodes])
-    at_once = (chunk or rows_at_once(nodes, count, through=True)) >= count
-    if not (at_once and nodes_pay(known, len(nodes))):
-        return None
     if count <= FEW_ROWS and not is_small(nodes, count):
         return None
-    if not all_run_batched({node.name for node in nodes}):
+    size = chunk or rows_at_once(nodes, count, through=True)
+    if all_run_batched({node.name for node in nodes}):
+        known = sum([goes_in_front(node.name) for node in nodes])
+        if size < count or not nodes_pay(known, len(nodes)):
+            return None
+    elif not all(map(runs_batched, nodes)):
         return None
-    pending = waiting()
+    whole, parts = waiting(), []
     try:
-        for node in nodes:
-            take_through(node, pending, count)
+        for at in range(0, count, size):
+            pending = whole if size >= count else {edge: rows[at : at + size] for edge, rows in whole.items()}
+            number = min(size, count - at)
+            for node in nodes:
+                take_through(node, pending, number)
+            parts.append([pending.get((node, 0)) for node in goals])
     except CANNOT_BATCH:
         return None  # the engine finds out which node it is, or shows the user's own error
-    return [pending.get((node, 0)) for node in goals]
+    return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _joined(parts: Sequence[Sequence[Tensor | None]]) -> list[Tensor | None]:
+    """The rows of all chunks; what reaches an input does so in each."""
+    columns = zip(*parts, strict=True)
+    return [None if column[0] is None else torch.cat(column) for column in columns]
 
 
 def finish_rows(

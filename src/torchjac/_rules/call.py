@@ -12,6 +12,7 @@ from torch.autograd.graph import GradientEdge
 from .._blocks.traced import inside_functorch
 from .._capture.capture import batched_zero
 from .._capture.tape import Meta, Node
+from .anew import anew, goes_anew
 from .unbatched import needs_all_cotangents
 
 
@@ -23,6 +24,10 @@ def call(
     Where each costs as much as all else, only those of the ``wanted`` inputs are formed, by default of all needed.
     """
     node.calls += 1
+    if goes_anew(node, cotangents):
+        found = anew(node, cotangents)
+        if found is not None:
+            return tuple(found)
     if node.is_python or needs_all_cotangents(node):
         cotangents = [
             torch.zeros(meta.shape, dtype=meta.dtype, device=meta.device) if cotangent is None else cotangent

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .._capture.capture import map_rows
 from .._capture.tape import Edge, Meta, Node
+from .anew import anew, is_anew
 from .call import call, fit
 from .losses import POINTWISE_LOSSES
 from .pieces import cat_starts
@@ -51,7 +52,7 @@ def _formula(*names: str) -> Callable[[Formula], Formula]:
 
 def goes_in_front(name: str) -> bool:
     """Whether nodes of this name have a formula here."""
-    return name in BROADCAST or name in FORMULAS
+    return name in BROADCAST or name in FORMULAS or is_anew(name)
 
 
 def take_through(node: Node, pending: dict[Edge, Tensor], count: int) -> None:
@@ -71,6 +72,8 @@ def take_through(node: Node, pending: dict[Edge, Tensor], count: int) -> None:
         results, shape = _broadcast(node, rows), node.shape
     elif node.name in FORMULAS:
         results = FORMULAS[node.name](node, cotangents, count)
+    elif is_anew(node.name):
+        results = _anew(node, cotangents, count)
     if results is None:
         results = _mapped(node, cotangents)
     else:
@@ -83,6 +86,15 @@ def take_through(node: Node, pending: dict[Edge, Tensor], count: int) -> None:
                 result = _fit(result, meta, count)
             other = pending.get(edge)
             pending[edge] = result if other is None else other + result
+
+
+def _anew(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
+    if count > 1 or not torch.is_grad_enabled():
+        return anew(node, cotangents)
+    # PyTorch's own formula, of one row, is recorded as one node.
+    results = call(node, [None if rows is None else rows[0] for rows in cotangents])
+    node.calls -= 1
+    return [None if result is None else result.unsqueeze(0) for result in results]
 
 
 def _broadcast(node: Node, rows: Tensor) -> Results | None:

@@ -1,11 +1,13 @@
 """Normalisations: the input by seeds along the normalised dims, weight and bias explicitly.
 
 The explicit term of a weight is the normalised input, made of statistics that the op saved. They carry no
-graph, so where one is recorded (for a second derivative) the weight is found by seeds too.
+graph, so where one is recorded (for a second derivative) the weight is found by seeds too. For the backward of a
+normalisation the letters are those of `norms`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import torch
@@ -14,9 +16,9 @@ from torch import Tensor
 from .._blocks.block import Block
 from .._blocks.maps import Map, bare
 from .._capture.tape import Node
-from .call import call
-from .registry import Known, Local, Passes, rule
-from .spell import new_labels, ones
+from .norms import FIRST, SECOND, Norm, is_training
+from .registry import Known, Local, Passes, Spelling, rule
+from .spell import new_labels
 
 
 class _Affine:
@@ -24,7 +26,7 @@ class _Affine:
 
     def __init__(self, node: Node, dims: range) -> None:
         self.node, self.dims = node, dims
-        self.over = new_labels(node.shape)
+        self.over = new_labels(node.saved("input").shape)
         self.out: tuple[Map, ...] = tuple(map(bare, self.over))
         self.channel = tuple(self.out[dim] for dim in dims)
         self.terms: list[Local] = []
@@ -32,7 +34,8 @@ class _Affine:
 
     def weight(self, normalised: Tensor) -> None:
         """∂out[b,c]/∂w[c′] = δ[c,c′] x̂[b,c]."""
-        self.terms.append(Local(1, Block(normalised, self.over, self.out, self.channel)))
+        value = normalised.reshape([label.size for label in self.over])
+        self.terms.append(Local(1, Block(value, self.over, self.out, self.channel)))
 
     def weight_by_seeds(self) -> None:
         """The channels pass."""
@@ -42,6 +45,20 @@ class _Affine:
         """∂out[b,c]/∂d[c′] = δ[c,c′]."""
         if self.node.needs(2):
             self.terms.append(Local(2, Block(1.0, (), self.out, self.channel)))
+
+    def scaled(self, norm: Norm) -> Local:
+        """What a constant scale makes of x, and of g: δ w[c] r[c]."""
+        factor = norm.weighted(norm.scale).reshape(-1)
+        (channel,) = self.dims
+        return Local(0, Block(factor, (self.over[channel],), self.out, self.out))
+
+    def sums(self, norm: Norm) -> list[Local]:
+        """What the backward makes of g for w and d: ∂dw[c]/∂g[b,c′] = δ[c,c′] x̂[b,c], ∂dd[c]/∂g[b,c′] = δ[c,c′]."""
+        unit = norm.unit.reshape([label.size for label in self.over])
+        return [
+            Local(0, Block(unit, self.over, self.channel, self.out), 1),
+            Local(0, Block(1.0, (), self.channel, self.out), 2),
+        ]
 
     def known(self) -> Known:
         """What was found."""
@@ -61,7 +78,7 @@ def layer_norm(node: Node) -> Known:
     if node.needs(1) and torch.is_grad_enabled():
         affine.weight_by_seeds()
     elif node.needs(1):
-        affine.weight((node.saved("input") - node.saved("result1")) * node.saved("result2"))
+        affine.weight(FIRST[node.name](node).unit)
     affine.bias()
     return affine.known()
 
@@ -85,27 +102,21 @@ def rms_norm(node: Node) -> Known:
     "BatchNormWithUpdateBackward0",
 )  # fmt: skip
 def batch_norm(node: Node) -> Known:
-    """Batch norm: out[b, c, …] = w[c] x̂[b, c, …] + d[c].
+    """Batch norm: out[b, c, …] = w[c] x̂[b, c, …] + d[c]; in training each channel c passes.
 
-    In evaluation the statistics are constants and x̂ is pointwise in x; in training each channel passes.
+    In evaluation the statistics are constants, and ∂out[b,c,…]/∂x[b′,c′,…] = δ[b,b′] δ[c,c′] … w[c] r[c]: a number
+    for each channel.
     """
     affine = _Affine(node, range(1, 2))
-    training = node.name.startswith("BatchNormWithUpdate") or node.saved("training")
+    training = is_training(node)
     if node.needs(0) and training:
         affine.passes[0] = ((1, 1),)
     elif node.needs(0):
-        (factor, *_) = call(node, [ones(node)] + [None] * (len(node.outputs) - 1))
-        affine.terms.append(Local(0, Block(factor, affine.over, affine.out, affine.out)))
+        affine.terms.append(affine.scaled(FIRST[node.name](node)))
     if node.needs(1) and training and torch.is_grad_enabled():
         affine.weight_by_seeds()
     elif node.needs(1):
-        each = [1, -1] + [1] * (len(node.shape) - 2)
-        if training:
-            mean, scale = node.saved("result1"), node.saved("result2")
-        else:
-            mean = node.saved("running_mean")
-            scale = (node.saved("running_var") + node.saved("eps")).rsqrt()
-        affine.weight((node.saved("input") - mean.view(each)) * scale.view(each))
+        affine.weight(FIRST[node.name](node).unit)
     affine.bias()
     return affine.known()
 
@@ -119,10 +130,72 @@ def group_norm(node: Node) -> Known:
     if node.needs(1) and torch.is_grad_enabled():
         affine.weight_by_seeds()
     elif node.needs(1):
-        batch, groups = node.saved("N"), node.saved("group")
-        x = node.saved("input").reshape(batch, groups, prod(node.shape[1:]) // groups)
-        mean, scale = node.saved("result1"), node.saved("result2")
-        value = (x - mean.view(batch, groups, 1)) * scale.view(batch, groups, 1)
-        affine.weight(value.reshape(node.shape))
+        affine.weight(FIRST[node.name](node).unit)
     affine.bias()
     return affine.known()
+
+
+@rule("NativeLayerNormBackwardBackward0")
+def layer_norm_backward(node: Node) -> Known:
+    """Backward of layer norm: dx[b,j] = (D w g)[b,j], dw[j] = Σ_b x̂[b,j] g[b,j] and dd[j] = Σ_b g[b,j].
+
+    ∂dx[b,i]/∂w[j] = D[b][i,j] g[b,j] with D[b][i,j] = r[b] (δ[i,j] − 1/N − x̂[b,i] x̂[b,j] / N)
+
+    The terms of dw and dd are explicit where g is theirs; in dx the rows b of g and x pass.
+    """
+    shape, own = node.saved("input").shape, node.saved("normalized_shape")
+    lead, norm = len(shape) - len(own), SECOND[node.name].norm(node)
+    affine = _Affine(node, range(lead, len(shape)))
+
+    def by_weight(slot: int, _: Sequence[Block]) -> Spelling:
+        inner = new_labels(own)
+        on = affine.over + inner
+
+        def make() -> list[Local]:
+            n = prod(own)
+            mixed = torch.eye(n, dtype=norm.unit.dtype, device=norm.unit.device) - 1 / max(n, 1)
+            mixed = mixed - norm.unit.unsqueeze(-1) * (norm.unit / max(n, 1)).unsqueeze(-2)
+            g = node.saved("grad_out").reshape(norm.view)
+            value = mixed * norm.scale.unsqueeze(-1) * g.unsqueeze(-2)
+            block = Block(
+                value.reshape([label.size for label in on]), on, affine.out, tuple(map(bare, inner))
+            )
+            return [Local(4, block)]
+
+        return Spelling(1, prod(own), prod([label.size for label in on]), make)
+
+    rows = tuple((d, d) for d in range(lead))
+    return Known(
+        affine.sums(norm) if node.needs(0) else (),
+        {k: pairs for k, pairs in ((0, rows), (1, rows), (4, ())) if node.needs(k)},
+        {1: {1: ()} if node.needs(1) else {}, 2: {}},
+        {4: by_weight},
+    )
+
+
+@rule("NativeBatchNormBackwardBackward0", "BatchNormBackwardBackward0")
+def batch_norm_backward(node: Node) -> Known:
+    """Backward of batch norm: dx = w[c] D g, dw[c] = Σ x̂ g and dd[c] = Σ g, sums over all but the channel c.
+
+    ∂dx[b,c,…]/∂w[c′] = δ[c,c′] (D g)[b,c,…]      ∂dw[c]/∂x[b,c′,…] = δ[c,c′] (D g)[b,c,…]
+
+    In dx the channels of g and x pass; in evaluation D is r[c], and dx = w[c] r[c] g does not depend on x.
+    """
+    norm = SECOND[node.name].norm(node)
+    affine = _Affine(node, range(1, 2))
+    own = norm.down(node.saved("grad_out").reshape(norm.view)).reshape(node.saved("input").shape)
+    terms: list[Local] = []
+    passes: dict[int, Passes] = {}
+    if node.needs(0):
+        terms += affine.sums(norm)
+    if node.needs(0) and not norm.over:
+        terms.append(affine.scaled(norm))
+    elif node.needs(0):
+        passes[0] = ((1, 1),)
+    if node.needs(1):
+        terms.append(Local(1, Block(own, affine.over, affine.channel, affine.out), 1))
+        if norm.over:
+            passes[1] = ((1, 1),)
+    if node.needs(2):
+        terms.append(Local(2, Block(own, affine.over, affine.out, affine.channel)))
+    return Known(terms, passes, {1: {}, 2: {}})

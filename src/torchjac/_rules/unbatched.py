@@ -8,6 +8,8 @@ import torch
 
 from .._blocks.traced import inside_functorch
 from .._capture.tape import Node
+from .anew import is_anew
+from .norms import SECOND
 
 #: name → what goes wrong when the formula is called on a batch of cotangents
 UNBATCHED: dict[str, str] = {
@@ -32,8 +34,9 @@ NEEDS_ALL_COTANGENTS: dict[str, str] = {
     "NativeGroupNormBackward0": "drops the cotangents of mean and rstd where that of the output is missing",
 }
 
-#: name → what goes wrong in second derivatives through the formula; the rule does not use it
+#: name → what goes wrong in second derivatives through the formula; the rule, or `call`, does not use it
 WRONG_TWICE: dict[str, str] = {
+    **dict.fromkeys(SECOND, "its graph takes the statistics for constants"),
     "LogcumsumexpBackward0": "its graph loses what depends on entries of the cotangent that are zero",
     "CoalesceBackward0": "a sparse cotangent carries no graph to its values",
     "ValuesBackward0": "the sparse cotangent that it makes carries no graph to its values",
@@ -46,12 +49,12 @@ CANNOT_BATCH = (RuntimeError, TypeError, ValueError, IndexError)
 
 
 def runs_batched(node: Node) -> bool:
-    """Whether the node may be called under vmap."""
-    return all_run_batched({node.name})
+    """Whether a node may be called under vmap, by `call`."""
+    return is_anew(node.name) or all_run_batched({node.name})
 
 
 def all_run_batched(names: Set[str]) -> bool:
-    """Whether all nodes of these names may be called under vmap."""
+    """Whether PyTorch's own formulas of all nodes of these names may be called under vmap, as its engine does."""
     return names.isdisjoint(UNBATCHED) and (
         not torch.is_grad_enabled() or names.isdisjoint(UNBATCHED_RECORDED)
     )
