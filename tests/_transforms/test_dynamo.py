@@ -8,7 +8,7 @@ from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._functorch.aot_autograd import make_boxed_func
 
-from torchjac import compile, hessian, jacfwd, jacobian, jacrev
+from torchjac import compile, hessian, jacfwd, jacobian, jacrev, value_and_jacobian
 from torchjac.testing import loop_jacobian
 
 pytestmark = pytest.mark.skipif(
@@ -190,3 +190,63 @@ def test_refused():
         compiled(jacrev(lambda x: x if x.sum() > 0 else -x))[0](x)
     with pytest.raises(torch._dynamo.exc.Unsupported, match=r"jacobian inside torch\.compile: only dense"):
         compiled(jacobian(torch.sin))[0](x)
+
+
+def chosen(x):
+    """What Dynamo cannot follow."""
+    return (x * WEIGHT[0] if x.sum() > 0 else -x).sin()
+
+
+@pytest.mark.parametrize("transform", [jacrev, jacfwd])
+def test_not_followed(transform):
+    """Without fullgraph=True what Dynamo cannot follow is called as it is: right on either branch, aux too."""
+    func = torch.compile(lambda x: 2 * transform(chosen)(3 * x), backend="aot_eager")
+    for x in (torch.ones(4), -torch.ones(4)):
+        assert torch.equal(func(x), 2 * loop_jacobian(chosen, 3 * x))
+    with_aux = torch.compile(
+        transform(lambda x: ({"a": chosen(x)}, "aux"), has_aux=True), backend="aot_eager"
+    )
+    J, aux = with_aux(x)
+    assert aux == "aux"
+    assert torch.equal(J["a"], loop_jacobian(chosen, x))
+
+
+def test_not_followed_is_differentiable():
+    """Gradients reach what it captured."""
+    weight = torch.randn(4, requires_grad=True)
+
+    def func(x):
+        return (x * weight if x.sum() > 0 else x).sin()
+
+    found = [
+        torch.autograd.grad(jac(torch.ones(4)).sum(), weight)[0]
+        for jac in (jacrev(func), torch.compile(jacrev(func), backend="aot_eager"))
+    ]
+    assert torch.equal(*found)
+
+
+def test_operators_beside():
+    """An operator is found beside the graph, where Dynamo sees neither the walk nor a module on the way."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2))
+    counter = CompileCounterWithBackend("eager")
+
+    def func(x):
+        value, J = value_and_jacobian(net)(x + 1)
+        return J.mT.matmat(value[..., None])[..., 0] + jacobian(net)(x) @ x @ jacobian(net)(x)
+
+    def sparse(x):
+        return jacrev(net, layout=torch.sparse_csr)(x + 1).to_dense()
+
+    x = torch.randn(3, 4)
+    for each in (func, sparse):
+        assert torch.allclose(torch.compile(each, backend=counter)(x), each(x), rtol=1e-6, atol=1e-8)
+    assert counter.frame_count < 15  # and not one for each function of the walk
+
+
+def test_out_beside():
+    """So are answers that are written into tensors given."""
+    out = torch.empty(4, 4)
+    with torch.no_grad():
+        torch.compile(lambda x: jacrev(torch.sin, out=out)(x + 1), backend="eager")(torch.ones(4))
+    assert torch.equal(out, torch.full((4,), 2.0).cos().diag())

@@ -49,13 +49,15 @@ class DenseJacobian(HigherOrderOperator):
         mode: str,
         chunk_size: int | None,
         inputs: int,
-        outputs: int,
+        outputs: int | None,
         *operands: Any,
-    ) -> tuple[Tensor, ...]:
-        """Take the Jacobians; see the class."""
-        run: Any = torch.compiler.disable(_run)  # type: ignore[no-untyped-call]
-        found: tuple[Tensor, ...] = run(body, what, mode, chunk_size, inputs, outputs, operands)
-        return found
+    ) -> Any:
+        """Take the Jacobians; see the class.
+
+        Without a number of outputs it is `in_dynamo` that calls, as Dynamo could not follow the body.
+        """
+        how: Any = _run if outputs is not None else _run_apart
+        return torch.compiler.disable(how)(body, what, mode, chunk_size, inputs, outputs, operands)  # type: ignore[no-untyped-call]
 
     @property
     def __name__(self) -> str:
@@ -101,6 +103,20 @@ def _run(
     return (*others, *[answer for row in answers for answer in row])
 
 
+def _run_apart(
+    body: Any, what: str, mode: str, chunk_size: int | None, inputs: int, _: None, leaves: Sequence[Any]
+) -> tuple[Any, list[Tensor]]:
+    """What Dynamo makes of the op, without Dynamo: what else the body returned, and the Jacobians in a row."""
+    from .jacrev import dense_answers, refuse_twice
+
+    recorded = record(what, body, tuple(range(inputs)), True, tuple(leaves), {})
+    with walking(recorded):
+        answers = dense_answers(recorded, chunk_size, mode)
+        refuse_twice(recorded, answers)
+    found, rest = recorded.finish(answers, True)
+    return rest, pytree.tree_leaves(found)
+
+
 def _fixed(operand: Any) -> Any:
     """An operand with sizes that are numbers: which blocks there are depends on them."""
     if isinstance(operand, torch.SymInt):
@@ -111,6 +127,15 @@ def _fixed(operand: Any) -> Any:
 
 
 dense_jacobian = DenseJacobian()
+
+
+def beside_dynamo(what: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A call that Dynamo leaves as it is, with all that it calls; with ``fullgraph=True`` it is refused."""
+    torch._dynamo.graph_break(
+        msg=f"{what} inside torch.compile: only dense answers of jacrev, jacfwd and hessian are compiled there; "
+        "torchjac.compile takes operators, sparse layouts and out= too"
+    )
+    return torch.compiler.disable(call)(*args, **kwargs)  # type: ignore[no-untyped-call]
 
 
 def in_dynamo(
@@ -145,7 +170,7 @@ def in_dynamo(
         return tuple(outputs), (pytree.tree_map(lambda _: 0, output), aux)
 
     traced: Any = dense_jacobian
-    (like, aux), flat = traced(body, what, mode, chunk_size, *leaves)
+    (like, aux), flat = traced(body, what, mode, chunk_size, len(leaves), None, *leaves)
     _, out_spec = pytree.tree_flatten(like)
     rows = [flat[at : at + len(leaves)] for at in range(0, len(flat), len(leaves))]
     tree = nest(rows, out_spec, in_spec)
@@ -166,7 +191,7 @@ def _tell_dynamo() -> None:
         _HOP_NAME = NAME
 
         def _call_function(self, tx: Any, args: Any, kwargs: Any) -> Any:
-            what, mode, chunk_size, *leaves = args[1:]
+            what, mode, chunk_size, _, _, *leaves = args[1:]
             operands, _, _, result, _, _, tensors, _ = self.create_wrapped_node(
                 tx, args[0], leaves, {}, NAME,
                 subgraph_name=NAME, set_subgraph_inputs="automatic_with_forced_inputs",

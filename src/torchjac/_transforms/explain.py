@@ -6,10 +6,13 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+import torch
+
 from .._accumulate.count import Counter
 from .._accumulate.factors import accumulate_factors
 from .._accumulate.order import named, pick, weighed
 from .._accumulate.report import Costs, Report
+from .dynamo import beside_dynamo
 from .run import check_function, record, walking
 
 
@@ -42,6 +45,9 @@ def explain(
 
     @wraps(func)
     def report_of(*args: Any, **kwargs: Any) -> Report:
+        if torch.compiler.is_dynamo_compiling():
+            told: Report = beside_dynamo("explain", report_of, args, kwargs)
+            return told
         recorded = record("explain", func, argnums, has_aux, args, kwargs)
         report, tape, shapes = Report(), recorded.captured.tape, recorded.shapes
         with walking(recorded):

@@ -6,12 +6,15 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+import torch
+
 # Private, but it is the tree that torch.func's own transforms accept (torch 2.9-2.13).
 from torch.utils import _pytree as pytree
 
 from .._accumulate.progress import watched
 from .._blocks.traced import inside_functorch
 from .._capture.capture import left_level
+from .dynamo import beside_dynamo
 from .operators import operators
 from .run import Recorded, check_function, record
 
@@ -54,6 +57,8 @@ def jacobian(
 
     @wraps(func)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_dynamo_compiling():
+            return beside_dynamo("jacobian", jacobian_of, args, kwargs)
         recorded = record("jacobian", func, argnums, has_aux, args, kwargs)
         return recorded.finish(operators(recorded, "jacobian", mode=mode), has_aux)
 
@@ -89,6 +94,8 @@ def value_and_jacobian(
 
     @wraps(func)
     def value_and_jacobian_of(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_dynamo_compiling():
+            return beside_dynamo("value_and_jacobian", value_and_jacobian_of, args, kwargs)
         recorded = record("value_and_jacobian", func, argnums, has_aux, args, kwargs)
         answer = recorded.finish(operators(recorded, "value_and_jacobian"), has_aux)
         value = _value(recorded)

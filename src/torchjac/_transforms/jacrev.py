@@ -23,7 +23,7 @@ from .._blocks.traced import inside_functorch, is_tracing
 from .._blocks.write import dense
 from .._capture.once import once_pairs, only_once
 from .._rules.unbatched import CANNOT_BATCH
-from .dynamo import in_dynamo
+from .dynamo import beside_dynamo, in_dynamo
 from .operators import check_layout, operators
 from .out import check_out, fill, targets
 from .run import Recorded, check_function, record, walking
@@ -101,8 +101,10 @@ def jacrev(
 
     @wraps(func)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_dynamo_compiling() and layout is torch.strided and out is None:
-            return in_dynamo("jacrev", "auto", func, argnums, has_aux, chunk_size, args, kwargs)
+        if torch.compiler.is_dynamo_compiling():
+            if layout is torch.strided and out is None:
+                return in_dynamo("jacrev", "auto", func, argnums, has_aux, chunk_size, args, kwargs)
+            return beside_dynamo("jacrev with layout= or out=", jacobian_of, args, kwargs)
         recorded = record("jacrev", func, argnums, has_aux, args, kwargs)
         if layout is not torch.strided:
             rows = operators(recorded, f"jacrev with layout={layout}", chunk_size)

@@ -72,11 +72,6 @@ def record(
     kwargs: dict[str, Any],
 ) -> Recorded:
     """Call a function so that its graph is kept; ``what`` names the transform in errors."""
-    if torch.compiler.is_dynamo_compiling():
-        raise RuntimeError(
-            f"{what} inside torch.compile: only dense answers of jacrev, jacfwd and hessian are compiled there; "
-            "torchjac.compile takes operators, sparse layouts and out= too"
-        )
     positions = check_argnums(argnums, len(args), what)
     inputs, in_spec = differentiated(args, argnums, positions, what)
 
