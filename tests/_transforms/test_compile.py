@@ -342,6 +342,47 @@ def test_differentiable(what):
         assert not jac(x).requires_grad
 
 
+MODULES = {
+    "convolution": (lambda: nn.Sequential(nn.Conv1d(2, 3, 2), nn.GELU(), nn.Conv1d(3, 1, 2)), (2, 2, 4)),
+    "transposed": (lambda: nn.Sequential(nn.ConvTranspose1d(2, 3, 2), nn.Hardswish()), (1, 2, 3)),
+    "norm": (lambda: nn.Sequential(nn.LayerNorm(3), nn.Tanh(), nn.RMSNorm(3)), (2, 3)),
+    "GRU": (lambda: nn.GRU(2, 3), (2, 1, 2)),
+    "weight norm": (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)), (2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_that_require_gradients(name):
+    """Formulas that read a parameter as it is (a convolution's) are recorded on the way back too."""
+    torch.manual_seed(0)
+    make, shape = MODULES[name]
+    net = make()
+    func = (lambda x: net(x)[0]) if name == "GRU" else net
+    x = torch.randn(shape)
+    jac = compile(jacrev(func), backend="eager")
+    assert torch.allclose(jac(x), loop_jacobian(func, x), rtol=1e-10, atol=1e-12)
+    for got, want in zip(
+        *[torch.autograd.grad((each(x) ** 3).sum(), [*net.parameters()], allow_unused=True)
+          for each in (jac, jacrev(func))],
+        strict=True,
+    ):  # fmt: skip
+        assert (got is None) == (want is None)
+        assert want is None or torch.allclose(got, want, rtol=1e-9, atol=1e-11)
+
+
+def test_no_way_back():
+    """Where PyTorch has no second derivative the program runs all the same, and says so where one is asked for."""
+    torch.manual_seed(0)
+    net = nn.Linear(4, 4)
+    func = lambda x: F.scaled_dot_product_attention(net(x), x, x)
+    x = torch.randn(1, 2, 3, 4)
+    jac = compile(jacrev(func), backend="eager")
+    assert torch.allclose(jac(x), loop_jacobian(func, x), rtol=1e-10, atol=1e-12)
+    for each in (jac, jacrev(func)):
+        with pytest.raises(RuntimeError, match=r"derivative for aten::_scaled_dot_product.* not implemented"):
+            each(x).sum().backward()
+
+
 def test_detached_stays_detached():
     """What func detaches carries no gradient, and an answer that depends on nothing else asks for none."""
     x = torch.randn(3, requires_grad=True)

@@ -37,6 +37,20 @@ class Pull:
         return list(self._run([*inputs, *cotangents, *self._recording.captured]))
 
 
+class NoPull(NamedTuple):
+    """What stands for the way back where PyTorch has none, and why."""
+
+    outputs: list[int]
+    sources: list[int]
+    reason: Exception
+
+    def __call__(self, inputs: Sequence[Tensor], cotangents: list[Tensor]) -> list[Tensor]:
+        """Raise: the answer was asked for its gradient."""
+        raise RuntimeError(
+            f"compile: the answer has no gradient, as PyTorch refuses it: {self.reason}"
+        ) from self.reason
+
+
 class Program(NamedTuple):
     """A compiled program.
 
@@ -51,7 +65,7 @@ class Program(NamedTuple):
     kinds: list[tuple[Tensor, Kind]]
     assumed: list[tuple[Tensor, int]]
     build: Build
-    pull: Pull | None
+    pull: Pull | NoPull | None
     silent: bool
 
     def __call__(self, tensors: list[Tensor]) -> Any:
@@ -81,15 +95,19 @@ def capture(func: Callable[..., Any], call: Call, backend: Any) -> Program:
     """
     made: dict[str, Any] = {}
 
-    def flat(tensors: list[Tensor]) -> list[Tensor]:
-        with Constants() as constants, kept_in_parts():
+    def flat(tensors: list[Tensor], constants: Constants) -> list[Tensor]:
+        with kept_in_parts():
             args, kwargs = put_back(call, tensors)
             apart = made["apart"] = take_apart(func(*args, **kwargs), constants.holds)
         made["assumed"] = list(constants.assumed.values())
         made["outputs"] = [number for number, tensor in enumerate(apart.tensors) if tensor.requires_grad]
         return apart.tensors
 
-    forward = record_ops(flat, call.tensors)
+    def ahead(tensors: list[Tensor]) -> list[Tensor]:
+        with Constants() as constants:
+            return flat(tensors, constants)
+
+    forward = record_ops(ahead, call.tensors)
     apart, assumed = made["apart"], made["assumed"]
     if made["outputs"]:
         pull = _pull(flat, call.tensors, forward, made["outputs"], backend)
@@ -109,12 +127,12 @@ def capture(func: Callable[..., Any], call: Call, backend: Any) -> Program:
 
 
 def _pull(
-    flat: Callable[[list[Tensor]], list[Tensor]],
+    flat: Callable[[list[Tensor], Constants], list[Tensor]],
     tensors: list[Tensor],
     forward: Recording,
     outputs: list[int],
     backend: Any,
-) -> Pull:
+) -> Pull | NoPull:
     if forward.writes:
         raise RuntimeError(
             "compile: the function writes into tensors that are not its own (BatchNorm in training mode does), and "
@@ -125,20 +143,37 @@ def _pull(
 
     def back(given: list[Tensor]) -> list[Tensor]:
         inputs = given[: len(tensors)]
-        results = flat(inputs)
         known = [*inputs, *forward.captured]
         asked = [number for number, tensor in enumerate(known) if tensor.requires_grad]
-        grads = torch.autograd.grad(
-            [results[number] for number in outputs],
-            [known[number] for number in asked],
-            given[len(tensors) :],
-            allow_unused=True,
-        )
+        with (
+            Constants() as constants
+        ):  # over the way back too: its formulas read captured tensors as they are
+            results = flat(inputs, constants)
+            try:
+                grads = torch.autograd.grad(
+                    [results[number] for number in outputs],
+                    [known[number] for number in asked],
+                    given[len(tensors) :],
+                    allow_unused=True,
+                )
+            except RuntimeError as error:
+                raise _NoWayBackError(error) from error
         sources[:] = [number for number, grad in zip(asked, grads, strict=True) if grad is not None]
         return [grad for grad in grads if grad is not None]
 
     cotangents = [forward.outputs[number].detach() for number in outputs]
-    return Pull(record_ops(back, [*tensors, *cotangents]), outputs, sources, backend)
+    try:
+        return Pull(record_ops(back, [*tensors, *cotangents]), outputs, sources, backend)
+    except _NoWayBackError as error:
+        return NoPull(outputs, sources, error.reason)
+
+
+class _NoWayBackError(Exception):
+    """A formula of the way back is missing."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class _Differentiable(torch.autograd.Function):
