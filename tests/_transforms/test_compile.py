@@ -412,6 +412,36 @@ def test_random_stays_random():
     assert not torch.equal(first, second)
 
 
+def test_generators_are_refused():
+    """A generator that func makes and seeds would draw on where the eager function draws the same again."""
+    func = lambda x: x * torch.rand(3, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(RuntimeError, match=r"compile: the function draws from a torch\.Generator"):
+        compile(jacrev(func), backend="eager")(torch.ones(3))
+
+
+NUMBERS_INSIDE = {
+    "float": lambda x: 0.1 * x,
+    "int": lambda x: 2 * x,
+    "quotient": lambda x: x / 3,
+    "reciprocal": lambda x: 2 / x,
+    "power": lambda x: x**2.5,
+    "written": lambda x: x.mul(0.5).add_(1.0).div_(3),
+    "float32": lambda x: x.float() * 0.3,
+    "pieces": lambda x: torch.stack([x[0] + 0.1 * x[1], x[1]]),
+    "tensor": lambda x: x * torch.tensor(0.1),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS_INSIDE)
+def test_numbers_inside_vmap(name):
+    """A Python number that functorch has wrapped reaches the tracer as a number, which most ops refuse."""
+    func, x = NUMBERS_INSIDE[name], torch.rand(3, 2) + 0.5
+    for each in (vmap(jacrev(func)), vmap(hessian(lambda x: func(x).sin().sum()))):
+        assert torch.allclose(compile(each, backend="eager")(x), each(x), rtol=1e-6, atol=1e-7)
+    expected = torch.stack([loop_jacobian(func, row) for row in x])
+    assert torch.allclose(compile(vmap(jacrev(func)), backend="eager")(x), expected, rtol=1e-6, atol=1e-7)
+
+
 def test_inside_another():
     """Inside vmap, forward mode or a tracer the function itself is called: nothing is captured."""
     jac = compile(jacrev(torch.sin), backend="eager")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 
 def inside_functorch() -> bool:
@@ -76,10 +77,26 @@ def is_finite(tensor: Tensor) -> bool:
     return not is_known(tensor) or bool(tensor.sum().isfinite())
 
 
+#: A dtype that a Python number of another one gives way to, where a tensor would not
+_NARROWER = {torch.float64: torch.float32, torch.int64: torch.int32}
+
+
 def is_number(tensor: Tensor) -> bool:
-    """Whether a tensor is a Python float that an op was given, which does not promote as a tensor would."""
-    return (
-        tensor.dim() == 0
-        and tensor.dtype is torch.float64
-        and torch.result_type(tensor, torch.empty((), dtype=torch.float32)) is torch.float32
-    )
+    """Whether a tensor is a Python float or int that an op was given, which does not promote as a tensor would."""
+    narrower = _NARROWER.get(tensor.dtype) if tensor.dim() == 0 else None
+    return narrower is not None and torch.result_type(tensor, torch.empty((), dtype=narrower)) is narrower
+
+
+def number_in(tensor: Tensor) -> float | None:
+    """The Python number that an op was given, where functorch has wrapped it; None for any other tensor.
+
+    A tracer hands it on as a number, which most ops do not take for a tensor.
+    """
+    while torch._C._functorch.is_gradtrackingtensor(tensor):  # private; see is_known
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    if torch._C._functorch.is_batchedtensor(tensor) or not is_number(tensor):
+        return None
+    if not is_tracing():
+        return float(tensor)
+    with _disable_current_modes():
+        return float(tensor)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .._blocks.block import KEPT, Block
 from .._blocks.maps import Label
-from .._blocks.traced import is_known, is_number, is_tracing
+from .._blocks.traced import is_known, is_number, is_tracing, number_in
 from .._capture.capture import is_wrapped
 from .._capture.tape import Node
 from .call import call
@@ -241,6 +241,10 @@ def _saved_factor(node: Node, name: str) -> Tensor | float:
     factor = node.saved(name)
     if not isinstance(factor, Tensor):
         return float(factor)
+    if factor.dim() == 0 and is_wrapped(factor):
+        number = number_in(factor)
+        if number is not None:
+            return number
     dtype = node.outputs[0].dtype
     if factor.dim() or not factor.is_cpu or factor.requires_grad or is_wrapped(factor):
         return factor if factor.dtype is dtype else factor.to(dtype)

@@ -54,8 +54,8 @@ def compile(func: Callable[..., Any], *, backend: Any = "inductor", cache_size: 
 
     Raises:
         RuntimeError: at the first call, if ``func`` looks at values of tensors (``if x.sum() > 0``, ``.item()``,
-            ``.numpy()``, a mask of them as an index), if it rebinds what it reads, or if it writes into
-            tensors that are not its own while gradients are asked for.
+            ``.numpy()``, a mask of them as an index), if it rebinds what it reads, if it draws from a
+            `torch.Generator`, or if it writes into tensors that are not its own while gradients are asked for.
         NotImplementedError: for tensor arguments, or captured tensors, that are not dense.
         TypeError: if ``func`` is not callable, or an argument is neither a tensor nor hashable.
         ValueError: if ``cache_size`` is not positive.

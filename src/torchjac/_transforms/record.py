@@ -76,6 +76,11 @@ def _lift(graph: fx.GraphModule, mode: FakeTensorMode) -> list[Tensor]:
     inputs: dict[int, fx.Node] = {}
     for node in graph.graph.find_nodes(op="get_attr"):
         tensor = getattr(graph, node.target)
+        if isinstance(tensor, torch.Generator):
+            raise RuntimeError(
+                "compile: the function draws from a torch.Generator, whose state a captured program neither sets nor "
+                "hands on; draw the numbers outside and pass them, or draw from the default generator"
+            )
         if id(tensor) not in inputs:
             after = graph.graph.inserting_after(last) if last is not None else graph.graph.inserting_before()
             with after:
