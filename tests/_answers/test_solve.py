@@ -1,5 +1,8 @@
 """Systems and determinants, by each kind of matrix."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from tests._answers.cases import random_jacobians
@@ -184,6 +187,20 @@ def test_the_factors_are_kept() -> None:
     kept = vars(jac)["_factor"]
     jac.solve(torch.zeros(90).double())
     assert vars(jac)["_factor"] is kept
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda J: pickle.loads(pickle.dumps(J))])
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_copies(name, duplicate) -> None:
+    """A Jacobian that has been solved with can be copied, pickled and solved with again."""
+    f, kind, shape = SYSTEMS[name]
+    J = jacobian(f)(torch.linspace(0.5, 1, torch.Size(shape).numel(), dtype=torch.float64).reshape(shape))
+    right = torch.ones(J.out_shape, dtype=torch.float64)
+    solved = J.solve(right)
+    twin = duplicate(J)
+    assert twin.kind == kind
+    assert torch.equal(twin.to_dense(), J.to_dense())
+    assert torch.equal(twin.solve(right), solved)
 
 
 @pytest.mark.parametrize("f, shape", [

@@ -54,6 +54,10 @@ class Factor:
         sign = (-1.0) ** (swaps + int((self._lu.U.diagonal() < 0).sum()))
         return torch.full((), sign, dtype=logabs.dtype, device=logabs.device), logabs
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without SciPy's factors, which cannot be copied: a copy factorises anew where it has to."""
+        return {**self.__dict__, "_lu": None}
+
     def lu(self, values: Tensor) -> Any:
         """SciPy's factors, made once; ``values`` are the matrix's own, free of any transform's wrapper."""
         if self._lu is None:
