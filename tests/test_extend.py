@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.fixtures import structured as structured
 
-from torchjac import explain, extend, jacobian, jacrev
+from torchjac import explain, extend, jacobian, jacrev, vmap
 from torchjac.testing import check_jacobian, check_rule, loop_jacobian
 
 X = torch.linspace(-1, 2, 6, dtype=torch.float64)
@@ -261,3 +261,67 @@ def test_misspelled_rule():
             jacobian(Cube.apply)(X.reshape(2, 3))
     finally:
         extend.unregister(Cube)
+
+
+def function_named(name):
+    """Another Function of this name: out = x², with sums over the rows that no rule of `Cube` would find."""
+
+    class Square(torch.autograd.Function):
+        @staticmethod
+        def forward(x):
+            return x**2
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            ctx.save_for_backward(*inputs)
+
+        @staticmethod
+        def backward(ctx, cotangent):
+            (x,) = ctx.saved_tensors
+            return 2 * x * cotangent
+
+        @staticmethod
+        def vmap(info, in_dims, x):
+            return made.apply(x), in_dims[0]
+
+    made = type(name, (torch.autograd.Function,), {**vars(Square)})
+    return made
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize("name", ["Cube", "Write"])
+def test_another_of_the_same_name(name):
+    """A rule for a class is not that of another class of its name, be the class with the rule a user's or ours."""
+    other = function_named(name)
+    check_jacobian(lambda x: other.apply(x.sin()), X)
+    rows = X.reshape(2, 3)
+    expected = torch.stack([loop_jacobian(other.apply, row) for row in rows])
+    torch.testing.assert_close(vmap(jacrev(other.apply))(rows), expected)
+    twice = torch.func.grad(lambda x: jacrev(other.apply)(x).diagonal().sin().sum())(X)
+    torch.testing.assert_close(twice, 2 * (2 * X).cos())
+
+
+@pytest.mark.usefixtures("registered")
+def test_rule_of_a_class_inside_functorch():
+    """Inside vmap and grad, where functorch makes a class of its own, the rule is found as well."""
+    lines = vmap(lambda x: jacobian(Cube.apply)(x).diagonal())(X.reshape(2, 3))
+    torch.testing.assert_close(lines, 3 * X.reshape(2, 3) ** 2)
+    seen = []
+
+    def loss(x):
+        J = jacobian(Cube.apply)(x)
+        seen.append(J.stored)
+        return J.diagonal().sum()
+
+    torch.testing.assert_close(torch.func.grad(loss)(X), 6 * X)
+    assert seen == [6]
+
+
+def test_bad_ops():
+    """What is no op is told so, and what has no rule."""
+    with pytest.raises(TypeError, match="rule: name the ops"):
+        extend.rule()
+    with pytest.raises(TypeError, match=r"got <built-in method sin.*> of type builtin_function_or_method"):
+        extend.rule(torch.sin)
+    with pytest.raises(KeyError, match="unregister: NothingBackward0 has no rule"):
+        extend.unregister("NothingBackward0")

@@ -40,7 +40,7 @@ from ._blocks.block import Block
 from ._blocks.maps import Affine, Gather, Label, bare, constant
 from ._capture.tape import Node
 from ._rules.call import call
-from ._rules.registry import RULES, Known, Local, Rule, Spelling
+from ._rules.registry import RULES, Known, Local, Rule, Spelling, name_of
 from ._rules.registry import rule as _rule
 from ._rules.spell import broadcast, local, new_labels, ones, spelling, spread
 
@@ -78,10 +78,21 @@ def rule(*ops: str | type[torch.autograd.Function], any_dtype: bool = False) -> 
     where some inputs pass dims straight through and are found by calling the node, or None where it does not
     apply to this call: the op is then called on dense rows.
 
+    A rule for a class holds for that class only, one for a name for every node of the name.
+
     Raises:
+        TypeError: if no op is given, or one is neither.
         ValueError: if an op has a rule already; `unregister` it first.
     """
-    return _rule(*map(_name, ops), any_dtype=any_dtype)
+    if not ops:
+        raise TypeError('rule: name the ops it is for, as in @rule("MmBackward0") or @rule(MyFunction)')
+    for op in ops:
+        if not isinstance(op, str) and not (isinstance(op, type) and issubclass(op, torch.autograd.Function)):
+            raise TypeError(
+                "rule: an op is the name of an autograd node or a torch.autograd.Function class, got "
+                f"{op!r} of type {type(op).__name__}"
+            )
+    return _rule(*ops, any_dtype=any_dtype)
 
 
 def unregister(*ops: str | type[torch.autograd.Function]) -> None:
@@ -91,8 +102,7 @@ def unregister(*ops: str | type[torch.autograd.Function]) -> None:
         KeyError: if an op has no rule.
     """
     for op in ops:
-        del RULES[_name(op)]
-
-
-def _name(op: str | type[torch.autograd.Function]) -> str:
-    return op if isinstance(op, str) else f"{op.__name__}Backward"
+        name = name_of(op)
+        if name not in RULES:
+            raise KeyError(f"unregister: {name} has no rule")
+        del RULES[name]

@@ -86,6 +86,18 @@ class Node:
         return value
 
     @property
+    def function(self) -> type[torch.autograd.Function] | None:
+        """The `torch.autograd.Function` whose node this is, None for any other node."""
+        if not self.is_python:
+            return None
+        made: Any = type(self.fn)._forward_cls
+        if not issubclass(made, torch.autograd.Function):
+            # Inside functorch, a class made for one level, which keeps the Function in a closure (torch 2.9-2.13).
+            kept = zip(made.forward.__code__.co_freevars, made.forward.__closure__, strict=True)
+            made = next((cell.cell_contents for name, cell in kept if name == "autograd_function"), None)
+        return made  # type: ignore[no-any-return]
+
+    @property
     def touches_complex(self) -> bool:
         """Whether any output or needed input is complex: then multipliers do not commute with conjugation."""
         if self.is_complex:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from .._blocks.block import Block
 from .._blocks.maps import bare
-from .._blocks.write import restored
+from .._blocks.write import Write, restored
 from .._capture.tape import Node
 from .registry import Local, rule
 
 
-@rule("WriteBackward", any_dtype=True)
+@rule(Write, any_dtype=True)
 def write(node: Node) -> list[Local]:
     """A dense tensor written from blocks: ∂dense[maps(labels)]/∂value[labels] = 1, for each block."""
     return [

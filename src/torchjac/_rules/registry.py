@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
+import torch
+
 from .._blocks.block import Block
 from .._capture.tape import Node
 
@@ -63,27 +65,37 @@ Rule: TypeAlias = Callable[[Node], "Known | Sequence[Local] | None"]
 
 
 class Registered(NamedTuple):
-    """A rule and whether its terms also hold for complex tensors (re-indexing does, multipliers do not)."""
+    """A rule and whether its terms also hold for complex tensors (re-indexing does, multipliers do not).
+
+    A rule for a `torch.autograd.Function` holds for this class, and for no other of the same name.
+    """
 
     rule: Rule
     any_dtype: bool
+    function: type[torch.autograd.Function] | None = None
 
 
 RULES: dict[str, Registered] = {}
 
 
-def rule(*names: str, any_dtype: bool = False) -> Callable[[Rule], Rule]:
-    """Register the local Jacobian of the autograd nodes of these names.
+def name_of(op: str | type[torch.autograd.Function]) -> str:
+    """The name of the autograd node."""
+    return op if isinstance(op, str) else f"{op.__name__}Backward"
+
+
+def rule(*ops: str | type[torch.autograd.Function], any_dtype: bool = False) -> Callable[[Rule], Rule]:
+    """Register the local Jacobian of the autograd nodes of these names, or of these Functions.
 
     A rule takes a node and returns a list of `Local` terms, `Known` where some inputs need seeds, or None
     where it does not apply: the node is then called on dense seeds.
     """
 
     def register(function: Rule) -> Rule:
-        for name in names:
+        for op in ops:
+            name = name_of(op)
             if name in RULES:
                 raise ValueError(f"two rules for {name}: {RULES[name].rule.__name__} and {function.__name__}")
-            RULES[name] = Registered(function, any_dtype)
+            RULES[name] = Registered(function, any_dtype, None if isinstance(op, str) else op)
         return function
 
     return register
@@ -98,6 +110,8 @@ def local_jacobian(node: Node) -> Known:
     """What is known of a node's local Jacobian, at least that it must be called on dense seeds."""
     # view_copy has view's derivative
     found = RULES.get(node.name) or RULES.get(node.name.removesuffix("_copy"))
+    if found is not None and found.function is not None and found.function is not node.function:
+        found = None
     known = found.rule(node) if found is not None else None
     if known is not None and type(known) is not Known:
         known = Known(known)
