@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from torchjac._blocks.traced import inside_functorch
-from torchjac._capture.capture import capture
+from torchjac._capture.capture import batched_zero, capture, is_wrapped, mapped_over, plain
 
 
 def _run(f):
@@ -61,6 +61,42 @@ def test_inside_functorch():
     torch.func.jvp(lambda x: (seen.append(inside_functorch()), x)[1], (torch.randn(2),), (torch.randn(2),))
     assert seen == [True, True]
     assert not inside_functorch()
+
+
+@pytest.mark.parametrize(
+    ("transform", "shape"),
+    [
+        (lambda f: f, ()),
+        (torch.func.vmap, (2,)),
+        (torch.func.grad, ()),
+        (lambda f: torch.func.vmap(torch.func.grad(f)), (2,)),
+        (lambda f: torch.func.vmap(torch.func.vmap(f)), (2, 3)),
+        (lambda f: torch.func.vmap(torch.func.grad(lambda x: torch.func.vmap(f)(x).sum())), (2, 3)),
+    ],
+)
+def test_a_zero_with_every_batch_dim(transform, shape):
+    """What every active vmap maps over, a zero that can be written beside it has: levels of grad have none."""
+    zeros, mapped = [], []
+
+    def f(x):
+        zeros.append(batched_zero(x))
+        mapped.append(mapped_over())
+        return x + zeros[-1]
+
+    transform(f)(torch.randn(shape))
+    assert mapped == [torch.Size(shape).numel()]
+    assert zeros[0].shape == ()
+    assert sorted(plain(zeros[0]).shape) == sorted(shape)
+
+
+def test_plain():
+    """The tensor below every level, with its batch dims."""
+    seen = []
+    x = torch.randn(2, 3)
+    torch.func.vmap(torch.func.grad(lambda x: (seen.append(x), x.sum())[1]))(x)
+    assert is_wrapped(seen[0])
+    assert plain(seen[0]).data_ptr() == x.data_ptr()
+    assert plain(x) is x
 
 
 def test_functorch_keeps_its_own_graph():

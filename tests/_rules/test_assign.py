@@ -5,8 +5,8 @@ import torch
 from tests._rules.cases import Case, Sampler, case, check, over_cases, walk
 from tests._rules.test_probe import COPY, across, written
 
-from torchjac import jacobian, jacrev
-from torchjac.testing import check_rule
+from torchjac import grad, hessian, jacobian, jacrev, jvp, vmap
+from torchjac.testing import check_rule, loop_jacobian
 
 s = Sampler()
 VIEW = "AsStridedBackward0"
@@ -40,6 +40,8 @@ CASES = [
     assigned(written(lambda out: out[:, 1].copy_(column)), s(2, 3), stored=[0], blocks=[2]),
     assigned(written(lambda out: out[:, ::2].zero_()), s(2, 3), stored=[3], blocks=[1]),
     assigned(across(lambda out: out[0].zero_()), s(3, 2), stored=[0], blocks=[1]),
+    assigned(across(lambda out, y: out[0].copy_(y)), s(3, 2), s(3), stored=[0, 0], blocks=[1, 1]),
+    assigned(lambda y: across(lambda out: out[:, 0].copy_(y))(zeros), s(3), stored=[0], blocks=[1]),
     assigned(written(lambda out: out[0, ::2].zero_()), s(2, 3), stored=[6], blocks=[1]),
     assigned(lambda y: written(lambda out: out[:, 1].copy_(y))(zeros), s(2), stored=[0], blocks=[1]),
     assigned(lambda x: x.as_strided((2, 3), (3, 1), 1), s(8), name=VIEW, stored=[0], blocks=[1]),
@@ -101,6 +103,87 @@ def test_assignments_in_a_loop() -> None:
         return out
 
     check_rule(steps, s(2))
+
+
+#: What a function of a vector of five is called inside of
+LEVELS = {
+    "vmap": lambda look: vmap(look)(s(2, 5)),
+    "vmap over one": lambda look: vmap(look)(s(1, 5)),
+    "vmap over as many as entries": lambda look: vmap(look)(s(5, 5)),
+    "vmap over the last dim": lambda look: vmap(look, in_dims=1)(s(5, 2)),
+    "vmap twice": lambda look: vmap(vmap(look))(s(2, 3, 5)),
+    "grad": lambda look: grad(look)(s(5)),
+    "jvp": lambda look: jvp(look, (s(5),), (s(5),)),
+    "vmap grad": lambda look: vmap(grad(look))(s(2, 5)),
+    "grad vmap": lambda look: grad(lambda x: vmap(look)(x).sum())(s(2, 5)),
+}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_inside_functorch(level: str) -> None:
+    """A write is found by one call at any level, though each sample holds other values."""
+
+    def f(x):
+        out, other = torch.zeros_like(x), x.clone()
+        out[1:-1] = x[2:] * x[:-2]
+        other[::2].add_(x[0])
+        return out + other
+
+    nodes = []
+
+    def look(x):
+        nodes.extend(walk(f, x))
+        return x.sum()
+
+    LEVELS[level](look)
+    writes = [node for node in nodes if node.name == COPY]
+    assert [(node.calls, node.note) for node in writes] == [(1, "explicit")] * 2
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_views_inside_functorch(level: str) -> None:
+    """A view that was written into is found by one call at any level."""
+
+    def f(x):
+        whole = x.clone()
+        part = whole[1:4]
+        part += x[0]
+        return part * x[:3]
+
+    nodes = []
+
+    def look(x):
+        nodes.extend(walk(f, x))
+        return x.sum()
+
+    LEVELS[level](look)
+    (view,) = [node for node in nodes if node.name == VIEW]
+    assert (view.calls, view.note) == (1, "explicit")
+
+
+@pytest.mark.parametrize("in_dim", [0, 1])
+@pytest.mark.parametrize("n", [5, 100])
+def test_values_under_vmap(n: int, in_dim: int) -> None:
+    """By rows where all is small, by structure elsewhere: each sample has its own Jacobian and Hessian."""
+
+    def f(x):
+        out = torch.zeros_like(x)
+        out[1:-1] = x[2:] * x[:-2]
+        out[0] = x[1].sin()
+        out[1:] -= x[0]
+        return out
+
+    x = s(3, n)
+    given = x if in_dim == 0 else x.t().contiguous()
+    for g in (f, lambda x: f(x).square().sum()):
+        expected = torch.stack([loop_jacobian(g, row) for row in x])
+        torch.testing.assert_close(vmap(jacrev(g), in_dim)(given), expected)
+    few = x[:, :5]
+    expected = torch.stack(
+        [loop_jacobian(torch.func.grad(lambda x: f(x).square().sum()), row) for row in few]
+    )
+    found = vmap(hessian(lambda x: f(x).square().sum()), in_dim)(few if in_dim == 0 else few.t().contiguous())
+    torch.testing.assert_close(found, expected)
 
 
 def test_multipliers_of_one_keep_their_derivative() -> None:

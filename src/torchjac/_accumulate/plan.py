@@ -12,7 +12,7 @@ from .._blocks.traced import inside_functorch, is_tracing
 from .._capture.capture import mapped_over
 from .._capture.tape import Node, Tape
 from .._rules.links import is_opaque, links, mixes_nothing
-from .._rules.unbatched import WRONG_TWICE, all_run_batched, engine_fails, runs_batched
+from .._rules.unbatched import WRONG_TWICE, all_run_batched, rules_only, runs_batched
 from .estimate import spared_work
 from .progress import is_watched
 
@@ -22,7 +22,7 @@ def way(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> str:
 
     By structure where that can be cheaper, and where only the rules are right.
     """
-    if engine_fails(tape.names):
+    if rules_only(tape.names):
         return "structure"
     rows = sum(map(prod, out_shapes))
     if rows <= 1 or is_small(tape.nodes, rows):

@@ -15,7 +15,7 @@ from .._blocks.merge import dense_block, merge
 from .._blocks.unify import CannotJoinError
 from .._capture.tape import Edge, Meta, Node, Tape
 from .._rules.registry import Known, local_jacobian, opaque
-from .._rules.unbatched import all_run_batched
+from .._rules.unbatched import all_run_batched, engine_fails
 from .choose import choose
 from .plan import rows_take_over
 from .progress import track
@@ -73,7 +73,8 @@ def walk(
                 crowd > SOME_BLOCKS and rows_take_over(tape, position, min(before, crowd), out_shapes)
             ):
                 rest = tape.nodes[position:]
-                if all_run_batched({node.name for node in rest}) and tape.inputs_apart:
+                names = {node.name for node in rest}
+                if all_run_batched(names) and not engine_fails(names) and tape.inputs_apart:
                     for lot in above:
                         pending.setdefault((node, lot.slot), {})[lot.output] = lot.blocks
                     _to_rows(pending, tape, out_shapes)

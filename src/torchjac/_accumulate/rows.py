@@ -19,7 +19,7 @@ from .._blocks.traced import inside_functorch
 from .._capture.capture import map_rows
 from .._capture.tape import Edge, Node, Tape
 from .._rules.front import goes_in_front, take_through
-from .._rules.unbatched import CANNOT_BATCH, all_run_batched, runs_batched
+from .._rules.unbatched import CANNOT_BATCH, all_run_batched, engine_fails, runs_batched
 from .plan import is_small, rows_at_once
 from .progress import track
 
@@ -117,10 +117,12 @@ def walk_rows(
     could not take a batch, rows that do not go at once go in chunks. A row or two the engine takes faster, unless
     all is small.
     """
-    if count <= FEW_ROWS and not is_small(nodes, count):
+    names = {node.name for node in nodes}
+    by_engine = not engine_fails(names)
+    if by_engine and count <= FEW_ROWS and not is_small(nodes, count):
         return None
     size = chunk or rows_at_once(nodes, count, through=True)
-    if all_run_batched({node.name for node in nodes}):
+    if by_engine and all_run_batched(names):
         known = sum([goes_in_front(node.name) for node in nodes])
         if size < count or not nodes_pay(known, len(nodes)):
             return None

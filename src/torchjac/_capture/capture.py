@@ -38,25 +38,33 @@ class Captured(NamedTuple):
 
 def batched_zero(like: Tensor) -> Tensor:
     """A zero that has the batch dim of every active vmap."""
-    zero = torch.zeros((), dtype=like.dtype, device=like.device)
-    # Private: functorch has no public way to ask for its active levels (torch 2.9-2.13).
-    for interpreter in torch._C._functorch.get_interpreter_stack() or ():
-        if interpreter.key() == torch._C._functorch.TransformType.Vmap:
-            size = torch._C._functorch.CVmapInterpreterPtr(interpreter).batchSize()
-            zero = torch._C._functorch._add_batch_dim(zero.expand(size), 0, interpreter.level())
+    levels = _vmaps()
+    zero = plain(torch.zeros((), dtype=like.dtype, device=like.device).expand([size for _, size in levels]))
+    for level, _ in levels:
+        zero = torch._C._functorch._add_batch_dim(zero, 0, level)  # private; see below
     return zero
 
 
 def mapped_over() -> int:
     """How many calls every active vmap makes one of, all together."""
-    if not inside_functorch():
-        return 1
-    functorch = torch._C._functorch  # private; see above
-    return prod([
-        functorch.CVmapInterpreterPtr(level).batchSize()
+    return prod([size for _, size in _vmaps()]) if inside_functorch() else 1
+
+
+def _vmaps() -> list[tuple[int, int]]:
+    """The level and the size of every active vmap, the outermost first."""
+    functorch = torch._C._functorch  # private: no public way to ask for active levels (torch 2.9-2.13)
+    return [
+        (level.level(), functorch.CVmapInterpreterPtr(level).batchSize())
         for level in functorch.get_interpreter_stack() or ()
         if level.key() == functorch.TransformType.Vmap
-    ])  # fmt: skip
+    ]
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """The tensor that the levels of functorch wrapped, with all their batch dims."""
+    while is_wrapped(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)  # private; see above
+    return tensor
 
 
 def is_wrapped(tensor: Tensor) -> bool:

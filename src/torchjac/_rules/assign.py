@@ -3,9 +3,11 @@
 A write through a view (`out[1:-1] = y`, `out[i] += y`) is a `CopySlices` node around a node that Python cannot
 see. Called on a cotangent g that asks for gradients, it leaves a graph that can be read: what arrives at the source
 of an assignment is ``g.as_strided(size, stride, offset).clone()``, and what replaces the part in g has no graph.
+Inside functorch it is the graph of the level that is active, and g has no batch dim: what moves entries does so alike
+for a whole batch, and a result that has one does something else.
 
-Two things are not in that graph: how the tensor lies in memory, and what a Python Function computes outside of it.
-So the results are compared with what is claimed of them, on numbers that no other entry has.
+What a Python Function computes outside of the graph is not in it. So the results are compared with what is claimed of
+them, on numbers that no other entry has.
 """
 
 from __future__ import annotations
@@ -16,10 +18,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from .._blocks.block import identity
 from .._blocks.ends import swapped
-from .._blocks.traced import inside_functorch, is_tracing
+from .._blocks.traced import is_tracing
+from .._capture.capture import plain
 from .._capture.tape import Meta, Node
 from .call import call
 from .registry import Local
@@ -28,17 +32,24 @@ from .writes import kept
 
 
 class Part(NamedTuple):
-    """A part of a tensor whose entries lie in order: as strides tell it, dim by dim, and with which sign it arrives."""
+    """Where a part of a tensor stands: as strides tell it, dim by dim, and with which sign it arrives."""
 
     size: tuple[int, ...]
     stride: tuple[int, ...]
     offset: int
+    lies: tuple[int, ...]
     law: Law
     sign: float = 1.0
 
     def of(self, tensor: Tensor) -> Tensor:
-        """The part as a view."""
+        """The part as a view of a tensor that lies in memory as the one written into does."""
         return tensor.as_strided(self.size, self.stride, self.offset)
+
+    def laid(self, tensor: Tensor) -> Tensor:
+        """A tensor copied so that it lies so."""
+        if tensor.stride() == self.lies:
+            return tensor
+        return tensor.new_empty_strided(tensor.shape, self.lies).copy_(tensor)
 
 
 def moved(node: Node) -> list[Local] | None:
@@ -47,7 +58,7 @@ def moved(node: Node) -> list[Local] | None:
     None where the graph or the values show anything else, or cannot be looked at.
     """
     how = _HOW.get(node.name)
-    if how is None or inside_functorch() or is_tracing() or torch.is_inference_mode_enabled():
+    if how is None or is_tracing() or torch.is_inference_mode_enabled():
         return None
     given = _apart(node.outputs[0])
     return None if given is None else how(node, given)
@@ -64,21 +75,21 @@ def _apart(meta: Meta) -> Tensor | None:
     if prod(shape) * torch.finfo(dtype).eps > 0.25 or torch.finfo(dtype).bits < 16:
         return None
     number = torch.arange(prod(shape), dtype=dtype, device=device)
-    return number.square().cos_().div_(4).add_(number).add_(1).view(shape)
+    return plain(number.square().cos_().div_(4).add_(number).add_(1).view(shape))
 
 
 def _viewed(node: Node, given: Tensor) -> list[Local] | None:
-    """A view of memory, as a view that was written into becomes: out[i] = x[part(i)], for an x that lies in order."""
-    shape = node.into(0).shape
-    part = _strided(node.fn, shape)
-    if part is None:
-        return None
-    expected = given.new_zeros(shape)
-    part.of(expected).copy_(given)
+    """A view of memory, as a view that was written into becomes: out[i] = x[part(i)]."""
     with torch.no_grad():
         (result,) = call(node, [given])
-    agrees = result is not None and torch.equal(result, expected)
-    return [Local(0, swapped(placed(part.law, part.size, part.size)))] if agrees else None
+    if result is None:
+        return None
+    part = _strided(node.fn, tuple(result.shape), result.stride())
+    if part is None:
+        return None
+    expected = part.laid(given.new_zeros(result.shape))
+    part.of(expected).copy_(given)
+    return [Local(0, swapped(placed(part.law, part.size, part.size)))] if _equal(result, expected) else None
 
 
 def _assigned(node: Node, given: Tensor) -> list[Local] | None:
@@ -86,13 +97,14 @@ def _assigned(node: Node, given: Tensor) -> list[Local] | None:
 
     Example: x (5,), y (3,), x[1:-1] = y: ∂out/∂y is one block and ∂out/∂x two, without a number.
     """
-    results = _recorded(node, given.requires_grad_())
+    given = Parameter(given)  # functorch lets no other tensor ask for gradients
+    results = _recorded(node, given)
     if results is None:
         return None
     part, terms = None, []
     for k, result in enumerate(results):
         if k > 0 and node.needs(k) and result is not None:
-            part = _part(result.grad_fn, given)
+            part = _part(result.grad_fn, given, results[0])
             if part is None or not _arrives(result, given, part):
                 return None
             terms.append(Local(k, placed(part.law, part.size, node.into(k).shape)._replace(value=part.sign)))
@@ -105,31 +117,42 @@ def _assigned(node: Node, given: Tensor) -> list[Local] | None:
 
 
 def _recorded(node: Node, given: Tensor) -> Sequence[Tensor | None] | None:
-    """Call a node so that its results have graphs; a Python Function may refuse to be called so."""
+    """Call a node so that its results have graphs.
+
+    A Python Function may refuse to be called so, and so does a write of what is batched inside functorch.
+    """
+    node.calls += 1
     try:
         with torch.enable_grad():
-            return call(node, [given])
+            results = node.fn(given)
     except RuntimeError:
         return None
+    return results if isinstance(results, tuple) else (results,)
 
 
-def _part(fn: Any, given: Tensor) -> Part | None:
-    """The part of the cotangent that a graph reads, or None where it does anything else."""
+def _part(fn: Any, given: Tensor, whole: Tensor | None) -> Part | None:
+    """The part of the cotangent that a graph reads, or None where it does anything else.
+
+    The cotangent was copied so that it lies as the tensor written into does; ``whole`` is what became of the copy.
+    """
     sign = 1.0
     while fn is not None and fn.name() in ("NegBackward0", "CloneBackward0"):
         sign = -sign if fn.name() == "NegBackward0" else sign
         fn = fn.next_functions[0][0]
     if fn is None or fn.name() != "AsStridedBackward0" or not _copies(fn.next_functions[0][0], given):
         return None
-    part = _strided(fn, tuple(given.shape))
+    if whole is None:  # nobody asks for it, but the copy's gradient lies so too
+        with torch.no_grad():
+            whole = fn(given.new_zeros(fn._saved_size))
+    part = _strided(fn, tuple(given.shape), whole.stride())
     return None if part is None else part._replace(sign=sign)
 
 
-def _strided(fn: Any, shape: tuple[int, ...]) -> Part | None:
-    """What an `as_strided` reads of a tensor of a shape whose entries lie in order."""
+def _strided(fn: Any, shape: tuple[int, ...], lies: tuple[int, ...]) -> Part | None:
+    """What an `as_strided` reads of a tensor of a shape that lies in memory by some strides."""
     size, stride, offset = fn._saved_size, fn._saved_stride, fn._saved_storage_offset or 0
-    law = law_of(shape, size, stride, offset)
-    return None if law is None else Part(size, stride, offset, law)
+    law = law_of(shape, lies, size, stride, offset)
+    return None if law is None else Part(size, stride, offset, lies, law)
 
 
 def _copies(fn: Any, given: Tensor) -> bool:
@@ -142,8 +165,13 @@ def _copies(fn: Any, given: Tensor) -> bool:
 
 def _arrives(result: Tensor, given: Tensor, part: Part) -> bool:
     """Whether the values are those of the part."""
-    expected = part.of(given.detach())
-    return torch.equal(result.detach(), -expected if part.sign < 0 else expected)
+    expected = part.of(part.laid(given.detach()))
+    return _equal(result, -expected if part.sign < 0 else expected)
+
+
+def _equal(result: Tensor, expected: Tensor) -> bool:
+    """Whether a result has the values expected, and no batch dim."""
+    return torch.equal(plain(result), plain(expected))
 
 
 def _base(node: Node, result: Tensor, given: Tensor, part: Part | None) -> list[Local] | None:
@@ -156,20 +184,23 @@ def _base(node: Node, result: Tensor, given: Tensor, part: Part | None) -> list[
     ):
         return None
     written = fn.next_functions[1][0] if len(fn.next_functions) > 1 else None
-    added = None if written is None else _part(written, given)
-    given, result = given.detach(), result.detach()
+    added = None if written is None else _part(written, given, result)
+    given = given.detach()
     if written is not None:
-        whole = added is not None and added.sign == 1 and torch.equal(result, given)
+        whole = added is not None and added.sign == 1 and _equal(result, given)
         return [Local(0, identity(node.shape))] if whole else None
     if part is None:  # the source needs nothing, so that only values tell where it went
-        hole = result != given
-        return None if not bool(hole.any()) or bool(result[hole].any()) else _around(node, hole)
-    left = given.clone()
+        left = plain(result.detach())
+        if left.shape != given.shape:
+            return None
+        hole = left != plain(given)
+        return None if not bool(hole.any()) or bool(left[hole].any()) else _around(node, hole)
+    left = part.laid(given).clone()
     part.of(left).zero_()
-    if not torch.equal(result, left):
+    if not _equal(result, left):
         return None
     box = box_of(part.law, part.size)
-    return _around(node, left != given) if box is None else _outside(node, box)
+    return _around(node, plain(left) != plain(given)) if box is None else _outside(node, box)
 
 
 def _around(node: Node, hole: Tensor) -> list[Local]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from math import prod
 from typing import TypeAlias
 
 from torch import Tensor
@@ -21,18 +20,22 @@ Law: TypeAlias = tuple[tuple[int, tuple[tuple[int, int], ...]], ...]
 
 
 @lru_cache(maxsize=KEPT)
-def law_of(shape: Sequence[int], size: Sequence[int], stride: Sequence[int], offset: int) -> Law | None:
-    """Where a strided part stands in a tensor whose entries lie in order, dim by dim.
+def law_of(
+    shape: Sequence[int], lies: Sequence[int], size: Sequence[int], stride: Sequence[int], offset: int
+) -> Law | None:
+    """Where a strided part stands in a tensor that lies in memory by strides ``lies``, dim by dim.
 
     A memory position is a number whose digits are the positions along the dims, so a stride is one too; as long as
     no sum of digits runs over, each dim has a law of its own. None where one does.
 
     Example: the diagonal of (3, 4) has stride 5 = 1·4 + 1: a step of one along both dims.
     """
-    if 0 in shape or 0 in size or (offset and not shape):
+    if 0 in shape or 0 in size or not _is_nested(shape, lies):
         return None
-    starts, steps = _digits(offset, shape), [_digits(step, shape) for step in stride]
+    starts, *steps = [_digits(number, shape, lies) for number in (offset, *stride)]
     dims = [dim for dim, count in enumerate(size) if count > 1]
+    if starts is None or any(steps[dim] is None for dim in dims):
+        return None
     law = []
     for at, start in enumerate(starts):
         along = tuple([(dim, steps[dim][at]) for dim in dims if steps[dim][at]])
@@ -42,13 +45,27 @@ def law_of(shape: Sequence[int], size: Sequence[int], stride: Sequence[int], off
     return tuple(law) if all(any(steps[dim]) for dim in dims) else None
 
 
-def _digits(number: int, shape: Sequence[int]) -> list[int]:
-    """A position in memory as positions along the dims."""
-    digits = []
-    for dim in range(len(shape)):
-        digit, number = divmod(number, prod(shape[dim + 1 :]))
-        digits.append(digit)
-    return digits
+def _outer_first(shape: Sequence[int], lies: Sequence[int]) -> list[int]:
+    """The dims that have more than one position, by falling strides."""
+    return sorted([dim for dim, count in enumerate(shape) if count > 1], key=lambda dim: -lies[dim])
+
+
+def _is_nested(shape: Sequence[int], lies: Sequence[int]) -> bool:
+    """Whether each dim takes its steps outside of all that lies within one step of it."""
+    within = 1
+    for dim in reversed(_outer_first(shape, lies)):
+        if lies[dim] < within:
+            return False
+        within = lies[dim] * shape[dim]
+    return True
+
+
+def _digits(number: int, shape: Sequence[int], lies: Sequence[int]) -> list[int] | None:
+    """A position in memory as positions along the dims; None for one between entries."""
+    digits = [0] * len(shape)
+    for dim in _outer_first(shape, lies):
+        digits[dim], number = divmod(number, lies[dim])
+    return digits if number == 0 else None
 
 
 @remembered

@@ -65,12 +65,15 @@ def needs_all_cotangents(node: Node) -> bool:
     return node.name in NEEDS_ALL_COTANGENTS
 
 
+def rules_only(names: Set[str]) -> bool:
+    """Whether the formulas of nodes of these names would be recorded with wrong derivatives, or none."""
+    return torch.is_grad_enabled() and not names.isdisjoint(WRONG_TWICE)
+
+
 def engine_fails(names: Set[str]) -> bool:
-    """Whether PyTorch's engine would give wrong derivatives, or none, where the walk by rules is right.
+    """Whether PyTorch's engine would fail where calls of the nodes one by one are right.
 
     Inside vmap a write through a view refuses a cotangent that is less batched than what was written, and the
     engine makes such zeros; `call` gives it batched ones.
     """
-    if torch.is_grad_enabled() and not names.isdisjoint(WRONG_TWICE):
-        return True
     return "torch::autograd::CopySlices" in names and inside_functorch()
