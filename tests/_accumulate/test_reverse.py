@@ -6,7 +6,7 @@ from unittest import mock
 import pytest
 import torch
 
-from torchjac import jacobian, jacrev
+from torchjac import jacobian, jacrev, vmap
 from torchjac._accumulate import ordered, reverse
 from torchjac._accumulate.order import Order, split
 from torchjac._accumulate.plan import rows_at_once
@@ -120,3 +120,18 @@ def test_a_node_lets_go_of_its_multipliers(monkeypatch) -> None:
     found = jacobian(f)(x).to_dense()
     assert made
     torch.testing.assert_close(found, loop_jacobian(f, x), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_rows_into_a_write_inside_vmap(chunk_size, monkeypatch) -> None:
+    """Dense rows come to a write that multiplies: it is called, as the engine would give it rows without the batch."""
+    monkeypatch.setattr("torchjac._transforms.jacrev.way", lambda *_: "structure")
+    mix, x = torch.randn(4, 5, dtype=torch.float64), torch.randn(2, 5, dtype=torch.float64)
+
+    def f(x):
+        out = x.clone()
+        out[1:].mul_(x[:-1])
+        return mix @ out
+
+    expected = torch.stack([loop_jacobian(f, row) for row in x])
+    torch.testing.assert_close(vmap(jacrev(f, chunk_size=chunk_size))(x), expected)

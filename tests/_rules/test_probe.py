@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests._rules.cases import Case, Sampler, case, check, over_cases
 
-from torchjac import hessian, jacrev, vmap
+from torchjac import grad, hessian, jacobian, jacrev, vmap
 from torchjac.testing import check_rule, loop_jacobian
 
 s = Sampler()
@@ -70,16 +70,22 @@ def test_mixing_write() -> None:
 
 
 def test_multiplied_write_inside_nested_levels() -> None:
-    """The cotangent of a write that multiplies gets the batch dim of a vmap outside of a level of grad."""
+    """The cotangent of a write that multiplies gets the batch dim of a vmap outside of a level of grad.
+
+    out[i] = x[i] x[i-1], so the entries of its Jacobian sum to 1 + Σ x[i] + x[i-1] over i ≥ 1.
+    """
 
     def f(x):
         out = x * 1.0
         out[1:].mul_(x[:-1])
-        return out.square().sum()
+        return out
 
+    found = vmap(grad(lambda x: jacobian(f)(x).to_dense().sum()))(s(3, 4))
+    torch.testing.assert_close(found, torch.tensor([1.0, 2, 2, 1], dtype=torch.float64).expand(3, 4))
     x = s(3, 4)
-    expected = torch.stack([loop_jacobian(torch.func.grad(f), row) for row in x])
-    torch.testing.assert_close(vmap(hessian(f))(x), expected)
+    loss = lambda x: f(x).square().sum()
+    expected = torch.stack([loop_jacobian(grad(loss), row) for row in x])
+    torch.testing.assert_close(vmap(hessian(loss))(x), expected)
 
 
 def test_nonfinite_factor() -> None:

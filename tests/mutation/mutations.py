@@ -534,12 +534,12 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/assign.py", "the values that arrive at the source not looked at",
-        "return torch.equal(result.detach(), -expected if part.sign < 0 else expected)",
+        "return _equal(result, -expected if part.sign < 0 else expected)",
         "return True",
     ),
     Mutation(
         "_rules/assign.py", "what replaces the part not looked at",
-        "if not torch.equal(result, left):",
+        "if not _equal(result, left):",
         "if False:",
     ),
     Mutation(
@@ -756,8 +756,29 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_accumulate/reverse.py", "the engine asked for two tensors of which one leads to the other",
-        "if all_run_batched({node.name for node in rest}) and tape.inputs_apart:",
-        "if all_run_batched({node.name for node in rest}):",
+        "if all_run_batched(names) and not engine_fails(names) and tape.inputs_apart:",
+        "if all_run_batched(names) and not engine_fails(names):",
+    ),
+    Mutation(
+        "_accumulate/reverse.py", "rows of a write inside vmap left to the engine",
+        "if all_run_batched(names) and not engine_fails(names) and tape.inputs_apart:",
+        "if all_run_batched(names) and tape.inputs_apart:",
+    ),
+    Mutation(
+        "_capture/capture.py", "batch dims added around what a level of grad wrapped",
+        "zero = plain(torch.zeros(", "zero = (torch.zeros(",
+    ),
+    Mutation(
+        "_rules/assign.py", "a tensor written into taken to lie in order",
+        "tuple(given.shape), whole.stride())", "tuple(given.shape), given.stride())",
+    ),
+    Mutation(
+        "_rules/strided.py", "gaps between entries not looked at",
+        "return digits if number == 0 else None", "return digits",
+    ),
+    Mutation(
+        "_rules/strided.py", "entries that stand on one another not looked at",
+        "if lies[dim] < within:", "if False:",
     ),
     Mutation(
         "_rules/call.py", "gradients of weights formed on the way",
