@@ -120,3 +120,31 @@ def test_check_rule_without_differences():
 def test_nan_agrees_with_nan():
     """Where the loop has NaN, NaN is agreement."""
     check_rule(torch.sqrt, torch.tensor([-1.0], dtype=torch.float64), differences=False)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: check_jacobian(lambda x: (x, x), s(3)), TypeError, "func must return one tensor, got tuple"),
+        (lambda: check_jacobian(torch.sin, s(3), argnums=1), RuntimeError, "argnums 1 is out of range for 1"),
+        (
+            lambda: loop_jacobian(torch.sin, [1.0]),
+            ValueError,
+            r"loop_jacobian: .* must be a tensor, got \[1.0\]",
+        ),
+        (lambda: finite_differences(torch.sin, s(3), step=0), ValueError, "step must be positive, got 0"),
+        (lambda: finite_differences(torch.exp, torch.arange(3)), RuntimeError, "floating-point.*int64"),
+    ],
+)
+def test_wrong_uses(call, error, message):
+    """What is given and what is needed is told; integers are not shifted by a step that rounds to nothing."""
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_arguments_from_the_end():
+    """A negative number counts from the end, as argnums does."""
+    a, b = s(2, 3), s(3, 2)
+    assert torch.equal(loop_jacobian(torch.mm, a, b, argnum=-1), loop_jacobian(torch.mm, a, b, argnum=1))
+    found = finite_differences(torch.mm, a, b, argnum=-1)
+    assert torch.equal(found, finite_differences(torch.mm, a, b, argnum=1))

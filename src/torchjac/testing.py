@@ -11,6 +11,7 @@ from torch import Tensor
 from ._accumulate.progress import track
 from ._accumulate.reverse import accumulate
 from ._answers.operator import Jacobian
+from ._transforms.arguments import check_argnums, check_leaf
 from ._transforms.jacobian import jacobian
 from ._transforms.jacrev import jacrev
 from ._transforms.run import record, walking
@@ -30,9 +31,12 @@ def loop_jacobian(func: Callable[..., Tensor], *args: Any, argnum: int = 0) -> T
         tensor([[2., 0.],
                 [0., 4.]])
     """
-    source = args[argnum].detach().requires_grad_()
+    argnum, given = _differentiated(args, argnum, "loop_jacobian")
+    source = given.detach().requires_grad_()
     with torch.enable_grad():
         output = func(*args[:argnum], source.clone(), *args[argnum + 1 :])
+        if not isinstance(output, Tensor):
+            raise TypeError(f"loop_jacobian: func must return one tensor, got {type(output).__name__}")
         entries = output.reshape(-1).unbind()
     rows = []
     for entry in track(entries, "rows of the loop"):
@@ -60,7 +64,10 @@ def finite_differences(
         >>> finite_differences(torch.square, torch.tensor([1.0], dtype=torch.float64)).round(decimals=6)
         tensor([[2.]], dtype=torch.float64)
     """
-    source = args[argnum].detach()
+    argnum, given = _differentiated(args, argnum, "finite_differences")
+    if not step > 0:
+        raise ValueError(f"finite_differences: step must be positive, got {step}")
+    source = given.detach()
     columns = []
     with torch.no_grad():
         for position in track(range(source.numel()), "differences"):
@@ -74,6 +81,13 @@ def finite_differences(
             return torch.zeros((*shape, *source.shape), dtype=source.dtype, device=source.device)
     jacobian: Tensor = torch.stack(columns, -1).reshape((*columns[0].shape, *source.shape))
     return jacobian
+
+
+def _differentiated(args: tuple[Any, ...], argnum: int, what: str) -> tuple[int, Tensor]:
+    """The position of the argument that is differentiated, and the argument."""
+    (argnum,) = check_argnums(argnum, len(args), what)
+    check_leaf(args[argnum], what, "input")
+    return argnum, args[argnum]
 
 
 def check_jacobian(

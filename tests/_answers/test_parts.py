@@ -158,6 +158,8 @@ def test_divergence_under_vmap() -> None:
         (lambda J: J[0, 0], IndexError, r"does not fit an output of shape \(3,\)"),
         (lambda J: J[..., ...], IndexError, "does not fit"),
         (lambda J: J[torch.tensor([4])], IndexError, "out of bounds"),
+        (lambda J: J["a"], IndexError, r"index 'a' does not fit an output of shape \(3,\)"),
+        (lambda J: J[1.5], IndexError, r"index 1.5 does not fit an output of shape \(3,\)"),
         (lambda J: J.block_diagonal(), ValueError, r"begin with the same dim, the batch; got shapes \(3,\) and \(4,\)"),
     ],
 )  # fmt: skip

@@ -138,6 +138,8 @@ def test_a_product_is_the_callers_own() -> None:
         (lambda J: J @ [1.0], TypeError, "must be a tensor"),
         (lambda J: torch.ones(3).numpy() @ J, TypeError, "v @ J: v must be a tensor .* got ndarray"),
         (lambda J: J @ J, ValueError, "outputs of K must be the inputs of J"),
+        (lambda J: J @ torch.ones(4, dtype=torch.float64).to_sparse(), ValueError,
+         r"J @ v: v must be a dense tensor of shape \(4,\), got layout torch.sparse_coo"),
         (lambda J: J.gram(torch.ones(2, dtype=torch.float64)), ValueError, "weight must have shape"),
     ],
 )  # fmt: skip

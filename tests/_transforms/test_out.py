@@ -95,8 +95,10 @@ def test_nothing_large_is_made(monkeypatch):
     [
         (torch.zeros(3, 2), r"shape \(3, 2\).*the Jacobian has shape \(3, 3\)"),
         (torch.zeros(3, 3, dtype=torch.float32), "float32"),
-        ([torch.zeros(3, 3)], "a tree like the Jacobian"),
-        (torch.zeros(3, 3, requires_grad=True), "require no gradients"),
+        ([torch.zeros(3, 3)], r"like the Jacobian, Tensor\(3, 3\), got \[Tensor\(3, 3\)\]"),
+        ({"a": 1}, r"like the Jacobian, Tensor\(3, 3\), got \{'a': int\}"),
+        (torch.zeros(3, 3, requires_grad=True), "require no gradients, got one that does"),
+        (torch.eye(3).to_sparse(), "dense tensors.*got one of layout torch.sparse_coo"),
         ("here", "got str"),
     ],
 )

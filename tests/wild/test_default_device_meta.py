@@ -89,3 +89,15 @@ def test_nonzeros_are_bounded():
     assert "nnz=at most 18" in repr(J)
     with pytest.raises(RuntimeError, match="2 blocks on the meta device"):
         _ = J.nnz
+    with pytest.raises(RuntimeError, match="only positions with values tell"):
+        J.to_sparse()
+
+
+def test_solutions_have_a_shape():
+    """A diagonal is solved with, without a look at its pivots; where a pattern is needed it says that there is none."""
+    J = jacobian(torch.exp)(torch.randn(10))
+    assert J.solve(torch.randn(10)).is_meta
+    stencil = jacobian(lambda x: 4 * x + x.roll(1).sin())(torch.randn(90))
+    assert stencil.kind == "sparse"
+    with pytest.raises(RuntimeError, match="on the meta device"):
+        stencil.solve(torch.randn(90))

@@ -547,6 +547,11 @@ class Jacobian:
         return products.times(self.blocks, vectors, self.out_shape, self.in_shape, self)
 
     def _coordinates(self) -> tuple[Tensor, Tensor]:
+        if self.device.type == "meta":
+            raise RuntimeError(
+                "where the entries of a Jacobian on the meta device stand cannot be told one by one, as its blocks "
+                "may name the same entry, which only positions with values tell; take the Jacobian on a real device"
+            )
         return coordinates(self.blocks, self.shape, self)
 
     def _matrix_shape(self) -> tuple[int, int]:

@@ -113,7 +113,10 @@ def _table_selection(
     mask = isinstance(key, Tensor) and key.dtype in (torch.bool, torch.uint8)
     is_rows = isinstance(key, Tensor) and bool(shape) and not (mask and key.dim() != 1)
     first, whole = (shape[:1], shape[1:]) if is_rows else (shape, ())
-    at = torch.arange(prod(first), device=device).view(first)[key]
+    try:
+        at = torch.arange(prod(first), device=device).view(first)[key]
+    except (TypeError, IndexError) as error:
+        raise IndexError(f"index {key!r} does not fit an output of shape {shape}: {error}") from error
     labels = [Label(size) for size in at.shape]
     maps: list[Map] = []
     for size in reversed(first):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .._blocks.block import Block, Kind
@@ -58,6 +59,10 @@ def check_operand(given: Any, shape: tuple[int, ...], like: Kind, what: str, bat
     needed = f"{shape} + (k,)" if batch else f"{shape}"
     if not isinstance(given, Tensor):
         raise TypeError(f"{what} must be a tensor of shape {needed}, got {type(given).__name__}")
+    if given.layout is not torch.strided:
+        raise ValueError(
+            f"{what} must be a dense tensor of shape {needed}, got layout {given.layout}; use to_dense()"
+        )
     fits = tuple(given.shape[: len(shape)]) == shape and given.dim() == len(shape) + batch
     if not fits:
         raise ValueError(f"{what} must have shape {needed}, got {tuple(given.shape)}")

@@ -111,7 +111,7 @@ def _matrices(jacobian: Jacobian, dims: tuple[int, ...]) -> tuple[Tensor, list[i
 
 
 def _nonzero(pivots: Tensor) -> Tensor:
-    if not inside_functorch() and bool((pivots == 0).any()):
+    if not inside_functorch() and not pivots.is_meta and bool((pivots == 0).any()):
         at = int((pivots.flatten() == 0).nonzero()[0])
         raise LinAlgError(f"solve: the Jacobian is singular (diagonal entry {at} is zero)")
     return pivots

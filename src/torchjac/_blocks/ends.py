@@ -8,6 +8,7 @@ import torch
 
 from .block import Block, labels
 from .maps import Affine, Gather, Label, Map, Substitution, bare, positions, substitute, take
+from .traced import is_known
 from .unify import unify
 
 
@@ -42,7 +43,10 @@ def shifted(map_: Map, by: int) -> Map:
 
 
 def same_positions(a: Map, b: Map) -> bool:
-    """Whether two maps give the same position at every value of their labels; no for some tables that do."""
+    """Whether two maps give the same position at every value of their labels; no for some tables that do.
+
+    Tables without values, on the meta device or of one vmap, are such.
+    """
     if a is b:
         return True
     used_a, used_b = ({label for label in map_.labels if label.size != 1} for map_ in (a, b))
@@ -53,7 +57,8 @@ def same_positions(a: Map, b: Map) -> bool:
         return a.offset == b.offset and used[0] == used[1]
     over = tuple(dict.fromkeys(a.labels + b.labels))
     device = a.index.device if type(a) is Gather else b.index.device
-    return bool((positions(a, over, device) == positions(b, over, device)).all())
+    same = (positions(a, over, device) == positions(b, over, device)).all()
+    return is_known(same) and bool(same)
 
 
 def tied(block: Block, pairs: Sequence[tuple[Map, Map, int]], device: torch.device) -> Block | None:

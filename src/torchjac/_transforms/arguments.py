@@ -31,6 +31,10 @@ def check_argnums(argnums: Any, count: int, what: str) -> tuple[int, ...]:
         )
     if not given:
         raise RuntimeError(f"{what}: argnums is an empty tuple; name at least one argument to differentiate")
+    if count == 0:
+        raise RuntimeError(
+            f"{what}: argnums names positional arguments, and none was given; keyword arguments are not differentiated"
+        )
     for n in given:
         if not -count <= n < count:
             raise RuntimeError(

@@ -41,7 +41,7 @@ def explain(
         reverse    460,000
         forward    120,068  120,053
     """
-    check_function(func, None, "explain")
+    check_function(func, argnums, None, "explain")
 
     @wraps(func)
     def report_of(*args: Any, **kwargs: Any) -> Report:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 import torch
 
-from .jacrev import jacrev
-from .operators import check_layout
-from .run import check_function
+from .jacrev import reverse
 
 
 def hessian(
@@ -56,10 +53,5 @@ def hessian(
                 [2., 6., 4.],
                 [0., 4., 0.]])
     """
-    check_function(func, chunk_size, "hessian")
-    check_layout(layout, "hessian")
-    gradient = jacrev(func, argnums, has_aux=has_aux, chunk_size=chunk_size)
-    outer = jacrev(
-        gradient, argnums, has_aux=has_aux, chunk_size=chunk_size, layout=layout, progress=progress
-    )
-    return wraps(func)(outer)
+    gradient = reverse("hessian", func, argnums, has_aux, chunk_size)
+    return reverse("hessian", gradient, argnums, has_aux, chunk_size, layout, progress)

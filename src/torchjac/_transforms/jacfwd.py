@@ -61,7 +61,7 @@ def jacfwd(
     Source:
         The calling convention is that of https://docs.pytorch.org/docs/stable/generated/torch.func.jacfwd.html.
     """
-    check_function(func, None, "jacfwd")
+    check_function(func, argnums, None, "jacfwd")
     if randomness not in RANDOMNESS:
         raise ValueError(
             f"jacfwd: randomness must be one of {', '.join(map(repr, RANDOMNESS))}, got {randomness!r}"

@@ -51,7 +51,7 @@ def jacobian(
         >>> J.nnz, J.stored, len(J.blocks)
         (1999998, 999999, 2)
     """
-    check_function(func, None, "jacobian")
+    check_function(func, argnums, None, "jacobian")
     if mode not in MODES:
         raise ValueError(f"jacobian: mode must be one of {', '.join(map(repr, MODES))}, got {mode!r}")
 
@@ -90,7 +90,7 @@ def value_and_jacobian(
         >>> x
         tensor([1.4142])
     """
-    check_function(func, None, "value_and_jacobian")
+    check_function(func, argnums, None, "value_and_jacobian")
 
     @wraps(func)
     def value_and_jacobian_of(*args: Any, **kwargs: Any) -> Any:

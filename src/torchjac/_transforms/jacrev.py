@@ -94,23 +94,37 @@ def jacrev(
     Source:
         The calling convention is that of https://docs.pytorch.org/docs/stable/generated/torch.func.jacrev.html.
     """
-    check_function(func, chunk_size, "jacrev")
-    check_layout(layout, "jacrev")
+    return reverse("jacrev", func, argnums, has_aux, chunk_size, layout, progress, out)
+
+
+def reverse(
+    what: str,
+    func: Callable[..., Any],
+    argnums: int | tuple[int, ...],
+    has_aux: bool,
+    chunk_size: int | None,
+    layout: torch.layout = torch.strided,
+    progress: bool = False,
+    out: Any = None,
+) -> Callable[..., Any]:
+    """`jacrev`, for a transform of this name."""
+    check_function(func, argnums, chunk_size, what)
+    check_layout(layout, what)
     if out is not None and layout is not torch.strided:
-        raise ValueError(f"jacrev: out= takes dense answers, got layout={layout}")
+        raise ValueError(f"{what}: out= takes dense answers, got layout={layout}")
 
     @wraps(func)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_dynamo_compiling():
             if layout is torch.strided and out is None:
-                return in_dynamo("jacrev", "auto", func, argnums, has_aux, chunk_size, args, kwargs)
-            return beside_dynamo("jacrev with layout= or out=", jacobian_of, args, kwargs)
-        recorded = record("jacrev", func, argnums, has_aux, args, kwargs)
+                return in_dynamo(what, "auto", func, argnums, has_aux, chunk_size, args, kwargs)
+            return beside_dynamo(f"{what} with layout= or out=", jacobian_of, args, kwargs)
+        recorded = record(what, func, argnums, has_aux, args, kwargs)
         if layout is not torch.strided:
-            rows = operators(recorded, f"jacrev with layout={layout}", chunk_size)
+            rows = operators(recorded, f"{what} with layout={layout}", chunk_size)
             return recorded.finish([[leaf.to_sparse(layout) for leaf in row] for row in rows], has_aux)
         with walking(recorded):
-            outs = None if out is None else check_out(out, recorded, "jacrev")
+            outs = None if out is None else check_out(out, recorded, what)
             answers = dense_answers(recorded, chunk_size, into=None if outs is None else targets(outs))
             if outs is not None:
                 answers = fill(outs, answers)

@@ -38,9 +38,11 @@ def check_out(out: Any, recorded: Recorded, what: str) -> Outs:
     expected = pytree.tree_structure(nest(numbered, recorded.out_spec, recorded.in_spec))
     leaves, spec = pytree.tree_flatten(out)
     if spec != expected:
+        outputs, inputs = recorded.captured.outputs, recorded.inputs
+        shapes = [[_Told(torch.Size((*o.shape, *i.shape))) for i in inputs] for o in outputs]
         raise ValueError(
-            f"{what}: out must be a tree like the Jacobian, an output tree of input trees with "
-            f"{expected.num_leaves} tensors, got {spec.num_leaves} leaves in another tree"
+            f"{what}: out must be a tree of tensors like the Jacobian, "
+            f"{nest(shapes, recorded.out_spec, recorded.in_spec)}, got {pytree.tree_map(_Told, out)}"
         )
     outs = [[leaves[at] for at in row] for row in numbered]
     read = {memory_of(tensor) for tensor in (*recorded.inputs, *recorded.captured.outputs)}
@@ -56,6 +58,20 @@ def check_out(out: Any, recorded: Recorded, what: str) -> Outs:
     return outs
 
 
+class _Told:
+    """What an error says of a leaf: the shape, or the type of what is no tensor."""
+
+    def __init__(self, leaf: Any) -> None:
+        self.leaf = leaf
+
+    def __repr__(self) -> str:
+        if isinstance(self.leaf, torch.Size):
+            return f"Tensor{tuple(self.leaf)}"
+        return (
+            f"Tensor{tuple(self.leaf.shape)}" if isinstance(self.leaf, Tensor) else type(self.leaf).__name__
+        )
+
+
 def targets(outs: Outs) -> list[list[Tensor | None]]:
     """Those that can be written into as they are; the others are copied into at the end."""
     return [[leaf if leaf.is_contiguous() else None for leaf in row] for row in outs]
@@ -63,9 +79,10 @@ def targets(outs: Outs) -> list[list[Tensor | None]]:
 
 def _check_leaf(leaf: Any, shape: tuple[int, ...], like: Tensor, what: str) -> None:
     if not isinstance(leaf, Tensor) or leaf.requires_grad or leaf.layout is not torch.strided:
-        raise ValueError(
-            f"{what}: out must hold dense tensors that require no gradients, got {type(leaf).__name__}"
-        )
+        got = type(leaf).__name__
+        if isinstance(leaf, Tensor):
+            got = f"one of layout {leaf.layout}" if leaf.layout is not torch.strided else "one that does"
+        raise ValueError(f"{what}: out must hold dense tensors that require no gradients, got {got}")
     given = (tuple(leaf.shape), leaf.dtype, leaf.device)
     if given != (shape, like.dtype, like.device):
         raise ValueError(

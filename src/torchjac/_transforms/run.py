@@ -116,10 +116,15 @@ def _rare_modes(recorded: Recorded) -> Iterator[AbstractContextManager[Any]]:
             yield torch.autocast(kind, enabled=False)
 
 
-def check_function(func: Any, chunk_size: Any, what: str) -> None:
+def check_function(func: Any, argnums: Any, chunk_size: Any, what: str) -> None:
     """Raise unless the function can be called and the chunk size is a positive int or None."""
     if not callable(func):
         raise TypeError(f"{what}: func must be callable, got {func!r} of type {type(func).__name__}")
+    if isinstance(argnums, Tensor):  # anything else that is no argnums is told when the arguments are there
+        raise RuntimeError(
+            f"{what}: argnums must be an int or a tuple of ints, got a tensor of shape {tuple(argnums.shape)}; "
+            f"{what} takes a function and gives one: {what}(func)(x)"
+        )
     if chunk_size is None:
         return
     if not isinstance(chunk_size, int) or isinstance(chunk_size, bool):
