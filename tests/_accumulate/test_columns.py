@@ -9,7 +9,8 @@ from tests.functions import Scale
 
 from torchjac import jacfwd, jacrev
 from torchjac._accumulate.columns import cut, dense_columns
-from torchjac._accumulate.plan import goes_in_columns, way
+from torchjac._accumulate.plan import goes_in_columns
+from torchjac._accumulate.way import way
 from torchjac._transforms.run import record, walking
 from torchjac.testing import loop_jacobian
 

@@ -7,7 +7,7 @@ import torch
 
 import torchjac
 from torchjac._accumulate import order as module
-from torchjac._accumulate.estimate import narrowest, places, reverse_work
+from torchjac._accumulate.estimate import down, forward_work, narrowest, places
 from torchjac._accumulate.order import pick, split
 from torchjac._transforms.run import record
 
@@ -141,16 +141,54 @@ def test_many_small_ops_are_not_weighed(monkeypatch):
         return sum(torch.sin(x[k] * times) for k in range(20))
 
     tape, shapes = taped(f, (20,))
-    assert reverse_work(tape, shapes) == pytest.approx(places(tape, shapes)[-1].work)
+    assert down(tape, shapes).work == pytest.approx(places(tape, shapes)[-1].work)
     monkeypatch.setattr(module, "places", lambda *_: pytest.fail("weighed"))
     assert pick(tape, shapes).direction == "reverse"
 
 
 def test_what_has_no_narrow_place_is_not_estimated(monkeypatch):
-    """Nor where the function is as wide as its ends all the way: no order can gain."""
+    """Nor where the function is as wide as its ends all the way, but where numbers take far longer than nodes."""
+    wide, dense = taped(lambda x: x[1:] * x[:-1].sin(), (10_000,)), taped(network(1000, 2000, 1000), (1000,))
+    assert pick(*dense).direction == "reverse"
     monkeypatch.setattr(module, "places", lambda *_: pytest.fail("estimated"))
-    assert pick(*taped(lambda x: x[1:] * x[:-1].sin(), (100_000,))).direction == "reverse"
-    assert pick(*taped(network(1000, 2000, 1000), (1000,))).direction == "reverse"
+    assert pick(*wide).direction == "reverse"
+
+
+def test_a_form_goes_forward():
+    """(xᵀ A x) x: reverse order would multiply x ⊗ x by A, forward has A as it is."""
+    matrix = torch.randn(400, 400)
+    assert spelled(pick(*taped(lambda x: (x @ matrix @ x) * x, (400,)))) == "forward"
+
+
+def test_what_meets_again_is_counted_once():
+    """A chain of pointwise ops on two ways keeps a diagonal; two outputs, slices and broadcasts add up."""
+
+    def chain(x):
+        for _ in range(8):
+            x = x.sin() + x.cos() * 2
+        return x
+
+    size = 500
+    tape, shapes = taped(chain, (size,))
+    # A diagonal to each tensor, on the way down and on the way up, and multiplications.
+    for work in (down(tape, shapes).work, forward_work(tape, shapes)):
+        assert 24 * size <= work <= 48 * size
+    assert down(tape, shapes).spared == pytest.approx(size * tape.numbers, rel=0.05)
+    tape, shapes = taped(lambda x: (x.sin(), x.cos()), (size,))
+    assert down(tape, shapes).work == pytest.approx(2 * size * (1 + 1 / 16))
+    tape, shapes = taped(lambda x: x[1:] * x[:-1], (size,))
+    once, twice = down(tape, shapes, most=True), down(tape, shapes)
+    assert twice.work - once.work == pytest.approx(size)
+
+
+def test_solving_with_one_matrix_is_no_batch():
+    """Every entry of the solution of n equations depends on all n² of the matrix."""
+    tape, shapes = taped(lambda x: torch.linalg.solve(torch.eye(30) + torch.diag(x), x), (30,))
+    assert down(tape, shapes).work > 30**3
+    tape, shapes = taped(
+        lambda x: torch.linalg.solve(torch.eye(3) + torch.diag_embed(x), x[:, :, None]), (30, 3)
+    )
+    assert down(tape, shapes).work < 30 * 30 * 3**3
 
 
 def test_complex_numbers_and_empty_tensors_go_in_reverse():
@@ -174,7 +212,7 @@ def test_estimates_against_arithmetic():
     forward = (
         4 * (1 + rate) + 4 * 8 * 4 * (1 + rate) + 200 * 4 + 200 * 8 * 4 * rate + 2 * 200 * 4 * (1 + rate)
     )
-    assert found[-1].work == pytest.approx(reverse) == reverse_work(tape, shapes)
+    assert found[-1].work == pytest.approx(reverse) == down(tape, shapes).work
     assert found[0].work == pytest.approx(forward)
     assert found[-1].held == 200 * 4 + 4
     assert found[0].held == 200 * 4 + 200

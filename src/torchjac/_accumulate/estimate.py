@@ -5,7 +5,9 @@ ends to a cut: a place in the walking order, with the tensors alive there, its f
 
     ∂out/∂in = Σ_t (∂out/∂t) (∂t/∂in)      over the tensors t of the frontier.
 
-Entries of a Jacobian are counted by the links of the ops on the way, and never more than all of them.
+Entries of a Jacobian are counted by the links of the ops on the way, and never more than all of them. What comes to
+a tensor on several ways is added up, unless it came from one tensor by pointwise ops alone: then it stands at the
+same places.
 """
 
 from __future__ import annotations
@@ -16,9 +18,9 @@ from typing import NamedTuple
 
 from torch.autograd.function import BackwardCFunction
 
-from .._blocks.cost import PRODUCT_RATE
+from .._blocks.cost import CALLED_RATE, PRODUCT_RATE
 from .._capture.tape import Edge, Node, Tape, size_of
-from .._rules.links import is_multiplied, links, mixes_nothing
+from .._rules.links import is_called, is_multiplied, is_pointwise, kind_of, links, mixes_nothing
 
 
 class Place(NamedTuple):
@@ -59,7 +61,7 @@ def places(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> list[Place]:
     frontier = _Frontier(below, rows)
     for end, shape in zip(tape.outputs, out_shapes, strict=True):
         if end is not None:
-            frontier.add(end, prod(shape), prod(shape))
+            frontier.add(end, prod(shape), prod(shape), end)
     found, falling, whole = [], 0.0, load[-1]
     for at, node in enumerate(nodes):
         if at == 0:
@@ -69,15 +71,29 @@ def places(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> list[Place]:
             work = min(falling, own * load[at]) + min(rising[at], own * (whole - load[at]))
             product = PRODUCT_RATE * frontier.product
             found.append(Place(at, work, frontier.held, not frontier.others, product))
-        rate = frontier.take(node) / sizes[at]
+        start = frontier.since.get((node, 0)) if is_pointwise(node.name) else None
+        rate = frontier.take(node)
         for edge, size, count in each[at]:
-            falling += PRODUCT_RATE * count * rate + frontier.add(edge, size, count * rate)
+            same = start if size == sizes[at] else None
+            falling += PRODUCT_RATE * count * rate + frontier.add(edge, size, count * rate, same)
     found.append(Place(len(nodes), falling, frontier.held, True))
     answer = frontier.held - columns * batch
     for at in range(1, len(nodes)):
         product = found[at].product + answer
         found[at] = found[at]._replace(work=found[at].work + product, product=product)
     return found
+
+
+def forward_work(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> float:
+    """The work of forward order alone, as the first of `places` has it."""
+    columns = sum([node.numbers for node in tape.inputs]) / _batch(tape, out_shapes)
+    return _rise(tape, [_linked(node) for node in tape.nodes], columns)[1][0]
+
+
+def reverse_work(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> float:
+    """The work of reverse order alone, by whichever of its estimates is known."""
+    known: Down | None = tape.estimates.get("most")
+    return (known or down(tape, out_shapes)).work
 
 
 def narrowest(tape: Tape) -> int:
@@ -98,46 +114,64 @@ def narrowest(tape: Tape) -> int:
     return least
 
 
-def reverse_work(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> float:
-    """The work of reverse order alone, as the last of `places` has it."""
-    return _down(tape, out_shapes)[0]
+class Down(NamedTuple):
+    """What a walk from the outputs down takes.
 
-
-def spared_work(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> float:
-    """How much less work reverse order is than to pull dense rows through the whole tape."""
-    return _down(tape, out_shapes)[1]
-
-
-def _down(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> tuple[float, float]:
-    """The work of a walk from the outputs down, and how much of it dense rows would take beside.
-
-    What mixes along some dims, or has no rule, is called on rows either way, and for less than its links tell.
+    Attributes:
+        work: numbers written and multiplied, as the last of `places` has it.
+        spared: how much less that is than to pull dense rows through the whole tape. What mixes along some dims, or
+            has no rule, is called on rows either way, and for less than its links tell.
     """
+
+    work: float
+    spared: float
+
+
+def down(tape: Tape, out_shapes: Sequence[Sequence[int]], most: bool = False) -> Down:
+    """The estimate of reverse order alone; ``most`` spared, if what meets at a tensor stood at the same places."""
+    key = "most" if most else "down"
+    if key not in tape.estimates:
+        tape.estimates[key] = _down(tape, out_shapes, most)
+    found: Down = tape.estimates[key]
+    return found
+
+
+def _down(tape: Tape, out_shapes: Sequence[Sequence[int]], most: bool) -> Down:
     all_rows = sum(map(prod, out_shapes))
     rows = all_rows / _batch(tape, out_shapes)
     entries: dict[Edge, float] = {}
+    since: dict[Edge, Edge] = {}
     for end, shape in zip(tape.outputs, out_shapes, strict=True):
         if end is not None:
             entries[end] = entries.get(end, 0.0) + prod(shape)
+            since[end] = end
     work, spared = 0.0, float(all_rows) * all_rows
     for node in tape.nodes:
         if len(node.outputs) == 1:
-            arrived = entries.get((node, 0), 0.0)
+            rate = entries.get((node, 0), 0.0) / node.numbers
         else:
-            arrived = sum([entries.get((node, slot), 0.0) for slot in range(len(node.outputs))])
-        rate = arrived / node.numbers
+            reached = [(node, slot) for slot in range(len(node.outputs)) if (node, slot) in entries]
+            rate = sum([entries[edge] for edge in reached]) / (sum(map(size_of, reached)) or 1)
         multiplies = is_multiplied(node.name)
+        start = since.get((node, 0)) if is_pointwise(node.name) else None
         for edge, size, count in _linked(node):
-            before = entries.get(edge)
+            before, sent = entries.get(edge), count * rate
+            same = start if size == node.numbers else None
             if before is None:
-                before = 0.0
+                before, after = 0.0, sent
+                since[edge] = same or edge
                 spared += all_rows * size
-            entries[edge] = after = min(before + count * rate, size * rows)
-            work += PRODUCT_RATE * count * rate + after - before
+            elif most or since[edge] is same:
+                after = max(before, sent)
+            else:
+                after = before + sent
+                since[edge] = edge
+            entries[edge] = after = min(after, size * rows)
+            work += PRODUCT_RATE * sent + after - before
             spared -= after - before
             if multiplies:
                 spared += PRODUCT_RATE * count * (all_rows - rate)
-    return work, spared
+    return Down(work, spared)
 
 
 def _linked(node: Node) -> list[tuple[Edge, int, int]]:
@@ -156,18 +190,28 @@ def _rise(
 ) -> tuple[dict[Edge, float], list[float]]:
     """The entries of each tensor's Jacobian, and the work of the forward walk up from the bottom to each place."""
     entries: dict[Edge, float] = {(node, 0): float(node.numbers) for node in tape.inputs}
+    since: dict[Edge, Edge] = {(node, 0): (node, 0) for node in tape.inputs}
     work = [0.0]
     for node, linked in zip(reversed(tape.nodes), reversed(each), strict=True):
-        arrived = written = 0.0
+        arrived = most = written = 0.0
+        starts: set[Edge | None] = set()
+        pointwise = is_pointwise(node.name)
         for edge, size, count in linked:
-            arrived += count * entries[edge] / size
+            sent = count * entries[edge] / size
+            arrived += sent
+            most = max(most, sent)
+            starts.add(since[edge] if pointwise and size == node.numbers else None)
+        start = starts.pop() if len(starts) == 1 else None
         first = size_of((node, 0))
         for slot in range(len(node.outputs)):
             size = size_of((node, slot))
-            entries[node, slot] = got = min(arrived * size / first, size * columns)
+            entries[node, slot] = got = min((most if start else arrived) * size / first, size * columns)
+            since[node, slot] = start or (node, slot)
             written += got
         if isinstance(node.fn, BackwardCFunction):  # called on every row of its own
             written += sum([count for _, _, count in linked])
+        elif is_called(node.name):  # on those, or on all columns
+            written += CALLED_RATE * sum([min(count, size * columns) for _, size, count in linked])
         work.append(work[-1] + PRODUCT_RATE * arrived + written)
     work.reverse()
     return entries, work
@@ -182,27 +226,37 @@ class _Frontier:
 
     def __init__(self, below: dict[Edge, float], rows: float) -> None:
         self.alive: dict[Edge, float] = {}
+        self.since: dict[Edge, Edge] = {}
         self.below, self.rows = below, rows
         self.numbers = self.held = self.product = 0.0
         self.others = 0
 
-    def add(self, edge: Edge, size: int, entries: float) -> float:
-        """Send entries to a tensor; gives how many there are more, for none stands there twice."""
+    def add(self, edge: Edge, size: int, entries: float, start: Edge | None) -> float:
+        """Send entries to a tensor, by pointwise ops alone from where they started; gives how many there are more.
+
+        None stands there twice.
+        """
         below, before = self.below[edge], self.alive.get(edge)
         if before is None:
-            before = 0.0
+            before, after = 0.0, entries
+            self.since[edge] = start or edge
             self.numbers += size
             self.held += below
             self.others += edge[1] != 0
-        after = self.alive[edge] = min(before + entries, size * self.rows)
+        elif self.since[edge] is start:
+            after = max(before, entries)
+        else:
+            after = before + entries
+            self.since[edge] = edge
+        after = self.alive[edge] = min(after, size * self.rows)
         more = after - before
         self.held += more
         self.product += more * below / size
         return more
 
     def take(self, node: Node) -> float:
-        """Take what was sent to a node's outputs off the frontier."""
-        total = 0.0
+        """Take what was sent to a node's outputs off the frontier; gives how much it is for each of their numbers."""
+        total, numbers = 0.0, 0
         for slot in range(len(node.outputs)):
             edge = (node, slot)
             entries = self.alive.pop(edge, None)
@@ -213,7 +267,8 @@ class _Frontier:
                 self.product -= entries * below / size
                 self.others -= slot != 0
                 total += entries
-        return total
+                numbers += size
+        return total / (numbers or 1)
 
 
 def _batch(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> int:
@@ -222,9 +277,12 @@ def _batch(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> int:
     size = next((shape[0] for shape in shapes if len(shape) > 1), 1)
     if not all(shape and shape[0] == size for shape in shapes):
         return 1
-    # The second factor of a matrix product is summed along its first dim: that is no batch.
-    return (
-        1
-        if any(k is not None and node.needs(k) for node in tape.nodes for k in [SECOND.get(node.name)])
-        else size
-    )
+    return 1 if any(map(_mixes_first, tape.nodes)) else size
+
+
+def _mixes_first(node: Node) -> bool:
+    """Whether a node mixes along the first dim: the second factor of a matrix product does, and a lone matrix."""
+    if kind_of(node.name) == "linear algebra":
+        return all(len(node.into(k).shape) < 3 for k in range(len(node.inputs)) if node.needs(k))
+    second = SECOND.get(node.name)
+    return second is not None and node.needs(second)

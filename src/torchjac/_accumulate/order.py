@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import NamedTuple
 
-from .._blocks.cost import factors_pay, turn_may_pay, turn_pays, work_matters
+from .._blocks.cost import factors_pay, is_narrow, turn_may_pay, turn_pays, work_matters
 from .._capture.tape import Node, Tape
 from .estimate import narrowest, places, reverse_work
 from .forward import goes_forward
@@ -21,6 +21,7 @@ class Order(NamedTuple):
         middle: the tensors of the cut, first outputs of nodes.
         above: the order above the cut.
         below: the order below it.
+        work: what it was estimated to take; nothing where it was not weighed.
     """
 
     tape: Tape
@@ -28,6 +29,15 @@ class Order(NamedTuple):
     middle: tuple[Node, ...] = ()
     above: Order | None = None
     below: Order | None = None
+    work: float = 0.0
+
+
+class _Choice(NamedTuple):
+    """An order of a tape, which it may keep: the direction, the place of a cut, and the estimated work."""
+
+    direction: str
+    work: float = 0.0
+    at: int = 0
 
 
 def pick(tape: Tape, out_shapes: Sequence[Sequence[int]], factors: bool = False) -> Order:
@@ -36,38 +46,59 @@ def pick(tape: Tape, out_shapes: Sequence[Sequence[int]], factors: bool = False)
     With ``factors`` the answer may be kept as a product: then first of all the cut whose two factors hold least,
     where that is far less than the answer does.
     """
-    narrow = _may_turn(tape, out_shapes)
-    if not ((narrow or factors) and _can_weigh(tape, out_shapes)):
-        return Order(tape, "reverse")
+    key = "factors" if factors else "order"
+    if key not in tape.estimates:
+        tape.estimates[key] = _choose(tape, out_shapes, factors)
+    direction, work, at = tape.estimates[key]
+    if direction == "cut":
+        return split(tape, at, out_shapes, work)
+    return Order(tape, direction, work=work)
+
+
+def _choose(tape: Tape, out_shapes: Sequence[Sequence[int]], factors: bool) -> _Choice:
+    if not ((factors or _may_turn(tape, out_shapes)) and can_weigh(tape, out_shapes)):
+        return _Choice("reverse")
+    narrow = _is_narrow(tape, out_shapes)
     # Factors may hold little where no place is narrow too, as A ⊗ B does: for that, much must be held otherwise.
-    if not (narrow and factors) and not work_matters(reverse_work(tape, out_shapes), len(tape.nodes)):
-        return Order(tape, "reverse")
+    if not (narrow and factors) and not _work_matters(tape, out_shapes, narrow):
+        return _Choice("reverse", reverse_work(tape, out_shapes))
     found = places(tape, out_shapes)
     forward, reverse = found[0].work, found[-1].work
     cuts = [place for place in found[1:-1] if place.splits]
     if cuts and factors:
         slim = min(cuts, key=lambda place: place.held)
         if factors_pay(slim.held, found[-1].held - sum([node.numbers for node in tape.inputs])):
-            return split(tape, slim.at, out_shapes)
+            return _Choice("cut", slim.work, slim.at)
     if cuts:
         quick = min(cuts, key=lambda place: place.work)
         if turn_pays(quick.work, min(forward, reverse)):
-            return split(tape, quick.at, out_shapes)
-    return Order(tape, "forward" if turn_pays(forward, reverse) else "reverse")
+            return _Choice("cut", quick.work, quick.at)
+    return _Choice("forward", forward) if turn_pays(forward, reverse) else _Choice("reverse", reverse)
 
 
 def _may_turn(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
-    """Whether another order can be worth an estimate."""
+    """Whether there is so much to do that another order can be worth an estimate."""
+    return turn_may_pay(sum(map(prod, out_shapes)), tape.numbers)
+
+
+def _is_narrow(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
+    """Whether another order is likely to gain: there are few inputs or a bottleneck."""
     rows = sum(map(prod, out_shapes))
     columns = sum([node.numbers for node in tape.inputs])
-    sizes = [node.numbers for node in tape.nodes]
     # No place is narrower than the least tensor, which is quicker to find.
-    return turn_may_pay(rows, columns, sizes, min(sizes, default=0)) and turn_may_pay(
-        rows, columns, sizes, narrowest(tape)
+    least = min([node.numbers for node in tape.nodes], default=0)
+    return (
+        _may_turn(tape, out_shapes)
+        and is_narrow(rows, columns, least)
+        and is_narrow(rows, columns, narrowest(tape))
     )
 
 
-def _can_weigh(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
+def _work_matters(tape: Tape, out_shapes: Sequence[Sequence[int]], narrow: bool) -> bool:
+    return work_matters(reverse_work(tape, out_shapes), len(tape.nodes), narrow)
+
+
+def can_weigh(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
     """Whether other orders are possible, and no tensor on the tape is empty: of those no shares can be estimated."""
     shapes = [*out_shapes, *(meta.shape for node in (*tape.nodes, *tape.inputs) for meta in node.outputs)]
     return goes_forward(tape) and not any(0 in shape for shape in shapes)
@@ -78,7 +109,9 @@ def weighed(tape: Tape, out_shapes: Sequence[Sequence[int]], order: Order) -> di
 
     At a cut the two factors are estimated, and not their product.
     """
-    if not (_may_turn(tape, out_shapes) and _can_weigh(tape, out_shapes)):
+    if not (_may_turn(tape, out_shapes) and can_weigh(tape, out_shapes)):
+        return {}
+    if order.direction == "reverse" and not _is_narrow(tape, out_shapes):
         return {}
     found = places(tape, out_shapes)
     costs = {"reverse": found[-1].work, "forward": found[0].work}
@@ -94,8 +127,8 @@ def named(order: Order) -> str:
     return f"cut at {shapes}" if order.direction == "cut" else order.direction
 
 
-def split(tape: Tape, at: int, out_shapes: Sequence[Sequence[int]]) -> Order:
-    """The order that cuts a tape below so many nodes."""
+def split(tape: Tape, at: int, out_shapes: Sequence[Sequence[int]], work: float = 0.0) -> Order:
+    """The order that cuts a tape below so many nodes, estimated to take so much ``work``."""
     upper, lower = tape.nodes[:at], tape.nodes[at:]
     made = set(upper)
     reached = [*tape.outputs, *(edge for node in upper for edge in node.inputs)]
@@ -103,4 +136,4 @@ def split(tape: Tape, at: int, out_shapes: Sequence[Sequence[int]]) -> Order:
     above = Tape(upper, tape.outputs, {node: number for number, node in enumerate(middle)}, tape.foreign)
     below = Tape(lower, [(node, 0) for node in middle], tape.inputs, tape.foreign)
     shapes = [node.shape for node in middle]
-    return Order(tape, "cut", middle, pick(above, out_shapes), pick(below, shapes))
+    return Order(tape, "cut", middle, pick(above, out_shapes), pick(below, shapes), work)

@@ -12,39 +12,8 @@ from .._blocks.traced import inside_functorch, is_tracing
 from .._capture.capture import mapped_over
 from .._capture.tape import Node, Tape
 from .._rules.links import is_opaque, links, mixes_nothing
-from .._rules.unbatched import WRONG_TWICE, all_run_batched, rules_only, runs_batched
-from .estimate import spared_work
+from .._rules.unbatched import WRONG_TWICE, all_run_batched
 from .progress import is_watched
-
-
-def way(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> str:
-    """How dense answers are found: by "rows" or "columns" of the identity, or by "structure".
-
-    By structure where that can be cheaper, and where only the rules are right.
-    """
-    if rules_only(tape.names):
-        return "structure"
-    rows = sum(map(prod, out_shapes))
-    if rows <= 1 or is_small(tape.nodes, rows):
-        return "rows"
-    if not all_run_batched(tape.names) and not all(map(runs_batched, tape.nodes)):
-        return "structure"  # rows would go one by one
-    columns = sum([node.numbers for node in tape.inputs])
-    few = cost.columns_pay(rows, columns, tape.numbers, len(tape.nodes))
-    if few and goes_in_columns(tape):
-        return "columns"
-    return "structure" if structure_pays(tape, out_shapes) else "rows"
-
-
-def structure_pays(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
-    """Whether structure spares more work than its walk takes in Python, for a tape that is not small."""
-    nodes, rows, mapped = tape.nodes, sum(map(prod, out_shapes)), mapped_over()
-    if rows * tape.numbers * mapped > cost.FREE_OFTEN * _free(nodes):
-        return True
-    if not all(node.numbers for node in nodes):  # of an empty tensor no share can be estimated
-        return True
-    spared = spared_work(tape, out_shapes) * mapped
-    return cost.walk_pays(spared, len(nodes), torch.is_grad_enabled(), inside_functorch())
 
 
 def goes_in_columns(tape: Tape) -> bool:
@@ -66,11 +35,8 @@ def goes_in_columns(tape: Tape) -> bool:
 
 def is_small(nodes: Sequence[Node], rows: int) -> bool:
     """Whether all rows pass an average node faster than Python does: then structure saves nothing."""
-    return rows * sum([node.numbers for node in nodes]) * mapped_over() <= _free(nodes)
-
-
-def _free(nodes: Sequence[Node]) -> int:
-    return cost.free_numbers(len(nodes), torch.is_grad_enabled(), inside_functorch())
+    free = cost.free_numbers(len(nodes), torch.is_grad_enabled(), inside_functorch())
+    return rows * sum([node.numbers for node in nodes]) * mapped_over() <= free
 
 
 def rows_take_over(tape: Tape, position: int, blocks: int, out_shapes: Sequence[Sequence[int]]) -> bool:

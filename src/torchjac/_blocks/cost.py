@@ -109,6 +109,10 @@ def rows_of_node_pay(own: int, columns: int) -> bool:
 #: A number multiplied in a matrix product takes about this part of the time that writing one takes.
 PRODUCT_RATE = 1 / 16
 
+#: A number of a Jacobian that a node is called for on the way up takes so many times what writing one takes: seeds
+#: are laid out, the formula's graph is recorded and walked or its rows are copied, and what comes is composed.
+CALLED_RATE = 4
+
 #: Another order than reverse must take so many times less work: its estimate is rough, and a cotangent costs
 #: less than a tangent where a node is called.
 TURN_GAIN = 2
@@ -117,23 +121,33 @@ TURN_GAIN = 2
 TURN_LEAST = 200_000
 
 
-def turn_may_pay(rows: int, columns: int, sizes: Sequence[int], least: int) -> bool:
-    """Whether another order than reverse can be worth an estimate, from the sizes of the tensors on the way.
+def turn_may_pay(rows: int, numbers: int) -> bool:
+    """Whether another order than reverse can save enough, where so many rows move so many numbers each."""
+    return rows * numbers > TURN_LEAST
 
-    There must be far fewer inputs than outputs, or a place that is narrow against both (the narrowest has ``least``
-    numbers, or more), and much to do.
+
+def is_narrow(rows: int, columns: int, least: int) -> bool:
+    """Whether there are far fewer inputs than outputs, or is a place that is narrow against both.
+
+    The narrowest place has ``least`` numbers, or more.
     """
-    narrow = columns * TURN_GAIN <= rows or least * TURN_GAIN <= min(rows, columns)
-    return narrow and least > 0 and rows * sum(sizes) > TURN_LEAST
+    return least > 0 and (columns * TURN_GAIN <= rows or least * TURN_GAIN <= min(rows, columns))
 
 
 #: In the time that a walk takes at a node, whatever the sizes, so many numbers are written.
 NODE_NUMBERS = 20_000
 
 
-def work_matters(work: float, nodes: int) -> bool:
+#: In the time that the orders are weighed so many numbers are written for each node.
+WEIGHED_NUMBERS = 10_000
+
+#: Where no place is narrow, numbers must take so many times what the nodes do for that to be worth while.
+WEIGHED_OFTEN = 16
+
+
+def work_matters(work: float, nodes: int, narrow: bool) -> bool:
     """Whether a walk spends more on numbers than on nodes: if not, no order can halve its time."""
-    return work > NODE_NUMBERS * nodes
+    return work > NODE_NUMBERS * nodes * (1 if narrow else WEIGHED_OFTEN)
 
 
 def turn_pays(work: float, otherwise: float) -> bool:
@@ -171,7 +185,7 @@ def rows_take_over(blocks: int, nodes: int, first: float, numbers: float) -> boo
 
 #: In the time that the structured walk takes longer in Python at a node than rows do, an op moves at least so many
 #: numbers, be it a product.
-FREE_NUMBERS = 12_000
+FREE_NUMBERS = 5000
 
 #: Where a graph of the walk is recorded it is so many times that, and where each op goes through functorch.
 RECORDED_FREE, MAPPED_FREE = 2, 3
@@ -179,11 +193,16 @@ RECORDED_FREE, MAPPED_FREE = 2, 3
 #: And at its ends, to pick an order and to write the blocks, as much as at so many nodes.
 FREE_NODES = 3
 
-#: Where rows move so many times what is free, structure is taken to pay without an estimate.
-FREE_OFTEN = 8
+#: Where rows move so many times what is free, what structure spares is taken to be the most it can be.
+FREE_OFTEN = 20
 
-#: In the same time so many numbers are only written.
-FREE_WRITTEN = 40_000
+#: How much longer the structured walk takes in Python than rows do, in numbers written: at its ends, and at a node
+#: of each kind.
+WALK_ENDS = 90_000
+WALK_NUMBERS = {
+    "pointwise": 20_000, "plain": 10_000, "product": 20_000, "write": 30_000, "mixing": 200_000,
+    "linear algebra": 200_000, "opaque": 200_000, "convolution": 200_000,
+}  # fmt: skip
 
 
 def free_numbers(nodes: int, recorded: bool, mapped: bool) -> int:
@@ -191,9 +210,9 @@ def free_numbers(nodes: int, recorded: bool, mapped: bool) -> int:
     return FREE_NUMBERS * (nodes + FREE_NODES) * _slower(recorded, mapped)
 
 
-def walk_pays(spared: float, nodes: int, recorded: bool, mapped: bool) -> bool:
-    """Whether structure spares more than its walk takes in Python, counted in numbers written."""
-    return spared > FREE_WRITTEN * (nodes + FREE_NODES) * _slower(recorded, mapped)
+def walk_numbers(kinds: Sequence[str], recorded: bool, mapped: bool) -> int:
+    """How many numbers could be written in the time that the structured walk takes longer at nodes of some kinds."""
+    return (WALK_ENDS + sum([WALK_NUMBERS[kind] for kind in kinds])) * _slower(recorded, mapped)
 
 
 def _slower(recorded: bool, mapped: bool) -> int:
@@ -204,13 +223,17 @@ def _slower(recorded: bool, mapped: bool) -> int:
 COLUMNS_NODES = 16
 
 
-def columns_pay(rows: int, columns: int, numbers: int, nodes: int) -> bool:
-    """Whether dense columns are cheaper than any walk by structure.
+def are_few(columns: int, rows: int) -> bool:
+    """Whether there are far fewer columns than rows."""
+    return 0 < columns * TURN_GAIN <= rows
 
-    There must be far fewer of them than of rows, and an average op moves all in the time of a walk at a node.
+
+def columns_pay(numbers: int, work: float, nodes: int) -> bool:
+    """Whether dense columns, which move so many numbers, are cheaper than a walk by structure that takes ``work``.
+
+    An average op must move what structure spares in the time of a walk at a node.
     """
-    few = 0 < columns * TURN_GAIN <= rows
-    return few and columns * numbers <= NODE_NUMBERS * (nodes - COLUMNS_NODES)
+    return numbers - work <= NODE_NUMBERS * (nodes - COLUMNS_NODES)
 
 
 #: In the time that it takes longer to record a node's formula and take columns through that than rows through the

@@ -146,6 +146,11 @@ class Tape:
         """How many entries the outputs of all nodes have."""
         return sum([node.numbers for node in self.nodes])
 
+    @cached_property
+    def estimates(self) -> dict[str, Any]:
+        """What was estimated of it, for those who ask again."""
+        return {}
+
     @property
     def inputs_apart(self) -> bool:
         """Whether no input leads to another, as those of the upper part of a tape may.

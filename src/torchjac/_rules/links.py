@@ -10,6 +10,7 @@ from functools import lru_cache
 from math import prod
 
 from .._capture.tape import Node
+from .along import BATCHED_LINALG, SOLVES
 from .registry import RULES
 
 #: node → which of its inputs is the left factor; the right one comes next
@@ -33,7 +34,7 @@ def links(node: Node, k: int) -> int:
     size, inner = prod(out), prod(into)
     if not size or not inner:
         return 0
-    kind = _kind(node.name)
+    kind = kind_of(node.name)
     if kind == "product":
         side = k - PRODUCTS[node.name]
         if side == 0:
@@ -42,6 +43,8 @@ def links(node: Node, k: int) -> int:
             return size * inner // (size // out[-2] if len(out) > 1 else 1)
     elif kind == "convolution" and k < 2:
         return size * prod(node.fn._saved_weight.shape[1:])
+    elif kind == "linear algebra":  # all of a matrix, for each of a batch
+        return size * inner // max(prod(out[:-2]), prod(into[:-2]))
     elif kind == "mixing" and size == inner:
         return size * out[-1] if out else 1
     elif kind == "opaque":
@@ -52,26 +55,43 @@ def links(node: Node, k: int) -> int:
 @lru_cache(maxsize=1024)
 def mixes_nothing(name: str) -> bool:
     """Whether a node of this name has as many links as the larger of its output and input has entries."""
-    return _kind(name) == "plain"
+    return kind_of(name) in ("plain", "pointwise", "write")
+
+
+@lru_cache(maxsize=1024)
+def is_pointwise(name: str) -> bool:
+    """Whether a node of this name has one link for each entry, to each input of its output's size."""
+    return kind_of(name) == "pointwise"
 
 
 def is_opaque(name: str) -> bool:
     """Whether a node of this name has no rule."""
-    return _kind(name) == "opaque"
+    return kind_of(name) == "opaque"
+
+
+def is_called(name: str) -> bool:
+    """Whether a node of this name may have no explicit local Jacobian: then it is called on seeds."""
+    return kind_of(name) in ("mixing", "linear algebra", "opaque")
 
 
 def is_multiplied(name: str) -> bool:
     """Whether rows pass a node of this name by a multiplication for each link."""
-    return _kind(name) in ("product", "convolution")
+    return kind_of(name) in ("product", "convolution")
 
 
 @lru_cache(maxsize=1024)
-def _kind(name: str) -> str:
+def kind_of(name: str) -> str:
+    """What kind of op a node of this name is, as a planner tells them apart."""
+    if name == "torch::autograd::CopySlices":
+        return "write"
     if name in PRODUCTS:
         return "product"
     if name == "ConvolutionBackward0":
         return "convolution"
+    if name in BATCHED_LINALG or name in SOLVES:
+        return "linear algebra"
     found = RULES.get(name.removesuffix("_copy"))
     if found is None:
         return "opaque"
-    return "mixing" if found.rule.__module__.rpartition(".")[2] in MIXING else "plain"
+    module = found.rule.__module__.rpartition(".")[2]
+    return "mixing" if module in MIXING else "pointwise" if module == "pointwise" else "plain"

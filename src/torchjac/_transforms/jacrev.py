@@ -15,9 +15,9 @@ from .._accumulate.dense import Targets, dense_rows
 from .._accumulate.forward import accumulate_forward, goes_forward
 from .._accumulate.ordered import accumulate_best
 from .._accumulate.own import owned
-from .._accumulate.plan import way
 from .._accumulate.progress import watched
 from .._accumulate.seeds import Limits, RowsTooWideError
+from .._accumulate.way import way
 from .._blocks.cost import rows_budget
 from .._blocks.traced import inside_functorch, is_tracing
 from .._blocks.write import dense

@@ -1,0 +1,68 @@
+"""How dense answers are found: by rows or columns of the identity pulled through the whole graph, or by structure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+
+from .._blocks import cost
+from .._blocks.traced import inside_functorch
+from .._capture.capture import mapped_over
+from .._capture.tape import Tape
+from .._rules.links import is_multiplied, kind_of
+from .._rules.unbatched import all_run_batched, rules_only, runs_batched
+from .estimate import down, forward_work
+from .order import can_weigh, pick
+from .plan import goes_in_columns, is_small
+
+
+def way(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> str:
+    """The way to dense answers: "rows", "columns" or "structure".
+
+    By structure where that can be cheaper, and where only the rules are right. Each step asks for more than the one
+    before, so that a tiny function pays for no estimate.
+    """
+    if rules_only(tape.names):
+        return "structure"
+    rows = sum(map(prod, out_shapes))
+    if rows <= 1 or is_small(tape.nodes, rows):
+        return "rows"
+    if not all_run_batched(tape.names) and not all(map(runs_batched, tape.nodes)):
+        return "structure"  # rows would go one by one
+    columns = sum([node.numbers for node in tape.inputs])
+    few = cost.are_few(columns, rows) and goes_in_columns(tape)
+    nodes = len(tape.nodes)
+    if few and cost.columns_pay(columns * tape.numbers, 0.0, nodes):
+        return "columns"
+    if 0 in [node.numbers for node in (*tape.nodes, *tape.inputs)]:  # of an empty tensor no share can be told
+        return "structure"
+    if few and nodes > cost.COLUMNS_NODES and can_weigh(tape, out_shapes):
+        work = min(down(tape, out_shapes).work, forward_work(tape, out_shapes))
+        if cost.columns_pay(columns * tape.numbers, work, nodes):
+            return "columns"
+    return "structure" if structure_pays(tape, out_shapes) else "rows"
+
+
+def structure_pays(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
+    """Whether structure spares more work than its walk takes in Python, for a tape that is not small.
+
+    Where rows move very much it may be less than what is estimated, for shares that overlap are counted twice.
+    """
+    nodes, rows, mapped = tape.nodes, sum(map(prod, out_shapes)), mapped_over()
+    modes = torch.is_grad_enabled(), inside_functorch()
+    kinds = [kind_of(node.name) for node in nodes]
+    longer = cost.walk_numbers(kinds, *modes) / mapped
+    moved = rows * tape.numbers
+    if rows * rows + moved <= longer and not any(map(is_multiplied, tape.names)):
+        return False  # that was all there is to spare
+    much = moved * mapped > cost.FREE_OFTEN * cost.free_numbers(len(nodes), *modes)
+    work, spared = down(tape, out_shapes, most=much)
+    if spared > longer:
+        return True
+    # In another order it may be more, if that can be worth to be weighed.
+    if work + spared <= longer + cost.WEIGHED_NUMBERS * len(nodes):
+        return False
+    order = pick(tape, out_shapes)
+    return order.direction != "reverse" and work + spared - order.work > longer
