@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from torchjac._blocks.traced import inside_functorch
-from torchjac._capture.capture import batched_zero, capture, is_wrapped, mapped_over, plain
+from torchjac._capture.capture import as_batched, batched_zero, capture, is_wrapped, mapped_over, plain
 
 
 def _run(f):
@@ -97,6 +97,47 @@ def test_plain():
     assert is_wrapped(seen[0])
     assert plain(seen[0]).data_ptr() == x.data_ptr()
     assert plain(x) is x
+
+
+def test_batch_dims_of_another():
+    """What all samples share becomes each one's own, at every level; what has its batch dims stays what it is."""
+    seen = []
+
+    def look(x, y):
+        shared = torch.ones(2)
+        seen.extend([as_batched(shared, x), as_batched(x, shared), as_batched(x, y), as_batched(y, x)])
+        assert as_batched(x, y) is x
+        return x
+
+    torch.func.vmap(torch.func.vmap(look, (0, None)))(torch.randn(3, 4), torch.randn(3))
+    assert [part.shape for part in seen] == [(2,), (), (), ()]
+    assert [sorted(plain(part).shape) for part in seen] == [[2, 3, 4], [3, 4], [3, 4], [3, 4]]
+    x = torch.ones(2)
+    assert as_batched(x, torch.ones(3, 4)) is x
+
+
+@pytest.mark.parametrize("outside", [torch.func.vmap, lambda f: torch.func.grad(lambda x: f(x).sum())])
+def test_a_level_ends_with_its_function(outside):
+    """Whether a function returns or raises, its level is left, and nothing else may ask for gradients there."""
+    depths = []
+    depth = lambda: len(torch._C._functorch.get_interpreter_stack() or ())
+
+    def fails(tensors):
+        depths.append(depth())
+        raise ValueError
+
+    def look(x):
+        before = depth()
+        capture(_run(torch.sin), [x])
+        with pytest.raises(ValueError):
+            capture(fails, [x])
+        assert (depth(), depths.pop()) == (before, before + 1)
+        with pytest.raises(RuntimeError, match="requires_grad_"):
+            x.clone().requires_grad_()
+        return x
+
+    outside(look)(torch.randn(2))
+    assert depth() == 0
 
 
 def test_functorch_keeps_its_own_graph():

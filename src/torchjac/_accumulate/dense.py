@@ -15,8 +15,9 @@ from torch.autograd.graph import GradientEdge
 
 from .._blocks.traced import inside_functorch
 from .._blocks.zeros import zeros
-from .._capture.capture import Captured
+from .._capture.capture import Captured, as_batched
 from .._capture.tape import Edge
+from .._rules.unbatched import engine_fails
 from .rows import pull_rows, walk_rows
 
 #: Tensors to write into, ``[output][input]``; None where there is none
@@ -33,13 +34,14 @@ def dense_rows(
     """
     tape = captured.tape
     by_node = not captured.hooked and not torch.is_anomaly_enabled()
+    shared = not engine_fails(tape.names)
     answers = []
     for number, (output, end) in enumerate(zip(captured.outputs, tape.outputs, strict=True)):
         targets = [_as_rows(target, output) for target in into[number]] if into else ()
         found: Sequence[Tensor | None] | None = [None] * len(inputs)
         if end is not None and output.numel():
             count = output.numel()
-            begin = partial(_whole, end, output)
+            begin = partial(_whole, end, output, shared)
             found = walk_rows(begin, tape.nodes, list(tape.inputs), count, chunk) if by_node else None
             if found is None:
                 edges = [GradientEdge(node.fn, 0) for node in tape.inputs]
@@ -48,9 +50,12 @@ def dense_rows(
                     count, edges, tape.nodes, chunk, targets,
                 )  # fmt: skip
         answers.append([
-            zeros((*output.shape, *tensor.shape), tensor.dtype, tensor.device)
-            if grads is None
-            else grads.reshape((*output.shape, *tensor.shape)).contiguous()
+            as_batched(
+                zeros((*output.shape, *tensor.shape), tensor.dtype, tensor.device)
+                if grads is None
+                else grads.reshape((*output.shape, *tensor.shape)).contiguous(),
+                output,
+            )
             for grads, tensor in zip(found, inputs, strict=True)
         ])  # fmt: skip
     return answers
@@ -60,8 +65,16 @@ def _as_rows(target: Tensor | None, output: Tensor) -> Tensor | None:
     return None if target is None else target.view(output.numel(), *target.shape[output.dim() :])
 
 
-def _whole(end: Edge, output: Tensor) -> dict[Edge, Tensor]:
-    return {end: _identity(output, 0, output.numel())}
+def _whole(end: Edge, output: Tensor, shared: bool) -> dict[Edge, Tensor]:
+    count = output.numel()
+    rows = _eye(output) if shared else _identity(output, 0, count)
+    return {end: rows}
+
+
+def _eye(output: Tensor) -> Tensor:
+    """The identity over the entries of an output, one for all samples of a vmap."""
+    count = output.numel()
+    return torch.eye(count, dtype=output.dtype, device=output.device).view(count, *output.shape)
 
 
 def _identity(output: Tensor, begin: int, end: int) -> Tensor:
@@ -71,6 +84,6 @@ def _identity(output: Tensor, begin: int, end: int) -> Tensor:
     There it is made without a write in place, which transforms that trace (`linearize`) would lose.
     """
     if not inside_functorch() and end - begin == output.numel():
-        return torch.eye(end, dtype=output.dtype, device=output.device).view(end, *output.shape)
+        return _eye(output)
     rows = output.new_zeros(end - begin, output.numel())
     return rows.diagonal_scatter(rows.new_ones(end - begin), begin).view(end - begin, *output.shape)

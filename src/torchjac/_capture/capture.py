@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import disable_saved_tensors_hooks
 
 from .._blocks.traced import inside_functorch, is_tracing
 from .hooks import has_hooks, watch_hooks
@@ -58,6 +59,12 @@ def _vmaps() -> list[tuple[int, int]]:
         for level in functorch.get_interpreter_stack() or ()
         if level.key() == functorch.TransformType.Vmap
     ]
+
+
+def as_batched(tensor: Tensor, like: Tensor) -> Tensor:
+    """A tensor with the batch dims that another has: what all samples shared would be one memory for all of them."""
+    lacking = plain(like).dim() - like.dim() > plain(tensor).dim() - tensor.dim()
+    return tensor + like.new_zeros((), dtype=tensor.dtype, device=tensor.device) if lacking else tensor
 
 
 def plain(tensor: Tensor) -> Tensor:
@@ -160,18 +167,36 @@ def _leaf(tensor: Tensor, leaves: list[Tensor]) -> Tensor:
     return leaves[-1]
 
 
+#: What torch.func tells a function that saves through hooks
+_NO_SAVING = (
+    "torch.func.{grad, vjp, jacrev, hessian} don't yet support saved tensor hooks. "
+    "Please open an issue with your use case."
+)
+
+
 def _in_functorch(run: Callable, inputs: Sequence[Tensor]) -> Captured:
-    kept: dict[str, Any] = {}
-
-    def recorded(*tensors: Tensor) -> tuple[Tensor, ...]:
-        entries = [entry(tensor) for tensor in tensors]
-        kept["starts"] = [tensor.grad_fn for tensor in entries]
-        outputs, kept["extra"] = run(entries)
-        kept["outputs"] = outputs
-        return tuple(outputs)
-
-    with watch_hooks() as hooked:
-        torch.func.vjp(recorded, *inputs)
-    tape = read_tape(kept["outputs"], kept["starts"])
+    """Run at a level of its own: what `torch.func.vjp` does, without its trees and checks, half of a small capture."""
+    functorch = torch._C._functorch  # private; what vjp itself calls (torch 2.9-2.13)
+    with watch_hooks() as hooked, disable_saved_tensors_hooks(_NO_SAVING):
+        level = functorch._grad_increment_nesting()
+        try:
+            with torch.enable_grad():
+                entries = [entry(tensor) for tensor in _sources(inputs, level)]
+                starts = [tensor.grad_fn for tensor in entries]
+                outputs, extra = run(entries)
+        finally:
+            functorch._grad_decrement_nesting()
+    tape = read_tape(outputs, starts)
     _refuse_reentrant(tape)
-    return Captured(kept["outputs"], kept["extra"], tape, torch.is_grad_enabled(), has_hooks(hooked, tape))
+    return Captured(outputs, extra, tape, torch.is_grad_enabled(), has_hooks(hooked, tape))
+
+
+def _sources(inputs: Sequence[Tensor], level: int) -> list[Tensor]:
+    """Tensors as the leaves of a level."""
+    functorch = torch._C._functorch  # private; see above
+    allowed = functorch.get_inplace_requires_grad_allowed()
+    functorch.set_inplace_requires_grad_allowed(True)
+    try:
+        return [functorch._wrap_for_grad(tensor, level).requires_grad_() for tensor in inputs]
+    finally:
+        functorch.set_inplace_requires_grad_allowed(allowed)

@@ -21,6 +21,7 @@ from .._accumulate.way import way
 from .._blocks.cost import rows_budget
 from .._blocks.traced import inside_functorch, is_tracing
 from .._blocks.write import dense
+from .._capture.capture import as_batched
 from .._capture.once import once_pairs, only_once
 from .._rules.unbatched import CANNOT_BATCH
 from .dynamo import beside_dynamo, in_dynamo
@@ -176,12 +177,17 @@ def dense_answers(
     into = into or [[None] * len(inputs) for _ in shapes]
     return [
         [
-            dense(
-                blocks if len(blocks) > 1 else owned(blocks, tape),  # several are written into a new tensor
-                shape,
-                tuple(tensor.shape),
-                output if mode == "forward" else tensor,
-                target,
+            as_batched(
+                dense(
+                    blocks
+                    if len(blocks) > 1
+                    else owned(blocks, tape),  # several are written into a new tensor
+                    shape,
+                    tuple(tensor.shape),
+                    output if mode == "forward" else tensor,
+                    target,
+                ),
+                output,
             )
             for blocks, tensor, target in zip(row, inputs, here, strict=True)
         ]
