@@ -127,6 +127,7 @@ def test_inside_functorch(level: str) -> None:
         out, other = torch.zeros_like(x), x.clone()
         out[1:-1] = x[2:] * x[:-2]
         other[::2].add_(x[0])
+        other[1:4] = out[:3]
         return out + other
 
     nodes = []
@@ -137,7 +138,7 @@ def test_inside_functorch(level: str) -> None:
 
     LEVELS[level](look)
     writes = [node for node in nodes if node.name == COPY]
-    assert [(node.calls, node.note) for node in writes] == [(1, "explicit")] * 2
+    assert [(node.calls, node.note) for node in writes] == [(1, "explicit")] * 3
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -171,6 +172,7 @@ def test_values_under_vmap(n: int, in_dim: int) -> None:
         out[1:-1] = x[2:] * x[:-2]
         out[0] = x[1].sin()
         out[1:] -= x[0]
+        out[2:4] = x[3] * x[:2]
         return out
 
     x = s(3, n)
