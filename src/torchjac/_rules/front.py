@@ -73,9 +73,10 @@ def take_through(node: Node, pending: dict[Edge, Tensor], count: int) -> None:
     elif node.name in FORMULAS:
         results = FORMULAS[node.name](node, cotangents, count)
     elif is_anew(node.name):
-        results = _anew(node, cotangents, count)
+        # Of one row PyTorch records its own formula as one node.
+        results = None if count == 1 and torch.is_grad_enabled() else anew(node, cotangents)
     if results is None:
-        results = _mapped(node, cotangents)
+        results = _mapped(node, cotangents) if count > 1 else _alone(node, cotangents)
     else:
         node.calls += 1
     for edge, result in zip(node.inputs, results, strict=False):
@@ -86,15 +87,6 @@ def take_through(node: Node, pending: dict[Edge, Tensor], count: int) -> None:
                 result = _fit(result, meta, count)
             other = pending.get(edge)
             pending[edge] = result if other is None else other + result
-
-
-def _anew(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
-    if count > 1 or not torch.is_grad_enabled():
-        return anew(node, cotangents)
-    # PyTorch's own formula, of one row, is recorded as one node.
-    results = call(node, [None if rows is None else rows[0] for rows in cotangents])
-    node.calls -= 1
-    return [None if result is None else result.unsqueeze(0) for result in results]
 
 
 def _broadcast(node: Node, rows: Tensor) -> Results | None:
@@ -113,6 +105,15 @@ def _fit(result: Tensor, meta: Meta, count: int) -> Tensor:
     if result.shape != shape:
         result = result.sum_to_size((count, *(1,) * (result.dim() - len(shape)), *meta.shape)).view(shape)
     return result if result.dtype is meta.dtype else fit(result, Meta(shape, meta.dtype, meta.device))
+
+
+def _alone(node: Node, cotangents: Sequence[Tensor | None]) -> Results:
+    """The formula of one row, which is what PyTorch wrote it for: under vmap `cumprod` takes a way of n² ops."""
+    results = call(node, [None if rows is None else rows[0] for rows in cotangents])
+    return [
+        None if result is None or edge is None else fit(result, edge[0].outputs[edge[1]]).unsqueeze(0)
+        for result, edge in zip(results, node.inputs, strict=False)
+    ]
 
 
 def _mapped(node: Node, cotangents: Sequence[Tensor | None]) -> Results:
