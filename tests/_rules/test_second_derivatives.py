@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from torchjac import jacobian, jacrev
+from torchjac import hessian, jacobian, jacrev
 from torchjac.testing import finite_differences
 
 
@@ -25,3 +25,14 @@ def test_linear_pad_twice(mode):
     f = lambda x: (torch.nn.functional.pad(x, (2, 2), mode=mode) * weights).sum()
     assert not jacobian(jacrev(f))(x).to_dense().any()
     assert not jacrev(jacrev(f))(x).any()
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0])
+@pytest.mark.parametrize("op", ["cdist", "pdist"])
+def test_distances_twice(op, p):
+    """PyTorch's formulas of distances have no derivative; the rules have, for a function of one number too."""
+    x = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    f = lambda x: (torch.pdist(x, p) if op == "pdist" else torch.cdist(x, 2 * x + 1, p)).sin().sum()
+    found = hessian(f)(x)
+    torch.testing.assert_close(found, finite_differences(jacrev(f), x), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(jacobian(jacrev(f))(x).to_dense(), found, rtol=1e-9, atol=1e-9)

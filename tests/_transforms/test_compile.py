@@ -374,13 +374,28 @@ def test_no_way_back():
     """Where PyTorch has no second derivative the program runs all the same, and says so where one is asked for."""
     torch.manual_seed(0)
     net = nn.Linear(4, 4)
+    func = lambda x: F.hardsigmoid(net(x))
+    x = torch.randn(3, 4)
+    jac = compile(jacrev(func), backend="eager")
+    assert torch.allclose(jac(x), loop_jacobian(func, x), rtol=1e-10, atol=1e-12)
+    for each in (jac, jacrev(func)):
+        with pytest.raises(RuntimeError, match=r"derivative for aten::hardsigmoid.* not implemented"):
+            each(x).sum().backward()
+
+
+def test_way_back_through_attention():
+    """Fused attention has one, though PyTorch has no second derivative of it."""
+    torch.manual_seed(0)
+    net = nn.Linear(4, 4)
     func = lambda x: F.scaled_dot_product_attention(net(x), x, x)
     x = torch.randn(1, 2, 3, 4)
     jac = compile(jacrev(func), backend="eager")
     assert torch.allclose(jac(x), loop_jacobian(func, x), rtol=1e-10, atol=1e-12)
-    for each in (jac, jacrev(func)):
-        with pytest.raises(RuntimeError, match=r"derivative for aten::_scaled_dot_product.* not implemented"):
-            each(x).sum().backward()
+    found, expected = (
+        torch.autograd.grad(each(x).square().sum(), list(net.parameters())) for each in (jac, jacrev(func))
+    )
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_detached_stays_detached():

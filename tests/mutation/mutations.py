@@ -305,6 +305,27 @@ MUTATIONS: tuple[Mutation, ...] = (
         "value = torch.einsum(factors[a]",
         "value = -torch.einsum(factors[a]",
     ),
+    # ------------------------------------------------------------------------------------------ attention
+    Mutation(
+        "_rules/attention.py", "what each row shares forgotten",
+        "b = a - p * a.sum(-1, keepdim=True)",
+        "b = a",
+    ),
+    Mutation(
+        "_rules/attention.py", "the scale of the key forgotten",
+        "(b.mT @ q * scale).sum(-3)",
+        "(b.mT @ q).sum(-3)",
+    ),
+    Mutation(
+        "_rules/attention.py", "a causal mask hides the present",
+        ".triu(1)",
+        ".triu(0)",
+    ),
+    Mutation(
+        "_rules/unbatched.py", "second derivatives of attention left to the engine",
+        "dict.fromkeys((FUSED, ",
+        "dict.fromkeys((",
+    ),
     # ------------------------------------------------------------------------------------------ normalise
     Mutation(
         "_rules/normalise.py", "batch norm in training taken for evaluation",
@@ -347,17 +368,17 @@ MUTATIONS: tuple[Mutation, ...] = (
         "(variance + (scale.pow(-2) - variance)).rsqrt()",
     ),
     Mutation(
-        "_rules/anew.py", "the second backward: a term of three dropped",
+        "_rules/norm_backward.py", "the second backward: a term of three dropped",
         "bracket + norm.unit * norm.mean(u * own)",
         "bracket",
     ),
     Mutation(
-        "_rules/anew.py", "PyTorch's own formula recorded on a batch",
-        'return node.name == "NativeGroupNormBackward0" or any(',
-        'return node.name == "NativeGroupNormBackward0" and any(',
+        "_rules/norm_backward.py", "PyTorch's own formula recorded on a batch",
+        "or any(cotangent is not None and is_wrapped(cotangent)",
+        "and any(cotangent is not None and is_wrapped(cotangent)",
     ),
     Mutation(
-        "_rules/anew.py", "the weight left out of the second backward",
+        "_rules/norm_backward.py", "the weight left out of the second backward",
         "results[0] = norm.weighted(down)",
         "results[0] = down",
     ),
@@ -756,13 +777,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_accumulate/reverse.py", "the engine asked for two tensors of which one leads to the other",
-        "if all_run_batched(names) and not engine_fails(names) and tape.inputs_apart:",
-        "if all_run_batched(names) and not engine_fails(names):",
+        "if by_engine and tape.inputs_apart:",
+        "if by_engine:",
     ),
     Mutation(
         "_accumulate/reverse.py", "rows of a write inside vmap left to the engine",
-        "if all_run_batched(names) and not engine_fails(names) and tape.inputs_apart:",
-        "if all_run_batched(names) and tape.inputs_apart:",
+        "all_run_batched(names) and not engine_fails(names) and not rules_only(names)",
+        "all_run_batched(names) and not rules_only(names)",
     ),
     Mutation(
         "_capture/capture.py", "batch dims added around what a level of grad wrapped",

@@ -15,7 +15,7 @@ from .._blocks.merge import dense_block, merge
 from .._blocks.unify import CannotJoinError
 from .._capture.tape import Edge, Meta, Node, Tape
 from .._rules.registry import Known, local_jacobian, opaque
-from .._rules.unbatched import all_run_batched, engine_fails
+from .._rules.unbatched import all_run_batched, engine_fails, rules_only
 from .choose import choose
 from .plan import rows_take_over
 from .progress import track
@@ -74,7 +74,8 @@ def walk(
             ):
                 rest = tape.nodes[position:]
                 names = {node.name for node in rest}
-                if all_run_batched(names) and not engine_fails(names) and tape.inputs_apart:
+                by_engine = all_run_batched(names) and not engine_fails(names) and not rules_only(names)
+                if by_engine and tape.inputs_apart:
                     for lot in above:
                         pending.setdefault((node, lot.slot), {})[lot.output] = lot.blocks
                     _to_rows(pending, tape, out_shapes)

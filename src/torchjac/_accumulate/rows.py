@@ -19,7 +19,14 @@ from .._blocks.traced import inside_functorch
 from .._capture.capture import map_rows
 from .._capture.tape import Edge, Node, Tape
 from .._rules.front import goes_in_front, take_through
-from .._rules.unbatched import CANNOT_BATCH, all_run_batched, engine_fails, runs_batched
+from .._rules.unbatched import (
+    CANNOT_BATCH,
+    all_run_batched,
+    engine_fails,
+    goes_alone,
+    rules_only,
+    runs_batched,
+)
 from .plan import is_small, rows_at_once
 from .progress import track
 
@@ -115,10 +122,11 @@ def walk_rows(
 
     That is where they do not go at once, or too many nodes would be called under vmap all the same; where the engine
     could not take a batch, rows that do not go at once go in chunks. A row or two the engine takes faster, unless
-    all is small.
+    all is small. Where it would record wrong derivatives, rows go node by node or an error is raised.
     """
     names = {node.name for node in nodes}
-    by_engine = not engine_fails(names)
+    alone = rules_only(names) and all(map(goes_alone, nodes))
+    by_engine = not alone and not engine_fails(names)
     if by_engine and count <= FEW_ROWS and not is_small(nodes, count):
         return None
     size = chunk or rows_at_once(nodes, count, through=True)
@@ -137,6 +145,8 @@ def walk_rows(
                 take_through(node, pending, number)
             parts.append([pending.get((node, 0)) for node in goals])
     except CANNOT_BATCH:
+        if alone:
+            raise
         return None  # the engine finds out which node it is, or shows the user's own error
     return parts[0] if len(parts) == 1 else _joined(parts)
 

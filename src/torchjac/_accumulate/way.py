@@ -12,7 +12,7 @@ from .._blocks.traced import inside_functorch
 from .._capture.capture import mapped_over
 from .._capture.tape import Tape
 from .._rules.links import is_multiplied, kind_of
-from .._rules.unbatched import all_run_batched, rules_only, runs_batched
+from .._rules.unbatched import all_run_batched, goes_alone, rules_only, runs_batched
 from .estimate import down, forward_work
 from .order import can_weigh, pick
 from .plan import goes_in_columns, is_small
@@ -24,10 +24,11 @@ def way(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> str:
     By structure where that can be cheaper, and where only the rules are right. Each step asks for more than the one
     before, so that a tiny function pays for no estimate.
     """
-    if rules_only(tape.names):
-        return "structure"
     rows = sum(map(prod, out_shapes))
-    if rows <= 1 or is_small(tape.nodes, rows):
+    small = rows <= 1 or is_small(tape.nodes, rows)
+    if rules_only(tape.names):
+        return "rows" if small and all(map(goes_alone, tape.nodes)) else "structure"
+    if small:
         return "rows"
     if not all_run_batched(tape.names) and not all(map(runs_batched, tape.nodes)):
         return "structure"  # rows would go one by one

@@ -2,6 +2,7 @@
 
 from . import (
     along,
+    attention,
     average,
     bags,
     complexes,
@@ -11,6 +12,7 @@ from . import (
     losses,
     masked,
     matmul,
+    norm_backward,
     normalise,
     pairs,
     pieces,
@@ -27,6 +29,7 @@ from . import (
 
 __all__ = [
     "along",
+    "attention",
     "average",
     "bags",
     "complexes",
@@ -36,6 +39,7 @@ __all__ = [
     "losses",
     "masked",
     "matmul",
+    "norm_backward",
     "normalise",
     "pairs",
     "pieces",

@@ -1,120 +1,58 @@
-"""Backward formulas of normalisations written anew, for one cotangent or for many in a dim in front.
+"""Backward formulas written anew, where PyTorch's own is wrong on a batch, wrong twice, or has no derivative.
 
-PyTorch's own hold for one cotangent and two derivatives. Of many under vmap, the graph of the first backward loses
-terms, and the second one sums over all; and the graph of the second one takes the statistics for constants, so that
-third derivatives are wrong, row by row too (torch 2.9-2.13).
-
-In the letters of `norms`, of a cotangent g of out, with h = w g, the first backward makes
-
-    for x: D h      for w: Σ x̂ g      for d: Σ g      summed over what w does not vary along.
-
-Of cotangents u, v, t of these three, the second one makes
-
-    for g: w D u + v x̂ + t      for w: Σ g D u
-    for x: D (v g) − r (mean(x̂ h) D u + mean(x̂ u) D h + x̂ mean(u D h))
-
-The last bracket, how D depends on x, is missing where the statistics are constants.
+They are made of ops that can be called on a batch and differentiated, for one cotangent or for many in a dim in front.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, TypeAlias
 
-import torch
 from torch import Tensor
 
-from .._capture.capture import is_wrapped
 from .._capture.tape import Node
-from .norms import FIRST, SECOND
 
+Cotangents: TypeAlias = Sequence[Tensor | None]
 Results: TypeAlias = list[Tensor | None]
+
+
+class Anew(NamedTuple):
+    """A formula, which gives None where it does not apply, and ``instead``: whether a call must go by it."""
+
+    formula: Callable[[Node, Cotangents], Results | None]
+    instead: Callable[[Node, Cotangents], bool]
+
+
+_ANEW: dict[str, Anew] = {}
+
+
+def register(names: Iterable[str], anew: Anew) -> None:
+    """Keep a formula for the nodes of these names."""
+    _ANEW.update(dict.fromkeys(names, anew))
 
 
 def is_anew(name: str) -> bool:
     """Whether nodes of this name have a formula here."""
-    return name in FIRST or name in SECOND
+    return name in _ANEW
 
 
-def goes_anew(node: Node, cotangents: Sequence[Tensor | None]) -> bool:
-    """Whether a call of a node must go by the formula here.
-
-    The first backward only where a graph of it is recorded: of one cotangent PyTorch records one node, but for a
-    group norm, of which it records twice as many as there are here.
-    """
-    if node.name in SECOND:
-        return True
-    if node.name not in FIRST or not torch.is_grad_enabled():
-        return False
-    return node.name == "NativeGroupNormBackward0" or any(
-        cotangent is not None and is_wrapped(cotangent) for cotangent in cotangents
-    )
+def goes_anew(node: Node, cotangents: Cotangents) -> bool:
+    """Whether a call of a node must go by the formula here."""
+    found = _ANEW.get(node.name)
+    return found is not None and found.instead(node, cotangents)
 
 
-def anew(node: Node, cotangents: Sequence[Tensor | None]) -> Results | None:
+def anew(node: Node, cotangents: Cotangents) -> Results | None:
     """What goes to a node's inputs; None where the formula here does not apply."""
-    if node.name in SECOND:
-        return _second(node, *cotangents)
-    cotangent, *statistics = cotangents
-    if cotangent is None or any(other is not None for other in statistics):
-        return None
-    return _first(node, cotangent)
+    return _ANEW[node.name].formula(node, cotangents)
 
 
-def _first(node: Node, g: Tensor) -> Results:
-    norm = FIRST[node.name](node)
-    lead = _lead(node, g, 0)
-    g = g.reshape(*lead, *norm.view)
-    results: Results = [None] * len(node.inputs)
-    if node.needs(0):
-        results[0] = norm.down(norm.weighted(g))
-    if node.needs(1):
-        results[1] = norm.summed(g * norm.unit)
-    if node.needs(2):
-        results[2] = norm.summed(g)
-    return _shaped(node, lead, results)
-
-
-def _second(node: Node, u: Tensor | None, v: Tensor | None, t: Tensor | None) -> Results:
-    make, at_weight = SECOND[node.name]
-    norm = make(node)
-    g = node.saved("grad_out").reshape(norm.view)
-    lead: Sequence[int] = ()
-    results: Results = [None] * len(node.inputs)
-    if u is not None:
-        lead = _lead(node, u, 0)
-        u = u.reshape(*lead, *norm.view)
-        down = norm.down(u)
-        results[0] = norm.weighted(down)
-        if node.needs(1) and norm.over:
-            h = norm.weighted(g)
-            own = norm.down(h)
-            bracket = norm.mean(norm.unit * h) * down + norm.mean(norm.unit * u) * own
-            results[1] = -norm.scale * (bracket + norm.unit * norm.mean(u * own))
-        if node.needs(at_weight):
-            results[at_weight] = norm.summed(g * down)
-    if v is not None:
-        lead = _lead(node, v, 1)
-        v = v.reshape(*lead, *norm.channel)
-        results[0] = _plus(results[0], v * norm.unit)
-        if node.needs(1):
-            results[1] = _plus(results[1], norm.down(v * g))
-    if t is not None:
-        lead = _lead(node, t, 2)
-        results[0] = _plus(results[0], t.reshape(*lead, *norm.channel).expand(*lead, *norm.view))
-    return _shaped(node, lead, results)
-
-
-def _lead(node: Node, cotangent: Tensor, slot: int) -> Sequence[int]:
+def lead_of(node: Node, cotangent: Tensor, slot: int) -> Sequence[int]:
     """The dims in front of the cotangent's own."""
     return cotangent.shape[: cotangent.dim() - len(node.outputs[slot].shape)]
 
 
-def _plus(value: Tensor | None, other: Tensor) -> Tensor:
-    return other if value is None else value + other
-
-
-def _shaped(node: Node, lead: Sequence[int], results: Results) -> Results:
+def shaped(node: Node, lead: Sequence[int], results: Results) -> Results:
     """The results in the shapes of the inputs; what nothing needs is dropped."""
     return [
         None if value is None or not node.needs(k) else value.reshape(*lead, *node.into(k).shape)

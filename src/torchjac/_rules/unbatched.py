@@ -9,6 +9,7 @@ import torch
 from .._blocks.traced import inside_functorch
 from .._capture.tape import Node
 from .anew import is_anew
+from .attention import FUSED
 from .norms import SECOND
 
 #: name → what goes wrong when the formula is called on a batch of cotangents
@@ -37,6 +38,7 @@ NEEDS_ALL_COTANGENTS: dict[str, str] = {
 #: name → what goes wrong in second derivatives through the formula; the rule, or `call`, does not use it
 WRONG_TWICE: dict[str, str] = {
     **dict.fromkeys(SECOND, "its graph takes the statistics for constants"),
+    **dict.fromkeys((FUSED, "CdistBackward0", "PdistBackward0"), "it has no derivative"),
     "LogcumsumexpBackward0": "its graph loses what depends on entries of the cotangent that are zero",
     "CoalesceBackward0": "a sparse cotangent carries no graph to its values",
     "ValuesBackward0": "the sparse cotangent that it makes carries no graph to its values",
@@ -68,6 +70,11 @@ def needs_all_cotangents(node: Node) -> bool:
 def rules_only(names: Set[str]) -> bool:
     """Whether the formulas of nodes of these names would be recorded with wrong derivatives, or none."""
     return torch.is_grad_enabled() and not names.isdisjoint(WRONG_TWICE)
+
+
+def goes_alone(node: Node) -> bool:
+    """Whether rows can be taken through a node by `call`, and what is recorded has right derivatives."""
+    return runs_batched(node) and (is_anew(node.name) or not rules_only({node.name}))
 
 
 def engine_fails(names: Set[str]) -> bool:

@@ -1,0 +1,93 @@
+"""The backward formulas of normalisations, for one cotangent or for many in a dim in front.
+
+PyTorch's own hold for one cotangent and two derivatives. Of many under vmap, the graph of the first backward loses
+terms, and the second one sums over all; and the graph of the second one takes the statistics for constants, so that
+third derivatives are wrong, row by row too (torch 2.9-2.13).
+
+In the letters of `norms`, of a cotangent g of out, with h = w g, the first backward makes
+
+    for x: D h      for w: Σ x̂ g      for d: Σ g      summed over what w does not vary along.
+
+Of cotangents u, v, t of these three, the second one makes
+
+    for g: w D u + v x̂ + t      for w: Σ g D u
+    for x: D (v g) − r (mean(x̂ h) D u + mean(x̂ u) D h + x̂ mean(u D h))
+
+The last bracket, how D depends on x, is missing where the statistics are constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .._capture.capture import is_wrapped
+from .._capture.tape import Node
+from .anew import Anew, Cotangents, Results, lead_of, register, shaped
+from .norms import FIRST, SECOND
+
+
+def _is_recorded_on_many(node: Node, cotangents: Cotangents) -> bool:
+    """Of one cotangent PyTorch records one node, but for a group norm, of which it records twice as many as here."""
+    return torch.is_grad_enabled() and (
+        node.name == "NativeGroupNormBackward0"
+        or any(cotangent is not None and is_wrapped(cotangent) for cotangent in cotangents)
+    )
+
+
+def _first(node: Node, cotangents: Cotangents) -> Results | None:
+    g, *statistics = cotangents
+    if g is None or any(cotangent is not None for cotangent in statistics):
+        return None
+    norm = FIRST[node.name](node)
+    lead = lead_of(node, g, 0)
+    g = g.reshape(*lead, *norm.view)
+    results: Results = [None] * len(node.inputs)
+    if node.needs(0):
+        results[0] = norm.down(norm.weighted(g))
+    if node.needs(1):
+        results[1] = norm.summed(g * norm.unit)
+    if node.needs(2):
+        results[2] = norm.summed(g)
+    return shaped(node, lead, results)
+
+
+def _second(node: Node, cotangents: Cotangents) -> Results:
+    u, v, t = cotangents
+    make, at_weight = SECOND[node.name]
+    norm = make(node)
+    g = node.saved("grad_out").reshape(norm.view)
+    lead: Sequence[int] = ()
+    results: Results = [None] * len(node.inputs)
+    if u is not None:
+        lead = lead_of(node, u, 0)
+        u = u.reshape(*lead, *norm.view)
+        down = norm.down(u)
+        results[0] = norm.weighted(down)
+        if node.needs(1) and norm.over:
+            h = norm.weighted(g)
+            own = norm.down(h)
+            bracket = norm.mean(norm.unit * h) * down + norm.mean(norm.unit * u) * own
+            results[1] = -norm.scale * (bracket + norm.unit * norm.mean(u * own))
+        if node.needs(at_weight):
+            results[at_weight] = norm.summed(g * down)
+    if v is not None:
+        lead = lead_of(node, v, 1)
+        v = v.reshape(*lead, *norm.channel)
+        results[0] = _plus(results[0], v * norm.unit)
+        if node.needs(1):
+            results[1] = _plus(results[1], norm.down(v * g))
+    if t is not None:
+        lead = lead_of(node, t, 2)
+        results[0] = _plus(results[0], t.reshape(*lead, *norm.channel).expand(*lead, *norm.view))
+    return shaped(node, lead, results)
+
+
+def _plus(value: Tensor | None, other: Tensor) -> Tensor:
+    return other if value is None else value + other
+
+
+register(FIRST, Anew(_first, _is_recorded_on_many))
+register(SECOND, Anew(_second, lambda node, cotangents: True))

@@ -1,0 +1,119 @@
+"""Fused attention written anew: the values of PyTorch, and the second derivatives that its own formula lacks."""
+
+import pytest
+import torch
+from tests._rules.cases import Sampler
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from torchjac import hessian, jacobian, jacrev, vmap
+from torchjac._rules.anew import anew
+from torchjac._rules.attention import FUSED
+from torchjac._transforms.run import record, walking
+from torchjac.testing import finite_differences, loop_jacobian
+
+F = torch.nn.functional
+s = Sampler(7)
+mask = s(3, 5)
+mask[1] = -torch.inf  # a row that sees nothing
+seen = torch.tensor([[True, False, True, True, False]] * 3)
+
+#: Arguments of attention, and the shapes of q, k and v
+CALLS = {
+    "plain": ({}, (2, 2, 3, 4), (2, 2, 5, 4)),
+    "scaled": ({"scale": 0.3}, (1, 1, 3, 2), (1, 1, 5, 2)),
+    "causal": ({"is_causal": True}, (1, 2, 3, 4), (1, 2, 3, 4)),
+    "causal, fewer rows": ({"is_causal": True}, (1, 2, 3, 4), (1, 2, 5, 4)),
+    "mask": ({"attn_mask": mask}, (1, 2, 3, 4), (1, 2, 5, 4)),
+    "mask of places": ({"attn_mask": seen}, (2, 1, 3, 4), (2, 1, 5, 4)),
+    "mask of heads": ({"attn_mask": s(2, 2, 3, 5)}, (2, 2, 3, 4), (2, 2, 5, 4)),
+    "mask of one head": ({"attn_mask": s(2, 1, 3, 5)}, (2, 2, 3, 4), (2, 2, 5, 4)),
+    "shared heads": ({"enable_gqa": True}, (1, 4, 3, 4), (1, 2, 5, 4)),
+    "one of each": ({}, (1, 1, 1, 1), (1, 1, 1, 1)),
+}
+over_calls = pytest.mark.parametrize("name", CALLS)
+
+
+def attention(name):
+    """Attention as a function of q, k and v, and such."""
+    options, query, key = CALLS[name]
+    return lambda q, k, v: F.scaled_dot_product_attention(q, k, v, **options), (s(*query), s(*key), s(*key))
+
+
+def scalar(f):
+    """A function of one tensor, from one of three."""
+    return lambda *args: f(*args).sin().sum()
+
+
+@over_calls
+def test_values_are_those_of_pytorch(name):
+    """For q, k and v, whatever is masked, on its own and with rows in front."""
+    f, args = attention(name)
+    recorded = record("test", f, (0, 1, 2), False, args, {})
+    node = next(node for node in recorded.captured.tape.nodes if node.name == FUSED)
+    with walking(recorded):
+        rows = s(3, *node.shape)
+        expected = [node.fn(row) for row in rows]
+        for k, found in enumerate(anew(node, [rows])):
+            torch.testing.assert_close(
+                found, torch.stack([each[k] for each in expected]), rtol=1e-10, atol=1e-10
+            )
+            alone = anew(node, [rows[0]])[k]
+            torch.testing.assert_close(alone, expected[0][k], rtol=1e-10, atol=1e-10)
+
+
+@over_calls
+def test_hessian(name):
+    """Each of nine equals that of attention made of products, by the loop; structured, dense and under vmap."""
+    f, args = attention(name)
+    for k in range(3):
+        slope = jacrev(scalar(f), k)
+        with sdpa_kernel(SDPBackend.MATH):
+            expected = [loop_jacobian(slope, *args, argnum=j) for j in range(3)]
+        for found in (
+            jacrev(slope, (0, 1, 2))(*args),
+            [J.to_dense() for J in jacobian(slope, (0, 1, 2))(*args)],
+        ):
+            for a, b in zip(found, expected, strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+    many = [torch.stack([arg, -arg]) for arg in args]
+    found = vmap(hessian(scalar(f)))(*many)
+    alone = torch.stack([hessian(scalar(f))(*each) for each in zip(*many, strict=True)])
+    torch.testing.assert_close(found, alone, rtol=1e-9, atol=1e-9)
+
+
+def test_transformer_layer():
+    """The Hessian of a layer whose weights are trained; what is found has a graph to them."""
+    torch.manual_seed(0)
+    layer = torch.nn.TransformerEncoderLayer(
+        4, 2, 8, dropout=0.0, batch_first=True, activation="gelu"
+    ).double()
+    f = lambda x: layer(x).sin().sum()
+    x = s(1, 3, 4)
+    found = hessian(f)(x)
+    assert found.requires_grad
+    torch.testing.assert_close(found.detach(), finite_differences(jacrev(f), x), rtol=1e-6, atol=1e-6)
+
+
+def test_hessian_of_a_large_row(monkeypatch):
+    """A row that is not small goes by PyTorch's engine elsewhere, which has no derivative here."""
+    f, args = attention("plain")
+    expected = hessian(scalar(f))(*args)
+    monkeypatch.setattr("torchjac._accumulate.way.is_small", lambda *_: False)
+    monkeypatch.setattr("torchjac._accumulate.rows.is_small", lambda *_: False)
+    torch.testing.assert_close(hessian(scalar(f))(*args), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_third_derivative():
+    """What is written anew can be differentiated again."""
+    f, (q, k, v) = attention("causal")
+    curve = lambda q: hessian(scalar(f))(q, k, v).square().sum()
+    torch.testing.assert_close(jacrev(curve)(q), finite_differences(curve, q), rtol=1e-6, atol=1e-6)
+
+
+def test_half_precision():
+    """The result is in half precision, what is between is not."""
+    f, args = attention("plain")
+    args = [arg.bfloat16() for arg in args]
+    found, expected = hessian(scalar(f))(*args), hessian(scalar(f))(*[arg.double() for arg in args])
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), expected, rtol=5e-2, atol=5e-2)
