@@ -9,7 +9,7 @@ import torch
 from tests.versions import NEWEST
 from torch import nn
 
-from torchjac import functional_call, jacrev, vmap
+from torchjac import explain, functional_call, hessian, jacfwd, jacobian, jacrev, value_and_jacobian, vmap
 
 pytestmark = pytest.mark.usefixtures("way")
 
@@ -272,3 +272,20 @@ def test_grad_mode_is_restored():
         vmap(jacrev(torch.sin))(torch.randn(2, 3))
         assert not torch.is_grad_enabled()
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("transform", [jacrev, jacfwd, hessian, jacobian, value_and_jacobian, explain])
+@pytest.mark.parametrize("n", [3, 300])
+def test_nothing_waits_for_the_collector(transform, n):
+    """What the function captured is free when the answer is: no cycle holds it until Python looks for some."""
+    x, kept = torch.randn(n), []
+    for _ in range(3):
+        weight = torch.randn(n)
+        kept.append(weakref.ref(weight))
+        gc.disable()
+        try:
+            transform(lambda x, weight=weight: (x * weight).sin().cumsum(0).sum(0, keepdim=True))(x)
+            del weight
+            assert kept[-1]() is None
+        finally:
+            gc.enable()

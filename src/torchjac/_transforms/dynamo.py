@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ from .._blocks.traced import tracer_mode
 from .._capture.constants import constants_computed
 from .arguments import check_argnums, check_outputs, differentiated, nest, put_arguments, split_aux
 from .run import record, walking
+
+T = TypeVar("T")
 
 NAME = "torchjac_dense_jacobian"
 
@@ -129,13 +132,21 @@ def _fixed(operand: Any) -> Any:
 dense_jacobian = DenseJacobian()
 
 
-def beside_dynamo(what: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A call that Dynamo leaves as it is, with all that it calls; with ``fullgraph=True`` it is refused."""
-    torch._dynamo.graph_break(
-        msg=f"{what} inside torch.compile: only dense answers of jacrev, jacfwd and hessian are compiled there; "
-        "torchjac.compile takes operators, sparse layouts and out= too"
-    )
-    return torch.compiler.disable(call)(*args, **kwargs)  # type: ignore[no-untyped-call]
+def beside_dynamo(what: str, function: Callable[..., T]) -> Callable[..., T]:
+    """A function that Dynamo leaves as it is, with all that it calls; with ``fullgraph=True`` it is refused."""
+
+    @wraps(function)
+    def beside(*args: Any, **kwargs: Any) -> T:
+        if not torch.compiler.is_dynamo_compiling():
+            return function(*args, **kwargs)
+        torch._dynamo.graph_break(
+            msg=f"{what} inside torch.compile: only dense answers of jacrev, jacfwd and hessian are compiled there; "
+            "torchjac.compile takes operators, sparse layouts and out= too"
+        )
+        found: T = torch.compiler.disable(function)(*args, **kwargs)  # type: ignore[no-untyped-call]
+        return found
+
+    return beside
 
 
 def in_dynamo(

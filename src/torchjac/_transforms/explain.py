@@ -6,8 +6,6 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-import torch
-
 from .._accumulate.count import Counter
 from .._accumulate.factors import accumulate_factors
 from .._accumulate.order import named, pick, weighed
@@ -45,9 +43,6 @@ def explain(
 
     @wraps(func)
     def report_of(*args: Any, **kwargs: Any) -> Report:
-        if torch.compiler.is_dynamo_compiling():
-            told: Report = beside_dynamo("explain", report_of, args, kwargs)
-            return told
         recorded = record("explain", func, argnums, has_aux, args, kwargs)
         report, tape, shapes = Report(), recorded.captured.tape, recorded.shapes
         with walking(recorded):
@@ -61,4 +56,4 @@ def explain(
                 report.costs = Costs(named(order), estimated, counter.work)
         return report
 
-    return report_of
+    return beside_dynamo("explain", report_of)

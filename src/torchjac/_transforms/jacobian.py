@@ -6,8 +6,6 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-import torch
-
 # Private, but it is the tree that torch.func's own transforms accept (torch 2.9-2.13).
 from torch.utils import _pytree as pytree
 
@@ -57,12 +55,11 @@ def jacobian(
 
     @wraps(func)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_dynamo_compiling():
-            return beside_dynamo("jacobian", jacobian_of, args, kwargs)
         recorded = record("jacobian", func, argnums, has_aux, args, kwargs)
         return recorded.finish(operators(recorded, "jacobian", mode=mode), has_aux)
 
-    return watched(jacobian_of) if progress else jacobian_of
+    found = beside_dynamo("jacobian", jacobian_of)
+    return watched(found) if progress else found
 
 
 def value_and_jacobian(
@@ -94,14 +91,13 @@ def value_and_jacobian(
 
     @wraps(func)
     def value_and_jacobian_of(*args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_dynamo_compiling():
-            return beside_dynamo("value_and_jacobian", value_and_jacobian_of, args, kwargs)
         recorded = record("value_and_jacobian", func, argnums, has_aux, args, kwargs)
         answer = recorded.finish(operators(recorded, "value_and_jacobian"), has_aux)
         value = _value(recorded)
         return ((value, answer[1]), answer[0]) if has_aux else (value, answer)
 
-    return watched(value_and_jacobian_of) if progress else value_and_jacobian_of
+    found = beside_dynamo("value_and_jacobian", value_and_jacobian_of)
+    return watched(found) if progress else found
 
 
 def _value(recorded: Recorded) -> Any:

@@ -117,9 +117,7 @@ def reverse(
     @wraps(func)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_dynamo_compiling():
-            if layout is torch.strided and out is None:
-                return in_dynamo(what, "auto", func, argnums, has_aux, chunk_size, args, kwargs)
-            return beside_dynamo(f"{what} with layout= or out=", jacobian_of, args, kwargs)
+            return in_dynamo(what, "auto", func, argnums, has_aux, chunk_size, args, kwargs)
         recorded = record(what, func, argnums, has_aux, args, kwargs)
         if layout is not torch.strided:
             rows = operators(recorded, f"{what} with layout={layout}", chunk_size)
@@ -132,7 +130,9 @@ def reverse(
             refuse_twice(recorded, answers)
         return recorded.finish(answers, has_aux)
 
-    return watched(jacobian_of) if progress else jacobian_of
+    plain = layout is torch.strided and out is None
+    found = jacobian_of if plain else beside_dynamo(f"{what} with layout= or out=", jacobian_of)
+    return watched(found) if progress else found
 
 
 def refuse_twice(recorded: Recorded, answers: list[list[Tensor]]) -> None:
