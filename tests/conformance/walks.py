@@ -13,6 +13,7 @@ from typing import Any
 from tests.conformance.problems import Problem, total
 
 import torchjac
+from torchjac._accumulate import replay
 from torchjac._accumulate.plan import goes_in_columns
 
 Around = Callable[[], AbstractContextManager[Any]]
@@ -22,21 +23,28 @@ Around = Callable[[], AbstractContextManager[Any]]
 def forced(walk: str = "auto") -> Iterator[None]:
     """What surrounds every torchjac call: "auto" lets jacrev choose its way, any other is forced.
 
+    "replayed" is the structured walk, its steps written down at once and followed where it can be replayed.
+
     Most samples are tiny, and there jacrev rightly leaves its own walk aside: then it would go untested.
     """
     module = sys.modules["torchjac._transforms.jacrev"]
-    before = module.way
+    before, walks = module.way, replay.WALKS
     if walk == "columns":
         module.way = lambda tape, _: walk if goes_in_columns(tape) else "structure"
+    elif walk == "replayed":
+        module.way = lambda *_: "structure"
+        replay.WALKS = 0
     elif walk != "auto":
         module.way = lambda *_: walk
     try:
         yield
     finally:
-        module.way = before
+        module.way, replay.WALKS = before, walks
 
 
-WALKS: dict[str, Around] = {walk: partial(forced, walk) for walk in ("auto", "structure", "rows", "columns")}
+WALKS: dict[str, Around] = {
+    walk: partial(forced, walk) for walk in ("auto", "structure", "replayed", "rows", "columns")
+}
 
 
 @dataclass

@@ -812,6 +812,31 @@ MUTATIONS: tuple[Mutation, ...] = (
         "len(wanted) < len(edges)",
     ),
     Mutation(
+        "_accumulate/replay.py", "how nodes are joined left out of the key",
+        "key.append(None if edge is None else (number[edge[0]], edge[1]))",
+        "key.append(None)",
+    ),
+    Mutation(
+        "_accumulate/replay.py", "a number that is 1 taken for any other",
+        "kind = value == 1.0",
+        "kind = False",
+    ),
+    Mutation(
+        "_accumulate/replay.py", "a tensor of one call kept in a recipe",
+        "return None if known else Recipe",
+        "return Recipe",
+    ),
+    Mutation(
+        "_accumulate/replay.py", "dtypes that differ on a tape written down",
+        "    if len(kinds) > 1:\n        return None\n",
+        "",
+    ),
+    Mutation(
+        "_blocks/later.py", "a tensor taken for a number that is the same each time",
+        "        if type(value) is not float:",
+        "        if False:",
+    ),
+    Mutation(
         "_accumulate/seeds.py", "positions that two labels meet at ride along",
         "return type(map_) is Affine and (len(map_.terms) < 2 or is_injective(dict(map_.terms), map_.labels))",
         "return type(map_) is Affine",
@@ -949,8 +974,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_blocks/merge.py", "values added without alignment",
-        "return align(a, first.on, over) + align(b, on, over), over",
-        "return align(a, first.on, over) - align(b, on, over), over",
+        "return align(a, on_a, over) + align(b, on_b, over)",
+        "return align(a, on_a, over) - align(b, on_b, over)",
     ),
     Mutation(
         "_blocks/lines.py", "offsets along a line forgotten",

@@ -67,6 +67,26 @@ def test_against_the_loop(program: Program) -> None:
             agree(torchjac.jacrev(f, argnum)(*program.inputs), expected, tolerance)
 
 
+@given(programs(outputs=2))
+@examples(0.3)
+def test_replayed(program: Program) -> None:
+    """A walk whose steps are written down and followed, now and once more of other values, equals the loop's."""
+    note(program.snippet())
+    f = program.function()
+    each = f if program.outputs > 1 else lambda x, y: (f(x, y),)
+    tolerance = 1e-5 if "float32" in program.source else 1e-8
+    with always_by_structure(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torchjac._accumulate.replay.WALKS", 0)
+        patch.setattr("torchjac._accumulate.replay._known", {})
+        for scale in (1.0, -0.5):
+            inputs = [scale * tensor for tensor in program.inputs]
+            found = torchjac.jacrev(each, (0, 1))(*inputs)
+            for k in range(program.outputs):
+                for argnum in (0, 1):
+                    expected = loop_jacobian(lambda x, y: each(x, y)[k], *inputs, argnum=argnum)
+                    agree(found[k][argnum], expected, tolerance)
+
+
 @given(programs(), st.integers(0, 100))
 @examples(0.3)
 def test_in_every_order(program: Program, cut: int) -> None:

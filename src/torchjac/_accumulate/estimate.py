@@ -98,17 +98,16 @@ def reverse_work(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> float:
 
 def narrowest(tape: Tape) -> int:
     """The least size of what is alive together at a place of a tape between its ends."""
-    seen = {end for end in tape.outputs if end is not None}
-    width = sum([size_of(edge) for edge in seen])
+    alive = {end: size_of(end) for end in tape.outputs if end is not None}
+    width = sum(alive.values())
     least = sum([node.numbers for node in (*tape.nodes, *tape.inputs)])
     for node in tape.nodes:
         for slot in range(len(node.outputs)):
-            if (node, slot) in seen:
-                width -= size_of((node, slot))
+            width -= alive.pop((node, slot), 0)
         for edge in node.inputs:
-            if edge is not None and edge not in seen:
-                seen.add(edge)
-                width += size_of(edge)
+            if edge is not None and edge not in alive:
+                alive[edge] = size = size_of(edge)
+                width += size
         if width < least:
             least = width
     return least

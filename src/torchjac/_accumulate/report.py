@@ -151,6 +151,11 @@ class Lot(NamedTuple):
         return len(self.blocks) == 1 and is_dense(self.blocks[0], (*self.out_shape, *self.wrt_shape))
 
 
+def warns() -> bool:
+    """Whether a walk warns where it loses structure."""
+    return _warns
+
+
 def note_step(report: Report | None, node: Node, arrived: Sequence[Lot], carried: Sequence[Lot]) -> None:
     """Add a node to the report, and warn where it loses structure if that is asked for.
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from .._blocks.block import Block, identity, tables_to
 from .._blocks.compose import compose
 from .._blocks.cost import SOME_BLOCKS
+from .._blocks.later import needed_now
 from .._blocks.merge import dense_block, merge
 from .._blocks.unify import CannotJoinError
 from .._capture.tape import Edge, Meta, Node, Tape
@@ -19,6 +20,7 @@ from .._rules.unbatched import all_run_batched, engine_fails, rules_only
 from .choose import choose
 from .plan import rows_take_over
 from .progress import track
+from .replay import Answer, replayed, replays
 from .report import Lot, Report, note_step
 from .rows import finish_rows
 from .seeds import NO_LIMITS, Limits, push
@@ -26,15 +28,13 @@ from .seeds import NO_LIMITS, Limits, push
 #: The Jacobian blocks that wait at an output of a node: ``pending[node, slot][output]``
 Pending: TypeAlias = dict[Edge, dict[int, list[Block]]]
 
-_NOTHING: dict[int, list[Block]] = {}
-
 
 def accumulate(
     tape: Tape,
     out_shapes: Sequence[Sequence[int]],
     limits: Limits = NO_LIMITS,
     report: Report | None = None,
-) -> list[list[list[Block]]]:
+) -> Answer:
     """The blocks of every output with respect to every input: ``blocks[output][input]``.
 
     Where the rows held at a node are limited, the caller wants dense rows in the end: once nothing else is
@@ -44,11 +44,20 @@ def accumulate(
     Raises:
         RowsTooWideError: where an op without structure needs more rows at once than the limit.
     """
-    pending: Pending = {}
-    for number, end in enumerate(tape.outputs):
-        if end is not None:
-            pending.setdefault(end, {}).setdefault(number, []).append(identity(tuple(out_shapes[number])))
-    return walk(tape, pending, out_shapes, limits, report)
+
+    def go(knowns: dict[Node, Known], report: Report | None) -> Answer:
+        pending: Pending = {}
+        for number, end in enumerate(tape.outputs):
+            if end is not None:
+                pending.setdefault(end, {}).setdefault(number, []).append(identity(tuple(out_shapes[number])))
+        return walk(tape, pending, out_shapes, limits, report, knowns)
+
+    knowns: dict[Node, Known] = {}
+    if replays(tape):
+        found = replayed(tape, out_shapes, limits, report, knowns, go)
+        if found is not None:
+            return found
+    return go(knowns, report)
 
 
 def walk(
@@ -57,17 +66,27 @@ def walk(
     out_shapes: Sequence[Sequence[int]],
     limits: Limits = NO_LIMITS,
     report: Report | None = None,
-) -> list[list[list[Block]]]:
-    """What waits on a tape taken down to its inputs; `accumulate` begins with identities."""
+    knowns: dict[Node, Known] | None = None,
+) -> Answer:
+    """What waits on a tape taken down to its inputs; `accumulate` begins with identities.
+
+    What ``knowns`` tells of a node is taken out of it, and its rule not asked.
+    """
+    knowns = {} if knowns is None else knowns
     crowd = 0
     for position, node in enumerate(track(tape.nodes, "nodes")):
         arrived = _take(node, pending, out_shapes)
         if not arrived:
             continue
-        above = [lot if len(lot.blocks) < 2 else _merged(lot, node.outputs[lot.slot]) for lot in arrived]
-        known = local_jacobian(node)
-        if limits.row_bytes is not None:
-            before, crowd = crowd, sum([len(lot.blocks) for lot in above])
+        before, crowd = crowd, 0
+        above = []
+        for lot in arrived:
+            if len(lot.blocks) > 1:
+                lot = _merged(lot, node.outputs[lot.slot])
+            above.append(lot)
+            crowd += len(lot.blocks)
+        known = knowns.pop(node, None) or local_jacobian(node)
+        if limits.row_bytes is not None and (known.passes or crowd > SOME_BLOCKS):
             mixes = known.passes and not any(known.passes.values())
             if (mixes and _only_rows(above, pending, out_shapes)) or (
                 crowd > SOME_BLOCKS and rows_take_over(tape, position, min(before, crowd), out_shapes)
@@ -78,13 +97,19 @@ def walk(
                 if by_engine and tape.inputs_apart:
                     for lot in above:
                         pending.setdefault((node, lot.slot), {})[lot.output] = lot.blocks
+                    needed_now(
+                        block.value
+                        for waiting in pending.values()
+                        for blocks in waiting.values()
+                        for block in blocks
+                    )
                     _to_rows(pending, tape, out_shapes)
                     finish_rows(pending, tape, rest, out_shapes, limits.chunk)
                     break
         _step(node, known, above, pending, out_shapes, limits)
         note_step(report, node, arrived, above)
-        del arrived, above, known  # what a node held goes before what waits at the next one is added up
-    answer: list[list[list[Block]]] = [[[] for _ in tape.inputs] for _ in out_shapes]
+        del arrived, above, lot, known  # what a node held goes before what waits at the next one is added up
+    answer: Answer = [[[] for _ in tape.inputs] for _ in out_shapes]
     for node, number in tape.inputs.items():
         for lot in _take(node, pending, out_shapes):
             blocks = lot.blocks if len(lot.blocks) < 2 else _merged(lot, node.outputs[0]).blocks
@@ -94,11 +119,13 @@ def walk(
 
 def _take(node: Node, pending: Pending, out_shapes: Sequence[Sequence[int]]) -> list[Lot]:
     """What waits at a node."""
-    return [
-        Lot(slot, output, out_shapes[output], meta.shape, found)
-        for slot, meta in enumerate(node.outputs)
-        for output, found in pending.pop((node, slot), _NOTHING).items()
-    ]
+    lots = []
+    for slot, meta in enumerate(node.outputs):
+        found = pending.pop((node, slot), None)
+        if found is not None:
+            for output, blocks in found.items():
+                lots.append(Lot(slot, output, out_shapes[output], meta.shape, blocks))
+    return lots
 
 
 def _only_rows(above: Sequence[Lot], pending: Pending, out_shapes: Sequence[Sequence[int]]) -> bool:
@@ -145,6 +172,7 @@ def _step(
                         if product is not None:
                             products.append((inputs[k], product))
         except CannotJoinError:
+            needed_now(block.value for block in blocks)
             products, passes = [], opaque(node).passes
         for edge, product in products:
             _send(edge, output, product, device, pending)

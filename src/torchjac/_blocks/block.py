@@ -14,6 +14,7 @@ from typing import NamedTuple, ParamSpec, Protocol
 import torch
 from torch import Tensor
 
+from .later import Later
 from .maps import Gather, Label, Map, Maps, bare, bare_label, labels_of
 
 P = ParamSpec("P")
@@ -93,13 +94,21 @@ def is_remembered(block: Block) -> bool:
 
 def stored(block: Block) -> int:
     """How many numbers a block holds, index tensors included."""
-    held = block.value.numel() if isinstance(block.value, Tensor) else 0
+    value = block.value
+    if isinstance(value, Tensor):
+        held = value.numel()
+    else:
+        held = prod([label.size for label in block.on]) if _is_tensor(value) else 0
     if is_remembered(block):
         return held
     tables = [map_.index for map_ in block.out + block.wrt if type(map_) is Gather]
     if tables:
         held += sum({id(index): index.numel() for index in tables}.values())
     return held
+
+
+def _is_tensor(value: Tensor | Later | float) -> bool:
+    return isinstance(value, Tensor) or (type(value) is Later and not value.is_number)
 
 
 def entries(block: Block) -> int:
@@ -123,6 +132,11 @@ def remembered(make: Callable[P, Block]) -> Callable[P, Block]:
         return Block(value, on, kept, kept if wrt is out else Maps(wrt))
 
     return made
+
+
+def valued(block: Block, value: Tensor | float) -> Block:
+    """The block with another value over the same labels."""
+    return Block(value, block.on, block.out, block.wrt)
 
 
 @remembered
@@ -176,7 +190,7 @@ def is_dense(block: Block, shape: Sequence[int]) -> bool:
 
     ``shape`` is that of both together.
     """
-    if not isinstance(block.value, Tensor):
+    if not _is_tensor(block.value):
         return False
     maps = block.out + block.wrt
     seen = set()

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import NamedTuple
+from operator import mul
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from .block import Block, covers
+from .later import Later, later
 from .maps import (
     Gather,
     Label,
@@ -22,6 +25,7 @@ from .maps import (
     Maps,
     Reading,
     Substitution,
+    align,
     bare,
     bare_label,
     labels_of,
@@ -79,7 +83,16 @@ def compose(
         law = _law(block, local, shape, device)
     if law is None:
         return None
-    out, wrt, how_left, how_right, how, times, gone, _ = law
+    if type(left) is Later or type(right) is Later:
+        value = _product_later(law, selects, left, right)
+    else:
+        value = _product(law, selects, left, right)
+    return Block(value, law.joint.on, law.out, law.wrt)
+
+
+def _product(law: Law, selects: bool, left: Tensor | float, right: Tensor | float) -> Tensor | float:
+    """The value of a product, over the labels of its law."""
+    _, _, how_left, how_right, how, times, gone, _ = law
     if how_left.steps:
         left = read(left, how_left)
     if how_right.steps:
@@ -89,9 +102,28 @@ def compose(
     if selects:
         selected = select(left, how_left.on, right, how_right.on)
         if selected is not None:
-            how = joint(selected[1], (), gone)
-            return Block(multiply(selected[0], 1.0, how), how.on, out, wrt)
-    return Block(multiply(left, right, how), how.on, out, wrt)
+            summed = joint(selected[1], (), gone)
+            return align(multiply(selected[0], 1.0, summed), summed.on, how.on)
+    return multiply(left, right, how)
+
+
+def _product_later(law: Law, selects: bool, left: Later | float, right: Later | float) -> Any:
+    """The same where a value is not known yet, in steps as small as they can be: there are many of them."""
+    if selects or law.times != 1 or not law.joint.is_plain:
+        return later(_product, (law, selects), left, right)
+    if law.left.steps:
+        left = later(_read, (law.left,), left)
+    if law.right.steps:
+        right = later(_read, (law.right,), right)
+    if type(left) is float and left == 1.0:
+        return right
+    if type(right) is float and right == 1.0:
+        return left
+    return later(mul, (), left, right)
+
+
+def _read(how: Reading, value: Tensor) -> Tensor:
+    return read(value, how)
 
 
 def _remember(key: tuple, law: Law | None) -> Law | None:

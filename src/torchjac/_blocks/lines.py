@@ -19,6 +19,7 @@ from torch.nn.functional import pad
 
 from .block import KEPT, Block, Kind, is_remembered, stored
 from .cost import is_long
+from .later import later
 from .maps import Affine, Gather, Label, Map, Maps, align
 from .traced import inside_functorch, tracer_mode
 
@@ -181,7 +182,8 @@ def _sum(box: Box, like: Kind) -> Block:
     move = _remembered_move if is_remembered(first) else _move
     labels, out, wrt = move(first.out, first.wrt, box.starts, box.sizes)
     on = sorted(box.on)
-    return Block(_values(box, on, like), tuple([labels[k] for k in on]), out, wrt)
+    value = later(_values, (box, on, like), *[one.block.value for one in box.members])
+    return Block(value, tuple([labels[k] for k in on]), out, wrt)
 
 
 def _move(
@@ -221,11 +223,11 @@ def _moved(map_: Map, shift: dict[Label, tuple[Label, int]]) -> Map:
     )
 
 
-def _values(box: Box, on: Sequence[int], like: Kind) -> Tensor | float:
+def _values(box: Box, on: Sequence[int], like: Kind, *values: Tensor | float) -> Tensor | float:
     """The members' values over the labels ``on`` of the box, added where each stands."""
     if not on:
-        return sum([one.block.value for one in box.members])
-    parts = [(one, _spread(one, on)) for one in box.members]
+        return sum(values)
+    parts = [(one, _spread(one, value, on)) for one, value in zip(box.members, values, strict=True)]
     tensors = [part for _, part in parts if isinstance(part, Tensor)]
     dtype = reduce(torch.promote_types, [part.dtype for part in tensors]) if tensors else like.dtype
     shape = [box.sizes[k] for k in on]
@@ -261,9 +263,8 @@ def _values(box: Box, on: Sequence[int], like: Kind) -> Tensor | float:
     return total
 
 
-def _spread(one: Ranged, on: Sequence[int]) -> Tensor | float:
+def _spread(one: Ranged, value: Tensor | float, on: Sequence[int]) -> Tensor | float:
     """The value of a block with a dim for each label of ``on``, of size 1 where it does not vary."""
-    value = one.block.value
     if not isinstance(value, Tensor):
         return value
     return align(value, one.block.on, tuple([one.labels[k] for k in on]))

@@ -35,6 +35,11 @@ class Joint(NamedTuple):
     turned: bool = False
     equation: str | None = None
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the values are multiplied as they are."""
+        return self == Joint(self.on)
+
 
 #: A product that sums over so many labels' values is worth bringing in the order in which both factors lie.
 WORTH_TURNING = 16

@@ -104,7 +104,7 @@ def diagonal_term(node: Node, k: int, value: Tensor | float) -> Local:
     return Local(k, Block(value, on, out, wrt))
 
 
-def _linear(node: Node, *factors: float) -> Sequence[Local]:
+def _linear(node: Node, *factors: float) -> Known:
     inputs = node.inputs
     needed = tuple([
         None if k >= len(inputs) or inputs[k] is None else node.into(k).shape for k in range(len(factors))
@@ -117,34 +117,34 @@ def _linear(node: Node, *factors: float) -> Sequence[Local]:
 @lru_cache(maxsize=KEPT)
 def _linear_terms(
     shape: tuple[int, ...], in_shapes: tuple[tuple[int, ...] | None, ...], factors: tuple[float, ...]
-) -> tuple[Local, ...]:
-    return tuple([
+) -> Known:
+    return Known(tuple([
         Local(k, diagonal(shape, in_shape)._replace(value=factor, on=()))
         for k, (in_shape, factor) in enumerate(zip(in_shapes, factors, strict=True))
         if in_shape is not None
-    ])  # fmt: skip
+    ]))  # fmt: skip
 
 
 @rule("AddBackward0", "AddBackward1", any_dtype=True)
-def add(node: Node) -> Sequence[Local] | None:
+def add(node: Node) -> Known | None:
     """Sum: out = x + α y."""
     return _with_alpha(node, 1.0, 1.0)
 
 
 @rule("SubBackward0", "SubBackward1", any_dtype=True)
-def sub(node: Node) -> Sequence[Local] | None:
+def sub(node: Node) -> Known | None:
     """Difference: out = x − α y."""
     return _with_alpha(node, 1.0, -1.0)
 
 
 @rule("RsubBackward0", "RsubBackward1", any_dtype=True)
-def rsub(node: Node) -> Sequence[Local] | None:
+def rsub(node: Node) -> Known | None:
     """Reversed difference: out = y − α x."""
     alpha = node.saved("alpha")
     return None if isinstance(alpha, complex) else _linear(node, -float(alpha), 1.0)
 
 
-def _with_alpha(node: Node, first: float, second: float) -> Sequence[Local] | None:
+def _with_alpha(node: Node, first: float, second: float) -> Known | None:
     alpha = node.saved("alpha") if node.needs(1) else 1.0
     return None if isinstance(alpha, complex) else _linear(node, first, second * float(alpha))
 
@@ -154,7 +154,7 @@ def _with_alpha(node: Node, first: float, second: float) -> Sequence[Local] | No
     "LiftBackward0", "LazyCloneBackward0",
     any_dtype=True,
 )  # fmt: skip
-def identity(node: Node) -> Sequence[Local]:
+def identity(node: Node) -> Known:
     """A copy, in another dtype or on another device perhaps: out = x."""
     return _linear(node, 1.0)
 
@@ -166,7 +166,7 @@ def copy_(node: Node) -> list[Local]:
 
 
 @rule("NegBackward0", "NegViewBackward0", any_dtype=True)
-def neg(node: Node) -> Sequence[Local]:
+def neg(node: Node) -> Known:
     """Negation: out = −x."""
     return _linear(node, -1.0)
 
