@@ -13,7 +13,7 @@ from .._blocks.ends import swapped
 from .._blocks.maps import Affine, Gather, Label, Map, bare, constant
 from .._capture.tape import Node
 from .registry import Local, rule
-from .spell import new_labels
+from .spell import diagonal, new_labels
 from .views import unravel
 
 
@@ -266,12 +266,11 @@ def _mirrored(
 @rule("TrilBackward0", "TriuBackward0", any_dtype=True)
 def triangle(node: Node) -> list[Local]:
     """Lower or upper triangle: a diagonal of ones and zeros."""
-    over = new_labels(node.shape)
     meta = node.outputs[0]
     mask = torch.ones(meta.shape[-2:], dtype=meta.dtype, device=meta.device)
     mask = (torch.tril if node.name.startswith("Tril") else torch.triu)(mask, node.saved("diagonal"))
-    maps = tuple(map(bare, over))
-    return [Local(0, Block(mask, over[-2:], maps, maps), selects=True)]
+    _, over, out, wrt = diagonal(node.shape, node.shape)
+    return [Local(0, Block(mask, over[-2:], out, wrt), selects=True)]
 
 
 @rule("LuUnpackBackward0", any_dtype=True)

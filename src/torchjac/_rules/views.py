@@ -122,15 +122,17 @@ def expand(node: Node) -> list[Local]:
 @rule("RepeatBackward0", any_dtype=True)
 def repeat(node: Node) -> list[Local]:
     """Repeat: out[n·r + i] = x[i] along every dim, for r in range(repeats)."""
-    shape, repeats = node.into(0).shape, node.saved("repeats")
+    return [] if 0 in node.shape else [Local(0, _repeated(node.into(0).shape, tuple(node.saved("repeats"))))]
+
+
+@remembered
+def _repeated(shape: tuple[int, ...], repeats: tuple[int, ...]) -> Block:
     over = new_labels(shape)
     out: list[Map] = [bare(Label(times)) for times in repeats[: len(repeats) - len(shape)]]
     for label, times in zip(over, repeats[len(repeats) - len(shape) :], strict=True):
         terms = ((Label(times), label.size),) if times > 1 and label.size else ()
         out.append(Affine(0, (*terms, (label, 1))))
-    if 0 in node.shape:
-        return []
-    return [Local(0, Block(1.0, (), tuple(out), tuple(map(bare, over))))]
+    return Block(1.0, (), tuple(out), tuple(map(bare, over)))
 
 
 @rule("FlipBackward0", any_dtype=True)
