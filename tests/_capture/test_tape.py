@@ -3,6 +3,7 @@
 import torch
 from torch.autograd import Function
 
+from torchjac._capture.memo import MOST_NODES, Memo
 from torchjac._capture.tape import Meta, read_tape
 
 
@@ -153,3 +154,41 @@ def test_deep():
         return x
 
     assert len(_recorded(f, torch.randn(1)).nodes) == 20_000
+
+
+def test_make():
+    """Tapes of one make share what was estimated of them; other joints, shapes, dtypes, ops and outputs are another."""
+    x = torch.randn(4)
+    functions = [
+        lambda x: x.sin() - x.exp(),
+        lambda x: x.exp() - x.sin(),
+        lambda x: x.sin() - x.sin(),
+        lambda x: x.sin() + x.exp(),
+        lambda x: (x.sin() - x.exp())[1:],
+        lambda x: (x.sin() - x.exp())[:2],
+        lambda x: (x.sin() - x.exp()).double(),
+    ]
+    makes = [_recorded(f, x).make for f in functions]
+    assert len(set(makes)) == len(makes)
+    assert [_recorded(f, x).make for f in functions] == makes
+    assert _recorded(functions[0], torch.randn(5)).make not in makes
+    assert _recorded(functions[0], x.double()).make not in makes
+    first, again = (_recorded(functions[0], torch.randn(4)) for _ in range(2))
+    assert first.estimates is again.estimates
+    # Of what leads to no input nothing stands on the tape, and so not how large it is.
+    outputs = [x.clone().requires_grad_().clone(), torch.randn(3)]
+    tapes = [read_tape(outputs, [outputs[0].grad_fn]) for _ in range(2)]
+    assert tapes[0].make == tapes[1].make
+    assert tapes[0].estimates is not tapes[1].estimates
+
+
+def test_memo_forgets():
+    """Beyond so many nodes all is forgotten; a value that is put anew is no other tape."""
+    kept = Memo()
+    for value in range(3):
+        assert kept.put("a", value, MOST_NODES - 1) == value
+    kept.put("b", 1, 1)
+    assert kept.kept == {"a": 2, "b": 1}
+    kept.put("c", 0, 1)
+    assert kept.kept == {"c": 0}
+    assert kept.get("a", None) is None

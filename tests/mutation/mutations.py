@@ -812,9 +812,9 @@ MUTATIONS: tuple[Mutation, ...] = (
         "len(wanted) < len(edges)",
     ),
     Mutation(
-        "_accumulate/replay.py", "how nodes are joined left out of the key",
-        "key.append(None if edge is None else (number[edge[0]], edge[1]))",
-        "key.append(None)",
+        "_capture/tape.py", "how nodes are joined left out of a make",
+        "found += [None if edge is None else (number[edge[0]], edge[1]) for edge in node.inputs]",
+        "found += [None for edge in node.inputs]",
     ),
     Mutation(
         "_accumulate/replay.py", "a number that is 1 taken for any other",

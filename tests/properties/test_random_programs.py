@@ -19,6 +19,7 @@ import torchjac
 from torchjac._accumulate.forward import goes_forward
 from torchjac._accumulate.order import Order, split
 from torchjac._accumulate.plan import goes_in_columns
+from torchjac._capture.memo import Memo
 from torchjac._capture.tape import Tape
 from torchjac.testing import loop_jacobian
 
@@ -77,7 +78,7 @@ def test_replayed(program: Program) -> None:
     tolerance = 1e-5 if "float32" in program.source else 1e-8
     with always_by_structure(), pytest.MonkeyPatch.context() as patch:
         patch.setattr("torchjac._accumulate.replay.WALKS", 0)
-        patch.setattr("torchjac._accumulate.replay._known", {})
+        patch.setattr("torchjac._accumulate.replay._known", Memo())
         for scale in (1.0, -0.5):
             inputs = [scale * tensor for tensor in program.inputs]
             found = torchjac.jacrev(each, (0, 1))(*inputs)

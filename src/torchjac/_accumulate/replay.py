@@ -20,6 +20,7 @@ from .._blocks.cost import replay_pays
 from .._blocks.later import Later, Steps, ValuesNeededError
 from .._blocks.maps import Maps
 from .._blocks.traced import inside_functorch, is_tracing
+from .._capture.memo import Memo
 from .._capture.tape import Node, Tape
 from .._rules.registry import Known, Local, local_jacobian
 from .progress import is_watched
@@ -62,11 +63,8 @@ class Recipe(NamedTuple):
         ]
 
 
-#: What is known of a key: how often its walk was gone, then its recipe, or None where it takes values. Emptied when
-#: the tapes that are remembered have so many nodes.
-_known: dict[tuple, Recipe | int | None] = {}
-_nodes = 0
-MOST_NODES = 1 << 16
+#: What is known of a key: how often its walk was gone, then its recipe, or None where it takes values.
+_known: Memo[Recipe | int | None] = Memo()
 
 #: So often a walk is gone before its steps are written down, which costs as much again: what is called once is not
 #: worth it.
@@ -85,21 +83,15 @@ def _explicit(
 
     What rules said is left in ``knowns``.
     """
-    number = {node: at for at, node in enumerate((*tape.inputs, *tape.nodes))}
-    ends = [None if end is None else (number[end[0]], end[1]) for end in tape.outputs]
     key: list[object] = [
-        torch.is_grad_enabled(), inside_functorch(), limits.chunk, limits.row_bytes, *ends, *map(tuple, out_shapes),
+        tape.make, torch.is_grad_enabled(), inside_functorch(), limits.chunk, limits.row_bytes, *map(tuple, out_shapes),
     ]  # fmt: skip
     values: list[Tensor | float] = []
-    for node in tape.inputs:
-        key.append(node.outputs)
     for node in tape.nodes:
         known = knowns[node] = local_jacobian(node)
         if known.passes:
             return None
-        key += (node.name, node.outputs)
-        for edge in node.inputs:
-            key.append(None if edge is None else (number[edge[0]], edge[1]))
+        key.append(len(known.locals))
         for k, (value, on, out, wrt), slot, selects in known.locals:
             if type(out) is not Maps or type(wrt) is not Maps:
                 return None
@@ -129,22 +121,16 @@ def replayed(
 
     What the rules said of nodes is left in ``knowns``, for the walk.
     """
-    global _nodes
     found = _explicit(tape, out_shapes, limits, knowns)
     if found is None:
         return None
     recipe = _known.get(found.key, 0)
     if type(recipe) is int:
-        if recipe == 0:
-            _nodes += len(tape.nodes)
-            if _nodes > MOST_NODES:
-                _known.clear()
-                _nodes = len(tape.nodes)
         if recipe < WALKS:
-            _known[found.key] = recipe + 1
+            _known.put(found.key, recipe + 1, len(tape.nodes))
             return None
-        recipe = _known[found.key] = _written(tape, found, knowns, walk)
-    if recipe is None:
+        recipe = _known.put(found.key, _written(tape, found, knowns, walk), len(tape.nodes))
+    if type(recipe) is not Recipe:
         return None
     if report is not None:
         report.steps += recipe.noted.steps

@@ -51,8 +51,18 @@ def structure_pays(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
 
     Where rows move very much it may be less than what is estimated, for shares that overlap are counted twice.
     """
-    nodes, rows, mapped = tape.nodes, sum(map(prod, out_shapes)), mapped_over()
-    modes = torch.is_grad_enabled(), inside_functorch()
+    modes, mapped = (torch.is_grad_enabled(), inside_functorch()), mapped_over()
+    key = (modes, mapped)
+    if key not in tape.estimates:
+        tape.estimates[key] = _structure_pays(tape, out_shapes, modes, mapped)
+    pays: bool = tape.estimates[key]
+    return pays
+
+
+def _structure_pays(
+    tape: Tape, out_shapes: Sequence[Sequence[int]], modes: tuple[bool, bool], mapped: int
+) -> bool:
+    nodes, rows = tape.nodes, sum(map(prod, out_shapes))
     kinds = [kind_of(node.name) for node in nodes]
     longer = cost.walk_numbers(kinds, *modes) / mapped
     moved = rows * tape.numbers
