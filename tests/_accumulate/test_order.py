@@ -8,7 +8,7 @@ import torch
 import torchjac
 from torchjac._accumulate import order as module
 from torchjac._accumulate.estimate import down, forward_work, narrowest, places
-from torchjac._accumulate.order import pick, split
+from torchjac._accumulate.order import goes_up, pick, split
 from torchjac._transforms.run import record
 
 
@@ -63,6 +63,18 @@ def test_few_inputs_go_forward():
     times = torch.rand(20000)
     swing = lambda p: p[0] * torch.sin((p[1] * times + p[2]).cumsum(0)) + p[3]
     assert spelled(pick(*taped(swing, (4,)))) == "forward"
+
+
+def test_forward_where_it_is_asked_for():
+    """It is taken unless another order takes far less: a wide input, or convolutions, whose entries are called for."""
+    assert goes_up(*taped(network(4, 64, 64, 20000), (4,)))
+    assert goes_up(*taped(network(300, 300, 300), (300,)))
+    assert goes_up(*taped(network(40, 3, 2), (40,)))
+    assert not goes_up(*taped(network(20000, 64, 4), (20000,)))
+    weight = torch.randn(4, 1, 3, 3)
+    image = lambda x: torch.nn.functional.conv2d(x.sin(), weight, padding=1).tanh()
+    assert not goes_up(*taped(image, (1, 1, 20, 21)))
+    assert goes_up(*taped(lambda x: torch.linalg.svd(x @ torch.ones(4, 30))[0], (0, 4)))
 
 
 def test_few_outputs_go_in_reverse():

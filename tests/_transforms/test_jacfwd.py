@@ -1,5 +1,7 @@
 """jacfwd: torch.func.jacfwd's calling convention, its own dtype, and every composition."""
 
+from unittest import mock
+
 import pytest
 import torch
 from tests.functions import Marked
@@ -165,3 +167,14 @@ def test_trees_are_torch_funcs(same):
     expected = torch.func.jacfwd(f, argnums=(0, 1))(x, y)
     assert pytree.tree_structure(found) == pytree.tree_structure(expected)
     same(found, expected)
+
+
+def test_another_order_where_it_takes_far_less(same):
+    """Convolutions are not called on a tangent for each pixel: the answer is that of the loop, and no node climbs."""
+    weight = torch.randn(2, 1, 3, 3)
+    f = lambda x: nn.functional.conv2d(x.sin(), weight, padding=1).tanh()
+    x = torch.randn(1, 1, 20, 21)
+    with mock.patch("torchjac._transforms.jacrev.accumulate_forward") as never:
+        found = jacfwd(f)(x)
+    never.assert_not_called()
+    same(found, loop_jacobian(f, x))

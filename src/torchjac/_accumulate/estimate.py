@@ -211,6 +211,8 @@ def _rise(
             written += sum([count for _, _, count in linked])
         elif is_called(node.name):  # on those, or on all columns
             written += CALLED_RATE * sum([min(count, size * columns) for _, size, count in linked])
+        elif kind_of(node.name) == "convolution":  # the same, but for each entry of the image
+            written += CALLED_RATE * sum([size * min(node.numbers, columns) for _, size, _ in linked])
         work.append(work[-1] + PRODUCT_RATE * arrived + written)
     work.reverse()
     return entries, work

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from .._blocks.cost import factors_pay, is_narrow, turn_may_pay, turn_pays, work_matters
 from .._capture.tape import Node, Tape
-from .estimate import narrowest, places, reverse_work
+from .estimate import forward_work, narrowest, places, reverse_work
 from .forward import goes_forward
 
 
@@ -74,6 +74,15 @@ def _choose(tape: Tape, out_shapes: Sequence[Sequence[int]], factors: bool) -> _
         if turn_pays(quick.work, min(forward, reverse)):
             return _Choice("cut", quick.work, quick.at)
     return _Choice("forward", forward) if turn_pays(forward, reverse) else _Choice("reverse", reverse)
+
+
+def goes_up(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
+    """Whether forward order, where it is asked for, takes no more than another by far."""
+    columns = sum([node.numbers for node in tape.inputs])
+    if not (turn_may_pay(columns, tape.numbers) and can_weigh(tape, out_shapes)):
+        return True
+    best = pick(tape, out_shapes)
+    return not turn_pays(best.work or reverse_work(tape, out_shapes), forward_work(tape, out_shapes))
 
 
 def _may_turn(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:

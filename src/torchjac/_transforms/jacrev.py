@@ -13,6 +13,7 @@ from torch import Tensor
 from .._accumulate.columns import dense_columns
 from .._accumulate.dense import Targets, dense_rows
 from .._accumulate.forward import accumulate_forward, goes_forward
+from .._accumulate.order import goes_up
 from .._accumulate.ordered import accumulate_best
 from .._accumulate.own import owned
 from .._accumulate.progress import watched
@@ -170,6 +171,7 @@ def dense_answers(
                 raise
     answer_bytes = sum(map(prod, shapes)) * sum(tensor.numel() * tensor.element_size() for tensor in inputs)
     limits = Limits(chunk_size, rows_budget(answer_bytes))
+    forward = forward and (is_tracing() or _is_mixed(recorded) or goes_up(tape, shapes))
     try:
         found = (accumulate_forward if forward else accumulate_best)(tape, shapes, limits)
     except RowsTooWideError:
