@@ -542,6 +542,27 @@ MUTATIONS: tuple[Mutation, ...] = (
         "constant = bool((value == first).all())",
         "constant = True",
     ),
+    # ------------------------------------------------------------------------------------------ formula
+    Mutation(
+        "_rules/formula.py", "what a Function computes outside of the graph not looked at",
+        "if not _tells_all(recorded, given):",
+        "if False:",
+    ),
+    Mutation(
+        "_rules/formula.py", "zeros that drop and zeros that multiply in one block",
+        "if drops != local.selects and",
+        "if False and",
+    ),
+    Mutation(
+        "_rules/formula.py", "what a fill drops is multiplied",
+        "drops or local.selects))",
+        "False))",
+    ),
+    Mutation(
+        "_rules/formula.py", "a local Jacobian transposed",
+        "swapped(block), selects=drops",
+        "block, selects=drops",
+    ),
     # ------------------------------------------------------------------------------------------ assign
     Mutation(
         "_rules/assign.py", "a source subtracted is added",

@@ -119,7 +119,7 @@ def left_level(tensor: Tensor) -> Tensor:
 
 def capture(run: Callable[[list[Tensor]], tuple[list[Tensor], Any]], inputs: Sequence[Tensor]) -> Captured:
     """Call ``run`` on inputs that are differentiated."""
-    return _in_functorch(run, inputs) if inside_functorch() else _in_autograd(run, inputs)
+    return capture_at_level(run, inputs) if inside_functorch() else _in_autograd(run, inputs)
 
 
 def entry(tensor: Tensor) -> Tensor:
@@ -174,7 +174,7 @@ _NO_SAVING = (
 )
 
 
-def _in_functorch(run: Callable, inputs: Sequence[Tensor]) -> Captured:
+def capture_at_level(run: Callable, inputs: Sequence[Tensor]) -> Captured:
     """Run at a level of its own: what `torch.func.vjp` does, without its trees and checks, half of a small capture."""
     functorch = torch._C._functorch  # private; what vjp itself calls (torch 2.9-2.13)
     with watch_hooks() as hooked, disable_saved_tensors_hooks(_NO_SAVING):

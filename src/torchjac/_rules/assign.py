@@ -55,14 +55,14 @@ def moved(node: Node) -> list[Local] | None:
 
     None where the graph or the values show anything else, or cannot be looked at.
     """
-    how = _HOW.get(node.name)
+    how = MOVING.get(node.name)
     if how is None or is_tracing() or torch.is_inference_mode_enabled():
         return None
-    given = _apart(node.outputs[0])
+    given = apart(node.outputs[0])
     return None if given is None else how(node, given)
 
 
-def _apart(meta: Meta) -> Tensor | None:
+def apart(meta: Meta) -> Tensor | None:
     """The numbers k + 1 + cos(k²) / 4: no two are equal, nor a multiple or a sum of others.
 
     None where they have no values, or where the dtype has too few numbers for so many.
@@ -219,4 +219,5 @@ def _outside(node: Node, hole: Box) -> list[Local]:
     return [Local(0, same(tuple([(part.start, part.stop) for part in box]))) for box in boxes]
 
 
-_HOW = {"torch::autograd::CopySlices": _assigned, "AsStridedBackward0": _viewed}
+#: The nodes that may do nothing but move entries, and how that is found out
+MOVING = {"torch::autograd::CopySlices": _assigned, "AsStridedBackward0": _viewed}

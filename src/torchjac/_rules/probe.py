@@ -19,6 +19,7 @@ from .._blocks.traced import is_known
 from .._capture.tape import Node
 from .assign import moved
 from .call import call
+from .formula import composed
 from .registry import Known, Local, rule
 from .strided import Box, around, bounds
 from .views import unravel
@@ -28,7 +29,8 @@ from .views import unravel
 def probed(node: Node) -> Known | None:
     """A node each of whose result entries is a multiple of at most one cotangent entry.
 
-    Where all that it does is to move entries, one call tells (`assign.moved`). Else calls with NaN do.
+    Where all that it does is to move entries, one call tells (`assign.moved`), and where a write does more the graph
+    of a call does (`formula.composed`). Else calls with NaN do.
 
     The factor is the result on ones. The entry is found bit by bit: NaN goes to all positions whose number
     has that bit clear, then to all that have it set. A result that is NaN both times mixes entries, one that
@@ -40,6 +42,8 @@ def probed(node: Node) -> Known | None:
     if size == 0 or meta.dtype.is_complex:
         return None
     seen = moved(node)
+    if seen is None and node.name == "torch::autograd::CopySlices":
+        seen = composed(node)
     if seen is not None:
         return Known(seen)
     number = torch.arange(size, device=meta.device).view(meta.shape)

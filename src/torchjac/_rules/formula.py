@@ -1,0 +1,119 @@
+"""A write whose arguments Python cannot see, by the graph of the node's own call.
+
+    g = Jᵀu is linear in the cotangent u, so ∂g/∂u = Jᵀ: the blocks of the recorded formula, their ends swapped.
+
+A write that multiplies (`v.mul_(w)` for a view v) calls the formulas of the view, of the product and of a plain write,
+each of which has a local Jacobian. The graph is that of a level of functorch: whatever the node saved is a constant
+there, and its own history is no part of the graph.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from .._blocks.block import Block, identity
+from .._blocks.compose import compose
+from .._blocks.ends import swapped
+from .._blocks.traced import is_tracing
+from .._capture.capture import Captured, capture_at_level, plain
+from .._capture.tape import Edge, Node
+from .assign import MOVING, apart, moved
+from .call import call, fit
+from .registry import Known, Local, local_jacobian
+
+#: What waits at a tensor of the graph: the number of a result, the block, and whether its zeros drop what they meet
+_Waiting: TypeAlias = list[tuple[int, Block, bool]]
+
+
+def composed(node: Node) -> list[Local] | None:
+    """The terms of a write, or None where its formula is not made of ops that have terms.
+
+    Example: x (5,), w (3,), x[1:-1] *= w: ∂out/∂x is three blocks with 3 numbers in all, ∂out/∂w is one with 3.
+    """
+    if is_tracing() or torch.is_inference_mode_enabled():
+        return None
+    given = apart(node.outputs[0])
+    if given is None or torch.finfo(given.dtype).bits < 32:  # too few digits to tell what is missing in a sum
+        return None
+    needed = [k for k in range(len(node.inputs)) if node.needs(k)]
+
+    def formula(leaves: list[Tensor]) -> tuple[list[Tensor], list[int]]:
+        results = call(node, leaves)
+        present = [(k, result) for k in needed if (result := results[k]) is not None]
+        return [fit(result, node.into(k)) for k, result in present], [k for k, _ in present]
+
+    try:
+        recorded = capture_at_level(formula, [given])
+        if not _tells_all(recorded, given):
+            return None
+    except RuntimeError:  # a Python Function that refuses, or saving through hooks
+        return None
+    found = _down(node, recorded)
+    return found and [Local(recorded.extra[k], swapped(block), selects=drops) for k, block, drops in found]
+
+
+def _tells_all(recorded: Captured, given: Tensor) -> bool:
+    """Whether the graph has all that was computed, as a Python Function may compute outside of it.
+
+    ⟨c, g⟩ = ⟨∂⟨c, g⟩/∂u, u⟩ for a g that is linear in u, and for any c.
+    """
+    results, ends = recorded.outputs, recorded.tape.outputs
+    (start,) = recorded.tape.inputs
+    with torch.no_grad():
+        # As batched as the result: a write takes no other cotangent.
+        weights = [torch.arange(1, part.numel() + 1).to(part).view(part.shape) + 0 * part for part in results]
+        products = [weight * part for weight, part in zip(weights, results, strict=True)]
+        linked = [k for k, end in enumerate(ends) if end is not None]
+        if linked:
+            outputs, cotangents = [results[k] for k in linked], [weights[k] for k in linked]
+            edges = [GradientEdge(start.fn, 0)]
+            (slope,) = torch.autograd.grad(outputs, edges, cotangents, retain_graph=True)
+            products.append(-slope * given)
+        missing = sum([part.sum() for part in products])
+        size = sum([part.abs().sum() for part in products])
+        agrees = missing.abs() <= 64 * torch.finfo(given.dtype).eps * size if products else torch.tensor(True)
+    return bool(plain(agrees).all())
+
+
+def _down(node: Node, recorded: Captured) -> _Waiting | None:
+    """The local Jacobians of a formula's nodes composed from its results down to the cotangent."""
+    tape = recorded.tape
+    pending: dict[Edge, _Waiting] = {}
+    for number, (end, result) in enumerate(zip(tape.outputs, recorded.outputs, strict=True)):
+        if end is not None:
+            pending.setdefault(end, []).append((number, identity(tuple(result.shape)), False))
+    for inner in tape.nodes:
+        waiting = pending.pop((inner, 0), [])
+        known = _known(inner) if waiting else Known()
+        if known is None or known.passes:
+            return None
+        for local in known.locals:
+            edge = inner.inputs[local.input]
+            for number, block, drops in waiting if edge is not None else ():
+                if drops != local.selects and _may_be_zero(block) and _may_be_zero(local.block):
+                    return None  # one block would hold zeros that drop what they meet, and others
+                device = inner.outputs[0].device
+                product = compose(block, local.block, inner.shape, device, local.selects)
+                if product is not None:
+                    pending.setdefault(edge, []).append((number, product, drops or local.selects))
+        node.lent += inner.lent
+    (start,) = tape.inputs
+    return pending.get((start, 0), [])
+
+
+def _known(inner: Node) -> Known | None:
+    """What is known of a node of the formula: of a view or a write that it moves entries, or nothing."""
+    if len(inner.outputs) > 1:
+        return None
+    if inner.name in MOVING:
+        terms = moved(inner)
+        return None if terms is None else Known(terms)
+    return local_jacobian(inner)
+
+
+def _may_be_zero(block: Block) -> bool:
+    return isinstance(block.value, Tensor)
