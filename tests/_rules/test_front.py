@@ -8,7 +8,8 @@ from tests._rules.test_coverage import MODULES
 
 import torchjac
 from torchjac._rules.call import call, fit
-from torchjac._rules.front import BROADCAST, FORMULAS, goes_in_front, take_through
+from torchjac._rules.front import goes_in_front, take_through
+from torchjac._rules.front_formulas import BROADCAST, FORMULAS
 from torchjac._rules.registry import RULES
 from torchjac._transforms.run import record, walking
 from torchjac.testing import loop_jacobian

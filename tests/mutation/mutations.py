@@ -1079,7 +1079,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "if False:",
     ),
     Mutation(
-        "_rules/front.py", "dims are not counted behind the rows",
+        "_rules/front_formulas.py", "dims are not counted behind the rows",
         "% max(rank, 1) + 1",
         "% max(rank, 1)",
     ),
@@ -1087,6 +1087,16 @@ MUTATIONS: tuple[Mutation, ...] = (
         "_rules/front.py", "of two ways to one tensor the last counts",
         "pending[edge] = result if other is None else other + result",
         "pending[edge] = result",
+    ),
+    Mutation(
+        "_rules/front_formulas.py", "the first entry is selected, whichever was",
+        'rows.select(_dim(node, "dim", len(node.shape)), node.saved("index"))',
+        'rows.select(_dim(node, "dim", len(node.shape)), 0)',
+    ),
+    Mutation(
+        "_rules/front_formulas.py", "each part of a cat begins at its front",
+        "rows.narrow(dim + 1, start,",
+        "rows.narrow(dim + 1, 0,",
     ),
     Mutation(
         "_accumulate/own.py", "what is lent is handed out",

@@ -1,0 +1,34 @@
+"""Formulas with rows in front: that of an infinite logarithm of a sum, and those that PyTorch's tables do not reach.
+
+What each gives for a row alone is compared in `test_front`, for every case of every rule.
+"""
+
+import pytest
+import torch
+
+from torchjac import hessian, jacrev
+from torchjac.testing import finite_differences, loop_jacobian
+
+
+@pytest.mark.parametrize("x", [[-torch.inf, -torch.inf], [-torch.inf, 0.5], [torch.inf, 0.5]])
+def test_logsumexp_of_infinities(x):
+    """Nothing but −∞ has no slope of NaN; the rest is as in autograd."""
+    x = torch.tensor([x, [0.1, 0.2]], dtype=torch.float64)
+    f = lambda x: x.logsumexp(1) * 2
+    torch.testing.assert_close(jacrev(f)(x), loop_jacobian(f, x), equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: (x[0] * x[-1]).sin().sum() * x[1, 2].exp(),
+        lambda x: (x[:, 1:3] * x[:, :-1:2]).sin().sum(),
+        lambda x: (x[-2:].tril(1) @ x.mT.triu(-1)).sin().sum(),
+        lambda x: x.logsumexp((0, 1)) * x.logsumexp(-1, keepdim=True).sin().sum(),
+    ],
+    ids=["select", "slice", "tril", "logsumexp"],
+)
+def test_hessian(f):
+    """Second derivatives through the formulas and through those of their backward."""
+    x = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(hessian(f)(x), finite_differences(jacrev(f), x), rtol=1e-6, atol=1e-6)
