@@ -13,8 +13,8 @@ def trace(func, x):
     """What a function does to a tensor without values, as a graph."""
 
     def run(x):
-        with Constants():
-            return func(x)
+        with Constants() as constants:
+            return constants.now(func(x))
 
     mode = FakeTensorMode()
     with mode:
@@ -74,17 +74,73 @@ def test_written_into():
     assert graph(x).tolist() == [4, 0, 2]
 
 
-def test_written_into_and_viewed():
-    """A view of it made before would miss the write, and is refused."""
+@pytest.mark.parametrize(
+    "view", [lambda t: t[:1], lambda t: t[::2], lambda t: t.view(3, 1).t(), lambda t: t.view(3, 1)[1:, 0]]
+)
+def test_written_into_and_viewed(view):
+    """A view of it, made before or after, sees the write, and a write into the view is seen by the others."""
 
     def func(x):
         ranks = torch.zeros(3, dtype=torch.int64)
-        first = ranks[:1]
+        before = view(ranks)
         ranks.scatter_(0, x.argsort(), torch.arange(3))
-        return first + 1
+        assert not is_known(before)
+        before += 10
+        return torch.cat([before.reshape(-1), view(ranks).reshape(-1), ranks])
 
-    with pytest.raises(NotImplementedError, match="read through another view of shape \\(1,\\)"):
+    x = torch.tensor([0.3, 0.1, 0.2])
+    graph = trace(func, torch.zeros(3))
+    for _ in range(2):
+        assert torch.equal(graph(x), func_of_values(func, x))
+
+
+def func_of_values(func, x):
+    """What a function gives where nothing is traced and everything is known."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(globals(), "is_known", lambda _: False)
+        return func(x)
+
+
+def test_what_is_counted_begins_anew():
+    """A counter made inside begins at its first value at each run, whichever view of it is written into."""
+
+    def func(x):
+        count = torch.zeros(2, 2, dtype=torch.int64)
+        count += x.argmax()
+        count[:, 1] += count[:, 0]
+        return count
+
+    graph = trace(func, torch.zeros(3))
+    x = torch.tensor([0.0, 2.0, 1.0])
+    for _ in range(3):
+        assert graph(x).tolist() == [[1, 2], [1, 2]]
+
+
+def test_written_into_and_read_as_another_dtype():
+    """Memory that is written into with traced values is read in its own dtype only."""
+
+    def func(x):
+        bits = torch.zeros(3, dtype=torch.int64)
+        other = bits.view(torch.int32)
+        bits += x.argmax()
+        return other + 1
+
+    with pytest.raises(NotImplementedError, match=r"torch.int64 .* and is read as torch.int32"):
         trace(func, torch.zeros(3))
+
+
+def test_views_of_callers_tensors():
+    """A write of constants into a view of a captured tensor stands in the graph too, and is not done while tracing."""
+    count = torch.zeros(3, dtype=torch.int64)
+
+    def func(x):
+        count[1:] += 1
+        return x * count
+
+    graph = trace(func, torch.ones(3))
+    assert count.tolist() == [0, 0, 0]
+    assert graph(torch.ones(3)).tolist() == [0, 1, 1]
+    assert count.tolist() == [0, 1, 1]
 
 
 def test_callers_tensors_are_not_written():

@@ -457,6 +457,33 @@ def test_numbers_inside_vmap(name):
     assert torch.allclose(compile(vmap(jacrev(func)), backend="eager")(x), expected, rtol=1e-6, atol=1e-7)
 
 
+def counted(x):
+    """Integers and booleans that are made inside and written into with what depends on the input."""
+    count, seen = torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.bool)
+    count[0] += x.argmax()
+    count[1:] += count[:-1].clone() + 1
+    seen |= x > x.mean()
+    seen[1:] &= x[1:] > 0
+    return torch.where(seen, x * count, x.sin())
+
+
+def scaled_in_place(x):
+    """Part of a tensor times another part of it: its formula writes ones, and then what is traced over them."""
+    y = x.clone()
+    y[:2] *= y[1:].clone()
+    return y
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
+@pytest.mark.parametrize("func", [counted, scaled_in_place])
+def test_writes_into_constants(func, backend):
+    """What a program writes into begins anew at each run."""
+    jac = compile(jacrev(func), backend=backend)
+    for x in (torch.tensor([1.0, 5.0, 2.0]), torch.tensor([1.0, -5.0, 6.0]), torch.tensor([1.0, 5.0, 2.0])):
+        assert torch.allclose(jac(x), loop_jacobian(func, x), rtol=1e-12, atol=1e-14)
+    assert jac.captures == 1
+
+
 def test_inside_another():
     """Inside vmap, forward mode or a tracer the function itself is called: nothing is captured."""
     jac = compile(jacrev(torch.sin), backend="eager")

@@ -38,13 +38,15 @@ def is_functionalizing() -> bool:
     return tracer_mode("FUNCTIONAL") is not None
 
 
-#: Tensors with values of their own, by their ids, that the traced program writes others into.
+#: Memory with values of its own, by its storage, that the traced program writes others into.
 overwritten: set[int] = set()
 
 
 def is_traced(tensor: Tensor) -> bool:
     """Whether a tensor is an input of what is traced, or depends on one: its values are not known."""
-    if isinstance(tensor, (FakeTensor, FunctionalTensor)) or id(tensor) in overwritten:
+    if isinstance(tensor, (FakeTensor, FunctionalTensor)):
+        return True
+    if overwritten and type(tensor) is Tensor and tensor.untyped_storage()._cdata in overwritten:
         return True
     proxy = tracer_mode("PROXY") if torch._C._len_torch_dispatch_stack() else None
     return proxy is not None and tensor in proxy.tracer.tensor_tracker

@@ -48,14 +48,16 @@ class Constants(TorchDispatchMode):
         super().__init__()
         self.assumed: dict[int, tuple[Tensor, int]] = {}
         self._made: dict[int, Tensor] = {}
-        # Constants that a traced value was written into, by their memory: the tensor, and what stands for it now.
+        # The memory of those made here that are not views of the caller's.
+        self._own: set[int] = set()
+        # Memory that a traced value was written into: what keeps it, and the flat tensor that stands for it now.
         self._written: dict[int, tuple[Tensor, Tensor]] = {}
         # Tensors with values that the graph uses, each with the one that stands for it in the trace.
         self._named: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __exit__(self, *exception: Any) -> None:
         """Forget what was written into."""
-        overwritten.difference_update([id(tensor) for tensor, _ in self._written.values()])
+        overwritten.difference_update(self._written)
         computed.difference_update(self._made)
         super().__exit__(*exception)
 
@@ -69,7 +71,7 @@ class Constants(TorchDispatchMode):
             return self._run(func, args, kwargs, tensors)
         targets = _targets(func, args, kwargs)
         if len(constants) == len(tensors) and not _is_random(func):
-            foreign = [tensor for tensor in targets if id(tensor) not in self._made]
+            foreign = [tensor for tensor in targets if _memory(tensor) not in self._own]
             if not foreign and (tensors or _makes_integers(func, args, kwargs)):
                 return self._run(func, args, kwargs, constants)
         for target in targets:
@@ -86,6 +88,10 @@ class Constants(TorchDispatchMode):
         self._assume(tensor)
         return True
 
+    def now(self, tensor: Tensor) -> Tensor:
+        """What a tensor that leaves the trace is by now: what was written into one with values stands elsewhere."""
+        return self._current(tensor)
+
     def _assume(self, tensor: Tensor) -> None:
         if id(tensor) not in self._made:
             self.assumed.setdefault(id(tensor), (tensor, tensor._version))
@@ -95,9 +101,12 @@ class Constants(TorchDispatchMode):
             self._assume(tensor)
         with _disable_current_modes():
             result = func(*args, **kwargs)
+        given = {_memory(tensor) for tensor in constants}
         for leaf in pytree.tree_leaves(result):
             if isinstance(leaf, Tensor):
                 self._made[id(leaf)] = leaf
+                if (memory := _memory(leaf)) not in given:
+                    self._own.add(memory)
                 if leaf.is_floating_point() or leaf.is_complex():
                     computed.add(id(leaf))
         return result
@@ -119,10 +128,20 @@ class Constants(TorchDispatchMode):
         return found
 
     def _leave(self, target: Tensor) -> None:
-        """A constant is written into by what is traced: from now on it is traced as well."""
-        if self._is_constant(target):
-            self._written[_memory(target)] = target, self._traced(target)
-            overwritten.add(id(target))
+        """A constant is written into by what is traced: from now on all of its memory is traced as well.
+
+        One made here is written into as a copy, since the program begins with it each time that it runs.
+        """
+        if not self._is_constant(target):
+            return
+        memory = _memory(target)
+        with _disable_current_modes():
+            flat = target.as_strided((target.untyped_storage().nbytes() // target.element_size(),), (1,), 0)
+        whole = self._traced(flat)
+        if memory in self._own:
+            whole = torch.ops.aten.clone.default(whole)
+        self._written[memory] = target, whole
+        overwritten.add(memory)
 
     def _current(self, tensor: Tensor) -> Tensor:
         """What stands for a tensor now."""
@@ -131,13 +150,13 @@ class Constants(TorchDispatchMode):
         found = self._written.get(_memory(tensor))
         if found is None:
             return tensor
-        if found[0] is not tensor:
+        _, whole = found
+        if tensor.dtype is not whole.dtype:
             raise NotImplementedError(
-                "a tensor of integers or booleans that does not depend on the inputs was written into with values "
-                f"that do, and is read through another view of shape {tuple(tensor.shape)}; make it with torch.where "
-                "or torch.scatter instead"
+                f"a tensor of {whole.dtype} that does not depend on the inputs was written into with values that do, "
+                f"and is read as {tensor.dtype}; make it with torch.where or torch.scatter instead"
             )
-        return found[1]
+        return _view(whole, tensor)
 
     def _traced(self, tensor: Tensor) -> Tensor:
         """A tensor as the tracer knows it: one with values stands in the graph by reference.
@@ -167,22 +186,19 @@ class Constants(TorchDispatchMode):
 
 
 @contextmanager
-def constants_computed() -> Iterator[None]:
+def constants_computed() -> Iterator[Constants]:
     """Inside a trace, compute integers that depend on nothing traced."""
-    if _active():
-        yield
+    modes = map(torch._C._get_dispatch_stack_at, range(torch._C._len_torch_dispatch_stack()))
+    active = next((mode for mode in modes if isinstance(mode, Constants)), None)
+    if active is not None:
+        yield active
         return
-    with Constants():
-        yield
-
-
-def _active() -> bool:
-    count = torch._C._len_torch_dispatch_stack()
-    return any(isinstance(torch._C._get_dispatch_stack_at(at), Constants) for at in range(count))
+    with Constants() as made:
+        yield made
 
 
 def _memory(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else 0
 
 
 def _targets(func: Any, args: tuple, kwargs: dict) -> list[Tensor]:
@@ -197,6 +213,20 @@ def _targets(func: Any, args: tuple, kwargs: dict) -> list[Tensor]:
         for argument, value in given
         if argument.alias_info is not None and argument.alias_info.is_write and isinstance(value, Tensor)
     ]
+
+
+def _view(whole: Tensor, like: Tensor) -> Tensor:
+    """The entries of a flat tensor that another has of the same memory, as a view.
+
+    By slices wherever that can be: Inductor takes a write through `as_strided` for one that nobody reads across.
+    """
+    size, start = like.numel(), like.storage_offset()
+    if like.is_contiguous():
+        return whole[start : start + size].view(like.shape)
+    if like.dim() == 1:
+        return whole[start :: like.stride(0)][:size]
+    view: Tensor = torch.ops.aten.as_strided.default(whole, like.shape, like.stride(), start)
+    return view
 
 
 def _is_random(func: Any) -> bool:

@@ -97,13 +97,14 @@ def _run(
     if (fake := tracer_mode("FAKE")) is not None:
         fake.allow_non_fake_inputs = True
     # AOTAutograd records in anomaly mode to know which line made an op; nobody asked that the engine be watched.
-    with constants_computed(), torch.autograd.set_detect_anomaly(False):
+    with constants_computed() as constants, torch.autograd.set_detect_anomaly(False):
         recorded = record(what, func, tuple(range(inputs)), True, tuple(fixed[:inputs]), {})
         with walking(recorded):
             answers = dense_answers(recorded, chunk_size, mode)
             refuse_twice(recorded, answers)
         _, others = recorded.finish(answers, True)
-    return (*others, *[answer for row in answers for answer in row])
+        given = (*others, *[answer for row in answers for answer in row])
+        return tuple([constants.now(each) if isinstance(each, Tensor) else each for each in given])
 
 
 def _run_apart(

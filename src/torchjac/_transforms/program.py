@@ -101,7 +101,7 @@ def capture(func: Callable[..., Any], call: Call, backend: Any) -> Program:
             apart = made["apart"] = take_apart(func(*args, **kwargs), constants.holds)
         made["assumed"] = list(constants.assumed.values())
         made["outputs"] = [number for number, tensor in enumerate(apart.tensors) if tensor.requires_grad]
-        return apart.tensors
+        return [constants.now(tensor) for tensor in apart.tensors]
 
     def ahead(tensors: list[Tensor]) -> list[Tensor]:
         with Constants() as constants:
