@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.versions import NEWEST
 from torch import nn
 from torch.nn import functional as F
 
@@ -430,7 +431,7 @@ def test_random_stays_random():
 def test_generators_are_refused():
     """A generator that func makes and seeds would draw on where the eager function draws the same again."""
     func = lambda x: x * torch.rand(3, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(RuntimeError, match=r"compile: the function draws from a torch\.Generator"):
+    with pytest.raises(RuntimeError, match=r"torch\.(_C\.)?Generator"):
         compile(jacrev(func), backend="eager")(torch.ones(3))
 
 
@@ -479,6 +480,10 @@ def scaled_in_place(x):
 def test_writes_into_constants(func, backend):
     """What a program writes into begins anew at each run."""
     jac = compile(jacrev(func), backend=backend)
+    if func is scaled_in_place and not NEWEST:
+        with pytest.raises(NotImplementedError, match=r"not compiled before PyTorch 2\.13"):
+            jac(torch.ones(3))
+        return
     for x in (torch.tensor([1.0, 5.0, 2.0]), torch.tensor([1.0, -5.0, 6.0]), torch.tensor([1.0, 5.0, 2.0])):
         assert torch.allclose(jac(x), loop_jacobian(func, x), rtol=1e-12, atol=1e-14)
     assert jac.captures == 1

@@ -36,6 +36,10 @@ _READ_BY_MASK = {
 _TAKEN = {torch.ops.aten.lift_fresh.default, torch.ops.aten._local_scalar_dense.default}
 
 
+#: Whether Inductor may lose a write into a part of a tensor where a formula makes one (it did in PyTorch 2.9).
+_LOSES_WRITES = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13)
+
+
 class Constants(TorchDispatchMode):
     """Compute for real every op on integers and booleans none of which depends on what is traced.
 
@@ -134,6 +138,11 @@ class Constants(TorchDispatchMode):
         """
         if not self._is_constant(target):
             return
+        if _LOSES_WRITES and target.is_floating_point():
+            raise NotImplementedError(
+                "a product or quotient in place of a part of a tensor with values that depend on the inputs is not "
+                "compiled before PyTorch 2.13, as its Inductor may lose it; write it without the op in place"
+            )
         memory = _memory(target)
         with _disable_current_modes():
             flat = target.as_strided((target.untyped_storage().nbytes() // target.element_size(),), (1,), 0)

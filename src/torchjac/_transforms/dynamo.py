@@ -30,8 +30,8 @@ NAME = "torchjac_dense_jacobian"
 
 _VERSION = tuple(map(int, torch.__version__.split(".")[:2]))
 
-#: Dynamo's own side of such an op is not the same from version to version.
-OLDEST = (2, 13)
+#: Whether Dynamo takes such an op; its own side of one is not the same from version to version.
+HAS_OP = _VERSION >= (2, 13)
 
 
 class DenseJacobian(HigherOrderOperator):
@@ -141,8 +141,8 @@ def beside_dynamo(what: str, function: Callable[..., T]) -> Callable[..., T]:
         if not torch.compiler.is_dynamo_compiling():
             return function(*args, **kwargs)
         torch._dynamo.graph_break(
-            msg=f"{what} inside torch.compile: only dense answers of jacrev, jacfwd and hessian are compiled there; "
-            "torchjac.compile takes operators, sparse layouts and out= too"
+            msg=f"{what} inside torch.compile: only dense answers of jacrev, jacfwd and hessian are compiled there, by "
+            "PyTorch 2.13 or newer; torchjac.compile takes operators, sparse layouts and out= too"
         )
         found: T = torch.compiler.disable(function)(*args, **kwargs)  # type: ignore[no-untyped-call]
         return found
@@ -160,16 +160,7 @@ def in_dynamo(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
-    """What a transform returns, as Dynamo traces it.
-
-    Raises:
-        RuntimeError: with a PyTorch that is too old.
-    """
-    if _VERSION < OLDEST:
-        raise RuntimeError(
-            f"{what} inside torch.compile needs PyTorch {'.'.join(map(str, OLDEST))}, this is {torch.__version__}; "
-            "torchjac.compile does without"
-        )
+    """What a transform returns, as Dynamo traces it."""
     positions = check_argnums(argnums, len(args), what)
     leaves, in_spec = differentiated(args, argnums, positions, what)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .dynamo import in_dynamo
+from .dynamo import HAS_OP, beside_dynamo, in_dynamo
 from .jacrev import dense_answers, refuse_twice
 from .run import check_function, record, walking
 
@@ -77,4 +77,4 @@ def jacfwd(
             refuse_twice(recorded, answers)
         return recorded.finish(answers, has_aux)
 
-    return jacobian_of
+    return jacobian_of if HAS_OP else beside_dynamo("jacfwd", jacobian_of)

@@ -25,7 +25,7 @@ from .._blocks.write import dense
 from .._capture.capture import as_batched
 from .._capture.once import once_pairs, only_once
 from .._rules.unbatched import CANNOT_BATCH, rules_only
-from .dynamo import beside_dynamo, in_dynamo
+from .dynamo import HAS_OP, beside_dynamo, in_dynamo
 from .operators import check_layout, operators
 from .out import check_out, fill, targets
 from .run import Recorded, check_function, record, walking
@@ -132,7 +132,7 @@ def reverse(
         return recorded.finish(answers, has_aux)
 
     plain = layout is torch.strided and out is None
-    found = jacobian_of if plain else beside_dynamo(f"{what} with layout= or out=", jacobian_of)
+    found = jacobian_of if plain and HAS_OP else beside_dynamo(what, jacobian_of)
     return watched(found) if progress else found
 
 
