@@ -66,9 +66,8 @@ def _as_rows(target: Tensor | None, output: Tensor) -> Tensor | None:
 
 
 def _whole(end: Edge, output: Tensor, shared: bool) -> dict[Edge, Tensor]:
-    count = output.numel()
-    rows = _eye(output) if shared else _identity(output, 0, count)
-    return {end: rows}
+    rows = _eye(output)
+    return {end: rows if shared else as_batched(rows, output)}
 
 
 def _eye(output: Tensor) -> Tensor:
