@@ -1,7 +1,10 @@
 """What a captured program was captured with besides its arguments: changed, it is captured anew."""
 
+from collections import deque
 from functools import partial
+from types import SimpleNamespace
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -174,3 +177,66 @@ def test_rebinding_is_refused(way):
     assert torch.equal(module.mean, torch.zeros(3))
     assert count == 0
     assert len(seen) == 1
+
+
+class Slots:
+    """An object without a dict."""
+
+    __slots__ = ("scale",)
+
+    def __init__(self):
+        self.scale = 2.0
+
+
+class Settings:
+    """A class that is read itself."""
+
+    scale = 2.0
+
+
+def containers():
+    """Name → what is read of a place, the place, and a write into it."""
+    array, single = numpy.array([1.0, 2.0, 3.0]), numpy.array(2.0)
+    ends, kinds, table = deque([2.0]), {1}, {"a": 2.0}
+    slots, space = Slots(), SimpleNamespace(inner=SimpleNamespace(scales=[2.0]))
+    parameters = nn.ParameterList([nn.Parameter(torch.ones(3))])
+    return {
+        "array": (lambda x: x * torch.from_numpy(array), lambda: array.fill(5.0)),
+        "array copied": (lambda x: x * torch.tensor(array), lambda: array.__setitem__(0, 6.0)),
+        "array of one": (lambda x: x * float(single), lambda: single.fill(5.0)),
+        "deque": (lambda x: x * ends[0], lambda: ends.__setitem__(0, 3.0)),
+        "set": (lambda x: x * len(kinds), lambda: kinds.add(2)),
+        "more keys": (lambda x: x * sum(table.values()), lambda: table.__setitem__("b", 3.0)),
+        "slots": (lambda x: x * slots.scale, lambda: setattr(slots, "scale", 3.0)),
+        "namespace": (lambda x: x * space.inner.scales[0], lambda: space.inner.scales.__setitem__(0, 3.0)),
+        "class": (lambda x: x * Settings.scale, lambda: setattr(Settings, "scale", Settings.scale + 1)),
+        "more parameters": (
+            lambda x: sum(p * x for p in parameters),
+            lambda: parameters.append(nn.Parameter(torch.full((3,), 4.0))),
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", containers())
+def test_containers(name):
+    """What stands in arrays, containers, slots, namespaces and classes is looked at too."""
+    func, write = containers()[name]
+    x, jac = torch.ones(3), compiled(func)
+    check(jac, func, x, 1)
+    write()
+    check(jac, func, x, 2)
+
+
+def test_containers_are_put_back():
+    """A function that adds to what it reads is refused, and what it read is as it was."""
+    seen, table, ends = {1}, {"a": 1.0}, deque([1.0])
+
+    def func(x):
+        seen.add(len(seen) + 1)
+        table[len(table)] = 1.0
+        ends.append(2.0)
+        return x * len(seen)
+
+    with pytest.raises(RuntimeError, match="rebinds what it reads"):
+        compiled(func)(torch.ones(3))
+    assert (seen, table, list(ends)) == ({1}, {"a": 1.0}, [1.0])

@@ -8,11 +8,22 @@ from __future__ import annotations
 
 import dis
 import sys
+from collections import deque
 from collections.abc import Iterator
 from functools import partial
-from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
+from types import (
+    BuiltinFunctionType,
+    CellType,
+    CodeType,
+    FunctionType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+    SimpleNamespace,
+)
 from typing import Any
 
+import numpy
 import torch
 
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), torch.dtype, torch.device, torch.Size)
@@ -30,13 +41,14 @@ class Reads:
         self.cells: list[tuple[CellType, Any]] = []
         self.items: list[tuple[dict[Any, Any], Any, Any]] = []
         self.lists: list[tuple[Any, tuple[Any, ...]]] = []
+        self.dicts: list[tuple[dict[Any, Any], frozenset[Any]]] = []
+        self.attributes: list[tuple[Any, str, Any]] = []
+        self.arrays: list[tuple[numpy.ndarray[Any, Any], bytes]] = []
         self._seen: dict[int, Any] = {}  # keeps what it names alive, so that an id stands for one object
         stack = list(roots)
         while stack:
             found = stack.pop()
-            if id(found) not in self._seen and not isinstance(
-                found, (*_PLAIN, torch.Tensor, type, ModuleType)
-            ):
+            if id(found) not in self._seen and not isinstance(found, (*_PLAIN, torch.Tensor, ModuleType)):
                 self._seen[id(found)] = found
                 stack.extend(self._walk(found))
 
@@ -56,7 +68,14 @@ class Reads:
         for sequence, held in self.lists:
             if len(sequence) != len(held) or not all(map(_same, sequence, held)):
                 return False
-        return True
+        for items, keys in self.dicts:
+            if len(items) != len(keys):
+                return False
+        for owner, name, value in self.attributes:
+            found = getattr(owner, name, _MISSING)
+            if found is not value and not _same(found, value):
+                return False
+        return all(array.tobytes() == held for array, held in self.arrays)
 
     def restore(self) -> None:
         """Put back what was read."""
@@ -67,7 +86,14 @@ class Reads:
             if value is not _MISSING:
                 items[key] = value
         for sequence, held in self.lists:
-            sequence[:] = held
+            sequence.clear()
+            (sequence.update if isinstance(sequence, set) else sequence.extend)(held)
+        for items, keys in self.dicts:
+            for key in [key for key in items if key not in keys]:
+                del items[key]
+        for owner, name, value in self.attributes:
+            if getattr(owner, name, _MISSING) is not value:
+                setattr(owner, name, value)
 
     def _walk(self, found: Any) -> Iterator[Any]:
         if isinstance(found, FunctionType):
@@ -76,14 +102,20 @@ class Reads:
             yield from (found.__self__, found.__func__)
         elif isinstance(found, partial):
             yield from (found.func, found.args, found.keywords)
-        elif isinstance(found, (list, tuple, dict)) and len(found) > MOST:
+        elif isinstance(found, (list, tuple, dict, deque, set)) and len(found) > MOST:
             return
-        elif isinstance(found, list):
+        elif isinstance(found, (list, deque, set)):
             self.lists.append((found, tuple(found)))
             yield from found
+        elif isinstance(found, numpy.ndarray):
+            if found.size <= MOST and not found.dtype.hasobject:
+                self.arrays.append((found, found.tobytes()))
+        elif isinstance(found, type):
+            yield from self._walk_class(found)
         elif isinstance(found, tuple):
             yield from found
         elif isinstance(found, dict):
+            self.dicts.append((found, frozenset(found)))
             yield from self._walk_items(found, list(found))
         elif isinstance(found, torch.nn.Module):
             kept = ("_parameters", "_buffers", "_modules")
@@ -91,10 +123,14 @@ class Reads:
                 yield found.__dict__[name]
             yield from self._walk_items(found.__dict__, [k for k in found.__dict__ if not k.startswith("_")])
             yield from self._walk_class(type(found))
+        elif isinstance(found, SimpleNamespace):
+            yield from self._walk_items(found.__dict__, list(found.__dict__))
         elif isinstance(found, (BuiltinFunctionType, torch.jit.ScriptFunction)) or _is_library(type(found)):
             return
-        elif hasattr(found, "__dict__"):
-            yield from self._walk_items(found.__dict__, list(found.__dict__))
+        else:
+            if hasattr(found, "__dict__"):
+                yield from self._walk_items(found.__dict__, list(found.__dict__))
+            yield from self._walk_slots(found)
             yield from self._walk_class(type(found))
 
     def _walk_function(self, function: FunctionType) -> Iterator[Any]:
@@ -112,12 +148,21 @@ class Reads:
         if not library:
             yield from self._walk_items(scope, [name for name in _names(function.__code__) if name in scope])
 
+    def _walk_slots(self, found: Any) -> Iterator[Any]:
+        for base in type(found).__mro__:
+            for name, value in base.__dict__.items():
+                if isinstance(value, MemberDescriptorType) and hasattr(found, name):
+                    self.attributes.append((found, name, getattr(found, name)))
+                    yield getattr(found, name)
+
     def _walk_class(self, owner: type) -> Iterator[Any]:
         for base in owner.__mro__:
             if not _is_library(base):
-                for value in base.__dict__.values():
+                for name, value in base.__dict__.items():
                     if isinstance(value, FunctionType):
                         yield value
+                    elif isinstance(value, (*_PLAIN, torch.Tensor)) and not name.startswith("__"):
+                        self.attributes.append((base, name, value))
 
     def _walk_items(self, items: dict[Any, Any], keys: list[Any]) -> Iterator[Any]:
         for key in keys:
