@@ -40,14 +40,15 @@ def compile(func: Callable[..., Any], *, backend: Any = "inductor", cache_size: 
     parameters of modules among them, are kept by reference: what an optimiser writes into them is seen. Their
     shapes, strides, dtypes, devices and ``requires_grad`` (``module.float()`` changes them), and what else it reads
     (closures, globals, attributes of objects and classes, containers and arrays of up to a thousand entries,
-    ``training`` of modules, which parameter stands where), are looked at before every run, and where one has changed a program is captured anew. Captured tensors of integers and
-    booleans, index tensors most often, are part of the structure: after a write into one it is captured anew.
+    ``training`` of modules, which parameter stands where), are looked at before every run, and where one has changed
+    a program is captured anew. Captured tensors of integers and booleans, index tensors most often, are part of the
+    structure: after a write into one it is captured anew.
 
     What it cannot know: ``func`` must be a function of what is named above. Its side effects (prints, counters)
-    happen when it is captured and not again, files, clocks and
-    captured tensors that leave PyTorch (``tolist()``, ``numpy()``) are read then only, and a write through
-    ``tensor.data`` into a captured index tensor is not seen. Random ops draw new numbers at each call, from
-    Inductor's own generator: not those that eager code would draw from the same seed.
+    happen when it is captured and not again, files, clocks and captured tensors that leave PyTorch (``tolist()``,
+    ``numpy()``) are read then only, and a write through ``tensor.data`` into a captured index tensor is not seen.
+    Random ops draw new numbers at each call, from Inductor's own generator: not those that eager code would draw
+    from the same seed.
 
     Where gradients are asked for outside, of arguments or of captured tensors, the result is differentiable once; the
     backward pass runs the program's ops again. Under ``torch.no_grad()`` nothing is kept for that, as for `jacrev`.
