@@ -188,6 +188,11 @@ def test_what_meets_again_is_counted_once():
     assert down(tape, shapes).spared == pytest.approx(size * tape.numbers, rel=0.05)
     tape, shapes = taped(lambda x: (x.sin(), x.cos()), (size,))
     assert down(tape, shapes).work == pytest.approx(2 * size * (1 + 1 / 16))
+    assert down(*taped(lambda x: (x.sin(), x), (size,))).crowd == 0  # an output that others lead to
+    tape, shapes = taped(lambda x: (x[1:] * x[:-1]).sin(), (size,))
+    assert down(tape, shapes).crowd == 0
+    assert down(*taped(lambda x: (x * 2)[1:] * x[:-1] + (x * 3)[1:], (size,))).crowd == 0
+    assert down(*taped(lambda x: (lambda y: y[1:] * y[:-1])(x.sin().exp()), (size,))).crowd == 2
     tape, shapes = taped(lambda x: x[1:] * x[:-1], (size,))
     once, twice = down(tape, shapes, most=True), down(tape, shapes)
     assert twice.work - once.work == pytest.approx(size)

@@ -47,6 +47,13 @@ def framed(points, dtype=torch.float32):
     return f
 
 
+def stepped(x):
+    """Euler steps of a stencil that wraps around: three times as many blocks after each."""
+    for _ in range(10):
+        x = x + 0.01 * (x.roll(1) - 2 * x + x.roll(-1))
+    return x
+
+
 def outer(x):
     """All products of two entries."""
     return torch.outer(x, x)
@@ -70,6 +77,8 @@ def quadratic(x):
         pytest.param(gated, (100,), "rows", id="ways that meet again"),
         pytest.param(gated, (300,), "structure", id="ways that meet again, on hundreds"),
         pytest.param(lambda x: chain(x.cumsum(0)).cumsum(0), (200,), "rows", id="all are mixed"),
+        pytest.param(stepped, (300,), "rows", id="ever more blocks"),
+        pytest.param(stepped, (1000,), "structure", id="ever more blocks of a large state"),
         pytest.param(outer, (6,), "rows", id="outer product of six"),
         pytest.param(outer, (20,), "structure", id="outer product of twenty"),
         pytest.param(lambda x: x.softmax(-1), (5, 20), "rows", id="softmax of some rows"),

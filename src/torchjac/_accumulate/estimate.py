@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from torch.autograd.function import BackwardCFunction
 
-from .._blocks.cost import CALLED_RATE, PRODUCT_RATE
+from .._blocks.cost import CALLED_RATE, MOST_BLOCKS, PRODUCT_RATE
 from .._capture.tape import Edge, Node, Tape, size_of
 from .._rules.links import is_called, is_multiplied, is_pointwise, kind_of, links, mixes_nothing
 
@@ -86,8 +86,11 @@ def places(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> list[Place]:
 
 def forward_work(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> float:
     """The work of forward order alone, as the first of `places` has it."""
-    columns = sum([node.numbers for node in tape.inputs]) / _batch(tape, out_shapes)
-    return _rise(tape, [_linked(node) for node in tape.nodes], columns)[1][0]
+    if "up" not in tape.estimates:
+        columns = sum([node.numbers for node in tape.inputs]) / _batch(tape, out_shapes)
+        tape.estimates["up"] = _rise(tape, [_linked(node) for node in tape.nodes], columns)[1][0]
+    work: float = tape.estimates["up"]
+    return work
 
 
 def reverse_work(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> float:
@@ -120,10 +123,12 @@ class Down(NamedTuple):
         work: numbers written and multiplied, as the last of `places` has it.
         spared: how much less that is than to pull dense rows through the whole tape. What mixes along some dims, or
             has no rule, is called on rows either way, and for less than its links tell.
+        crowd: how many blocks more than one arrive at nodes, for each way on which entries meet at a tensor.
     """
 
     work: float
     spared: float
+    crowd: int
 
 
 def down(tape: Tape, out_shapes: Sequence[Sequence[int]], most: bool = False) -> Down:
@@ -144,7 +149,8 @@ def _down(tape: Tape, out_shapes: Sequence[Sequence[int]], most: bool) -> Down:
         if end is not None:
             entries[end] = entries.get(end, 0.0) + prod(shape)
             since[end] = end
-    work, spared = 0.0, float(all_rows) * all_rows
+    work, spared, crowd = 0.0, float(all_rows) * all_rows, 0
+    several = dict.fromkeys(entries, 1)
     for node in tape.nodes:
         if len(node.outputs) == 1:
             rate = entries.get((node, 0), 0.0) / node.numbers
@@ -153,6 +159,8 @@ def _down(tape: Tape, out_shapes: Sequence[Sequence[int]], most: bool) -> Down:
             rate = sum([entries[edge] for edge in reached]) / (sum(map(size_of, reached)) or 1)
         multiplies = is_multiplied(node.name)
         start = since.get((node, 0)) if is_pointwise(node.name) else None
+        blocks = min(several.get((node, 0), 1), MOST_BLOCKS) if mixes_nothing(node.name) else 1
+        crowd += blocks - 1
         for edge, size, count in _linked(node):
             before, sent = entries.get(edge), count * rate
             same = start if size == node.numbers else None
@@ -160,17 +168,21 @@ def _down(tape: Tape, out_shapes: Sequence[Sequence[int]], most: bool) -> Down:
                 before, after = 0.0, sent
                 since[edge] = same or edge
                 spared += all_rows * size
+                several[edge] = blocks
             elif most or since[edge] is same:
                 after = max(before, sent)
             else:
                 after = before + sent
                 since[edge] = edge
-            entries[edge] = after = min(after, size * rows)
+                several[edge] += blocks
+            if after >= size * rows:  # it is dense
+                after, several[edge] = size * rows, 1
+            entries[edge] = after
             work += PRODUCT_RATE * sent + after - before
             spared -= after - before
             if multiplies:
                 spared += PRODUCT_RATE * count * (all_rows - rate)
-    return Down(work, spared)
+    return Down(work, spared, crowd)
 
 
 def _linked(node: Node) -> list[tuple[Edge, int, int]]:

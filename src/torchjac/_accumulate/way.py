@@ -69,7 +69,8 @@ def _structure_pays(
     if rows * rows + moved <= longer and not any(map(is_multiplied, tape.names)):
         return False  # that was all there is to spare
     much = moved * mapped > cost.FREE_OFTEN * cost.free_numbers(len(nodes), *modes)
-    work, spared = down(tape, out_shapes, most=much)
+    work, spared, crowd = down(tape, out_shapes, most=much)
+    longer += cost.crowd_numbers(crowd, *modes) / mapped
     if spared > longer:
         return True
     # In another order it may be more, if that can be worth to be weighed.

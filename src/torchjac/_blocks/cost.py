@@ -209,7 +209,9 @@ FREE_NODES = 3
 FREE_OFTEN = 20
 
 #: How much longer the structured walk takes in Python than rows do, in numbers written: at its ends, and at a node
-#: of each kind.
+#: of each kind. Fitted on 43 functions of everyday kinds in nine sizes each (float64, one core): with these, the way
+#: taken needs one per cent more time than the better of rows and structure, on a geometric mean, and 1.5 times as
+#: much at worst, where both take less than a millisecond or two.
 WALK_ENDS = 90_000
 WALK_NUMBERS = {
     "pointwise": 20_000, "plain": 10_000, "product": 20_000, "write": 30_000, "mixing": 200_000,
@@ -220,6 +222,16 @@ WALK_NUMBERS = {
 def free_numbers(nodes: int, recorded: bool, mapped: bool) -> int:
     """How many numbers rows may move where structure, whatever it spares, cannot be cheaper."""
     return FREE_NUMBERS * (nodes + FREE_NODES) * _slower(recorded, mapped)
+
+
+#: And for each block that arrives at a node beside the first: a part of what one takes, for many that are counted
+#: stand at the same places and become one.
+CROWD_NUMBERS = 2000
+
+
+def crowd_numbers(crowd: int, recorded: bool, mapped: bool) -> int:
+    """How many numbers could be written in the time that so many blocks beside the first take."""
+    return CROWD_NUMBERS * crowd * _slower(recorded, mapped)
 
 
 def walk_numbers(kinds: Sequence[str], recorded: bool, mapped: bool) -> int:
