@@ -46,12 +46,19 @@ def written(x):
     return y
 
 
+def scaled_in_place(x):
+    y = x.clone()
+    y[::2] *= y[1::2].clone()
+    y.view(-1)[:2].mul_(3)
+    return y.clamp_(max=5).sub_(y.mean())
+
+
 def joined(x):
     return torch.cat([x[:1], (WEIGHT @ x).tanh()]).roll(1)
 
 
 @pytest.mark.parametrize("transform", [jacrev, jacfwd])
-@pytest.mark.parametrize("func", [torch.sin, stencil, by_positions, written, joined])
+@pytest.mark.parametrize("func", [torch.sin, stencil, by_positions, written, scaled_in_place, joined])
 def test_programs(transform, func):
     """A compiled Jacobian gives what the loop does, on several values, from one graph."""
     jac, counter = compiled(transform(func))

@@ -146,6 +146,7 @@ class Constants(TorchDispatchMode):
         memory = _memory(target)
         with _disable_current_modes():
             flat = target.as_strided((target.untyped_storage().nbytes() // target.element_size(),), (1,), 0)
+        self._made[id(flat)] = flat
         whole = self._traced(flat)
         if memory in self._own:
             whole = torch.ops.aten.clone.default(whole)
