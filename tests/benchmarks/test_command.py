@@ -9,7 +9,7 @@ from time import sleep
 
 import pytest
 import torch
-from benchmarks.timing import TooSlowError, alternate, limited
+from benchmarks.timing import CLOCKS, LEAST_TURNS, TURN, TooSlowError, alternate, limited
 
 from benchmarks import goals, table
 
@@ -74,18 +74,22 @@ def test_plot(ran):
     assert ran[1][1].read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
-def test_alternate():
+def test_alternate(monkeypatch):
     """Each call has at least its least turns, however slow it is against its seconds, and its own median."""
     counts = {"fast": 0, "slow": 0}
+    now = [0.0]
+    monkeypatch.setitem(CLOCKS, "wall", lambda: now[0])
 
-    def call(name, pause):
+    def call(name, seconds):
         counts[name] += 1
-        sleep(pause)
+        now[0] += seconds
 
     found = alternate({"fast": lambda: call("fast", 0.001), "slow": lambda: call("slow", 0.01)}, 0.02)
-    assert found["fast"][0] < found["slow"][0]
-    assert min(turns for _, turns in found.values()) >= 2
-    assert counts["fast"] > counts["slow"]
+    assert found["fast"][0] == pytest.approx(0.001)
+    assert found["slow"][0] == pytest.approx(0.01)
+    assert min(turns for _, turns in found.values()) == LEAST_TURNS
+    assert counts["fast"] == 2 + LEAST_TURNS * round(TURN / 0.001)
+    assert counts["slow"] == 2 + 2 * LEAST_TURNS  # a turn of one call is preceded by one
 
 
 def test_limit():

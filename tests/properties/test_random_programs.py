@@ -81,6 +81,12 @@ def test_replayed(program: Program) -> None:
         patch.setattr("torchjac._accumulate.replay._known", Memo())
         for scale in (1.0, -0.5):
             inputs = [scale * tensor for tensor in program.inputs]
+            try:
+                f(*inputs)
+            except (IndexError, RuntimeError):  # a mask has another number of entries there
+                if scale == 1.0:
+                    raise
+                continue
             found = torchjac.jacrev(each, (0, 1))(*inputs)
             for k in range(program.outputs):
                 for argnum in (0, 1):
