@@ -14,7 +14,7 @@ from torch import Tensor
 from .._accumulate.report import Report
 from .._blocks.block import Block, entries, stored
 from .._blocks.coordinates import coordinates, covers_once
-from . import chain, parts, picture, products, solve, sparse
+from . import arithmetic, chain, parts, picture, products, solve, sparse
 from .chain import Chain
 from .factor import Factor
 from .kind import Kind, kind_of
@@ -193,6 +193,81 @@ class Jacobian:
         """
         vector = products.check_operand(other, self.out_shape, self, "v @ J: v")
         return self.mT._times(vector)
+
+    def __add__(self, other: Any) -> Jacobian:
+        """``J + K``: the sum entry by entry of two Jacobians of the same shape, and ``J - K`` the difference.
+
+        Blocks at the same places are added, others stay side by side. `add_diagonal` adds to the diagonal.
+
+        Raises:
+            TypeError: if ``other`` is no Jacobian.
+            ValueError: if its shapes, dtype or device differ.
+
+        Example:
+            >>> import torch
+            >>> from torchjac import jacobian
+            >>> x = torch.arange(1.0, 4.0)
+            >>> J = jacobian(torch.sin)(x) - 2 * jacobian(lambda x: x**2)(x)
+            >>> J.diagonal()
+            tensor([ -3.4597,  -8.4161, -12.9900])
+            >>> J.stored
+            3
+        """
+        return arithmetic.added(self, self._like(other, "J + K"))
+
+    def __sub__(self, other: Any) -> Jacobian:
+        """``J - K``, as `__add__`."""
+        return arithmetic.added(self, -self._like(other, "J - K"))
+
+    def __neg__(self) -> Jacobian:
+        """``-J``."""
+        return arithmetic.scaled(self, -1.0)
+
+    def __mul__(self, number: Any) -> Jacobian:
+        """``J * c``, ``c * J`` and ``J / c``: every entry times or by a number, or a 0-dim tensor.
+
+        Costs the numbers stored.
+
+        Raises:
+            TypeError: if ``c`` is neither.
+            ValueError: if ``c`` is a tensor with dims, complex, or on another device.
+
+        Example:
+            >>> import torch
+            >>> from torchjac import jacobian
+            >>> J = jacobian(lambda x: x[1:] * x[:-1])(torch.arange(1.0, 4.0))
+            >>> (J / 2).to_dense()
+            tensor([[1.0000, 0.5000, 0.0000],
+                    [0.0000, 1.5000, 1.0000]])
+        """
+        return arithmetic.scaled(self, arithmetic.check_number(number, self, "J * c: c"))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, number: Any) -> Jacobian:
+        """``J / c``, as `__mul__`."""
+        return arithmetic.scaled(self, arithmetic.inverse(arithmetic.check_number(number, self, "J / c: c")))
+
+    def add_diagonal(self, values: Tensor | float) -> Jacobian:
+        """J + diag(v), for output and input of one shape: v is a number, or has a number for each entry.
+
+        The matrix of a damped step, JᵀJ + λI, is ``J.gram().add_diagonal(λ)``; that of an implicit one, I − hJ, is
+        ``(-h * J).add_diagonal(1)``.
+
+        Raises:
+            TypeError: if ``values`` is neither a number nor a tensor.
+            ValueError: if output and input have different shapes, or the values' shape, dtype or device does not fit.
+
+        Example:
+            >>> import torch
+            >>> from torchjac import jacobian
+            >>> J = jacobian(lambda x: x[1:] - x[:-1])(torch.zeros(3))
+            >>> J.gram().add_diagonal(0.5).to_dense()
+            tensor([[ 1.5000, -1.0000,  0.0000],
+                    [-1.0000,  2.5000, -1.0000],
+                    [ 0.0000, -1.0000,  1.5000]])
+        """
+        return arithmetic.add_diagonal(self, values)
 
     def matmat(self, vectors: Tensor) -> Tensor:
         """``J @ v`` for k vectors at once: shape ``in_shape + (k,)`` gives ``out_shape + (k,)``.
@@ -553,6 +628,33 @@ class Jacobian:
                 "may name the same entry, which only positions with values tell; take the Jacobian on a real device"
             )
         return coordinates(self.blocks, self.shape, self)
+
+    def _like(self, other: Any, what: str) -> Jacobian:
+        """Another Jacobian that has this one's shapes, dtype and device."""
+        if not isinstance(other, Jacobian):
+            raise TypeError(
+                f"{what}: K must be a Jacobian, got {type(other).__name__}; add_diagonal adds to the diagonal, and "
+                "to_dense() gives a tensor"
+            )
+        mine, others = ((j.out_shape, j.in_shape, j.dtype, j.device) for j in (self, other))
+        if mine != others:
+            raise ValueError(
+                f"{what}: both must have the same shapes, dtype and device, got {self.out_shape} by {self.in_shape} in "
+                f"{self.dtype} on {self.device} and {other.out_shape} by {other.in_shape} in {other.dtype} on "
+                f"{other.device}"
+            )
+        return other
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        """A Jacobian is no array: NumPy would make one of a single object.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(
+            "a Jacobian is not turned into an array by itself; to_dense().numpy() writes all entries, to_scipy() those "
+            "that are named"
+        )
 
     def _matrix_shape(self) -> tuple[int, int]:
         return prod(self.out_shape), prod(self.in_shape)
