@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import venv
 import zipfile
@@ -65,8 +64,8 @@ def test_wheel_in_an_environment_of_its_own(built, tmp_path):
     """
     venv.create(tmp_path / "env", with_pip=False)
     python = tmp_path / "env" / ("Scripts" if os.name == "nt" else "bin") / "python"
-    paths = {"base": str(tmp_path / "env"), "platbase": str(tmp_path / "env")}
-    site = Path(sysconfig.get_path("purelib", "venv", paths))
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = Path(subprocess.run([python, "-c", where], check=True, capture_output=True, text=True).stdout.strip())
     install = [
         sys.executable,
         "-m",
