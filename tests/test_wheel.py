@@ -65,7 +65,9 @@ def test_wheel_in_an_environment_of_its_own(built, tmp_path):
     venv.create(tmp_path / "env", with_pip=False)
     python = tmp_path / "env" / ("Scripts" if os.name == "nt" else "bin") / "python"
     where = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    site = Path(subprocess.run([python, "-c", where], check=True, capture_output=True, text=True).stdout.strip())
+    site = Path(
+        subprocess.run([python, "-c", where], check=True, capture_output=True, text=True).stdout.strip()
+    )
     install = [
         sys.executable,
         "-m",

@@ -167,6 +167,9 @@ def test_make():
         lambda x: (x.sin() - x.exp())[1:],
         lambda x: (x.sin() - x.exp())[:2],
         lambda x: (x.sin() - x.exp()).double(),
+        lambda x: x.exp() - x.exp().sin(),
+        lambda x: (y := x.exp()) - y.sin(),
+        lambda x: (y := x.exp()).sin() - y,
     ]
     makes = [_recorded(f, x).make for f in functions]
     assert len(set(makes)) == len(makes)

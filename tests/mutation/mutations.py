@@ -802,11 +802,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         "if by_engine:",
     ),
     Mutation(
-        "_accumulate/reverse.py", "rows of a write inside vmap left to the engine",
-        "all_run_batched(names) and not engine_fails(names) and not rules_only(names)",
-        "all_run_batched(names) and not rules_only(names)",
-    ),
-    Mutation(
         "_capture/capture.py", "batch dims added around what a level of grad wrapped",
         "zero = plain(torch.zeros(", "zero = (torch.zeros(",
     ),
