@@ -41,8 +41,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: What is copied for a mutation, and the tests that may kill it
 COPIED = (
-    "src", "tests/_rules", "tests/_blocks", "tests/_accumulate", "tests/allocations.py", "tests/fixtures.py",
-    "tests/functions.py", "tests/versions.py", "pyproject.toml",
+    "src", "tests/_rules", "tests/_blocks", "tests/_accumulate", "tests/_capture", "tests/allocations.py",
+    "tests/fixtures.py", "tests/functions.py", "tests/versions.py", "pyproject.toml",
 )  # fmt: skip
 FOLDERS = ("tests/_rules", "tests/_blocks")
 
