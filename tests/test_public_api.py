@@ -18,6 +18,7 @@ GIVEN = {Costs, Jacobian, Report, Step, extend.Node}
 
 #: What a change of this table means: docs/project/deprecation.md.
 TABLE = """
+Jacobian.add_diagonal(self, values)
 Jacobian.block_diagonal(self)
 Jacobian.diagonal(self)
 Jacobian.explain(self)
