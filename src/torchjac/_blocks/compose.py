@@ -94,9 +94,9 @@ def _product(law: Law, selects: bool, left: Tensor | float, right: Tensor | floa
     """The value of a product, over the labels of its law."""
     _, _, how_left, how_right, how, times, gone, _ = law
     if how_left.steps:
-        left = read(left, how_left)
+        left = read(how_left, left)
     if how_right.steps:
-        right = read(right, how_right)
+        right = read(how_right, right)
     if times != 1:
         left = left * times
     if selects:
@@ -112,18 +112,14 @@ def _product_later(law: Law, selects: bool, left: Later | float, right: Later | 
     if selects or law.times != 1 or not law.joint.is_plain:
         return later(_product, (law, selects), left, right)
     if law.left.steps:
-        left = later(_read, (law.left,), left)
+        left = later(read, (law.left,), left)
     if law.right.steps:
-        right = later(_read, (law.right,), right)
+        right = later(read, (law.right,), right)
     if type(left) is float and left == 1.0:
         return right
     if type(right) is float and right == 1.0:
         return left
     return later(mul, (), left, right)
-
-
-def _read(how: Reading, value: Tensor) -> Tensor:
-    return read(value, how)
 
 
 def _remember(key: tuple, law: Law | None) -> Law | None:

@@ -164,10 +164,10 @@ class Reading(NamedTuple):
 def take(value: Tensor, on: tuple[Label, ...], by: Substitution) -> tuple[Tensor, tuple[Label, ...]]:
     """Read a tensor over labels at the maps that replace some of them."""
     found = reading(on, by)
-    return read(value, found), found.on
+    return read(found, value), found.on
 
 
-def read(value: Tensor, how: Reading) -> Tensor:
+def read(how: Reading, value: Tensor) -> Tensor:
     """A tensor read as worked out before."""
     for call, args in how.steps:
         value = call(value, *args)
