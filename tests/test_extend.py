@@ -10,25 +10,32 @@ from torchjac.testing import check_jacobian, check_rule, loop_jacobian
 X = torch.linspace(-1, 2, 6, dtype=torch.float64)
 
 
-class Cube(torch.autograd.Function):
-    """out = x³, with a backward that can be differentiated and batched."""
+def power(name, exponent):
+    """A Function of this name, out = xᵉ, with a backward that can be differentiated and batched."""
 
-    @staticmethod
-    def forward(x):
-        return x**3
+    class Power(torch.autograd.Function):
+        @staticmethod
+        def forward(x):
+            return x**exponent
 
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs)
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            ctx.save_for_backward(*inputs)
 
-    @staticmethod
-    def backward(ctx, cotangent):
-        (x,) = ctx.saved_tensors
-        return 3 * x**2 * cotangent
+        @staticmethod
+        def backward(ctx, cotangent):
+            (x,) = ctx.saved_tensors
+            return exponent * x ** (exponent - 1) * cotangent
 
-    @staticmethod
-    def vmap(info, in_dims, x):
-        return Cube.apply(x), in_dims[0]
+        @staticmethod
+        def vmap(info, in_dims, x):
+            return made.apply(x), in_dims[0]
+
+    made = type(name, (torch.autograd.Function,), {**vars(Power)})
+    return made
+
+
+Cube = power("Cube", 3)
 
 
 def cube(node):
@@ -263,36 +270,11 @@ def test_misspelled_rule():
         extend.unregister(Cube)
 
 
-def function_named(name):
-    """Another Function of this name: out = x², with sums over the rows that no rule of `Cube` would find."""
-
-    class Square(torch.autograd.Function):
-        @staticmethod
-        def forward(x):
-            return x**2
-
-        @staticmethod
-        def setup_context(ctx, inputs, output):
-            ctx.save_for_backward(*inputs)
-
-        @staticmethod
-        def backward(ctx, cotangent):
-            (x,) = ctx.saved_tensors
-            return 2 * x * cotangent
-
-        @staticmethod
-        def vmap(info, in_dims, x):
-            return made.apply(x), in_dims[0]
-
-    made = type(name, (torch.autograd.Function,), {**vars(Square)})
-    return made
-
-
 @pytest.mark.usefixtures("registered")
 @pytest.mark.parametrize("name", ["Cube", "Write"])
 def test_another_of_the_same_name(name):
     """A rule for a class is not that of another class of its name, be the class with the rule a user's or ours."""
-    other = function_named(name)
+    other = power(name, 2)
     check_jacobian(lambda x: other.apply(x.sin()), X)
     rows = X.reshape(2, 3)
     expected = torch.stack([loop_jacobian(other.apply, row) for row in rows])

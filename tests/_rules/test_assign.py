@@ -119,6 +119,18 @@ LEVELS = {
 }
 
 
+def walk_at(level, f):
+    """The nodes of a walk of a function of a vector of five, inside of what the level says."""
+    nodes = []
+
+    def look(x):
+        nodes.extend(walk(f, x))
+        return x.sum()
+
+    LEVELS[level](look)
+    return nodes
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_inside_functorch(level: str) -> None:
     """A write is found by one call at any level, though each sample holds other values."""
@@ -130,14 +142,7 @@ def test_inside_functorch(level: str) -> None:
         other[1:4] = out[:3]
         return out + other
 
-    nodes = []
-
-    def look(x):
-        nodes.extend(walk(f, x))
-        return x.sum()
-
-    LEVELS[level](look)
-    writes = [node for node in nodes if node.name == COPY]
+    writes = [node for node in walk_at(level, f) if node.name == COPY]
     assert [(node.calls, node.note) for node in writes] == [(1, "explicit")] * 3
 
 
@@ -151,14 +156,7 @@ def test_views_inside_functorch(level: str) -> None:
         part += x[0]
         return part * x[:3]
 
-    nodes = []
-
-    def look(x):
-        nodes.extend(walk(f, x))
-        return x.sum()
-
-    LEVELS[level](look)
-    (view,) = [node for node in nodes if node.name == VIEW]
+    (view,) = [node for node in walk_at(level, f) if node.name == VIEW]
     assert (view.calls, view.note) == (1, "explicit")
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from tests._rules.cases import Case, Sampler, case, check, over_cases, walk
-from tests._rules.test_assign import LEVELS
+from tests._rules.test_assign import LEVELS, walk_at
 from tests._rules.test_probe import COPY, across, written
 
 from torchjac import grad, hessian, jacobian, jacrev, vmap
@@ -54,14 +54,7 @@ def test_inside_functorch(level: str) -> None:
         out[:2].sin_()
         return out
 
-    nodes = []
-
-    def look(x):
-        nodes.extend(walk(f, x))
-        return x.sum()
-
-    LEVELS[level](look)
-    writes = [node for node in nodes if node.name == COPY]
+    writes = [node for node in walk_at(level, f) if node.name == COPY]
     # Where the factors are batched the call that moves nothing is refused, and is made anew with a batched cotangent.
     assert [node.note for node in writes] == ["explicit"] * 2
     assert all(node.calls <= 2 for node in writes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,6 +52,26 @@ def agree(actual: Tensor, expected: Tensor, tolerance: float = 1e-8) -> None:
     torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance, equal_nan=True)
 
 
+def as_tuple(program: Program, f: Callable[..., Any]) -> Callable[..., tuple[Tensor, ...]]:
+    """The program's function with a tuple of outputs, be it of one."""
+    return f if program.outputs > 1 else lambda x, y: (f(x, y),)
+
+
+def agree_by_pairs(
+    ways: Sequence[Sequence[Sequence[Tensor]]],
+    outputs: int,
+    each: Callable[..., tuple[Tensor, ...]],
+    inputs: Sequence[Tensor],
+    tolerance: float,
+) -> None:
+    """Raise unless the Jacobian of each output by each input equals the loop's, in every way it was found."""
+    for k in range(outputs):
+        for argnum in (0, 1):
+            expected = loop_jacobian(lambda x, y, k=k: each(x, y)[k], *inputs, argnum=argnum)
+            for found in ways:
+                agree(found[k][argnum], expected, tolerance)
+
+
 @given(programs())
 @examples(0.4)
 def test_against_the_loop(program: Program) -> None:
@@ -74,7 +94,7 @@ def test_replayed(program: Program) -> None:
     """A walk whose steps are written down and followed, now and once more of other values, equals the loop's."""
     note(program.snippet())
     f = program.function()
-    each = f if program.outputs > 1 else lambda x, y: (f(x, y),)
+    each = as_tuple(program, f)
     tolerance = 1e-5 if "float32" in program.source else 1e-8
     with always_by_structure(), pytest.MonkeyPatch.context() as patch:
         patch.setattr("torchjac._accumulate.replay.WALKS", 0)
@@ -88,10 +108,7 @@ def test_replayed(program: Program) -> None:
                     raise
                 continue
             found = torchjac.jacrev(each, (0, 1))(*inputs)
-            for k in range(program.outputs):
-                for argnum in (0, 1):
-                    expected = loop_jacobian(lambda x, y: each(x, y)[k], *inputs, argnum=argnum)
-                    agree(found[k][argnum], expected, tolerance)
+            agree_by_pairs([found], program.outputs, each, inputs, tolerance)
 
 
 @given(programs(), st.integers(0, 100))
@@ -145,16 +162,13 @@ def test_rows_take_over(program: Program, position: int) -> None:
     """Where blocks are given up for dense rows at any node on the way, the Jacobian equals the loop's."""
     note(program.snippet())
     f = program.function()
-    each = f if program.outputs > 1 else lambda x, y: (f(x, y),)
+    each = as_tuple(program, f)
     tolerance = 1e-5 if "float32" in program.source else 1e-8
     with always_by_structure(), pytest.MonkeyPatch.context() as patch:
         patch.setattr("torchjac._accumulate.reverse.SOME_BLOCKS", 0)
         patch.setattr("torchjac._accumulate.reverse.rows_take_over", lambda _, at, *__: at >= position)
         found = torchjac.jacrev(each, (0, 1))(*program.inputs)
-    for k in range(program.outputs):
-        for argnum in (0, 1):
-            expected = loop_jacobian(lambda x, y: each(x, y)[k], *program.inputs, argnum=argnum)
-            agree(found[k][argnum], expected, tolerance)
+    agree_by_pairs([found], program.outputs, each, program.inputs, tolerance)
 
 
 @given(programs(lines=5, outputs=3))
@@ -163,18 +177,14 @@ def test_several_outputs(program: Program) -> None:
     """Outputs that share subexpressions, one perhaps part of another: each pair of output and input agrees."""
     note(program.snippet())
     f = program.function()
-    each = f if program.outputs > 1 else lambda x, y: (f(x, y),)
+    each = as_tuple(program, f)
     found = [torchjac.jacrev(each, (0, 1))(*program.inputs)]
     with always_by_structure():
         found.append(torchjac.jacrev(each, (0, 1))(*program.inputs))
     operators = torchjac.jacobian(each, (0, 1))(*program.inputs)
     found.append([[J.to_dense() for J in row] for row in operators])
     tolerance = 1e-5 if "float32" in program.source else 1e-8
-    for k in range(program.outputs):
-        for argnum in (0, 1):
-            expected = loop_jacobian(lambda x, y: each(x, y)[k], *program.inputs, argnum=argnum)
-            for way in found:
-                agree(way[k][argnum], expected, tolerance)
+    agree_by_pairs(found, program.outputs, each, program.inputs, tolerance)
 
 
 @given(programs(lines=4))
