@@ -39,6 +39,7 @@ def test_sums() -> None:
         other, other_dense = by_shape.setdefault((jac.out_shape, jac.in_shape, jac.dtype), (jac, dense))
         torch.testing.assert_close((jac + other).to_dense(), dense + other_dense)
         torch.testing.assert_close((jac - other * 2).to_dense(), dense - 2 * other_dense)
+        torch.testing.assert_close(sum([jac, other, jac]).to_dense(), 2 * dense + other_dense)
     assert len(by_shape) > 20
 
 
@@ -104,6 +105,7 @@ def test_the_caller_may_write_into_it() -> None:
     "call, error, match",
     [
         (lambda J: J + 1, TypeError, "K must be a Jacobian, got int"),
+        (lambda J: 1 + J, TypeError, "K must be a Jacobian, got int"),
         (lambda J: J - torch.zeros(3, 4), TypeError, "K must be a Jacobian, got Tensor"),
         (lambda J: J + J.mT, ValueError, r"got \(3,\) by \(4,\) .* and \(4,\) by \(3,\)"),
         (lambda J: J + jacobian(lambda x: x[1:])(torch.zeros(4, dtype=torch.float64)), ValueError, "float64"),

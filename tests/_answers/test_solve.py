@@ -217,6 +217,41 @@ def test_singular(f, shape) -> None:
     assert jac.slogdet().logabsdet == -torch.inf
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("shape", [(4,), (100,)])
+def test_values_that_are_not_finite(bad, shape) -> None:
+    """NaN is answered, not a singular matrix, by sparse factors as by dense ones, and its gradient is NaN too."""
+    weight = torch.ones(shape, dtype=torch.float64)
+    weight[2] = bad
+    x = torch.ones(shape, dtype=torch.float64)
+    f = lambda x: weight * (3 * x**2 + x.roll(1) + 0.5 * x.roll(-1))
+    jac = jacobian(f)(x)
+    assert jac.kind == ("sparse" if shape == (100,) else "dense")
+    sign, logabs = jac.slogdet()
+    assert (sign.item(), logabs.isnan().item()) == (0, True)
+    assert jac.solve(x).isnan().any()
+    assert torchjac.grad(lambda x: jacobian(f)(x).slogdet().logabsdet)(x).isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_half_precision(name, dtype) -> None:
+    """It is solved in float32, with one factorisation, and rounded once; gradients come back in half precision."""
+    f, _, shape = SYSTEMS[name]
+    x = torch.linspace(0.5, 1, torch.Size(shape).numel()).reshape(shape).to(dtype)
+    in_half = lambda x: f(x.double()).to(dtype)
+    jac = jacobian(in_half)(x)
+    whole = jac.to_dense().double().reshape(x.numel(), x.numel())
+    right = torch.ones(jac.out_shape, dtype=dtype)
+    found = jac.solve(right)
+    expected = torch.linalg.solve(whole, right.double().flatten()).reshape(jac.in_shape)
+    torch.testing.assert_close(found, expected.to(dtype), rtol=1e-2, atol=1e-2)
+    sign, logabs = jac.slogdet()
+    expected = torch.linalg.slogdet(whole)
+    torch.testing.assert_close(torch.stack([sign, logabs]), torch.stack(expected).to(dtype), rtol=1e-2, atol=1e-2)
+    assert torchjac.grad(lambda x: jacobian(in_half)(x).solve(right).sum())(x).dtype == dtype
+
+
 @pytest.mark.parametrize(
     "act, error, message",
     [

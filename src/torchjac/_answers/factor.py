@@ -50,6 +50,8 @@ class Factor:
             torch.linalg.LinAlgError: where the matrix is singular.
         """
         logabs: Tensor = _LogAbsDet.apply(self, self.values)  # type: ignore[no-untyped-call]
+        if bool(logabs.isnan()):
+            return torch.zeros_like(logabs.detach()), logabs  # as torch.linalg.slogdet
         swaps = sum(self.size - _cycles(order) for order in (self._lu.perm_r, self._lu.perm_c))
         sign = (-1.0) ** (swaps + int((self._lu.U.diagonal() < 0).sum()))
         return torch.full((), sign, dtype=logabs.dtype, device=logabs.device), logabs
@@ -59,7 +61,11 @@ class Factor:
         return {**self.__dict__, "_lu": None}
 
     def lu(self, values: Tensor) -> Any:
-        """SciPy's factors, made once; ``values`` are the matrix's own, free of any transform's wrapper."""
+        """SciPy's factors, made once; ``values`` are the matrix's own, free of any transform's wrapper.
+
+        None where there are none because of values that are not finite: every solution is NaN then, as of a dense
+        matrix. SuperLU calls them singular too, as it finds no pivot among them.
+        """
         if self._lu is None:
             scipy = import_scipy("solve and slogdet of a sparse Jacobian")
             symmetric = torch.equal(self.at, (self.column * self.size + self.row).sort().values)
@@ -67,6 +73,8 @@ class Factor:
             try:
                 self._lu = scipy.sparse.linalg.splu(matrix, **(SYMMETRIC if symmetric else {}))
             except RuntimeError as error:
+                if not values.isfinite().all():
+                    return None
                 raise LinAlgError(f"the Jacobian is singular ({error})") from error
         return self._lu
 
@@ -81,6 +89,8 @@ def _cycles(order: Any) -> int:
 
 
 def _run(lu: Any, transpose: bool, right: Tensor) -> Tensor:
+    if lu is None:
+        return torch.full_like(right, torch.nan)
     solved = lu.solve(right.detach().cpu().contiguous().numpy(), trans="T" if transpose else "N")
     return torch.as_tensor(solved).to(right.device, right.dtype)
 
@@ -122,7 +132,10 @@ class _LogAbsDet(torch.autograd.Function):
 
     @staticmethod
     def forward(factor: Factor, values: Tensor) -> Tensor:
-        pivots = torch.from_numpy(factor.lu(values).U.diagonal()).to(values.device, values.dtype)
+        lu = factor.lu(values)
+        if lu is None:
+            return values.new_full((), torch.nan)
+        pivots = torch.from_numpy(lu.U.diagonal()).to(values.device, values.dtype)
         return pivots.abs().log().sum()
 
     @staticmethod

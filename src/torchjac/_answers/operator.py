@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .._accumulate.report import Report
-from .._blocks.block import Block, entries, stored
+from .._blocks.block import Block, entries, fitted, stored
 from .._blocks.coordinates import coordinates, covers_once
 from . import arithmetic, chain, parts, picture, products, solve, sparse
 from .chain import Chain
@@ -214,6 +214,10 @@ class Jacobian:
             3
         """
         return arithmetic.added(self, self._like(other, "J + K"))
+
+    def __radd__(self, other: Any) -> Jacobian:
+        """``0 + J``, with which `sum` of several begins."""
+        return self if isinstance(other, int) and other == 0 else self + other
 
     def __sub__(self, other: Any) -> Jacobian:
         """``J - K``, as `__add__`."""
@@ -425,7 +429,8 @@ class Jacobian:
 
         `kind` tells the way. "diagonal" divides; "block-diagonal" solves its blocks by `torch.linalg.solve`;
         "sparse" factorises by SciPy's `splu` (SuperLU) on the CPU, once for this Jacobian; "dense" writes it
-        out and uses `torch.linalg.solve`. Differentiable in the right side and the values, of all kinds.
+        out and uses `torch.linalg.solve`. Half precision is solved in float32. Differentiable in the right side and
+        the values, of all kinds.
 
         Args:
             right: shape ``out_shape`` or ``out_shape + (k,)``.
@@ -608,6 +613,12 @@ class Jacobian:
         if chain.rank_bound(self) < min(self._matrix_shape()):
             return Kind("low-rank")
         return kind_of(self.blocks, self.out_shape, self.in_shape)
+
+    @cached_property
+    def _single(self) -> Jacobian:
+        """The same in float32, kept with its factors."""
+        blocks = tuple([fitted(block, torch.float32, self.device) for block in self.blocks])
+        return replace(self, dtype=torch.float32, blocks=blocks)
 
     @cached_property
     def _factor(self) -> Factor:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from .operator import Jacobian
 
 
+#: Matrices that LAPACK and SuperLU do not know; systems with them are solved in float32.
+HALF = (torch.float16, torch.bfloat16)
+
+
 class SlogDet(NamedTuple):
     """The sign of a determinant and the natural logarithm of its absolute value."""
 
@@ -48,6 +52,8 @@ def solve(jacobian: Jacobian, right: Tensor) -> Tensor:
         raise LinAlgError(
             f"solve: the Jacobian is singular (its factors meet in {rank} numbers, and it has {size} rows)"
         )
+    if jacobian.dtype in HALF:
+        return solve(jacobian._single, right.float()).to(jacobian.dtype)
     if kind == "block-diagonal":
         matrices, shape = _matrices(jacobian, dims)
         order = [*dims, *(dim for dim in range(len(out_shape)) if dim not in dims)]
@@ -74,6 +80,8 @@ def slogdet(jacobian: Jacobian) -> SlogDet:
     kind, dims = jacobian._kind
     if kind == "low-rank":
         return _singular(jacobian)
+    if jacobian.dtype in HALF:
+        return SlogDet(*(part.to(jacobian.dtype) for part in slogdet(jacobian._single)))
     if kind == "diagonal":
         return _of_diagonal(jacobian.diagonal())
     if kind == "block-diagonal":
