@@ -1,10 +1,22 @@
 """Losses: a diagonal where nothing is reduced, one row where they are averaged or summed."""
 
+from itertools import product
+
 import torch
 from tests._rules.cases import Case, Sampler, case, check, over_cases
 
 s = Sampler()
 F = torch.nn.functional
+aten = torch.ops.aten
+
+
+def nll_backward(weight, reduction, ignored):
+    """The backward of a negative log likelihood of two samples."""
+    labels = torch.tensor([0, 2])
+    each = torch.ones(3, dtype=torch.float64) if weight is None else weight
+    total = (each[labels] * (labels != ignored)).sum()
+    return lambda g, x: aten.nll_loss_backward(g, x, labels, weight, reduction, ignored, total)
+
 
 CASES = [
     case("MseLossBackward0", F.mse_loss, s(2, 3), s(2, 3), stored=[6, 6]),
@@ -184,6 +196,39 @@ CASES = [
         s.inside(2, 3),
         s.inside(2, 3),
         stored=[6, 6, 6],
+    ),
+    case(
+        "NllLossBackward0",
+        lambda x: F.nll_loss(x, torch.tensor([1, 1]), ignore_index=1),  # the mean over none is NaN
+        s(2, 3),
+        differences=False,
+        stored=[4],
+    ),
+    *[
+        case(
+            "NllLossBackwardBackward0",
+            nll_backward(*options),
+            s(*[2] * (not options[1])),
+            s(2, 3),
+            stored=[4, 0],
+        )
+        for options in product((None, s.positive(3)), range(3), (-100, 2))
+    ],
+    case(
+        "NllLossBackwardBackward0",
+        lambda g, x: aten.nll_loss_backward(g, x, torch.tensor(1), None, 2, -100, torch.ones(()).double()),
+        s(),
+        s(3),
+        stored=[2, 0],
+    ),
+    case(
+        "NllLoss2DBackwardBackward0",
+        lambda g, x: aten.nll_loss2d_backward(
+            g, x, torch.tensor([[[0, 2]], [[1, 1]]]), None, 0, 2, torch.ones(()).double()
+        ),
+        s(2, 1, 2),
+        s(2, 3, 1, 2),
+        stored=[8, 0],
     ),
 ]
 

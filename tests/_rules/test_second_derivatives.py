@@ -36,3 +36,27 @@ def test_distances_twice(op, p):
     found = hessian(f)(x)
     torch.testing.assert_close(found, finite_differences(jacrev(f), x), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(jacobian(jacrev(f))(x).to_dense(), found, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize(
+    "options", [{}, {"label_smoothing": 0.1}, {"ignore_index": 2}, {"weight": torch.rand(5)}]
+)
+def test_cross_entropy_twice(options, reduction):
+    """The Hessian of cross entropy is one matrix of classes by classes for each sample, and each place of it."""
+    options = {name: v.double() if isinstance(v, torch.Tensor) else v for name, v in options.items()}
+    for shape in ((6, 5), (2, 5, 3), (2, 5, 3, 2), (1, 5)):
+        x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        labels = torch.arange(x[:, 0].numel()).reshape(x[:, 0].shape) % 5
+        f = lambda x: torch.nn.functional.cross_entropy(x, labels, reduction=reduction, **options)
+        J = jacobian(jacrev(f))(x)
+        torch.testing.assert_close(J.to_dense(), finite_differences(jacrev(f), x), rtol=1e-6, atol=1e-6)
+        assert J.nnz == J.stored == 25 * labels.numel()
+
+
+def test_cross_entropy_of_a_large_batch():
+    """2,048 samples of 10 classes: 100 numbers for each of them, of 419 million entries."""
+    x, labels = torch.randn(2048, 10, dtype=torch.float64), torch.arange(2048) % 10
+    J = jacobian(jacrev(lambda x: torch.nn.functional.cross_entropy(x, labels)))(x)
+    assert J.stored == 204_800
+    assert not J.report.lost

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from .._blocks.block import Block
+from .._blocks.ends import swapped
 from .._blocks.maps import Gather, Map, bare
-from .._capture.tape import Node
+from .._capture.tape import Meta, Node
 from .call import call
 from .pointwise import pointwise
 from .registry import Known, Local, rule
@@ -60,18 +61,29 @@ def nll_loss(node: Node) -> list[Local]:
 
     Example: x (B, C): ∂out/∂x has B·C entries of which B are not zero: B values and B positions here.
     """
+    return [Local(0, _likelihood(node, node.into(0)), selects=True)]
+
+
+@rule("NllLossBackwardBackward0", "NllLoss2DBackwardBackward0")
+def nll_loss_backward(node: Node) -> list[Local]:
+    """The transpose of `nll_loss`, linear in the cotangent; the scores gave their shape only."""
+    return [Local(0, swapped(_likelihood(node, node.outputs[0])), selects=True)] if node.needs(0) else []
+
+
+def _likelihood(node: Node, scores: Meta) -> Block:
+    """The block of negative log likelihoods by scores."""
     target, weight = node.saved("target"), node.saved("weight")
-    meta = node.into(0)
     seen = target != node.saved("ignore_index")
     target = torch.where(seen, target, 0)
-    value = -seen.to(meta.dtype) if weight is None else -weight[target] * seen
+    value = -seen.to(scores.dtype) if weight is None else -weight[target] * seen
     if node.saved("reduction") == 1:
-        value = value / node.saved("total_weight")
+        value = torch.where(
+            seen, value / -value.sum(), 0
+        )  # the mean over none is not differentiable: 0, as in PyTorch
     over = new_labels(target.shape)
     classes: Map = Gather(target, over)
     wrt = (*map(bare, over[:1]), classes, *map(bare, over[1:]))
-    block = Block(value, over, tuple(map(bare, over)) if node.shape else (), wrt)
-    return [Local(0, block, selects=True)]
+    return Block(value, over, () if node.saved("reduction") else tuple(map(bare, over)), wrt)
 
 
 @rule("CtcLossBackward0", "CtcLossBackward1")
