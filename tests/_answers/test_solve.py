@@ -248,7 +248,9 @@ def test_half_precision(name, dtype) -> None:
     torch.testing.assert_close(found, expected.to(dtype), rtol=1e-2, atol=1e-2)
     sign, logabs = jac.slogdet()
     expected = torch.linalg.slogdet(whole)
-    torch.testing.assert_close(torch.stack([sign, logabs]), torch.stack(expected).to(dtype), rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(
+        torch.stack([sign, logabs]), torch.stack(expected).to(dtype), rtol=1e-2, atol=1e-2
+    )
     assert torchjac.grad(lambda x: jacobian(in_half)(x).solve(right).sum())(x).dtype == dtype
 
 
