@@ -5,6 +5,7 @@ import torch
 from tests.fixtures import structured as structured
 
 from torchjac import explain, extend, jacobian, jacrev, vmap
+from torchjac._rules.links import kind_of
 from torchjac.testing import check_jacobian, check_rule, loop_jacobian
 
 X = torch.linspace(-1, 2, 6, dtype=torch.float64)
@@ -154,15 +155,48 @@ def test_rule_that_does_not_apply():
 
 
 @pytest.mark.usefixtures("registered")
-def test_conflict():
-    """An op has one rule: a second is refused with both names, and the first stays."""
-    with pytest.raises(ValueError, match="two rules for CubeBackward: cube and another"):
-
-        @extend.rule(Cube)
-        def another(node):
-            """Another rule."""
-
+def test_registered_again():
+    """A second rule takes the place of the first, as where a notebook's cell is run twice; so does one by name."""
+    extend.rule(Cube)(cube)
     assert jacobian(Cube.apply)(X).stored == 6
+
+    @extend.rule(Cube)
+    def another(node):
+        """Cube, left to calls along the only dim."""
+        return extend.Known(passes={0: ((0, 0),)})
+
+    assert explain(Cube.apply)(X).steps[0].kind == "independent"
+    for rule in (another, cube):
+        extend.rule("CubedBackward")(rule)
+    try:
+        cubed = power("Cubed", 3)
+        assert explain(cubed.apply)(X).steps[0].kind == "explicit"
+    finally:
+        extend.unregister("CubedBackward")
+
+
+@pytest.mark.usefixtures("registered")
+def test_two_of_one_name():
+    """Two Functions of one name have a rule each, and a planner takes the name for one that has a rule."""
+    square = power("Cube", 2)
+
+    @extend.rule(square)
+    def squared(node):
+        """Square: ∂out[i]/∂x[i′] = δ[i,i′] 2 x[i]."""
+        (x,) = node.fn.saved_tensors
+        return [extend.local(node, 0, "i", "i", 2 * x, on="i")]
+
+    try:
+        (J,) = check_jacobian(lambda x: Cube.apply(square.apply(x)), X)
+        assert J.stored == 6
+        assert kind_of("CubeBackward") == "plain"
+        extend.unregister(Cube)
+        assert explain(Cube.apply)(X).steps[0].kind == "opaque"
+        assert explain(square.apply)(X).steps[0].kind == "explicit"
+    finally:
+        extend.unregister(square)
+    assert kind_of("CubeBackward") == "opaque"
+    extend.rule(Cube)(cube)
 
 
 def test_conflict_with_a_built_in():
@@ -247,6 +281,103 @@ def test_two_inputs():
             check_jacobian(lambda w: Scaled.apply(x, w), w)
     finally:
         extend.unregister(Scaled)
+
+
+class Layer(torch.autograd.Function):
+    """out = c x W, of a tensor, a number and a matrix."""
+
+    @staticmethod
+    def forward(ctx, x, c, w):
+        ctx.save_for_backward(x, w)
+        ctx.c = c
+        return c * x @ w
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        x, w = ctx.saved_tensors
+        return ctx.c * cotangent @ w.T, None, ctx.c * x.T @ cotangent
+
+
+def layer(node, out="b k", wrt="b j", on="j k", value=lambda w: w):
+    """The rule of `Layer` that asks for no input whether it is needed, or one with a mistake in it."""
+    x, w = node.fn.saved_tensors
+    c = node.fn.c
+    return [
+        extend.local(node, 0, out, wrt, c * value(w), on=on),
+        extend.local(node, 1, "b k", "j k", c * x, on="b j"),
+    ]
+
+
+@pytest.fixture
+def layers():
+    """Rules for `Layer`, which are forgotten after the test."""
+    yield extend.rule(Layer)
+    extend.unregister(Layer)
+
+
+@pytest.mark.parametrize("b, j, k", [(2, 3, 4), (1, 3, 4), (3, 1, 1), (0, 2, 3), (2, 0, 3)])
+def test_inputs_that_are_not_needed(layers, b, j, k):
+    """A rule may give terms of all its inputs: those that nothing is asked of are dropped. Numbers are no inputs."""
+    layers(layer)
+    x, w = torch.randn(b, j).double(), torch.randn(j, k).double()
+    stored = [w.numel(), x.numel()] if b * j * k else [0, 0]
+    assert [J.stored for J in check_rule(lambda x, w: Layer.apply(x, 2.0, w), x, w)] == stored
+    (J,) = check_jacobian(lambda x: Layer.apply(x, 2.0, w), x)
+    assert J.stored == stored[0]
+
+
+def test_passing_inputs_that_are_not_needed(layers):
+    """The same of dims that pass, and of spelled terms."""
+    layers(lambda node: extend.Known(
+        passes={0: ((0, 0),), 1: ((1, 1),)},
+        spelled={0: lambda slot, blocks: extend.spelling(layer(node)[:1])},
+    ))  # fmt: skip
+    x, w = torch.randn(2, 3).double(), torch.randn(3, 4).double()
+    by_x, by_w = check_rule(lambda x, w: Layer.apply(x, 2.0, w), x, w)
+    assert (by_x.stored, by_w.stored) == (12, 24)
+
+
+@pytest.mark.parametrize(
+    "rule, match",
+    [
+        (lambda node: layer(node, on="k j"), r"the rule <lambda> of LayerBackward has a value of shape \(3, 4\) on "
+         r"labels of sizes \(4, 3\)"),
+        (lambda node: layer(node, on="j"), r"shape \(3, 4\) on labels of sizes \(3,\)"),
+        (lambda node: layer(node, value=lambda w: w[:2]), r"shape \(2, 4\) on labels of sizes \(3, 4\)"),
+        (lambda node: layer(node, on="j q"), "local: on='j q' has 'q', which stands in neither 'b k' nor 'b j'"),
+        (lambda node: layer(node, out="k b"), r"local: 'b' has two sizes, 4 and 2: 'k b' names the output of shape "
+         r"\(2, 4\), 'b j' the input of shape \(2, 3\)"),
+        (lambda node: [extend.local(node, 2, "b k", "b j")], "tells of input 2; the op has 2 tensors as inputs"),
+        (lambda node: [extend.local(node, 0, "b k", "b j", slot=1)], "local: slot 1 of LayerBackward, which has 1"),
+        (lambda node: [layer(node)[0]._replace(slot=1)], "has a term of output 1; the op has 1"),
+        (lambda node: "b k", "gave 'b k'; a rule returns a list of what extend.local gives"),
+        (lambda node: [(0, 1.0)], "gave .*; a rule returns a list of what extend.local gives"),
+        (lambda node: extend.Known(passes={0: ((0, 1),)}), r"passes output dim 0 to dim 1 of input 0: output \(2, 4\), "
+         r"input \(2, 3\)"),
+        (lambda node: extend.Known(passes={0: ((2, 0),)}), "passes output dim 2 to dim 0 of input 0"),
+        (lambda node: extend.Known(passes={3: ()}), "tells of input 3"),
+        (lambda node: [extend.Local(0, extend.Block(1.0, (), (extend.constant(0),), (extend.constant(0),) * 2))],
+         r"names 1 dims of the output, whose shape is \(2, 4\)"),
+        (lambda node: [extend.Local(0, extend.Block(1.0, (), (extend.constant(0), extend.constant(4)),
+                                                    (extend.constant(0),) * 2))],
+         r"reaches from 4 to 4 in dim 1 of the output, whose shape is \(2, 4\)"),
+        (lambda node: [extend.Local(0, shifted(node))], r"reaches from -1 to 1 in dim 1 of the input"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_refused(layers, rule, match):
+    """What shapes can tell of a rule's mistakes is refused, with the rule, the op and the sizes."""
+    layers(rule)
+    x, w = torch.randn(2, 3).double(), torch.randn(3, 4).double()
+    for find in (jacobian, jacrev):
+        with pytest.raises(ValueError, match=match):
+            find(lambda x: Layer.apply(x, 2.0, w))(x)
+
+
+def shifted(node):
+    """A block that begins one before the input's last dim does."""
+    b, j = extend.new_labels(node.into(0).shape)
+    back = extend.Affine(-1, ((j, 1),))
+    return extend.Block(1.0, (), (extend.bare(b), extend.bare(j)), (extend.bare(b), back))
 
 
 def test_names_are_listed():

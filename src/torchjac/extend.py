@@ -33,6 +33,7 @@ Check a rule with `torchjac.testing.check_rule`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 
 import torch
 
@@ -40,9 +41,11 @@ from ._blocks.block import Block
 from ._blocks.maps import Affine, Gather, Label, bare, constant
 from ._capture.tape import Node
 from ._rules.call import call
-from ._rules.registry import RULES, Known, Local, Rule, Spelling, name_of
+from ._rules.links import forget_kinds
+from ._rules.registry import RULES, Known, Local, Op, Rule, Spelling, name_of
 from ._rules.registry import rule as _rule
 from ._rules.spell import broadcast, local, new_labels, ones, spelling, spread
+from ._rules.validate import Validator
 
 __all__ = [
     "Affine",
@@ -67,7 +70,7 @@ __all__ = [
 ]
 
 
-def rule(*ops: str | type[torch.autograd.Function], any_dtype: bool = False) -> Callable[[Rule], Rule]:
+def rule(*ops: Op, any_dtype: bool = False) -> Callable[[Rule], Rule]:
     """Register the local Jacobian of ops; a decorator.
 
     Args:
@@ -76,13 +79,15 @@ def rule(*ops: str | type[torch.autograd.Function], any_dtype: bool = False) -> 
 
     The decorated function takes a `Node` and returns a list of `Local` terms (what `local` spells), `Known`
     where some inputs pass dims straight through and are found by calling the node, or None where it does not
-    apply to this call: the op is then called on dense rows.
+    apply to this call: the op is then called on dense rows. Inputs are the tensors among the arguments, counted from
+    0; terms of those that are not differentiated are dropped. What it returns is held against the shapes of the node.
 
-    A rule for a class holds for that class only, one for a name for every node of the name.
+    A rule for a class holds for that class only, one for a name for every node of the name. Registered again, as by a
+    notebook's cell that is run twice, a rule takes the place of the old one; the library's own are kept.
 
     Raises:
         TypeError: if no op is given, or one is neither.
-        ValueError: if an op has a rule already; `unregister` it first.
+        ValueError: if an op has a rule of the library's own; `unregister` it first.
     """
     if not ops:
         raise TypeError('rule: name the ops it is for, as in @rule("MmBackward0") or @rule(MyFunction)')
@@ -92,17 +97,27 @@ def rule(*ops: str | type[torch.autograd.Function], any_dtype: bool = False) -> 
                 "rule: an op is the name of an autograd node or a torch.autograd.Function class, got "
                 f"{op!r} of type {type(op).__name__}"
             )
-    return _rule(*ops, any_dtype=any_dtype)
+
+    def register(function: Rule) -> Rule:
+        @wraps(function)
+        def validated(node: Node) -> Known | None:
+            return Validator(function.__name__, node).known(function(node))
+
+        _rule(*ops, any_dtype=any_dtype, built_in=False)(validated)
+        forget_kinds()
+        return function
+
+    return register
 
 
-def unregister(*ops: str | type[torch.autograd.Function]) -> None:
+def unregister(*ops: Op) -> None:
     """Forget the rules of ops: from now on they are called on dense rows.
 
     Raises:
         KeyError: if an op has no rule.
     """
     for op in ops:
-        name = name_of(op)
-        if name not in RULES:
-            raise KeyError(f"unregister: {name} has no rule")
-        del RULES[name]
+        if op not in RULES:
+            raise KeyError(f"unregister: {name_of(op)} has no rule")
+        del RULES[op]
+    forget_kinds()

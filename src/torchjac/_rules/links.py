@@ -11,7 +11,7 @@ from math import prod
 
 from .._capture.tape import Node
 from .along import BATCHED_LINALG, SOLVES
-from .registry import RULES
+from .registry import named
 
 #: node → which of its inputs is the left factor; the right one comes next
 PRODUCTS = {
@@ -90,8 +90,14 @@ def kind_of(name: str) -> str:
         return "convolution"
     if name in BATCHED_LINALG or name in SOLVES:
         return "linear algebra"
-    found = RULES.get(name.removesuffix("_copy"))
+    found = named(name)
     if found is None:
         return "opaque"
     module = found.rule.__module__.rpartition(".")[2]
     return "mixing" if module in MIXING else "pointwise" if module == "pointwise" else "plain"
+
+
+def forget_kinds() -> None:
+    """Forget what kinds ops are, as a rule has come or gone."""
+    for told in (kind_of, mixes_nothing, is_pointwise):
+        told.cache_clear()

@@ -1,4 +1,4 @@
-"""Where rules are kept: by the name of the autograd node they speak for."""
+"""Where rules are kept: by the name of the autograd node they speak for, or by the Function."""
 
 from __future__ import annotations
 
@@ -67,38 +67,51 @@ Rule: TypeAlias = Callable[[Node], "Known | Sequence[Local] | None"]
 class Registered(NamedTuple):
     """A rule and whether its terms also hold for complex tensors (re-indexing does, multipliers do not).
 
-    A rule for a `torch.autograd.Function` holds for this class, and for no other of the same name.
+    ``built_in`` tells the library's own.
     """
 
     rule: Rule
     any_dtype: bool
-    function: type[torch.autograd.Function] | None = None
+    built_in: bool
 
 
-RULES: dict[str, Registered] = {}
+#: What a rule is for: a node's name, or a `torch.autograd.Function`, and no other of the same name
+Op: TypeAlias = str | type[torch.autograd.Function]
+
+RULES: dict[Op, Registered] = {}
 
 
-def name_of(op: str | type[torch.autograd.Function]) -> str:
+def name_of(op: Op) -> str:
     """The name of the autograd node."""
     return op if isinstance(op, str) else f"{op.__name__}Backward"
 
 
-def rule(*ops: str | type[torch.autograd.Function], any_dtype: bool = False) -> Callable[[Rule], Rule]:
+def rule(*ops: Op, any_dtype: bool = False, built_in: bool = True) -> Callable[[Rule], Rule]:
     """Register the local Jacobian of the autograd nodes of these names, or of these Functions.
 
     A rule takes a node and returns a list of `Local` terms, `Known` where some inputs need seeds, or None
-    where it does not apply: the node is then called on dense seeds.
+    where it does not apply: the node is then called on dense seeds. A rule from outside the library takes the place
+    of another from outside.
     """
 
     def register(function: Rule) -> Rule:
         for op in ops:
-            name = name_of(op)
-            if name in RULES:
-                raise ValueError(f"two rules for {name}: {RULES[name].rule.__name__} and {function.__name__}")
-            RULES[name] = Registered(function, any_dtype, None if isinstance(op, str) else op)
+            if op in RULES and (built_in or RULES[op].built_in):
+                names = f"{RULES[op].rule.__name__} and {function.__name__}"
+                raise ValueError(f"two rules for {name_of(op)}: {names}; unregister the first")
+        RULES.update(dict.fromkeys(ops, Registered(function, any_dtype, built_in)))
         return function
 
     return register
+
+
+def named(name: str) -> Registered | None:
+    """The rule of nodes of a name, or of a Function whose nodes have it: for planners, who see names only."""
+    # view_copy has view's derivative
+    found = RULES.get(name) or RULES.get(name.removesuffix("_copy"))
+    return found or next(
+        (kept for op, kept in RULES.items() if type(op) is not str and name_of(op) == name), None
+    )
 
 
 def opaque(node: Node) -> Known:
@@ -108,10 +121,9 @@ def opaque(node: Node) -> Known:
 
 def local_jacobian(node: Node) -> Known:
     """What is known of a node's local Jacobian, at least that it must be called on dense seeds."""
-    # view_copy has view's derivative
-    found = RULES.get(node.name) or RULES.get(node.name.removesuffix("_copy"))
-    if found is not None and found.function is not None and found.function is not node.function:
-        found = None
+    found = RULES.get(node.function) if node.is_python else None
+    if found is None:  # view_copy has view's derivative
+        found = RULES.get(node.name) or RULES.get(node.name.removesuffix("_copy"))
     known = found.rule(node) if found is not None else None
     if known is not None and type(known) is not Known:
         known = Known(known)

@@ -15,6 +15,9 @@ from .registry import Local, Spelling
 
 ZERO = constant(0)
 
+#: A block without entries
+NOWHERE = Block(0.0, (), (), ())
+
 
 def new_labels(shape: Sequence[int]) -> tuple[Label, ...]:
     """One label for each dim."""
@@ -55,9 +58,21 @@ def local(
     """The local Jacobian spelled by letters: ``local(node, 0, "i k", "i j", b, on="j k")``.
 
     Each word names the label of one dim; ``0`` is a dim that stays at position 0. Sizes are read off the
-    node's output and input.
+    node's output and input. Of an input that is not differentiated the term is empty.
+
+    Raises:
+        ValueError: if there are not as many words as dims, a letter has two sizes, one of ``on`` stands nowhere else,
+            or there is no output ``slot``.
     """
-    block = _spelled(out, wrt, on, node.outputs[slot].shape, node.into(k).shape)
+    if not node.needs(k):
+        return Local(k, NOWHERE, slot)
+    try:
+        out_shape = node.outputs[slot].shape
+    except IndexError:
+        raise ValueError(
+            f"local: slot {slot} of {node.name}, which has {len(node.outputs)} outputs"
+        ) from None
+    block = _spelled(out, wrt, on, out_shape, node.into(k).shape)
     return Local(k, block._replace(value=value), slot)
 
 
@@ -70,11 +85,16 @@ def _spelled(out: str, wrt: str, on: str, out_shape: tuple[int, ...], in_shape: 
             raise ValueError(
                 f"local: {' '.join(words)!r} names {len(words)} dims of a tensor of shape {shape}"
             )
-        sides.append(tuple([
-            ZERO if word == "0" else bare(labels.setdefault(word, Label(size)))
-            for word, size in zip(words, shape, strict=True)
-        ]))  # fmt: skip
-    return Block(1.0, tuple(labels[word] for word in on.split()), *sides)
+        for word, size in zip(words, shape, strict=True):
+            if word != "0" and labels.setdefault(word, Label(size)).size != size:
+                raise ValueError(
+                    f"local: {word!r} has two sizes, {labels[word].size} and {size}: {out!r} names the output of shape "
+                    f"{out_shape}, {wrt!r} the input of shape {in_shape}"
+                )
+        sides.append(tuple([ZERO if word == "0" else bare(labels[word]) for word in words]))
+    if unknown := [word for word in on.split() if word not in labels]:
+        raise ValueError(f"local: on={on!r} has {unknown[0]!r}, which stands in neither {out!r} nor {wrt!r}")
+    return Block(1.0, tuple([labels[word] for word in on.split()]), *sides)
 
 
 def spelling(terms: Sequence[Local]) -> Spelling:
