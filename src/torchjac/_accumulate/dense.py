@@ -34,7 +34,7 @@ def dense_rows(
     """
     tape = captured.tape
     by_node = not captured.hooked and not torch.is_anomaly_enabled()
-    shared = not engine_fails(tape.names)
+    shared = not engine_fails(tape.nodes)
     answers = []
     for number, (output, end) in enumerate(zip(captured.outputs, tape.outputs, strict=True)):
         targets = [_as_rows(target, output) for target in into[number]] if into else ()

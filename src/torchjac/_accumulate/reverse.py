@@ -93,7 +93,7 @@ def walk(
             ):
                 rest = tape.nodes[position:]
                 names = {node.name for node in rest}
-                by_engine = all_run_batched(names) and not engine_fails(names) and not rules_only(names)
+                by_engine = all_run_batched(names) and not engine_fails(rest) and not rules_only(names)
                 if by_engine and tape.inputs_apart:
                     for lot in above:
                         pending.setdefault((node, lot.slot), {})[lot.output] = lot.blocks

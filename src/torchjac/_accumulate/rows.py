@@ -126,7 +126,7 @@ def walk_rows(
     """
     names = {node.name for node in nodes}
     alone = rules_only(names) and all(map(goes_alone, nodes))
-    by_engine = not alone and not engine_fails(names)
+    by_engine = not alone and not engine_fails(nodes)
     if by_engine and count <= FEW_ROWS and not is_small(nodes, count):
         return None
     size = chunk or rows_at_once(nodes, count, through=True)

@@ -1,4 +1,4 @@
-"""Backward formulas written anew, where PyTorch's own is wrong on a batch, wrong twice, or has no derivative.
+"""Backward formulas written anew, where PyTorch's own fails, is wrong on a batch or wrong twice, or has no derivative.
 
 They are made of ops that can be called on a batch and differentiated, for one cotangent or for many in a dim in front.
 """
@@ -17,10 +17,17 @@ Results: TypeAlias = list[Tensor | None]
 
 
 class Anew(NamedTuple):
-    """A formula, which gives None where it does not apply, and ``instead``: whether a call must go by it."""
+    """A formula, which gives None where it does not apply.
+
+    Attributes:
+        formula: of a node and its cotangents.
+        instead: whether a call must go by it.
+        fails: whether PyTorch's own fails for a node, so that its engine does too.
+    """
 
     formula: Callable[[Node, Cotangents], Results | None]
-    instead: Callable[[Node, Cotangents], bool]
+    instead: Callable[[Node, Cotangents], bool] = lambda node, cotangents: False
+    fails: Callable[[Node], bool] = lambda node: False
 
 
 _ANEW: dict[str, Anew] = {}
@@ -39,7 +46,13 @@ def is_anew(name: str) -> bool:
 def goes_anew(node: Node, cotangents: Cotangents) -> bool:
     """Whether a call of a node must go by the formula here."""
     found = _ANEW.get(node.name)
-    return found is not None and found.instead(node, cotangents)
+    return found is not None and (found.fails(node) or found.instead(node, cotangents))
+
+
+def fails(node: Node) -> bool:
+    """Whether PyTorch's own formula fails for a node that has one here."""
+    found = _ANEW.get(node.name)
+    return found is not None and found.fails(node)
 
 
 def anew(node: Node, cotangents: Cotangents) -> Results | None:

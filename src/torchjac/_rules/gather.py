@@ -120,7 +120,7 @@ def _compact(table: Tensor, over: tuple[Label, ...]) -> tuple[Tensor, tuple[Labe
 @rule("EmbeddingBackward0")
 def embedding(node: Node) -> list[Local] | None:
     """Embedding: out[i…, d] = weight[index[i…], d]; the row of ``padding_idx`` gets no gradient."""
-    if node.saved("scale_grad_by_freq") or node.saved("sparse"):
+    if node.saved("scale_grad_by_freq"):
         return None
     over = new_labels(node.shape)
     table = node.saved("indices")

@@ -50,11 +50,14 @@ WITH_FACTORS = [
     "DivBackward1",
 ]  # fmt: skip
 
-#: Those whose backward selects entries of the cotangent, or none, and does not multiply with zeros
+#: Those whose backward selects entries of the cotangent, or none, and does not multiply with zeros (of some of its
+#: zeros, where a formula has both: the weight of a PReLU, a power with a tensor as exponent, x log y)
 SELECTING = frozenset((
-    "Ceil", "Clamp", "ClampMax", "ClampMin", "Floor", "Fmax", "Fmin", "Hardshrink", "Hardtanh", "Logit",
-    "MaskedFill", "Maximum", "Minimum", "NanToNum", "Relu", "Round", "Sgn", "Sign", "Softshrink", "Threshold",
-    "Trunc", "Where",
+    "Angle", "Ceil", "Clamp", "ClampMax", "ClampMin", "Copysign", "Floor", "Fmax", "Fmin", "Hardshrink",
+    "HardshrinkBackward", "Hardsigmoid", "Hardswish", "HardswishBackward", "Hardtanh", "HardtanhBackward",
+    "LeakyReluBackward", "Logit", "MaskedFill", "Maximum", "Minimum", "NanToNum", "Nextafter", "Pow", "PreluKernel",
+    "Relu", "Round", "RreluWithNoiseBackward", "Sgn", "Sign", "Sinc", "Softshrink", "SoftshrinkBackward",
+    "SpecialXlog1Py", "Threshold", "ThresholdBackward", "Trunc", "Where", "Xlogy",
 ))  # fmt: skip
 
 #: Overloads with a rule of their own: a 0-dim fill value stands for many entries, and an exponent is known
@@ -78,7 +81,9 @@ def pointwise(node: Node) -> Known:
                 continue
             if tuple(result.shape) == node.shape:
                 term = diagonal_term(node, k, result)
-                terms.append(term._replace(slot=slot, selects=node.name.split("Backward")[0] in SELECTING))
+                terms.append(
+                    term._replace(slot=slot, selects=node.name.rpartition("Backward")[0] in SELECTING)
+                )
             else:  # already summed for broadcasting: a sum of multipliers
                 passes[k] = _shared(node, k)
     return Known([term for term in terms if term.input not in passes], passes)
@@ -219,8 +224,8 @@ def power(node: Node) -> Known | Sequence[Local]:
 
 @rule("DivBackward1", "DivBackward2", "DivBackward3")
 def div_by_mode(node: Node) -> Known:
-    """Quotient by a number, or rounded (then the derivative is zero)."""
-    return pointwise(node)
+    """Quotient by a number, or rounded: then the derivative is zero, and nothing of what arrives is left."""
+    return Known() if getattr(node.fn, "_saved_rounding_mode", None) is not None else pointwise(node)
 
 
 @rule("DivBackward0")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 
 import torch
 
 from .._blocks.traced import inside_functorch
 from .._capture.tape import Node
-from .anew import is_anew
+from .anew import fails, is_anew
 from .attention import FUSED
 from .norms import SECOND
 
@@ -77,10 +77,11 @@ def goes_alone(node: Node) -> bool:
     return runs_batched(node) and (is_anew(node.name) or not rules_only({node.name}))
 
 
-def engine_fails(names: Set[str]) -> bool:
+def engine_fails(nodes: Sequence[Node]) -> bool:
     """Whether PyTorch's engine would fail where calls of the nodes one by one are right.
 
-    Inside vmap a write through a view refuses a cotangent that is less batched than what was written, and the
-    engine makes such zeros; `call` gives it batched ones.
+    Where a formula fails that is written anew; and inside vmap a write through a view refuses a cotangent that is less
+    batched than what was written, and the engine makes such zeros; `call` gives it batched ones.
     """
-    return "torch::autograd::CopySlices" in names and inside_functorch()
+    mapped = inside_functorch()
+    return any((mapped and node.name == "torch::autograd::CopySlices") or fails(node) for node in nodes)

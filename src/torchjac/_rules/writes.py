@@ -13,7 +13,7 @@ from .._blocks.maps import Affine, Gather, Label, Map, bare, constant, positions
 from .._capture.tape import Node
 from .gather import along, index_maps
 from .pieces import shifted, slice_start
-from .registry import Known, Local, rule
+from .registry import Local, rule
 from .spell import broadcast, new_labels, spread
 from .views import on_diagonal, unravel
 
@@ -128,7 +128,7 @@ def index_add(node: Node) -> list[Local] | None:
         return None
     terms = _all_kept(node)
     if node.needs(1):
-        picked, whole = _indexed(node, node.into(1).shape)
+        picked, whole = indexed(node, node.into(1).shape)
         terms.append(Local(1, Block(float(alpha), (), whole, picked)))
     return terms
 
@@ -167,12 +167,13 @@ def index_copy(node: Node) -> list[Local]:
     """Write at positions along a dim: out[…, index[i], …] = source[…, i, …]."""
     terms = kept(node, _slots(node))
     if node.needs(1):
-        picked, whole = _indexed(node, node.into(1).shape)
+        picked, whole = indexed(node, node.into(1).shape)
         terms.append(Local(1, Block(1.0, (), whole, picked)))
     return terms
 
 
-def _indexed(node: Node, shape: Sequence[int]) -> tuple[tuple[Map, ...], tuple[Map, ...]]:
+def indexed(node: Node, shape: Sequence[int]) -> tuple[tuple[Map, ...], tuple[Map, ...]]:
+    """Maps of a source of a shape, and of what it is written into at positions along a dim."""
     over = new_labels(shape)
     picked = tuple(map(bare, over))
     if not node.shape:
@@ -192,16 +193,17 @@ def scatter(node: Node) -> list[Local]:
     if index.numel() == 0:
         return _all_kept(node)
     hole = torch.zeros(node.shape, dtype=torch.bool, device=index.device)
-    return kept(node, hole.scatter(node.saved("dim"), index, True)) + _scattered(node, index)
+    return kept(node, hole.scatter(node.saved("dim"), index, True)) + scattered(node, index)
 
 
 @rule("ScatterAddBackward0", any_dtype=True)
 def scatter_add(node: Node) -> list[Local]:
     """Scatter-add: out[index[i, j], j] += source[i, j]."""
-    return _all_kept(node) + (_scattered(node, node.saved("index")) if node.needs(1) else [])
+    return _all_kept(node) + (scattered(node, node.saved("index")) if node.needs(1) else [])
 
 
-def _scattered(node: Node, index: Tensor) -> list[Local]:
+def scattered(node: Node, index: Tensor) -> list[Local]:
+    """The source of a scatter, of which the entries named by the index count."""
     if not node.needs(1) or index.numel() == 0:
         return []
     shape = node.into(1).shape
@@ -210,22 +212,6 @@ def _scattered(node: Node, index: Tensor) -> list[Local]:
     # A 0-dim index and a tensor of one entry go together.
     picked = tuple(map(bare, over)) if len(over) == len(shape) else (constant(0),) * len(shape)
     return [Local(1, Block(1.0, (), whole[: len(node.shape)], picked))]
-
-
-@rule("ScatterReduceBackward0", "IndexReduceBackward0")
-def reduce_into(node: Node) -> Known | list[Local]:
-    """Scatter or index with a reduction: a plain sum is `scatter_add`, for others every other dim passes."""
-    rank = len(node.shape)
-    if node.saved("reduce") == "sum" and node.saved("include_self"):
-        return scatter_add(node)
-    dim = node.saved("dim") % rank if rank else 0
-    return Known(
-        passes={
-            k: tuple((d, d) for d in range(rank) if d != dim and node.into(k).shape[d] == node.shape[d])
-            for k in range(2)
-            if node.needs(k)
-        }
-    )
 
 
 @rule("MaskedScatterBackward0", any_dtype=True)
