@@ -119,8 +119,42 @@ def test_no_graph():
         torch.func.vmap(jacrev(torch.sin, out=out))(torch.zeros(2, 3))
     with torch.no_grad():
         assert torch.equal(jacrev(torch.sin, out=out)(x), torch.eye(3))
-    with pytest.raises(ValueError, match="layout"):
-        jacrev(torch.sin, out=out, layout=torch.sparse_csr)
+
+
+LAYOUTS = [torch.sparse_csr, torch.sparse_csc, torch.sparse_coo]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_sparse_matrices_are_refilled(name, layout):
+    """A sparse matrix that the function gave before gets new values; its index tensors stay."""
+    f = FUNCTIONS[name]
+    x = torch.randn(5, dtype=torch.float64)
+    out = jacrev(f, layout=layout)(x)
+    indices = out.indices() if layout is torch.sparse_coo else None
+    for _ in range(2):
+        x = x + 1
+        assert jacrev(f, layout=layout, out=out)(x) is out
+        torch.testing.assert_close(out.to_dense(), loop_jacobian(f, x).reshape(out.shape))
+    assert indices is None or torch.equal(indices, out.indices())
+
+
+def test_other_sparse_matrices_are_refused():
+    """One that was not made so, one of another pattern or layout, and one of another dtype."""
+    f = FUNCTIONS["shifted"]
+    x = torch.randn(5, dtype=torch.float64)
+    made = jacrev(f, layout=torch.sparse_csr)(x)
+    for out, message in [
+        (made.clone(), "has given before"),
+        (jacrev(f, layout=torch.sparse_csr)(torch.randn(6, dtype=torch.float64)), "has given before"),
+        (jacrev(f, layout=torch.sparse_csc)(x), "must hold matrices of layout"),
+        (made.to_dense(), "must hold matrices of layout"),
+        (jacrev(f, layout=torch.sparse_csr)(x.float()), "torch.float32"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            jacrev(f, layout=torch.sparse_csr, out=out)(x)
+    with pytest.raises(RuntimeError, match="out= keeps no graph"):
+        jacrev(f, layout=torch.sparse_csr, out=made)(x.clone().requires_grad_())
 
 
 def test_memory_is_not_shared():

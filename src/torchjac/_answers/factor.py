@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is public, but not exported by name
 
-from .sparse import import_scipy, scipy_array, split
+from .sparse import import_scipy, split
 
 #: Columns of the inverse are formed so many at a time for the gradient of a determinant.
 COLUMNS_AT_ONCE = 64
@@ -69,7 +69,9 @@ class Factor:
         if self._lu is None:
             scipy = import_scipy("solve and slogdet of a sparse Jacobian")
             symmetric = torch.equal(self.at, (self.column * self.size + self.row).sort().values)
-            matrix = scipy_array(self.at, values, self.size, self.size, "csc")
+            places = (self.row.cpu().numpy(), self.column.cpu().numpy())
+            size = (self.size, self.size)
+            matrix = scipy.sparse.coo_array((values.detach().cpu().numpy(), places), shape=size).tocsc()
             try:
                 self._lu = scipy.sparse.linalg.splu(matrix, **(SYMMETRIC if symmetric else {}))
             except RuntimeError as error:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from .._accumulate.report import Report
 from .._blocks.block import Block, entries, fitted, stored
-from .._blocks.coordinates import coordinates, covers_once
+from .._blocks.coordinates import covers_once
+from .._blocks.pattern import pattern_of
 from . import arithmetic, chain, parts, picture, products, solve, sparse
 from .chain import Chain
 from .factor import Factor
@@ -101,17 +102,15 @@ class Jacobian:
         """How many entries are not zero by structure: no value is looked at.
 
         Raises:
-            RuntimeError: on the meta device where several blocks may name the same entry.
+            RuntimeError: on the meta device where several blocks may name the same entry, which tables tell.
         """
         if self.factors and chain.is_full(self):
             return self.shape.numel()
         if len(self.blocks) == 1 and covers_once(self.blocks[0], self.shape):
             return entries(self.blocks[0])
-        if self.device.type == "meta":
-            raise RuntimeError(
-                f"nnz: {len(self.blocks)} blocks on the meta device may name the same entries, which only positions "
-                "with values tell; take the Jacobian on a real device"
-            )
+        pattern = pattern_of(self.blocks, self.out_shape, self.in_shape, self.device)
+        if pattern is not None:
+            return pattern.nnz
         return self._coordinates()[0].numel()
 
     @property
@@ -480,8 +479,9 @@ class Jacobian:
     ) -> Tensor:
         """The Jacobian as a sparse matrix of shape (output.numel(), input.numel()).
 
-        Entries that are zero by structure are left out, duplicates are summed, and indices are sorted. Costs a
-        sort of the entries named, and at its peak some five times the memory of the matrix.
+        Entries that are zero by structure are left out, duplicates are summed, and indices are sorted. Where they
+        stand follows from the maps of the blocks without a sort; where blocks hold tables it takes a counting sort,
+        once for all Jacobians with the same ones.
 
         Args:
             layout: ``torch.sparse_coo``, ``sparse_csr`` or ``sparse_csc``.
@@ -498,14 +498,14 @@ class Jacobian:
             tensor([[0, 1],
                     [1, 2]])
         """
-        found = (*self._coordinates(), *self._matrix_shape())
-        matrix: Tensor = sparse.sparse_tensor(*found, layout, "to_sparse", index_dtype)
+        ends = (self.blocks, self.out_shape, self.in_shape, self)
+        matrix: Tensor = sparse.sparse_tensor(*ends, layout, "to_sparse", index_dtype)
         return matrix
 
     def to_scipy(self, format: str = "csr") -> Any:
         """The Jacobian as a SciPy sparse array, its values copied: gradients end here.
 
-        Costs a sort of the entries named. Indices are int32 where they fit.
+        Costs what `to_sparse` does. Indices are int32 where they fit.
 
         Args:
             format: "csr", "csc", "coo" or, where the entries stand on few diagonals, "dia".
@@ -520,8 +520,7 @@ class Jacobian:
             >>> jacobian(lambda x: x[1:] - x[:-1])(torch.zeros(4)).to_scipy("dia").offsets.tolist()
             [0, 1]
         """
-        at, values = self._coordinates()
-        return sparse.scipy_array(at, values, *self._matrix_shape(), format)
+        return sparse.scipy_array(self.blocks, self.out_shape, self.in_shape, self, format)
 
     def to_bsr(self) -> Tensor:
         """A block-diagonal Jacobian in torch's ``sparse_bsr`` layout: a block for each sample of a batch.
@@ -565,9 +564,7 @@ class Jacobian:
             tensor([[ True,  True, False],
                     [False,  True,  True]])
         """
-        at, _ = self._coordinates()
-        ones = torch.ones(at.shape, dtype=torch.bool, device=at.device)
-        matrix: Tensor = sparse.sparse_tensor(at, ones, *self._matrix_shape(), layout, "pattern")
+        matrix: Tensor = sparse.pattern_tensor(self.blocks, self.out_shape, self.in_shape, self, layout)
         return matrix
 
     def explain(self) -> Report:
@@ -633,12 +630,9 @@ class Jacobian:
         return products.times(self.blocks, vectors, self.out_shape, self.in_shape, self)
 
     def _coordinates(self) -> tuple[Tensor, Tensor]:
-        if self.device.type == "meta":
-            raise RuntimeError(
-                "where the entries of a Jacobian on the meta device stand cannot be told one by one, as its blocks "
-                "may name the same entry, which only positions with values tell; take the Jacobian on a real device"
-            )
-        return coordinates(self.blocks, self.shape, self)
+        """Sorted positions in the flattened matrix and the values there."""
+        found = sparse.assemble(self.blocks, self.out_shape, self.in_shape, self)
+        return found.row().long() * max(prod(self.in_shape), 1) + found.column, found.values
 
     def _like(self, other: Any, what: str) -> Jacobian:
         """Another Jacobian that has this one's shapes, dtype and device."""

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .._blocks.block import Block
-from .._blocks.ends import same_positions
+# It is PyTorch's own way to key by a tensor that may go (torch 2.9-2.13).
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from .._blocks.block import Block, Kind
+from .._blocks.coordinates import coordinates
+from .._blocks.ends import same_positions, swapped
+from .._blocks.pattern import Pattern, pattern_of
 from .._blocks.traced import inside_functorch, is_known
 
 #: A matrix by diagonals keeps whole ones; past so many numbers for each nonzero it is the wrong format.
@@ -51,37 +57,139 @@ def kept_in_parts() -> Iterator[None]:
         _in_parts.reset(token)
 
 
+class Assembled(NamedTuple):
+    """A sum of blocks by rows: where each row begins, the column and row of each nonzero, and its value.
+
+    ``pattern`` is what they were made by, where that is kept; its tensors must not be handed out.
+    """
+
+    begin: Tensor
+    column: Tensor
+    row: Callable[[], Tensor]
+    values: Tensor
+    size: tuple[int, int]
+    pattern: Pattern | None
+
+    def handed_out(self, kept: Tensor, dtype: torch.dtype) -> Tensor:
+        """An index tensor of some dtype that the caller may write into."""
+        return kept.to(dtype, copy=self.pattern is not None)
+
+
+def assemble(
+    blocks: Sequence[Block], out_shape: tuple[int, ...], in_shape: tuple[int, ...], like: Kind
+) -> Assembled:
+    """The sum of blocks by rows, its entries sorted and each named once.
+
+    Raises:
+        RuntimeError: on the meta device where only values of index tensors tell.
+    """
+    rows, columns = prod(out_shape), prod(in_shape)
+    pattern = pattern_of(blocks, out_shape, in_shape, like.device)
+    if pattern is not None:
+        values = pattern.fill(blocks, like)
+        return Assembled(pattern.begin, pattern.index, lambda: pattern.row, values, (rows, columns), pattern)
+    if like.device.type == "meta":
+        raise RuntimeError(
+            "where the entries of a Jacobian on the meta device stand cannot be told one by one, as its blocks "
+            "may name the same entry, which only positions with values tell; take the Jacobian on a real device"
+        )
+    at, values = coordinates(blocks, (*out_shape, *in_shape), like)
+    row, column = split(at, columns)
+    return Assembled(pointers(row, rows), column, lambda: row, values, (rows, columns), None)
+
+
+#: What the sparse matrices were made by that a Jacobian may be written into again.
+_made: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
 def sparse_tensor(
-    at: Tensor,
-    values: Tensor,
-    rows: int,
-    columns: int,
+    blocks: Sequence[Block],
+    out_shape: tuple[int, ...],
+    in_shape: tuple[int, ...],
+    like: Kind,
     layout: torch.layout,
     what: str,
     index_dtype: torch.dtype = torch.int64,
 ) -> Any:
-    """A sparse matrix from sorted positions in the flattened dense one; its indices are sorted.
+    """A sparse matrix of the sum of blocks; its indices are sorted.
 
     Raises:
         ValueError: if the layout is none of ``torch.sparse_coo``, ``sparse_csr`` and ``sparse_csc``, or cannot
             have indices of that dtype.
         RuntimeError: inside a transform that has no tensors of this layout.
     """
-    _check_index(index_dtype, layout, max(rows, columns, at.numel()), what)
-    _check_transforms(values, layout, what)
-    row, column = split(at, columns)
-    if layout is torch.sparse_coo:
-        places: tuple[Tensor, ...] = (torch.stack([row, column]),)
-    elif layout is torch.sparse_csr:
-        places = pointers(row, rows).to(index_dtype), column.to(index_dtype)
-    elif layout is torch.sparse_csc:
-        order = column.argsort(stable=True)
-        places = pointers(column[order], columns).to(index_dtype), row[order].to(index_dtype)
-        values = values[order]
-    else:
+    if layout not in (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc):
         raise ValueError(f"{what}: layout must be torch.sparse_coo, sparse_csr or sparse_csc, got {layout}")
-    parts = SparseParts(layout, places, values, (rows, columns))
+    _check_transforms([block.value for block in blocks], layout, what)
+    found = _by_layout(blocks, out_shape, in_shape, like, layout)
+    size = (prod(out_shape), prod(in_shape))
+    _check_index(index_dtype, layout, max(*size, found.values.numel()), what)
+    if layout is torch.sparse_coo:
+        places: tuple[Tensor, ...] = (torch.stack([found.row().long(), found.column.long()]),)
+    else:
+        places = tuple([found.handed_out(kept, index_dtype) for kept in (found.begin, found.column)])
+    parts = SparseParts(layout, places, found.values, size)
+    if _in_parts.get():
+        return parts
+    matrix = parts.tensor()
+    if found.pattern is not None and not inside_functorch():
+        _made[matrix] = found.pattern
+    return matrix
+
+
+def pattern_tensor(
+    blocks: Sequence[Block],
+    out_shape: tuple[int, ...],
+    in_shape: tuple[int, ...],
+    like: Kind,
+    layout: torch.layout,
+) -> Any:
+    """The sparse matrix with True for each entry that is not zero by structure."""
+    with kept_in_parts():
+        parts: SparseParts = sparse_tensor(blocks, out_shape, in_shape, like, layout, "pattern")
+    parts = parts._replace(values=torch.ones_like(parts.values, dtype=torch.bool))
     return parts if _in_parts.get() else parts.tensor()
+
+
+def _by_layout(
+    blocks: Sequence[Block],
+    out_shape: tuple[int, ...],
+    in_shape: tuple[int, ...],
+    like: Kind,
+    layout: torch.layout,
+) -> Assembled:
+    if layout is torch.sparse_csc:
+        return assemble([swapped(block) for block in blocks], in_shape, out_shape, like)
+    return assemble(blocks, out_shape, in_shape, like)
+
+
+def refill(
+    matrix: Tensor,
+    blocks: Sequence[Block],
+    out_shape: tuple[int, ...],
+    in_shape: tuple[int, ...],
+    like: Kind,
+    what: str,
+) -> Tensor:
+    """Write the values of a Jacobian into a sparse matrix that was made of one with the same pattern.
+
+    Raises:
+        ValueError: if it was not.
+    """
+    pattern: Pattern | None = _made.get(matrix)  # type: ignore[no-untyped-call]
+    ends: tuple[Sequence[Block], tuple[int, ...], tuple[int, ...]] = (blocks, out_shape, in_shape)
+    if matrix.layout is torch.sparse_csc:
+        ends = ([swapped(block) for block in blocks], in_shape, out_shape)
+    if pattern is None or pattern is not pattern_of(*ends, like.device):
+        raise ValueError(
+            f"{what}: out must be a sparse matrix that this function has given before, for arguments with which it "
+            "has the same pattern, on the same device; call it without out= first"
+        )
+    values = matrix.values() if matrix.layout is not torch.sparse_coo else matrix._values()
+    if values.dtype != like.dtype:
+        raise ValueError(f"{what}: out has {values.dtype}, the Jacobian {like.dtype}")
+    pattern.fill(ends[0], like, values)
+    return matrix
 
 
 def _check_index(index_dtype: torch.dtype, layout: torch.layout, largest: int, what: str) -> None:
@@ -97,9 +205,11 @@ def _check_index(index_dtype: torch.dtype, layout: torch.layout, largest: int, w
         raise ValueError(f"{what}: int32 cannot count to {largest:,}; use index_dtype=torch.int64")
 
 
-def _check_transforms(values: Tensor, layout: torch.layout, what: str) -> None:
+def _check_transforms(values: Sequence[Tensor | float], layout: torch.layout, what: str) -> None:
     """Raise where PyTorch would fail without saying why (torch 2.9-2.13)."""
-    if inside_functorch() and not (layout is torch.sparse_coo and is_known(values)):
+    if inside_functorch() and not (
+        layout is torch.sparse_coo and all(is_known(value) for value in values if isinstance(value, Tensor))
+    ):
         raise RuntimeError(
             f"{what}: torch.func's transforms have no tensors of layout {layout} here (vmap has none, grad and the "
             "others only sparse_coo); take the sparse matrix outside them, or to_dense, matmat, gram … inside"
@@ -116,30 +226,36 @@ def pointers(row: Tensor, rows: int) -> Tensor:
     return torch.searchsorted(row, torch.arange(rows + 1, device=row.device))
 
 
-def scipy_array(at: Tensor, values: Tensor, rows: int, columns: int, format: str) -> Any:
-    """A SciPy sparse array from sorted positions; values are copied to NumPy, so gradients end here.
+def scipy_array(
+    blocks: Sequence[Block], out_shape: tuple[int, ...], in_shape: tuple[int, ...], like: Kind, format: str
+) -> Any:
+    """A SciPy sparse array of the sum of blocks; gradients end here.
 
     Raises:
         ImportError: if SciPy is not installed.
         ValueError: for an unknown format, or "dia" where diagonals would be mostly zeros.
     """
     sparse = import_scipy("to_scipy").sparse
-    values = values.detach().cpu()
+    if format not in ("csr", "csc", "coo", "dia"):
+        raise ValueError(f"to_scipy: format must be 'csr', 'csc', 'coo' or 'dia', got {format!r}")
+    layout = torch.sparse_csc if format == "csc" else torch.sparse_csr
+    found = _by_layout(blocks, out_shape, in_shape, like, layout)
+    size = (prod(out_shape), prod(in_shape))
+    values = found.values.detach().cpu()
     if values.dtype in (torch.float16, torch.bfloat16):  # SciPy has neither
         values = values.float()
-    size = (rows, columns)
-    narrow = torch.int32 if max(rows, columns, at.numel()) < 2**31 else torch.int64
-    row, column = split(at.cpu(), columns)
+    narrow = torch.int32 if max(*size, values.numel()) < 2**31 else torch.int64
+    index = found.handed_out(found.column, narrow).cpu()
+    if format in ("csr", "csc"):
+        make = sparse.csr_array if format == "csr" else sparse.csc_array
+        begin = found.handed_out(found.begin, narrow).cpu()
+        matrix = make((values.numpy(), index.numpy(), begin.numpy()), shape=size)
+        matrix.has_sorted_indices = matrix.has_canonical_format = True
+        return matrix
+    row = found.row().to(narrow).cpu()
     if format == "dia":
-        return _diagonals(sparse, row, column, values, size)
-    if format not in ("csr", "csc", "coo"):
-        raise ValueError(f"to_scipy: format must be 'csr', 'csc', 'coo' or 'dia', got {format!r}")
-    if format == "coo":
-        index = (row.to(narrow).numpy(), column.to(narrow).numpy())
-        return sparse.coo_array((values.numpy(), index), shape=size)
-    begin = pointers(row, rows).to(narrow).numpy()
-    matrix = sparse.csr_array((values.numpy(), column.to(narrow).numpy(), begin), shape=size)
-    return matrix if format == "csr" else matrix.tocsc()
+        return _diagonals(sparse, row, index, values, size)
+    return sparse.coo_array((values.numpy(), (row.numpy(), index.numpy())), shape=size)
 
 
 def _diagonals(sparse: Any, row: Tensor, column: Tensor, values: Tensor, size: tuple[int, int]) -> Any:
@@ -157,7 +273,7 @@ def _diagonals(sparse: Any, row: Tensor, column: Tensor, values: Tensor, size: t
 
 def bsr_tensor(blocks: Tensor) -> Tensor:
     """A block-diagonal matrix from its blocks, of shape (B, m, n)."""
-    _check_transforms(blocks, torch.sparse_bsr, "to_bsr")
+    _check_transforms([blocks], torch.sparse_bsr, "to_bsr")
     count, height, width = blocks.shape
     at = torch.arange(count + 1, device=blocks.device)
     return torch.sparse_bsr_tensor(

@@ -182,6 +182,8 @@ def roll(node: Node) -> list[Local]:
     shape, shifts, dims = node.shape, node.saved("shifts"), node.saved("dims")
     if 0 in shape:
         return []
+    if not dims and len(shape) == 1:
+        dims = (0,)
     if not dims:  # the flattened tensor is rolled
         over = new_labels(shape)
         at = torch.arange(torch.Size(shape).numel(), device=node.outputs[0].device).view(shape)

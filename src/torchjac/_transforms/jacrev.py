@@ -19,6 +19,7 @@ from .._accumulate.own import owned
 from .._accumulate.progress import watched
 from .._accumulate.seeds import Limits, RowsTooWideError
 from .._accumulate.way import way
+from .._answers.sparse import refill
 from .._blocks.cost import rows_budget
 from .._blocks.traced import inside_functorch, is_tracing
 from .._blocks.write import dense
@@ -27,7 +28,7 @@ from .._capture.once import once_pairs, only_once
 from .._rules.unbatched import CANNOT_BATCH, rules_only
 from .dynamo import HAS_OP, beside_dynamo, in_dynamo
 from .operators import check_layout, operators
-from .out import check_out, fill, targets
+from .out import check_out, fill, sparse_out, targets
 from .run import Recorded, check_function, record, walking
 
 
@@ -58,7 +59,8 @@ def jacrev(
         progress: whether to show a bar on standard error over whatever takes longer than a second (needs tqdm);
             dense rows then go in twenty pieces or more.
         out: tensors to write the answer into, a tree like the answer; every call fills them anew and returns them.
-            They save a loop the making of large answers, and keep no graph.
+            They save a loop the making of large answers, and keep no graph. With a sparse layout they are matrices
+            that the same function gave before, whose values alone are written.
 
     Returns:
         A function of the same arguments (keyword arguments are passed on undifferentiated). It returns the
@@ -112,8 +114,6 @@ def reverse(
     """`jacrev`, for a transform of this name."""
     check_function(func, argnums, chunk_size, what)
     check_layout(layout, what)
-    if out is not None and layout is not torch.strided:
-        raise ValueError(f"{what}: out= takes dense answers, got layout={layout}")
 
     @wraps(func)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
@@ -121,7 +121,13 @@ def reverse(
             return in_dynamo(what, "auto", func, argnums, has_aux, chunk_size, args, kwargs)
         recorded = record(what, func, argnums, has_aux, args, kwargs)
         if layout is not torch.strided:
+            matrices = None if out is None else sparse_out(out, recorded, layout, what)
             rows = operators(recorded, f"{what} with layout={layout}", chunk_size)
+            if matrices is not None:
+                for row, into in zip(rows, matrices, strict=True):
+                    for leaf, matrix in zip(row, into, strict=True):
+                        refill(matrix, leaf.blocks, leaf.out_shape, leaf.in_shape, leaf, what)
+                return recorded.finish(matrices, has_aux)
             return recorded.finish([[leaf.to_sparse(layout) for leaf in row] for row in rows], has_aux)
         with walking(recorded):
             outs = None if out is None else check_out(out, recorded, what)

@@ -27,6 +27,40 @@ def check_out(out: Any, recorded: Recorded, what: str) -> Outs:
         RuntimeError: where the answer is differentiable or inside a functorch transform, or a tensor is an input.
         ValueError: where the tree, or the shape, dtype or device of a tensor is not that of the answer.
     """
+    outs = _leaves(out, recorded, what)
+    read = {memory_of(tensor) for tensor in (*recorded.inputs, *recorded.captured.outputs)}
+    begins: set[int] = set()
+    for row, output in zip(outs, recorded.captured.outputs, strict=True):
+        for leaf, tensor in zip(row, recorded.inputs, strict=True):
+            _check_leaf(leaf, (*output.shape, *tensor.shape), tensor, what)
+            if leaf.numel() and (memory_of(leaf) in read or leaf.data_ptr() in begins):
+                raise RuntimeError(
+                    f"{what}: a tensor of out shares memory with an input or output of func, or with another one"
+                )
+            begins.add(leaf.data_ptr())
+    return outs
+
+
+def sparse_out(out: Any, recorded: Recorded, layout: torch.layout, what: str) -> Outs:
+    """The sparse matrices of ``out``, a tree like the answer, whose values are to be written anew.
+
+    Raises:
+        RuntimeError: where the answer is differentiable or inside a functorch transform.
+        ValueError: where the tree or a layout is not that of the answer.
+    """
+    outs = _leaves(out, recorded, what)
+    for row in outs:
+        for leaf in row:
+            if not isinstance(leaf, Tensor) or leaf.layout is not layout or leaf.requires_grad:
+                got = leaf.layout if isinstance(leaf, Tensor) else type(leaf).__name__
+                raise ValueError(
+                    f"{what}: out must hold matrices of layout {layout} that require no gradients, got {got}"
+                )
+    return outs
+
+
+def _leaves(out: Any, recorded: Recorded, what: str) -> Outs:
+    """The tensors of a tree like the answer, where no graph of it is asked for."""
     if recorded.captured.records or inside_functorch():
         raise RuntimeError(
             f"{what}: out= keeps no graph, but the Jacobian is asked to be differentiable (an input or a captured "
@@ -44,18 +78,7 @@ def check_out(out: Any, recorded: Recorded, what: str) -> Outs:
             f"{what}: out must be a tree of tensors like the Jacobian, "
             f"{nest(shapes, recorded.out_spec, recorded.in_spec)}, got {pytree.tree_map(_Told, out)}"
         )
-    outs = [[leaves[at] for at in row] for row in numbered]
-    read = {memory_of(tensor) for tensor in (*recorded.inputs, *recorded.captured.outputs)}
-    begins: set[int] = set()
-    for row, output in zip(outs, recorded.captured.outputs, strict=True):
-        for leaf, tensor in zip(row, recorded.inputs, strict=True):
-            _check_leaf(leaf, (*output.shape, *tensor.shape), tensor, what)
-            if leaf.numel() and (memory_of(leaf) in read or leaf.data_ptr() in begins):
-                raise RuntimeError(
-                    f"{what}: a tensor of out shares memory with an input or output of func, or with another one"
-                )
-            begins.add(leaf.data_ptr())
-    return outs
+    return [[leaves[at] for at in row] for row in numbered]
 
 
 class _Told:

@@ -1,0 +1,366 @@
+"""Where entries of affine blocks stand in a matrix by rows: algebra of maps, without a sort and without a search.
+
+The rows are cut into boxes in which the same blocks stand. There every row has as many entries, in the same order,
+so the place of an entry in the list of nonzeros is again an affine map of its labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise, product
+from math import prod
+from typing import NamedTuple
+
+import numpy
+
+from .maps import Affine, Label, Map
+
+#: Boxes times blocks past which a search is cheaper than algebra.
+MOST_BOXES = 20_000
+
+
+class Range(NamedTuple):
+    """The positions of one digit of the rows that a block covers: from ``low`` to ``high``, along a label if any."""
+
+    low: int
+    high: int
+    dim: int | None
+
+
+class Placed(NamedTuple):
+    """A block as rows and columns: a range for each digit, the column's offset, steps along digits and free labels.
+
+    ``free`` holds step, size and dim of the labels of the columns alone, the longest step first; ``flips`` are the
+    dims that are read backwards.
+    """
+
+    ranges: tuple[Range, ...]
+    offset: int
+    steps: tuple[int, ...]
+    free: tuple[tuple[int, int, int], ...]
+    flips: frozenset[int]
+    dims: int
+
+    @property
+    def span(self) -> int:
+        """How far the columns of one row reach."""
+        return sum(step * (size - 1) for step, size, _ in self.free)
+
+    @property
+    def width(self) -> int:
+        """The number of columns in one row."""
+        return prod(size for _, size, _ in self.free)
+
+
+class Piece(NamedTuple):
+    """The part of a block in one box: where it is read and the window of the nonzeros where it is written.
+
+    ``reads`` tells start, size and whether to flip for each label of the block, ``steps`` how far apart neighbours
+    along it are written. A piece that ``adds`` stands on one that was written before; ``columns`` are its first
+    column and a step for each label.
+    """
+
+    block: int
+    reads: tuple[tuple[int, int, bool], ...]
+    steps: tuple[int, ...]
+    offset: int
+    adds: bool
+    columns: tuple[int, tuple[int, ...]]
+
+
+class Boxes(NamedTuple):
+    """The pieces of a matrix, the number of entries in each row, box by box, and the digits of the rows."""
+
+    pieces: list[Piece]
+    counts: numpy.ndarray
+    cuts: list[list[int]]
+    digits: list[list[int]]
+
+    @property
+    def nnz(self) -> int:
+        """The number of nonzeros."""
+        whole = self.counts
+        for cut in reversed(self.cuts):
+            whole = whole @ numpy.diff(cut)
+        return int(whole)
+
+    def row_counts(self, shape: Sequence[int]) -> numpy.ndarray:
+        """The number of entries of each row."""
+        whole = self.counts
+        for axis, cut in enumerate(self.cuts):
+            whole = whole.repeat(numpy.diff(cut), axis)
+        whole = whole.reshape([prod(each) for each in self.digits])
+        return whole[tuple(slice(size) for size in shape)].reshape(-1)
+
+
+Maps = tuple[tuple[Map, ...], tuple[Map, ...]]
+
+
+def boxes(
+    blocks: Sequence[tuple[Maps, Sequence[Label]]], out_shape: Sequence[int], in_shape: Sequence[int]
+) -> Boxes | None:
+    """The pieces of affine blocks, given as maps and labels; None where no such algebra is known."""
+    if not all(type(map_) is Affine for (out, wrt), _ in blocks for map_ in out + wrt):
+        return None
+    units = [_units([out[dim] for (out, _), _ in blocks]) for dim in range(len(out_shape))]
+    if not all(units):
+        return None
+    digits = [
+        [-(-size // each[-1]), *(b // a for a, b in zip(each[-2::-1], each[:0:-1], strict=True))]
+        for size, each in zip(out_shape, units, strict=True)
+    ]
+    placed: list[Placed | None] = []
+    for (out, wrt), over in blocks:
+        if any(label.size == 0 for label in over):
+            placed.append(None)
+            continue
+        one = _placed(out, wrt, over, units, digits, in_shape)
+        if one is None:
+            return None
+        placed.append(one)
+    sizes = [size for each in digits for size in each]
+    cuts = [
+        sorted({0, size, *(at for one in placed if one for at in one.ranges[g][:2])})
+        for g, size in enumerate(sizes)
+    ]
+    shape = [len(cut) - 1 for cut in cuts]
+    if prod(shape) * max(len(placed), 1) > MOST_BOXES:
+        return None
+    inside: dict[tuple[int, ...], list[_Group]] = {}
+    counts = numpy.zeros(shape, numpy.int64)
+    for at in product(*map(range, shape)):
+        box = [(cut[k], cut[k + 1]) for cut, k in zip(cuts, at, strict=True)]
+        groups = _groups(placed, box)
+        if groups is None:
+            return None
+        if groups:
+            inside[at] = groups
+            counts[at] = sum(group.leader.width for group in groups)
+    begins, steps = _row_starts(counts, cuts)
+    pieces = [
+        piece
+        for at, groups in inside.items()
+        for piece in _pieces(
+            groups,
+            [(cut[k], cut[k + 1]) for cut, k in zip(cuts, at, strict=True)],
+            int(begins[at]),
+            [int(step[at[: g + 1]]) for g, step in enumerate(steps)],
+        )
+    ]
+    return Boxes(pieces, counts, cuts, digits)
+
+
+def _units(maps: Sequence[Map]) -> list[int]:
+    """The steps of a dim's labels, one first, if each divides the next, as units of a number do; else empty."""
+    found = sorted({1, *(abs(step) for map_ in maps for label, step in map_.terms if label.size > 1)})
+    return found if all(b % a == 0 for a, b in pairwise(found)) else []
+
+
+def _placed(
+    out: tuple[Map, ...],
+    wrt: tuple[Map, ...],
+    over: Sequence[Label],
+    units: list[list[int]],
+    digits: list[list[int]],
+    in_shape: Sequence[int],
+) -> Placed | None:
+    dims = {label: dim for dim, label in enumerate(over)}
+    rows = [(map_.offset, {dims[x]: step for x, step in map_.terms if x.size > 1}) for map_ in out]
+    offset, columns, stride = 0, {}, 1
+    for map_, size in zip(reversed(wrt), reversed(in_shape), strict=True):
+        offset += stride * map_.offset
+        for label, step in map_.terms:
+            if label.size > 1:
+                columns[dims[label]] = columns.get(dims[label], 0) + stride * step
+        stride *= size
+    taken = [dim for _, row in rows for dim in row]
+    if len(set(taken)) < len(taken):
+        return None
+    flips = {dim for _, row in rows for dim, step in row.items() if step < 0}
+    flips |= {dim for dim, step in columns.items() if step < 0 and dim not in taken}
+    rows = [
+        (
+            at + sum(step * (over[dim].size - 1) for dim, step in row.items() if dim in flips),
+            {dim: abs(step) for dim, step in row.items()},
+        )
+        for at, row in rows
+    ]
+    offset += sum(step * (over[dim].size - 1) for dim, step in columns.items() if dim in flips)
+    columns = {dim: -step if dim in flips else step for dim, step in columns.items()}
+    ranges: list[Range] = []
+    steps: list[int] = []
+    for (at, row), unit, radix in zip(rows, units, digits, strict=True):
+        found = _ranges(at, row, unit, radix, over)
+        if found is None:
+            return None
+        for each in found:
+            step = columns.get(each.dim, 0) if each.dim is not None else 0
+            offset -= step * each.low
+            ranges.append(each)
+            steps.append(step)
+    rest = [(step, over[dim].size, dim) for dim, step in columns.items() if dim not in taken]
+    free = tuple(sorted(rest, reverse=True))
+    below = 0
+    for step, size, _ in reversed(free):
+        if step <= below:
+            return None
+        below += step * (size - 1)
+    return Placed(tuple(ranges), offset, tuple(steps), free, frozenset(flips), len(over))
+
+
+def _ranges(
+    at: int, row: dict[int, int], units: list[int], radix: list[int], over: Sequence[Label]
+) -> list[Range] | None:
+    """The range of each digit, the highest first, of the position ``at + Σ step · label``."""
+    by_unit = {step: dim for dim, step in row.items()}
+    if len(by_unit) < len(row):
+        return None
+    found = []
+    for k, unit in enumerate(reversed(units)):
+        low, at = divmod(at, unit)
+        dim = by_unit.get(unit)
+        high = low + (1 if dim is None else over[dim].size)
+        if high > radix[k]:
+            return None
+        found.append(Range(low, high, dim))
+    return found
+
+
+class _Group:
+    """Blocks on the same columns of a box: the one that holds them all, and others inside of it."""
+
+    def __init__(self, number: int, leader: Placed) -> None:
+        self.number, self.leader = number, leader
+        #: number, block, and its place inside the leader: offset, steps along digits and along its free labels
+        self.inside: list[tuple[int, Placed, int, list[int], list[int]]] = []
+
+
+def _groups(placed: Sequence[Placed | None], box: Sequence[tuple[int, int]]) -> list[_Group] | None:
+    """The blocks of a box by their columns in rising order; None if that order is not the same in each row."""
+    here = [
+        (number, one)
+        for number, one in enumerate(placed)
+        if one
+        and all(r.low <= low and high <= r.high for r, (low, high) in zip(one.ranges, box, strict=True))
+    ]
+    here.sort(key=lambda each: -each[1].width)
+    same: dict[tuple, _Group] = {}
+    wide: list[_Group] = []
+    for number, one in here:
+        key = (one.offset, one.steps, tuple([each[:2] for each in one.free]))
+        group = same.get(key)
+        if group is not None:
+            group.inside.append((number, one, 0, [0] * len(box), _weights(one)))
+            continue
+        for group in wide:
+            place = _within(one, group.leader, box)
+            if place is not None:
+                group.inside.append((number, one, *place))
+                break
+        else:
+            same[key] = _Group(number, one)
+            if one.width > 1 and _is_run(one):
+                wide.append(same[key])
+    groups = sorted(
+        same.values(), key=lambda group: _least(group.leader.offset, group.leader.steps, box, True)
+    )
+    for before, after in pairwise(groups):
+        a, b = before.leader, after.leader
+        steps = [y - x for x, y in zip(a.steps, b.steps, strict=True)]
+        if _least(b.offset - a.offset - a.span, steps, box) <= 0:
+            return None
+    return groups
+
+
+def _least(offset: int, steps: Sequence[int], box: Sequence[tuple[int, int]], first: bool = False) -> int:
+    """The least value of an affine function in a box, or its value at the ``first`` corner."""
+    return offset + sum(
+        step * (low if step > 0 or first else high - 1) for step, (low, high) in zip(steps, box, strict=True)
+    )
+
+
+def _most(offset: int, steps: Sequence[int], box: Sequence[tuple[int, int]]) -> int:
+    return -_least(-offset, [-step for step in steps], box)
+
+
+def _is_run(one: Placed) -> bool:
+    """Whether the columns of a row are an arithmetic progression."""
+    reach = one.free[-1][0]
+    for step, size, _ in reversed(one.free):
+        if step != reach:
+            return False
+        reach = step * size
+    return True
+
+
+def _weights(one: Placed) -> list[int]:
+    """How many entries lie between two neighbours along each free label."""
+    below, found = 1, []
+    for _, size, _ in reversed(one.free):
+        found.append(below)
+        below *= size
+    return found[::-1]
+
+
+def _within(
+    one: Placed, leader: Placed, box: Sequence[tuple[int, int]]
+) -> tuple[int, list[int], list[int]] | None:
+    """Where the columns of a block stand among those of a run that holds them all, else None."""
+    unit = leader.free[-1][0]
+    offset = one.offset - leader.offset
+    steps = [a - b for a, b in zip(one.steps, leader.steps, strict=True)]
+    free = [step for step, _, _ in one.free]
+    if any(number % unit for number in (offset, *steps, *free)):
+        return None
+    if _least(offset, steps, box) < 0 or _most(offset, steps, box) + one.span > leader.span:
+        return None
+    return offset // unit, [step // unit for step in steps], [step // unit for step in free]
+
+
+def _row_starts(counts: numpy.ndarray, cuts: list[list[int]]) -> tuple[numpy.ndarray, list[numpy.ndarray]]:
+    """Where the first row of each box begins among the nonzeros, and the step along each digit.
+
+    The step of a digit depends on the boxes of the digits before it and its own.
+    """
+    steps: list[numpy.ndarray] = []
+    whole = counts
+    starts = numpy.zeros(counts.shape, numpy.int64)
+    for axis in reversed(range(counts.ndim)):
+        steps.append(whole)
+        long = whole * numpy.diff(cuts[axis])
+        before = numpy.cumsum(long, -1) - long
+        starts += before.reshape(before.shape + (1,) * (counts.ndim - before.ndim))
+        whole = long.sum(-1)
+    return starts, steps[::-1]
+
+
+def _pieces(
+    groups: Sequence[_Group], box: Sequence[tuple[int, int]], begin: int, steps: Sequence[int]
+) -> list[Piece]:
+    found = []
+    for group in groups:
+        leader = group.leader
+        for number, one, shift, along, inner in [
+            (group.number, leader, 0, [0] * len(box), _weights(leader)),
+            *group.inside,
+        ]:
+            count = one.dims
+            reads, places, columns = [(0, 1, False)] * count, [0] * count, [0] * count
+            for each, (low, high), step, more, column in zip(
+                one.ranges, box, steps, along, one.steps, strict=True
+            ):
+                if each.dim is not None:
+                    flip = each.dim in one.flips
+                    start = each.high - high if flip else low - each.low
+                    reads[each.dim] = (start, high - low, flip)
+                    places[each.dim], columns[each.dim] = step + more, column
+            for (step, size, dim), place in zip(one.free, inner, strict=True):
+                reads[dim] = (0, size, dim in one.flips)
+                places[dim], columns[dim] = place, step
+            offset = begin + shift + sum(more * low for more, (low, _) in zip(along, box, strict=True))
+            first = _least(one.offset, one.steps, box, True)
+            found.append(
+                Piece(number, tuple(reads), tuple(places), offset, one is not leader, (first, tuple(columns)))
+            )
+        begin += leader.width
+    return found

@@ -1,0 +1,309 @@
+"""The pattern of a sparse matrix: where the entries of blocks stand among its nonzeros, row by row.
+
+It follows from the maps alone, so it is made once for all Jacobians of one make, and filled with the values of each.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from math import prod
+from threading import Lock
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+# Private: patterns are made for real inside a trace too (torch 2.9-2.13).
+from torch.utils._python_dispatch import _disable_current_modes
+
+from .block import KEPT, Block, Kind, is_remembered
+from .boxes import Boxes, Piece, boxes
+from .maps import Affine, Gather, Label, Map, Maps, align, positions
+from .traced import inside_functorch, is_tracing
+from .write import dense
+
+#: Patterns are kept up to so many bytes of index tensors in all, and so many of them.
+MOST_BYTES = 1 << 28
+MOST_PATTERNS = 256
+
+
+class Spelled(NamedTuple):
+    """Maps up to a renaming of labels: a key, their labels in the order of the key, and their tables."""
+
+    key: tuple[Any, ...]
+    over: tuple[Label, ...]
+    tables: tuple[Tensor, ...]
+
+
+def spell(block: Block) -> Spelled:
+    """The maps of a block in the spelling that all blocks of the same law share."""
+    return _spell_remembered(block.out, block.wrt) if is_remembered(block) else _spell(block.out, block.wrt)
+
+
+@lru_cache(maxsize=KEPT)
+def _spell_remembered(out: Maps, wrt: Maps) -> Spelled:
+    return _spell(out, wrt)
+
+
+def _spell(out: tuple[Map, ...], wrt: tuple[Map, ...]) -> Spelled:
+    number: dict[Label, int] = {}
+    key: list[Any] = []
+    tables: list[Tensor] = []
+    for map_ in out + wrt:
+        if type(map_) is Affine:
+            key.append(map_.offset)
+            for label, step in sorted(map_.terms, key=lambda term: -term[1]):
+                key.append((number.setdefault(label, len(number)), label.size, step))
+        else:
+            key.append("table")
+            tables.append(map_.index)
+            for label in map_.labels:
+                key.append((number.setdefault(label, len(number)), label.size))
+    return Spelled(tuple(key), tuple(number), tuple(tables))
+
+
+class Pattern:
+    """The nonzeros of a sum of blocks as a matrix by rows: `begin` and `index`, and where each value goes.
+
+    Made by algebra where all maps are affine, else by a counting sort of the entries' columns and then rows.
+    """
+
+    def __init__(
+        self, blocks: Sequence[Block], out_shape: Sequence[int], in_shape: Sequence[int], device: torch.device
+    ) -> None:
+        self.out_shape, self.in_shape, self.device = tuple(out_shape), tuple(in_shape), device
+        self.rows, self.columns = prod(out_shape), prod(in_shape)
+        found = [spell(block) for block in blocks]
+        # Copies: what a caller does to an index tensor later must not change what is kept.
+        self.tables = tuple([table.detach().clone() for each in found for table in each.tables])
+        self._boxes: Boxes | None = boxes(
+            [((block.out, block.wrt), each.over) for block, each in zip(blocks, found, strict=True)],
+            out_shape,
+            in_shape,
+        )
+        self._sizes = [tuple([label.size for label in each.over]) for each in found]
+        #: What is worked out from a pattern and used again by the next matrix that has it, as an ordering is.
+        self.notes: dict[Any, Any] = {}
+        if self._boxes is None:
+            self._sort(blocks, [each.over for each in found])
+
+    @property
+    def nnz(self) -> int:
+        """The number of entries that are not zero by structure."""
+        return self._boxes.nnz if self._boxes is not None else self.index.numel()
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of the index tensors that are kept."""
+        kept = [*self.tables, *self.__dict__.get("_places", ())]
+        kept += [self.__dict__[name] for name in ("begin", "index") if name in self.__dict__]
+        return sum(tensor.nbytes for tensor in kept)
+
+    @cached_property
+    def begin(self) -> Tensor:
+        """Where each row begins among the nonzeros, and where the last one ends; int32 where that suffices."""
+        assert self._boxes is not None
+        counts = torch.from_numpy(self._boxes.row_counts(self.out_shape))
+        begin = torch.zeros(self.rows + 1, dtype=self._narrow(self.nnz))
+        torch.cumsum(counts, 0, dtype=begin.dtype, out=begin[1:])
+        return begin.to(self.device)
+
+    @cached_property
+    def index(self) -> Tensor:
+        """The column of each nonzero, rising in each row; int32 where that suffices."""
+        assert self._boxes is not None
+        index = torch.empty(self.nnz, dtype=self._narrow(self.columns), device=self.device)
+        for piece in self._boxes.pieces:
+            if piece.adds:
+                continue
+            first, steps = piece.columns
+            column = torch.full((1,) * len(steps), first, dtype=index.dtype, device=self.device)
+            for dim, ((_, size, _), step) in enumerate(zip(piece.reads, steps, strict=True)):
+                if step and size > 1:
+                    shape = [1] * len(steps)
+                    shape[dim] = size
+                    column = column + torch.arange(
+                        0, size * step, step, dtype=index.dtype, device=self.device
+                    ).view(shape)
+            _window(index, piece).copy_(column)
+        return index
+
+    @cached_property
+    def row(self) -> Tensor:
+        """The row of each nonzero."""
+        counts = self.begin.diff()
+        rows = torch.arange(self.rows, dtype=self._narrow(self.rows), device=self.device)
+        return rows.repeat_interleave(counts, output_size=self.nnz)
+
+    def fill(self, blocks: Sequence[Block], like: Kind, into: Tensor | None = None) -> Tensor:
+        """The values of the nonzeros, for blocks of this pattern; differentiable where no tensor to fill is given."""
+        over = [spell(block).over for block in blocks]
+        recorded = inside_functorch() or is_tracing()
+        recorded |= torch.is_grad_enabled() and any(
+            isinstance(block.value, Tensor) and block.value.requires_grad for block in blocks
+        )
+        if recorded and into is None:
+            return dense(self._terms(blocks, over), (self.nnz,), (), like)
+        flat = torch.empty(self.nnz, dtype=like.dtype, device=self.device) if into is None else into
+        values = [_expanded(block, labels, flat) for block, labels in zip(blocks, over, strict=True)]
+        if self._boxes is not None:
+            for piece in self._boxes.pieces:
+                part, window = _read(values[piece.block], piece), _window(flat, piece)
+                window.add_(part) if piece.adds else window.copy_(part)
+            return flat
+        if self._once:
+            for place, value in zip(self._places, values, strict=True):
+                flat.scatter_(0, place.long(), value.reshape(-1))
+            return flat
+        flat.zero_()
+        for place, value in zip(self._places, values, strict=True):
+            flat.index_add_(0, place, value.reshape(-1))
+        return flat
+
+    def _terms(self, blocks: Sequence[Block], over: Sequence[tuple[Label, ...]]) -> list[Block]:
+        """The blocks of the list of values by the values of the blocks."""
+        if self._boxes is None:
+            return [
+                Block(block.value, block.on, (Gather(place.long().view(size), labels),), ())
+                for block, labels, place, size in zip(blocks, over, self._places, self._sizes, strict=True)
+                if place.numel()
+            ]
+        found = []
+        for piece in self._boxes.pieces:
+            block, labels = blocks[piece.block], over[piece.block]
+            value: Any = block.value
+            if isinstance(value, Tensor):
+                value = _read(align(value, block.on, labels), piece)
+            new = tuple([Label(size) for _, size, _ in piece.reads])
+            on = new if isinstance(value, Tensor) else ()
+            if isinstance(value, Tensor):
+                kept = [dim for dim, size in enumerate(value.shape) if size == new[dim].size and size > 1]
+                on = tuple([new[dim] for dim in kept])
+                value = value.reshape([label.size for label in on])
+            terms = tuple([
+                (label, step) for label, step in zip(new, piece.steps, strict=True) if label.size > 1
+            ])  # fmt: skip
+            found.append(Block(value, on, (Affine(piece.offset, terms),), ()))
+        return found
+
+    def _sort(self, blocks: Sequence[Block], over: Sequence[tuple[Label, ...]]) -> None:
+        """Sort the entries of all blocks by their columns and then by their rows, and join those on one place."""
+        columns = [
+            _flat(block.wrt, labels, self.in_shape, self.device)
+            for block, labels in zip(blocks, over, strict=True)
+        ]
+        rows = [
+            _flat(block.out, labels, self.out_shape, self.device)
+            for block, labels in zip(blocks, over, strict=True)
+        ]
+        column = torch.cat([torch.zeros(0, dtype=torch.int64, device=self.device), *columns])
+        row = torch.cat([torch.zeros(0, dtype=torch.int64, device=self.device), *rows])
+        narrow = self._narrow(max(self.rows, self.columns))
+        row, column = row.to(narrow), column.to(narrow)
+        order = column.argsort(stable=True)
+        order = order.index_select(0, row.index_select(0, order).argsort(stable=True))
+        row, column = row.index_select(0, order), column.index_select(0, order)
+        new = torch.ones_like(row, dtype=torch.bool)
+        new[1:] = (row[1:] != row[:-1]) | (column[1:] != column[:-1])
+        place = torch.empty(row.numel(), dtype=self._narrow(row.numel()), device=self.device)
+        place[order] = new.cumsum(0, dtype=place.dtype) - 1
+        self.index = column[new]
+        self._once = self.index.numel() == row.numel()
+        counts = torch.bincount(row[new], minlength=self.rows)
+        self.begin = torch.zeros(self.rows + 1, dtype=self._narrow(row.numel()), device=self.device)
+        self.begin[1:] = counts.cumsum(0)
+        self._places = place.split([prod(size) for size in self._sizes])
+
+    @staticmethod
+    def _narrow(largest: int) -> torch.dtype:
+        return torch.int32 if largest < 2**31 else torch.int64
+
+
+def _flat(maps: Sequence[Map], over: tuple[Label, ...], shape: Sequence[int], device: torch.device) -> Tensor:
+    """The positions in the flattened dims, one for each value of the labels."""
+    at = torch.zeros((1,) * len(over), dtype=torch.int64, device=device)
+    for map_, size in zip(maps, shape, strict=True):
+        at = at * size + positions(map_, over, device)
+    return at.expand([label.size for label in over]).reshape(-1)
+
+
+def _expanded(block: Block, over: tuple[Label, ...], like: Tensor) -> Tensor:
+    """The value of a block with a dim for each label."""
+    value: Any = block.value
+    if not isinstance(value, Tensor):
+        value = torch.full((), value, dtype=like.dtype, device=like.device)
+    else:
+        value = align(value.detach(), block.on, over).to(like.dtype)
+    return value.expand([label.size for label in over])
+
+
+def _read(value: Tensor, piece: Piece) -> Tensor:
+    """The part of an aligned value that a piece writes."""
+    for dim, (start, size, flip) in enumerate(piece.reads):
+        if value.shape[dim] == 1:
+            continue
+        if size != value.shape[dim]:
+            value = value.narrow(dim, start, size)
+        if flip:
+            value = value.flip(dim)
+    return value
+
+
+def _window(flat: Tensor, piece: Piece) -> Tensor:
+    sizes = [size for _, size, _ in piece.reads]
+    return flat.as_strided(sizes, piece.steps, flat.storage_offset() + piece.offset)
+
+
+class _Patterns:
+    """The patterns of the Jacobians that were met last, by their laws."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[Any, ...], list[Pattern]] = OrderedDict()
+        self._lock = Lock()
+
+    def find(
+        self, blocks: Sequence[Block], out_shape: Sequence[int], in_shape: Sequence[int], device: torch.device
+    ) -> Pattern:
+        found = [spell(block) for block in blocks]
+        tables = [table for each in found for table in each.tables]
+        key = (tuple(out_shape), tuple(in_shape), device, tuple([each.key for each in found]))
+        with self._lock:
+            for pattern in self._kept.get(key, ()):
+                if all(map(torch.equal, pattern.tables, tables)):
+                    self._kept.move_to_end(key)
+                    return pattern
+        pattern = Pattern(blocks, out_shape, in_shape, device)
+        with self._lock:
+            self._kept.setdefault(key, []).append(pattern)
+            self._kept.move_to_end(key)
+            self._forget()
+        return pattern
+
+    def _forget(self) -> None:
+        while len(self._kept) > 1 and (
+            len(self._kept) > MOST_PATTERNS
+            or sum(pattern.nbytes for kept in self._kept.values() for pattern in kept) > MOST_BYTES
+        ):
+            self._kept.popitem(last=False)
+
+
+_patterns = _Patterns()
+
+
+def pattern_of(
+    blocks: Sequence[Block], out_shape: Sequence[int], in_shape: Sequence[int], device: torch.device
+) -> Pattern | None:
+    """The pattern of a sum of blocks; None where only values tell it that are not known, or not yet.
+
+    That is with index tables in a trace or inside a functorch transform. A pattern made inside a transform is not
+    kept: its tensors belong to it.
+    """
+    if inside_functorch() or is_tracing() or device.type == "meta":
+        if any(type(map_) is Gather for block in blocks for map_ in block.out + block.wrt):
+            return None
+        if inside_functorch():
+            return Pattern(blocks, out_shape, in_shape, device)
+    with _disable_current_modes():
+        return _patterns.find(blocks, out_shape, in_shape, device)

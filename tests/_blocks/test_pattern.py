@@ -1,0 +1,129 @@
+"""Patterns: where entries stand in a matrix by rows, by algebra or by a counting sort, and their values."""
+
+import pytest
+import torch
+from tests._answers.cases import random_jacobians
+from tests._blocks.blocks import CPU, LIKE, total
+
+from torchjac import grad, jacobian
+from torchjac._blocks.block import Block
+from torchjac._blocks.maps import Affine, Gather, Label, bare
+from torchjac._blocks.pattern import Pattern, pattern_of
+
+N = 6
+TABLE = torch.tensor([2, 0, 2, 1])
+
+
+def chain(x):
+    """Rosenbrock's function: a tridiagonal Hessian whose diagonal comes in two parts."""
+    return (100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2).sum()
+
+
+def heat(u):
+    """Five points around each of a periodic grid: pieces at the borders stand in another order than inside."""
+    return sum(torch.roll(u, by, dim) for by in (1, -1) for dim in (0, 1)) - 4 * u + u**3
+
+
+def interleaved(x):
+    """Two fields that take turns in one vector, and a row that is read backwards."""
+    u, v = x.view(-1, 2).unbind(1)
+    return torch.stack([u * v.roll(1), v.flip(0)], 1).flatten()
+
+
+def damped(x):
+    """Small matrices on the diagonal, and numbers on the diagonal of each."""
+    return (x.view(-1, 3).softmax(-1) + 2 * x.view(-1, 3)).flatten()
+
+
+#: Functions, and the shape of their argument.
+AFFINE = {
+    "chain": (grad(chain), (7,)),
+    "grid": (heat, (4, 5)),
+    "interleaved": (interleaved, (8,)),
+    "damped": (damped, (9,)),
+    "strided": (lambda x: torch.cat([x[::2] ** 2, x[1:4].sin()]), (7,)),
+    "one row": (lambda x: x.square().sum(), (5,)),
+    "one column": (lambda x: x.expand(4) ** 2, (1,)),
+    "nothing": (lambda x: x[:0], (4,)),
+    "roll": (lambda x: x.roll(2) * x, (5,)),
+}
+
+
+def matrix_of(jac):
+    """The matrix by rows that a pattern gives, checked for sorted indices each named once."""
+    pattern = Pattern(jac.blocks, jac.out_shape, jac.in_shape, jac.device)
+    values = pattern.fill(jac.blocks, jac)
+    size = (pattern.rows, pattern.columns)
+    assert pattern.nnz == values.numel()
+    torch.testing.assert_close(
+        pattern.row, torch.arange(size[0], dtype=torch.int32).repeat_interleave(pattern.begin.diff())
+    )
+    return torch.sparse_csr_tensor(
+        pattern.begin, pattern.index, values, size, check_invariants=True
+    ).to_dense()
+
+
+def test_random_blocks() -> None:
+    """Any blocks, affine or not, give the matrix that they mean."""
+    for jac, dense in random_jacobians(150, most=3):
+        torch.testing.assert_close(matrix_of(jac).flatten(), dense.flatten())
+
+
+@pytest.mark.parametrize("name", AFFINE)
+def test_by_algebra(name, monkeypatch) -> None:
+    """Maps without tables take no sort, and the matrix is the same."""
+    f, shape = AFFINE[name]
+    x = torch.randn(shape, dtype=torch.float64)
+    jac = jacobian(f)(x)
+    expected = jac.to_dense().flatten()
+    monkeypatch.setattr(Pattern, "_sort", lambda *_: pytest.fail("entries were sorted"))
+    torch.testing.assert_close(matrix_of(jac).flatten(), expected)
+
+
+def test_an_order_that_changes_is_sorted() -> None:
+    """Where columns of two blocks cross between rows no algebra is known; the matrix is right all the same."""
+    jac = jacobian(lambda x: x + 2 * x.flip(0))(torch.zeros(N, dtype=torch.float64))
+    torch.testing.assert_close(
+        matrix_of(jac), torch.eye(N, dtype=torch.float64) + 2 * torch.eye(N, dtype=torch.float64).flip(0)
+    )
+
+
+def test_made_once() -> None:
+    """Jacobians of one make share a pattern; other tables, though of the same shape, have another."""
+    x = torch.rand(N, dtype=torch.float64)
+    table = TABLE.clone()
+    for f in (lambda x: x[1:] * x[:-1], lambda x: x[table] ** 2):
+        first, second = (jacobian(f)(x * k) for k in (1, 2))
+        find = lambda jac: pattern_of(jac.blocks, jac.out_shape, jac.in_shape, jac.device)
+        assert find(first) is find(second)
+    before = find(second)
+    table[0] = 5
+    after = find(jacobian(f)(x))
+    assert after is not before
+    assert after.index.tolist() == [5, 0, 2, 1]
+    assert before.index.tolist() == [2, 0, 2, 1]
+
+
+def test_entries_on_one_place_are_summed() -> None:
+    """A table that names a place twice, and blocks that stand on each other."""
+    label = Label(4)
+    value = torch.arange(1.0, 5.0, dtype=torch.float64)
+    blocks = [
+        Block(value, (label,), (Affine(0, ()),), (Gather(TABLE, (label,)),)),
+        Block(10.0, (), (Affine(1, ()),), (Affine(1, ()),)),
+        Block(value, (label,), (Affine(1, ()),), (bare(label),)),
+    ]
+    pattern = Pattern(blocks, (2,), (4,), CPU)
+    assert pattern.nnz == 7
+    found = torch.sparse_csr_tensor(pattern.begin, pattern.index, pattern.fill(blocks, LIKE), (2, 4))
+    torch.testing.assert_close(found.to_dense(), total(blocks, (2, 4)))
+
+
+@pytest.mark.parametrize("name", ["damped", "grid", "strided"])
+def test_differentiable(name) -> None:
+    """Gradients reach the values of blocks, by pieces and by tables."""
+    f, shape = AFFINE[name]
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    for wrapped in (f, lambda x: f(x).flatten()[TABLE]):
+        to_values = lambda x: jacobian(wrapped)(x).to_sparse(torch.sparse_csr).values()
+        assert torch.autograd.gradcheck(to_values, (x,))
