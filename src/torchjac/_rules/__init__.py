@@ -2,6 +2,7 @@
 
 from . import (
     along,
+    angles,
     attention,
     average,
     bags,
@@ -20,6 +21,7 @@ from . import (
     pointwise,
     pool,
     probe,
+    products,
     recurrent,
     reduce,
     reduce_by_index,
@@ -31,6 +33,7 @@ from . import (
 
 __all__ = [
     "along",
+    "angles",
     "attention",
     "average",
     "bags",
@@ -49,6 +52,7 @@ __all__ = [
     "pointwise",
     "pool",
     "probe",
+    "products",
     "recurrent",
     "reduce",
     "reduce_by_index",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .._capture.capture import map_rows
 from .._capture.tape import Edge, Meta, Node
-from .anew import anew, is_anew
+from .anew import anew, fails, is_anew
 from .call import call, fit
 from .front_formulas import BROADCAST, FORMULAS, Results
 
@@ -35,7 +35,7 @@ def take_through(node: Node, pending: dict[Edge, Tensor], count: int) -> None:
         if all(rows is None for rows in cotangents):
             return
     results: Results | None = None
-    if node.name in BROADCAST:
+    if node.name in BROADCAST and not fails(node):
         results, shape = _broadcast(node, rows), node.shape
     elif node.name in FORMULAS:
         results = FORMULAS[node.name](node, cotangents, count)

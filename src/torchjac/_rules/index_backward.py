@@ -82,11 +82,11 @@ def _is_short(node: Node) -> bool:
 
 
 def _reduce_fails(node: Node) -> bool:
-    """Or a reduction's source; where a product is recorded, at zeros perhaps; and extrema that leave self out."""
+    """Or a reduction's source; of a product, at zeros perhaps; and of extrema that leave self out."""
     kind, is_scatter = node.saved("reduce"), node.name == "ScatterReduceBackward0"
     if is_scatter and node.saved("src").shape != node.saved("index").shape:
         return True
-    return torch.is_grad_enabled() if kind == "prod" else kind != "mean" and not node.saved("include_self")
+    return kind == "prod" or (kind != "mean" and not node.saved("include_self"))
 
 
 register(["ScatterBackward0", "ScatterAddBackward0"], Anew(_scatter, fails=_is_short))

@@ -105,7 +105,7 @@ def diagonal_term(node: Node, k: int, value: Tensor | float) -> Local:
     _, over, out, wrt = diagonal(node.shape, node.into(k).shape)
     on: tuple[Label, ...] = ()
     if isinstance(value, Tensor):
-        value, on = spread(value, over)
+        value, on = spread(value if value.layout is torch.strided else value.to_dense(), over)
     return Local(k, Block(value, on, out, wrt))
 
 

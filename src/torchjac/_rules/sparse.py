@@ -32,7 +32,7 @@ def to_sparse(node: Node) -> list[Local]:
 def to_dense(node: Node) -> list[Local]:
     """A sparse tensor as a dense one: ∂out[i]/∂x[i′] = δ[i,i′] where x stores an entry, zero elsewhere."""
     (stored,) = call(node, [ones(node)])
-    return [diagonal_term(node, 0, fit(stored, node.into(0)))._replace(selects=True)]
+    return [diagonal_term(node, 0, fit(stored, node.into(0)).detach())._replace(selects=True)]
 
 
 @rule("SparseCooTensorWithDimsAndTensorsBackward0", any_dtype=True)

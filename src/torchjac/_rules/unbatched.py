@@ -40,6 +40,12 @@ WRONG_TWICE: dict[str, str] = {
     **dict.fromkeys(SECOND, "its graph takes the statistics for constants"),
     **dict.fromkeys((FUSED, "CdistBackward0", "PdistBackward0"), "it has no derivative"),
     "LogcumsumexpBackward0": "its graph loses what depends on entries of the cotangent that are zero",
+    **{
+        f"ToSparse{layout}Backward{k}": "its graph has nodes that take sparse cotangents"
+        for layout in ("", "Csr", "Csc", "Bsr", "Bsc")
+        for k in range(2)
+    },
+    "SparseCooTensorWithDimsAndTensorsBackward0": "it reads the values of a sparse cotangent, which carry no graph",
     "CoalesceBackward0": "a sparse cotangent carries no graph to its values",
     "ValuesBackward0": "the sparse cotangent that it makes carries no graph to its values",
 }
