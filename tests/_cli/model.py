@@ -1,5 +1,7 @@
 """What a user of the command line may have in a file."""
 
+from contextlib import suppress
+
 import torch
 
 VALUE = 3.0
@@ -77,6 +79,41 @@ def dropped(x):
 def counted(x):
     """Integers have no Jacobian."""
     return x.argsort()
+
+
+def endless(x):
+    """Never returns, and catches what it can."""
+    while True:
+        with suppress(Exception):
+            x = x.detach().sin()
+
+
+class Endless(torch.autograd.Function):
+    """The identity, with a derivative that never returns."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x):
+        return x.clone()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        endless(cotangent)
+
+
+def endless_backward(x):
+    """Its derivative never returns."""
+    return Endless.apply(x)
+
+
+def stopped(x):
+    """Interrupted by Ctrl-C."""
+    raise KeyboardInterrupt
 
 
 net = torch.nn.Linear(4, 3, dtype=torch.float64)

@@ -1,11 +1,13 @@
 """Arguments from shapes, literals and files."""
 
+import re
+
 import numpy
 import pytest
 import torch
 
-from torchjac._cli.arguments import DTYPES, check_count, from_file, from_spec, in_words
-from torchjac._cli.stop import Stop
+from torchjac._cli.arguments import DTYPES, as_arguments, check_count, from_file, from_spec, in_words
+from torchjac._cli.stop import BAD_USAGE, Stop
 
 
 def spec(text, fill="normal"):
@@ -70,6 +72,7 @@ def test_literals(text, value):
         (":3", "unknown dtype ''"),
         ("=mean", "is no Python literal"),
         ("=__import__('os')", "is no Python literal"),
+        ("=" + "(" * 5000, "--arg"),
     ],
 )
 def test_bad_specs(text, said):
@@ -97,31 +100,96 @@ def test_files(tmp_path, kept):
         numpy.savez(path, scale=scale.numpy(), u=u.numpy())
     else:
         torch.save({"tensor": u, "list": [u, scale], "dict": {"scale": scale, "u": u}}[kept], path)
-    found = from_file(path, function)
+    found = as_arguments(from_file(path), function, path)
     assert torch.equal(found[0], u)
     assert len(found) == (1 if kept in ("tensor", "npy") else 2)
     assert len(found) == 1 or float(found[1]) == 2.0
 
 
-def test_bad_files(tmp_path):
-    """A missing file, a file of another kind, names that are not the function's."""
+def npy(path, shape, width=118):
+    """A file of NumPy's with a header and nothing behind it."""
+    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".ljust(width) + "\n"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode())
+
+
+def cut(path, size):
+    """The first bytes of a file."""
+    path.write_bytes(path.read_bytes()[:size])
+
+
+#: What a file may be instead of tensors: how it is written, and what is said of it.
+BAD_FILES = {
+    "bad.pt": (lambda path: path.write_text("not a tensor"), "damaged, or holds more than tensors"),
+    "empty.pt": (lambda path: path.touch(), "damaged, or holds more than tensors"),
+    "cut.pt": (lambda path: [torch.save(torch.ones(3), path), cut(path, 100)], "damaged"),
+    "module.pt": (
+        lambda path: torch.save(torch.nn.Linear(2, 2), path),
+        "damaged, or holds more than tensors",
+    ),
+    "bad.npz": (
+        lambda path: path.write_text("not an array"),
+        "damaged, or holds more than arrays of numbers",
+    ),
+    "cut.npz": (lambda path: [numpy.savez(path, numpy.ones(9)), cut(path, 200)], "damaged"),
+    "text.npz": (lambda path: numpy.savez(path, numpy.array(["a"])), "damaged, or holds more than arrays"),
+    "text.npy": (lambda path: numpy.save(path, numpy.array(["a"])), "damaged, or holds more than an array"),
+    "objects.npy": (lambda path: numpy.save(path, numpy.array([None, 1]), allow_pickle=True), "damaged"),
+    "empty.npy": (lambda path: path.touch(), "damaged"),
+    "long.npy": (lambda path: npy(path, (3,), 60_000), "damaged"),
+    "huge.npy": (lambda path: npy(path, (10**15,)), "Unable to allocate"),
+    "table.csv": (lambda path: path.write_text("1,2"), r"known are \.pt, \.pth, \.npz and \.npy"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_files(tmp_path, name):
+    """What cannot be read is bad usage, told in one line that never advises to trust the file."""
+    write, said = BAD_FILES[name]
+    write(tmp_path / name)
+    with pytest.raises(Stop, match=rf"--args .*{name}: cannot be read as tensors: .*{said}") as stop:
+        from_file(tmp_path / name)
+    assert stop.value.status == BAD_USAGE
+    assert not re.search(r"weights_only|trust|allow_pickle|\n", str(stop.value))
+
+
+@pytest.mark.parametrize(
+    "kept, said",
+    [
+        ({"v": 1}, r"file\.pt, which holds v: missing a required argument: 'u'"),
+        ({"u": 1, "order": 2}, "order can only be given by keyword"),
+        ({1: 2}, "which holds 1: "),
+        ({}, "which holds nothing: missing"),
+    ],
+)
+def test_names_that_do_not_fit(tmp_path, kept, said):
+    """A dict's keys are the names of the function's arguments."""
+    with pytest.raises(Stop, match=said):
+        as_arguments(kept, function, tmp_path / "file.pt")
+
+
+def test_missing_file(tmp_path):
+    """It is told as such; a function written in C has no names to give arguments by."""
     with pytest.raises(Stop, match="no such file"):
-        from_file(tmp_path / "none.pt", function)
-    (tmp_path / "bad.pt").write_text("not a tensor")
-    with pytest.raises(Stop, match="cannot be read"):
-        from_file(tmp_path / "bad.pt", function)
-    (tmp_path / "bad.npz").write_text("not an array")
-    with pytest.raises(Stop, match="cannot be read"):
-        from_file(tmp_path / "bad.npz", function)
-    (tmp_path / "table.csv").write_text("1,2")
-    with pytest.raises(Stop, match=r"known are \.pt, \.pth, \.npz and \.npy"):
-        from_file(tmp_path / "table.csv", function)
-    torch.save({"v": torch.ones(2)}, tmp_path / "names.pt")
-    with pytest.raises(Stop, match=r"names\.pt: holds v, but"):
-        from_file(tmp_path / "names.pt", function)
-    torch.save({"u": torch.ones(2), "order": torch.ones(2)}, tmp_path / "keyword.pt")
-    with pytest.raises(Stop, match="order can only be given by keyword"):
-        from_file(tmp_path / "keyword.pt", function)
+        from_file(tmp_path / "none.pt")
+    with pytest.raises(Stop, match="which holds x: no signature"):
+        as_arguments({"x": 1}, torch.sin, tmp_path / "file.pt")
+
+
+def test_what_does_not_fit_into_memory(monkeypatch):
+    """A tensor larger than what can be had is refused before it is made."""
+    monkeypatch.setattr("torchjac._cli.arguments.available", lambda: 1000)
+    assert spec("125").numel() == 125
+    for text, taken in (
+        ("126", "1.01 kB"),
+        ("float32:126", "1.01 kB"),
+        ("complex64:63", "1.01 kB"),
+        ("bool:2000", "2 kB"),
+    ):
+        with pytest.raises(Stop, match=rf"--arg {text}: takes {taken}, and 1 kB can be had"):
+            spec(text)
+    monkeypatch.setattr("torchjac._cli.arguments.available", lambda: None)
+    with pytest.raises(Stop, match=r"--arg 9+: "):
+        spec("9" * 30)
 
 
 def test_count():

@@ -1,5 +1,7 @@
 """The commands as a user types them: what they print, what they write, what they exit with."""
 
+import re
+
 import numpy
 import pytest
 import torch
@@ -157,7 +159,27 @@ def test_bench_without_a_peer(run):
             2,
             "there is no folder",
         ),
-        (["explain", "{m}:stencil", "--arg", "3", "--no-costs", "--spy", "a.xyz"], 2, "--spy a.xyz"),
+        (
+            ["explain", "{m}:raises", "--arg", "3", "--spy", "a.xyz"],
+            2,
+            "--spy a.xyz: the name ends in .xyz; known",
+        ),
+        (["explain", "{m}:raises", "--arg", "3", "--report", f"{'a' * 300}.html"], 2, "File name too long"),
+        (["explain", "{m}:raises", "--arg", "3", "--report", "no/a.html"], 2, "there is no folder"),
+        (["check", "{m}:raises", "--arg", "3", "--device", "cuda:99"], 2, "--device cuda:99"),
+        (["check", "{m}:raises", "--arg", "10000000000000"], 2, "--arg 10000000000000: takes 80 TB"),
+        (["check", "{m}:raises", "--arg", "3", "--seed", "9" * 30], 2, "is not in the range"),
+        (
+            ["check", "{m}:raises", "--arg", "3", "--limit", "nan"],
+            2,
+            "expected seconds from 0 to 1,000,000, got nan",
+        ),
+        (
+            ["bench", "{m}:raises", "--arg", "3", "--seconds", "-1"],
+            2,
+            "expected seconds from 0 to 1,000,000, got -1",
+        ),
+        (["bench", "{m}:raises", "--arg", "3", "--threads", "1000000"], 2, "is not in the range"),
         (["explain", "{m}:raises", "--arg", "7"], 3, "The size of tensor a (6) must match"),
         (["check", "{m}:raises", "--arg", "7"], 3, "return x[1:] + torch.ones(3)"),
         (["bench", "{m}:raises", "--arg", "7"], 3, "The size of tensor a (6) must match"),
@@ -176,6 +198,46 @@ def test_errors(run, words, status, said):
     output = run(*words, status=status)
     assert said in output
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("command", ["explain", "check", "bench"])
+@pytest.mark.parametrize("name", ["endless", "endless_backward"])
+def test_limit(run, command, name):
+    """What takes longer is given up, f itself or its derivative, whatever it catches; not so a way that is timed."""
+    if (command, name) == ("bench", "endless_backward"):
+        output = run(command, "{m}:endless_backward", "--arg", "3", "--limit", "0.3", "--seconds", "0")
+        assert output.count("a call took more than 0.3 s (--limit)") == 3
+    else:
+        output = run(command, f"{{m}}:{name}", "--arg", "3", "--limit", "0.3", status=124)
+        assert re.search(rf":{name}.* took more than 0.3 s \(--limit\)", output)
+
+
+def test_the_limit_is_that_of_each_way_measured(run, monkeypatch):
+    """A minute where none is given; then the command itself is not stopped."""
+    limits = []
+    monkeypatch.setattr(
+        "torchjac._cli.commands.in_fresh_process",
+        lambda request, way, limit: limits.append(limit) or Cost(way, 1.0),
+    )
+    run("explain", "{m}:stencil", "--arg", "3")
+    run("explain", "{m}:stencil", "--arg", "3", "--limit", "100")
+    assert limits == [60] * 3 + [100] * 3
+
+
+@pytest.mark.parametrize("command", ["explain", "check", "bench"])
+def test_interrupted(run, command):
+    """Ctrl-C ends with the status that shells give it, without a traceback."""
+    output = run(command, "{m}:stopped", "--arg", "3", status=130)
+    assert output.endswith("Error: interrupted\n")
+
+
+def test_nothing_is_left_where_it_did_not_run(run, tmp_path):
+    """Whether files can be written is tried before the function is run, and leaves what there is."""
+    (tmp_path / "old.html").write_text("kept")
+    for name in ("new.html", "old.html"):
+        run("explain", "{m}:raises", "--arg", "7", "--report", name, "--spy", "new.png", status=3)
+    assert [path.name for path in tmp_path.iterdir()] == ["old.html"]
+    assert (tmp_path / "old.html").read_text() == "kept"
 
 
 def test_help(run):

@@ -37,6 +37,15 @@ def test_exit_status(tmp_path):
     assert done.stderr.startswith("Error: no module named 'nowhere'")
 
 
+def test_ctrl_c(tmp_path):
+    """A signal while the user's module is imported, and 130."""
+    (tmp_path / "mine.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n"
+    )
+    done = program("check", "mine:f", "--arg", "6", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Error: interrupted\n")
+
+
 @pytest.mark.parametrize("missing", ["click", "jinja2", "tqdm"])
 def test_missing_libraries(missing, monkeypatch, capsys):
     """It says what to install."""

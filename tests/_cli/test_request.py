@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from torchjac._cli.request import Request
-from torchjac._cli.stop import RAISED, Stop
+from torchjac._cli.stop import BAD_USAGE, RAISED, Stop
 
 from .conftest import MODEL
 
@@ -50,6 +50,7 @@ def test_raises():
         ({"specs": ("3",), "argnums": (1,)}, "--argnums 1: out of range for 1 argument"),
         ({"specs": ("3",), "argnums": (0, -2)}, "--argnums 0,-2: out of range"),
         ({"specs": ("3",), "device": "nowhere"}, "--device nowhere"),
+        ({"specs": ("3",), "device": "xpu:97"}, "--device xpu:97"),
         ({}, "was given 0 arguments"),
     ],
 )
@@ -58,6 +59,17 @@ def test_bad_options(options, said):
     with pytest.raises(Stop) as stop:
         Request(f"{MODEL}:wrong", **options).load()
     assert said in str(stop.value)
+
+
+@pytest.mark.parametrize(
+    "options", [{"specs": ("x",)}, {"file": "none.pt"}, {"specs": ("3",), "device": "nowhere"}]
+)
+def test_bad_usage_is_found_first(tmp_path, options):
+    """Before a line of the user's own is run."""
+    (tmp_path / "breaks.py").write_text("raise RuntimeError\n")
+    with pytest.raises(Stop) as stop:
+        Request(f"{tmp_path / 'breaks.py'}:f", **options).load()
+    assert stop.value.status == BAD_USAGE
 
 
 def test_nothing_to_differentiate():

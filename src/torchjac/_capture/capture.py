@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.graph import disable_saved_tensors_hooks
 
 from .._blocks.traced import inside_functorch, is_tracing
+from .deletion import anchor
 from .hooks import has_hooks, watch_hooks
 from .inference import run_normally
 from .tangent import cut
@@ -144,6 +145,9 @@ def _in_autograd(run: Callable, inputs: Sequence[Tensor]) -> Captured:
         with watch_hooks() as hooked:
             starts, outputs, extra = run_normally(recorded, inputs, inferring)
         tape = read_tape(outputs, starts)
+    for tensor, start in zip(inputs, starts, strict=True):
+        if recording and tensor.grad_fn is not None:  # a chain of calls is one graph
+            anchor(start)
     for leaf in leaves:
         spend(leaf)
     _refuse_reentrant(tape)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch.autograd.function import BackwardCFunction
 
+from .deletion import MOST_NESTED, Unlinked, anchor_some
 from .memo import Memo
 from .tangent import cut
 
@@ -207,6 +208,7 @@ def read_tape(outputs: Sequence[torch.Tensor], starts: Sequence[Any]) -> Tape:
     foreign = False
     made: dict[Any, Node | None] = {}
     nodes: list[Node] = []
+    read: list[tuple[Any, Any, Any]] = []
     for fn in starts:
         made[fn] = Node(fn)
     for output in outputs:
@@ -225,7 +227,7 @@ def read_tape(outputs: Sequence[torch.Tensor], starts: Sequence[Any]) -> Tape:
                     stack.append((below, deeper, iter(deeper)))
                     break
             else:
-                stack.pop()
+                read.append(stack.pop())
                 inputs: list[tuple[Node, int] | None] = []
                 leads = False  # to an input of the tape
                 for below, slot in edges:
@@ -240,6 +242,9 @@ def read_tape(outputs: Sequence[torch.Tensor], starts: Sequence[Any]) -> Tape:
                     nodes.append(node)
                 elif not edges and _is_foreign(fn):
                     foreign = True
+    if len(read) > MOST_NESTED:
+        anchor_some(read)
+        nodes = Unlinked(nodes)
     nodes.reverse()
     ends = [made.get(tensor.grad_fn) if tensor.grad_fn is not None else None for tensor in outputs]
     return Tape(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
-import pickle
 from collections.abc import Callable, Sequence
 from inspect import signature
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ import numpy
 import torch
 from torch import Tensor
 
-from .stop import Stop
+from . import words
+from .memory import available
+from .stop import Stop, usage
 
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -33,68 +35,97 @@ def from_spec(spec: str, fill: str, generator: torch.Generator) -> Any:
     Raises:
         Stop: where it is none of these.
     """
+    with usage(f"--arg {spec}"):
+        return _from_spec(spec, fill, generator)
+
+
+def _from_spec(spec: str, fill: str, generator: torch.Generator) -> Any:
     if spec.startswith("="):
         try:
             return ast.literal_eval(spec[1:].strip())
         except (ValueError, SyntaxError) as error:
-            raise Stop(
-                f"--arg {spec}: {spec[1:]!r} is no Python literal, as 0.5, 'mean' or (1, 2)"
-            ) from error
+            raise ValueError(f"{spec[1:]!r} is no Python literal, as 0.5, 'mean' or (1, 2)") from error
     name, _, sizes = spec.rpartition(":")
     dtype = DTYPES.get(name) if ":" in spec else torch.float64
     if dtype is None:
-        raise Stop(f"--arg {spec}: unknown dtype {name!r}; known are {', '.join(DTYPES)}")
+        raise ValueError(f"unknown dtype {name!r}; known are {', '.join(DTYPES)}")
     try:
         shape = [int(size) for size in sizes.strip("()[] ").split(",") if size.strip()]
     except ValueError as error:
-        raise Stop(
-            f"--arg {spec}: {sizes!r} is no shape; write sizes with commas, as 2,500 or float32:64,32"
+        raise ValueError(
+            f"{sizes!r} is no shape; write sizes with commas, as 2,500 or float32:64,32"
         ) from error
     if min(shape, default=0) < 0:
-        raise Stop(f"--arg {spec}: sizes cannot be negative")
+        raise ValueError("sizes cannot be negative")
+    made = torch.complex128 if dtype.is_complex else torch.float64 if dtype.is_floating_point else dtype
+    taken, room = prod(shape) * made.itemsize, available()
+    if room is not None and taken > room:
+        raise ValueError(f"takes {words.size(taken)}, and {words.size(room)} can be had")
     if not (dtype.is_floating_point or dtype.is_complex):
         return torch.zeros(shape, dtype=dtype)
     draw = torch.rand if fill == "uniform" else torch.randn
-    made = draw(shape, dtype=torch.complex128 if dtype.is_complex else torch.float64, generator=generator)
-    return made.to(dtype)
+    return draw(shape, dtype=made, generator=generator).to(dtype)
 
 
-def from_file(path: Path, function: Callable[..., Any]) -> tuple[Any, ...]:
-    """The arguments kept in a file: ``.pt`` (a tensor, a list or tuple, or a dict by name), ``.npz`` or ``.npy``.
+def from_file(path: Path) -> Any:
+    """What is kept in a file: ``.pt`` (a tensor, a list or tuple, or a dict by name), ``.npz`` or ``.npy``.
 
     Raises:
-        Stop: where it cannot be read, or its names are not those of the function's arguments.
+        Stop: where it cannot be read.
     """
     if not path.is_file():
         raise Stop(f"--args {path}: no such file")
-    try:
-        found = _read(path)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, OSError, EOFError) as error:
-        raise Stop(f"--args {path}: cannot be read as tensors ({str(error).splitlines()[0]})") from error
-    if isinstance(found, dict):
-        try:
-            bound = signature(function).bind(**found)
-        except TypeError as error:
-            raise Stop(f"--args {path}: holds {', '.join(found)}, but {error}") from error
-        if bound.kwargs:
-            raise Stop(
-                f"--args {path}: {', '.join(bound.kwargs)} can only be given by keyword; wrap the function"
-            )
-        return bound.args
-    return tuple(found) if isinstance(found, (tuple, list)) else (found,)
+    with usage(f"--args {path}: cannot be read as tensors"):
+        return _read(path)
+
+
+def as_arguments(found: Any, function: Callable[..., Any], path: Path) -> tuple[Any, ...]:
+    """What was kept in a file as positional arguments of a function: by name where it is a dict, else in order.
+
+    Raises:
+        Stop: where its names are not those of the function's arguments.
+    """
+    if not isinstance(found, dict):
+        return tuple(found) if isinstance(found, (tuple, list)) else (found,)
+    with usage(f"--args {path}, which holds {', '.join(map(str, found)) or 'nothing'}"):
+        bound = signature(function).bind(**found)
+    if bound.kwargs:
+        raise Stop(
+            f"--args {path}: {', '.join(bound.kwargs)} can only be given by keyword; wrap the function"
+        )
+    return bound.args
 
 
 def _read(path: Path) -> Any:
-    if path.suffix == ".npy":
-        return torch.from_numpy(numpy.load(path))
-    if path.suffix == ".npz":
-        with numpy.load(path) as archive:
-            found = {name: torch.from_numpy(archive[name]) for name in archive.files}
-        unnamed = all(name == f"arr_{number}" for number, name in enumerate(found))
-        return tuple(found.values()) if unnamed else found
-    if path.suffix in (".pt", ".pth"):
-        return torch.load(path, weights_only=True, map_location="cpu")
-    raise ValueError(f"the name ends in {path.suffix or 'nothing'}; known are .pt, .pth, .npz and .npy")
+    read, held = {
+        ".npy": (_npy, "an array of numbers"),
+        ".npz": (_npz, "arrays of numbers"),
+        ".pt": (_pt, "tensors, numbers, strings, and lists, tuples and dicts of them"),
+        ".pth": (_pt, "tensors, numbers, strings, and lists, tuples and dicts of them"),
+    }.get(path.suffix, (None, ""))
+    if read is None:
+        raise ValueError(f"the name ends in {path.suffix or 'nothing'}; known are .pt, .pth, .npz and .npy")
+    try:
+        return read(path)
+    except MemoryError:
+        raise
+    except Exception as error:  # its text may advise to run what the file says
+        raise ValueError(f"it is damaged, or holds more than {held}") from error
+
+
+def _npy(path: Path) -> Any:
+    return torch.from_numpy(numpy.load(path))
+
+
+def _npz(path: Path) -> Any:
+    with numpy.load(path) as archive:
+        found = {name: torch.from_numpy(archive[name]) for name in archive.files}
+    unnamed = all(name == f"arr_{number}" for number, name in enumerate(found))
+    return tuple(found.values()) if unnamed else found
+
+
+def _pt(path: Path) -> Any:
+    return torch.load(path, weights_only=True, map_location="cpu")
 
 
 def check_count(function: Callable[..., Any], arguments: Sequence[Any], target: str) -> None:

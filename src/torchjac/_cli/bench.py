@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from .measure import dense_bytes, does_not_fit, timed
 from .peers import WAYS
 from .request import Problem
+from .stop import Stop, first_line, within
 
 #: However long a call takes, each way is called so often.
 LEAST_ROUNDS = 3
@@ -28,12 +29,16 @@ class Timing(NamedTuple):
         return median(self.times)
 
 
-def bench(problem: Problem, budget: float) -> list[Timing]:
-    """Round after round of all ways until ``budget`` seconds are spent, the first round left out."""
-    size = dense_bytes(problem, problem.value())
+def bench(problem: Problem, budget: float, limit: float | None = None) -> list[Timing]:
+    """Round after round of all ways until ``budget`` seconds are spent, the first round left out.
+
+    A way whose first call takes more than ``limit`` seconds is given up.
+    """
+    with within(limit, problem.in_words()):
+        size = dense_bytes(problem, problem.value())
     timings = [Timing(way, [], does_not_fit(way, size)) for way in WAYS]
     transforms = {way: make(problem.function, problem.argnums) for way, make in WAYS.items()}
-    warm = [_first(timing, transforms[timing.way], problem) for timing in timings]
+    warm = [_first(timing, transforms[timing.way], problem, limit) for timing in timings]
     spent, rounds = 0.0, 0
     while rounds < LEAST_ROUNDS or (spent < budget and rounds < MOST_ROUNDS):
         for timing in warm:
@@ -44,13 +49,15 @@ def bench(problem: Problem, budget: float) -> list[Timing]:
     return warm
 
 
-def _first(timing: Timing, transform: Callable[..., Any], problem: Problem) -> Timing:
+def _first(timing: Timing, transform: Callable[..., Any], problem: Problem, limit: float | None) -> Timing:
     """The way as it is, or with the reason why it fails on this function."""
     if timing.failed:
         return timing
     try:
-        timed(transform, problem)
+        with within(limit, "a call"):
+            timed(transform, problem)
+    except Stop as stop:
+        return timing._replace(failed=str(stop))
     except Exception as error:  # whatever another library raises
-        line = (str(error).splitlines() or [""])[0]
-        return timing._replace(failed=f"{type(error).__name__}: {line}")
+        return timing._replace(failed=f"{type(error).__name__}: {first_line(error)}")
     return timing

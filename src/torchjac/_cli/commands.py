@@ -14,18 +14,28 @@ import click
 import torch
 from tqdm import tqdm
 
-from .._answers.operator import Jacobian
 from . import words
 from .agree import compare
 from .bench import bench as run_bench
-from .look import Named, facts, look, lost_in_words
+from .look import facts, look, lost_in_words
 from .measure import Cost, dense_bytes, does_not_fit, in_fresh_process
+from .output import check_spy, check_writable, save_spy
 from .peers import PEER, WAYS
 from .request import Request
-from .stop import WRONG, Stop, refused
+from .stop import INTERRUPTED, WRONG, Stop, refused, usage, within
 
 #: The walk is printed where it has at most so many nodes, or where it is asked for.
 SHORT_WALK = 30
+
+
+#: A way that is measured is given up after so many seconds where no limit is given; the command itself goes on.
+LIMIT = 60.0
+
+#: More threads than this are a mistake, which PyTorch dies of.
+MOST_THREADS = 1024
+
+#: A process can be waited for a few weeks.
+MOST_SECONDS = 1_000_000
 
 
 class Stopped(click.ClickException):
@@ -46,6 +56,8 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except Stop as stop:
             raise Stopped(stop) from stop
+        except KeyboardInterrupt:
+            raise Stopped(Stop("interrupted", INTERRUPTED)) from None
 
 
 def _positions(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
@@ -53,6 +65,12 @@ def _positions(ctx: click.Context, parameter: click.Parameter, value: str) -> tu
         return tuple(int(part) for part in value.split(","))
     except ValueError:
         raise click.BadParameter(f"expected positions as 0 or 0,2, got {value!r}") from None
+
+
+def _seconds(ctx: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    if value is None or 0 <= value <= MOST_SECONDS:
+        return value
+    raise click.BadParameter(f"expected seconds from 0 to {MOST_SECONDS:,}, got {value:g}")
 
 
 def problem_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -75,8 +93,11 @@ def problem_options(command: Callable[..., None]) -> Callable[..., None]:
                      help="Which arguments are differentiated."),
         click.option("--fill", type=click.Choice(["normal", "uniform"]), default="normal",
                      help="How tensors are drawn; uniform ones lie between 0 and 1."),
-        click.option("--seed", default=0, help="Seed of what is drawn."),
+        click.option("--seed", type=click.IntRange(-(2**63), 2**64 - 1), default=0, help="Seed of what is drawn."),
         click.option("--device", default="cpu", help="Where the tensors are, as cpu or cuda."),
+        click.option("--limit", type=float, callback=_seconds, metavar="SECONDS", help=(
+            "Give up what takes longer (default: nothing, but what is measured, after "
+            f"{LIMIT:g})."))
     )):  # fmt: skip
         with_request = option(with_request)
     return with_request
@@ -87,7 +108,8 @@ def problem_options(command: Callable[..., None]) -> Callable[..., None]:
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=(
         "MODULE:FUNCTION is found as `python -m` finds a module, the current directory first; FILE.py:FUNCTION "
-        "is a file. Exit status: 0 right, 1 wrong (check), 2 bad usage, 3 the function raises or has no Jacobian."
+        "is a file. Exit status: 0 right, 1 wrong (check), 2 bad usage, 3 the function raises or has no Jacobian, "
+        "124 it took longer than --limit, 130 interrupted."
     ),
 )
 @click.version_option(package_name="torchjac")
@@ -101,45 +123,53 @@ def commands() -> None:
 @click.option("--report", type=click.Path(dir_okay=False), help="Write all of it as one HTML page.")
 @click.option("--walk/--no-walk", default=None, help=f"Print every node (default: up to {SHORT_WALK}).")
 @click.option("--costs/--no-costs", default=True, help="Measure time and memory, in fresh processes.")
-@click.option("--limit", default=60.0, help="Seconds after which a way is given up.")
 @click.option("--progress/--no-progress", default=None, help="Show bars (default: on a terminal).")
 def explain(
     request: Request,
+    limit: float | None,
     spy: str | None,
     report: str | None,
     walk: bool | None,
     costs: bool,
-    limit: float,
     progress: bool | None,
 ) -> None:
     """Tell structure, where it was lost, and what it costs."""
-    for path in filter(None, (spy, report)):
-        if not Path(path).absolute().parent.is_dir():
-            raise Stop(f"{path}: there is no folder {Path(path).absolute().parent}")
-    problem = request.load()
-    value = problem.value()
+    if spy:
+        check_spy(spy)
+    if report:
+        check_writable("--report", Path(report))
     bars = sys.stderr.isatty() if progress is None else progress
-    found = look(problem, bars)
+    with within(limit, request.target):
+        problem = request.load()
+        size = dense_bytes(problem, problem.value())
+        found = look(problem, bars)
+        told = [
+            (f"{named.name}\n" if len(found) > 1 else "")
+            + words.table([*map(list, facts(named.jacobian).items())], set())
+            for named in found
+        ]
     click.echo(problem.in_words())
-    for named in found:
-        rows = [[name, fact] for name, fact in facts(named.jacobian).items()]
-        name = f"{named.name}\n" if len(found) > 1 else ""
-        click.echo(f"\n{name}{words.table(rows, set())}")
+    for text in told:
+        click.echo(f"\n{text}")
     steps = found[0].jacobian.report
     click.echo("\n" + lost_in_words(steps))
     if walk or (walk is None and 0 < len(steps.steps) <= SHORT_WALK):
         click.echo(f"\n{steps}")
-    measured = _costs(request, dense_bytes(problem, value), limit, bars) if costs else []
+    measured = _costs(request, size, LIMIT if limit is None else limit, bars) if costs else []
     if costs:
         click.echo("\n" + words.table(_cost_rows(measured), {1, 2}))
     if spy:
-        _save_spy(found, spy)
+        with within(limit, "--spy"):
+            save_spy(found, spy)
         click.echo(f"\npattern drawn in {spy}")
     if report:
         from .page import page
 
         command = f"torchjac {shlex.join(sys.argv[1:])}"
-        Path(report).write_text(page(problem, found, measured, command), encoding="utf-8")
+        with within(limit, "--report"):
+            text = page(problem, found, measured, command)
+        with usage(f"--report {report}"):
+            Path(report).write_text(text, encoding="utf-8")
         click.echo(f"\nreport written to {report}")
 
 
@@ -167,43 +197,26 @@ def _cost_rows(measured: Sequence[Cost]) -> list[list[str]]:
     return rows
 
 
-def _save_spy(found: Sequence[Named], path: str) -> None:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise Stop("--spy needs matplotlib, which is not installed; pip install 'torchjac[plot]'") from error
-    figure = Figure(figsize=(5.5 * len(found), 5.5), layout="constrained")
-    for axes, named in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
-        jacobian: Jacobian = named.jacobian
-        jacobian.spy(axes)
-        if len(found) > 1:
-            axes.set_title(f"{named.name}: {axes.get_title()}")
-    try:
-        figure.savefig(path, dpi=150)
-    except (ValueError, OSError) as error:
-        raise Stop(f"--spy {path}: {error}") from error
-
-
 @commands.command()
 @problem_options
 @click.option("--progress/--no-progress", default=None, help="Show bars (default: on a terminal).")
-def check(request: Request, progress: bool | None) -> None:
+def check(request: Request, limit: float | None, progress: bool | None) -> None:
     """Compare with the loop over rows and finite differences.
 
     Finite differences are taken in float64 only.
     """
-    problem = request.load()
-    size = dense_bytes(problem, problem.value())
-    too_large = does_not_fit(PEER, size)
-    if too_large:
-        raise Stop(f"{problem.in_words()} {too_large}; check it on smaller arguments")
     bars = sys.stderr.isatty() if progress is None else progress
-    try:
-        compared = compare(problem, request.seed, bars)
-    except Stop:
-        raise
-    except Exception as error:  # the user's own code runs again, and its backward too
-        raise refused(problem.in_words(), error) from error
+    with within(limit, request.target):
+        problem = request.load()
+        too_large = does_not_fit(PEER, dense_bytes(problem, problem.value()))
+        if too_large:
+            raise Stop(f"{problem.in_words()} {too_large}; check it on smaller arguments")
+        try:
+            compared = compare(problem, request.seed, bars)
+        except Stop:
+            raise
+        except Exception as error:  # the user's own code runs again, and its backward too
+            raise refused(problem.in_words(), error) from error
     click.echo(problem.in_words() + "\n")
     rows = [["", "largest difference", ""]]
     rows += [[one.name, f"{one.difference:.1e}", "" if one.right else "WRONG"] for one in compared]
@@ -216,14 +229,22 @@ def check(request: Request, progress: bool | None) -> None:
 
 @commands.command()
 @problem_options
-@click.option("--seconds", default=5.0, help="How long to go on; every way is called three times at least.")
-@click.option("--threads", type=click.IntRange(1), help="Threads of PyTorch (default: its own choice).")
-def bench(request: Request, seconds: float, threads: int | None) -> None:
+@click.option(
+    "--seconds",
+    default=5.0,
+    callback=_seconds,
+    help="How long to go on; every way is called three times at least.",
+)
+@click.option(
+    "--threads", type=click.IntRange(1, MOST_THREADS), help="Threads of PyTorch (default: its own choice)."
+)
+def bench(request: Request, limit: float | None, seconds: float, threads: int | None) -> None:
     """Time torchjac beside torch.func, in turn, by medians."""
     if threads:
         torch.set_num_threads(threads)
-    problem = request.load()
-    timings = run_bench(problem, seconds)
+    with within(limit, request.target):
+        problem = request.load()
+    timings = run_bench(problem, seconds, limit)
     click.echo(problem.in_words())
     click.echo(
         f"PyTorch {torch.__version__}, {platform.machine()}, threads: {torch.get_num_threads()}, "

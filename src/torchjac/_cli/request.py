@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree  # private; see _transforms/arguments.py
 
-from .arguments import check_count, from_file, from_spec, in_words
-from .stop import Stop, raised
+from .arguments import as_arguments, check_count, from_file, from_spec, in_words
+from .stop import Stop, raised, usage
 from .target import find
 
 
@@ -74,25 +74,23 @@ class Request:
         Raises:
             Stop: where anything about it is wrong.
         """
-        function = find(self.target)
         if self.specs and self.file:
             raise Stop("give arguments by --arg or by --args, not by both")
         generator = torch.Generator().manual_seed(self.seed)
-        torch.manual_seed(self.seed)
-        arguments = (
-            from_file(Path(self.file), function)
-            if self.file
-            else tuple(from_spec(spec, self.fill, generator) for spec in self.specs)
+        path = Path(self.file) if self.file else None
+        given = (
+            from_file(path) if path else tuple(from_spec(spec, self.fill, generator) for spec in self.specs)
         )
+        with usage(f"--device {self.device}"):
+            given = pytree.tree_map_only(Tensor, lambda tensor: tensor.to(self.device), given)
+        function = find(self.target)  # after all that runs no code of the user's
+        torch.manual_seed(self.seed)
+        arguments = as_arguments(given, function, path) if path else given
         check_count(function, arguments, self.target)
         if not arguments:
             raise Stop(
                 f"{self.target} needs an argument to differentiate; give one with --arg, as --arg 2,500"
             )
-        try:
-            arguments = tuple(_moved(argument, self.device) for argument in arguments)
-        except RuntimeError as error:
-            raise Stop(f"--device {self.device}: {str(error).splitlines()[0]}") from error
         count = len(arguments)
         if any(not -count <= n < count for n in self.argnums):
             raise Stop(f"--argnums {','.join(map(str, self.argnums))}: out of range for {count} arguments")
@@ -109,10 +107,6 @@ class Request:
         found: dict[str, Any] = json.loads(text)
         found["specs"], found["argnums"] = tuple(found["specs"]), tuple(found["argnums"])
         return Request(**found)
-
-
-def _moved(argument: Any, device: str) -> Any:
-    return pytree.tree_map_only(Tensor, lambda tensor: tensor.to(device), argument)
 
 
 def _fresh(argument: Any, differentiated: bool) -> Any:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
 
@@ -13,6 +17,8 @@ import torch
 WRONG = 1  # `check` found a difference
 BAD_USAGE = 2  # something on the command line is not what it should be
 RAISED = 3  # the user's own code raised, or its Jacobian is refused
+TOO_SLOW = 124  # it took longer than `--limit`; as timeout(1)
+INTERRUPTED = 130  # by Ctrl-C; as a shell
 
 #: How many of the user's own lines are shown below an error.
 LINES = 4
@@ -25,6 +31,54 @@ class Stop(Exception):
         """Keep the message for the user."""
         super().__init__(message)
         self.status = status
+
+
+@contextmanager
+def usage(what: str) -> Iterator[None]:
+    """Whatever a library raises here is bad usage of an option: a `Stop` with the option and the error's first line.
+
+    For work on what was given on the command line only, never around the user's own code.
+    """
+    try:
+        yield
+    except Stop:
+        raise
+    except Exception as error:
+        raise Stop(f"{what}: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first, its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+class _TooLate(BaseException):
+    """Raised in the middle of what takes too long; no `except Exception` on the way stops it."""
+
+
+@contextmanager
+def within(seconds: float | None, what: str) -> Iterator[None]:
+    """Work that is given up after some seconds, between two ops: a `Stop` then; None lets it take its time.
+
+    So does a system without interval timers (Windows).
+    """
+    if seconds is None or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def late(*_: Any) -> NoReturn:
+        raise _TooLate
+
+    before = signal.signal(signal.SIGALRM, late)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6))
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+    except _TooLate:
+        raise Stop(f"{what} took more than {seconds:g} s (--limit)", TOO_SLOW) from None
 
 
 def raised(what: str, error: BaseException) -> Stop:

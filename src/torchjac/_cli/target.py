@@ -49,7 +49,7 @@ def _module(name: str) -> ModuleType:
             raise raised(f"importing {name}", error) from error
         hint = f"; did you mean {name}.py:…?" if Path(name + ".py").exists() else ""
         raise Stop(f"no module named {missing!r} in {here} or on Python's path{hint}") from error
-    except BaseException as error:  # SystemExit too: a script without a guard
+    except (Exception, SystemExit) as error:  # a script without a guard exits
         raise raised(f"importing {name}", error) from error
 
 
@@ -66,7 +66,7 @@ def _from_file(path: Path) -> ModuleType:
     sys.modules[path.stem] = module
     try:
         spec.loader.exec_module(module)
-    except BaseException as error:  # SystemExit too: a script without a guard
+    except (Exception, SystemExit) as error:  # a script without a guard exits
         raise raised(f"importing {path}", error) from error
     return module
 
