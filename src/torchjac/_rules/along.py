@@ -115,26 +115,6 @@ def renorm(node: Node) -> Known:
     return Known(passes={0: ((dim, dim),)})
 
 
-PLANES = [
-    "UpsampleLinear1D", "UpsampleBilinear2D", "UpsampleBicubic2D", "UpsampleTrilinear3D",
-    "UpsampleBilinear2DAa", "UpsampleBicubic2DAa", "UpsampleLanczos2DAa",
-]  # fmt: skip
-
-
-@rule(*(f"{name}Backward0" for name in PLANES), *(f"{name}BackwardBackward0" for name in PLANES))
-def by_plane(node: Node) -> Known:
-    """Resampling treats each plane on its own: all dims in front of the spatial ones pass."""
-    spatial = next(n for n in (1, 2, 3) if f"{n}D" in node.name)
-    return Known(passes={0: tuple((d, d) for d in range(len(node.into(0).shape) - spatial))})
-
-
-@rule("GridSampler2DBackward0", "GridSampler3DBackward0")
-def grid_sampler(node: Node) -> Known:
-    """Grid sampling: image by image for the grid, plane by plane for the input."""
-    passes: dict[int, Passes] = {0: ((0, 0), (1, 1)), 1: ((0, 0),)}
-    return Known(passes={k: pairs for k, pairs in passes.items() if node.needs(k)})
-
-
 #: node → core dims of each output, core dims of each input; what stands in front is a batch
 BATCHED_LINALG: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "LinalgInvExBackward0": ((2, 0), (2,)),

@@ -1,0 +1,107 @@
+"""Sampling an image at the points of a grid: each output entry is a weighted sum of a few pixels around its point.
+
+Along each side the point x in [-1, 1] stands at u in the image, and the taps are pixels j with weights w that depend
+on u: one for the nearest, two of the linear filter, four of the cubic one.
+
+    out[n, c, o] = Σ_t w[n, o, t] image[n, c, j[n, o, t]]      u = ((x + 1) s − 1) / 2, or (x + 1) (s − 1) / 2
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from math import prod
+
+import torch
+from torch import Tensor
+
+from .._blocks.block import Block
+from .._blocks.maps import Gather, Label, Map, bare
+from .._capture.tape import Node
+from .registry import Known, Local, Passes, Spelling, rule
+from .resample import cubic, linear
+from .spell import new_labels
+
+#: Taps along each side, by PyTorch's number of the mode: linear, nearest, cubic
+COUNTS = (2, 1, 4)
+ZEROS, BORDER, REFLECTION = range(3)
+
+
+def _reflected(u: Tensor, low: float, high: float) -> Tensor:
+    """A position brought between two ends by reflections."""
+    span = high - low
+    if span <= 0:
+        return torch.zeros_like(u)
+    away = (u - low).abs()
+    turns = (away / span).floor()
+    rest = away - turns * span
+    return torch.where(turns % 2 == 0, rest, span - rest) + low
+
+
+def _padded(u: Tensor, size: int, padding: int, corners: bool) -> Tensor:
+    """A position as the padding has it: as it is, at the border, or reflected."""
+    if padding == REFLECTION:
+        u = _reflected(u, 0.0, size - 1.0) if corners else _reflected(u, -0.5, size - 0.5)
+    return u if padding == ZEROS else u.clamp(0, max(size - 1, 0))
+
+
+def _taps(x: Tensor, size: int, mode: int, padding: int, corners: bool) -> tuple[Tensor, Tensor]:
+    """Places and weights of the taps along one side, in a dim of their own; at the edge for those outside, and 0."""
+    u = (x + 1) / 2 * (size - 1) if corners else ((x + 1) * size - 1) / 2
+    if COUNTS[mode] < 4:
+        u = _padded(u, size, padding, corners)
+    if COUNTS[mode] == 1:
+        place = u.round().unsqueeze(-1)
+        weight = torch.ones_like(place)
+    else:
+        shift = torch.arange(COUNTS[mode], device=x.device) - (COUNTS[mode] // 2 - 1)
+        first = u.floor()
+        weight = (linear if COUNTS[mode] == 2 else cubic)((u - first).unsqueeze(-1) - shift)
+        place = first.unsqueeze(-1) + shift
+    if COUNTS[mode] == 4:
+        place = _padded(place, size, padding, corners)
+    inside = (place >= 0) & (place <= size - 1)
+    at = place.nan_to_num(0).clamp(0, max(size - 1, 0)).to(torch.int64)
+    return at, torch.where(inside, weight, 0)
+
+
+@rule("GridSampler2DBackward0", "GridSampler3DBackward0")
+def grid_sample(node: Node) -> Known:
+    """Grid sampling: n and o pass for the grid, n and c for the image, whose taps are explicit too.
+
+    ∂out[n,c,o]/∂image[n′,c′,j[n,o,t]] = δ[n,n′] δ[c,c′] w[n,o,t]      ∂out[n,c,o]/∂grid[n′,o′,d] = δ[n,n′] δ[o,o′] …
+
+    Example: 9 × 9 pixels at 12 × 12 points: 4 taps for each of 144 entries of 11,664; of the grid 288 of 41,472.
+    """
+    image, grid = node.into(0).shape if node.needs(0) else (), node.shape
+    rank = len(node.shape) - 2
+    passes: dict[int, Passes] = {}
+    if node.needs(0):
+        passes[0] = ((0, 0), (1, 1))
+    if node.needs(1):
+        passes[1] = ((0, 0), *((2 + d, 1 + d) for d in range(rank)))
+    mode = node.saved("interpolation_mode")
+    taps = COUNTS[mode] ** rank
+
+    def make() -> list[Local]:
+        points = node.saved("grid")
+        points = points.to(torch.promote_types(points.dtype, torch.float32))
+        corners = (node.saved("padding_mode"), node.saved("align_corners"))
+        sides = [_taps(points[..., rank - 1 - d], image[2 + d], mode, *corners) for d in range(rank)]
+        over = new_labels(node.shape)
+        batch, channel, *at = over
+        each = [Label(COUNTS[mode]) for _ in range(rank)]
+        shapes = [[COUNTS[mode] if d == own else 1 for d in range(rank)] for own in range(rank)]
+        weights = [
+            weight.reshape(*grid[:1], *grid[2:], *shape)
+            for (_, weight), shape in zip(sides, shapes, strict=True)
+        ]
+        weight = reduce(torch.mul, weights).to(node.outputs[0].dtype)
+        wrt: list[Map] = [bare(batch), bare(channel)]
+        wrt += [Gather(place, (batch, *at, label)) for (place, _), label in zip(sides, each, strict=True)]
+        block = Block(weight, (batch, *at, *each), tuple(map(bare, over)), tuple(wrt))
+        return [Local(0, block, selects=True)]
+
+    entries = prod(node.shape) * taps
+    return Known(
+        passes=passes, spelled={0: lambda *_: Spelling(1, taps, entries, make)} if node.needs(0) else {}
+    )
