@@ -31,6 +31,24 @@ def choose(
     return calls, chosen
 
 
+def choose_up(
+    node: Node, slot: int, known: Known, arrived: Mapping[int, Mapping[int, Sequence[Block]]], columns: int
+) -> tuple[Mapping[int, Passes], list[Local]]:
+    """The same for transposed blocks on the way up, which arrived at a node's inputs; there are so many columns."""
+    calls: dict[int, Passes] = {}
+    chosen: list[Local] = []
+    for k, pairs in known.others.get(slot, known.passes).items():
+        blocks = [block for carried in arrived.get(k, {}).values() for block in carried]
+        if k in known.spelled and blocks:
+            spelling = known.spelled[k](slot, blocks)
+            named = sum(map(entries, blocks)) * spelling.entries // max(prod(node.into(k).shape), 1)
+            if terms_pay(spelling.terms * len(blocks), named, columns * spelling.entries):
+                chosen += spelling.make()
+                continue
+        calls[k] = pairs
+    return calls, chosen
+
+
 def _pay(spelling: Spelling, blocks: Sequence[Block], rows: int, out: int) -> bool:
     # What one number scales is multiplied as it is held, whatever entries it then stands for.
     named = sum(map(stored, blocks)) if spelling.scales else sum(map(entries, blocks)) * spelling.inner

@@ -7,17 +7,18 @@ directions: (J T)ᵀ = Tᵀ Jᵀ.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 
-from .._blocks.block import Block, fitted, identity
+from .._blocks.block import Block, Selected, fitted, identity
 from .._blocks.compose import compose
 from .._blocks.cost import one_pays
 from .._blocks.ends import swapped
 from .._blocks.merge import dense_block, merge
 from .._blocks.unify import CannotJoinError
 from .._capture.tape import Meta, Node, Tape
-from .._rules.registry import local_jacobian, opaque
+from .._rules.registry import Local, Passes, local_jacobian, opaque
+from .choose import choose_up
 from .progress import track
 from .report import Lot, Report, note_step
 from .seeds import NO_LIMITS, Limits
@@ -82,21 +83,28 @@ def _through(
 ) -> dict[tuple[int, int], list[Block]]:
     """The transposed blocks ``[slot, input]`` at a node's outputs, from those at its own inputs."""
     known = local_jacobian(node)
+    columns = sum(
+        [prod(in_shapes[number]) for number in {n for carried in arrived.values() for n in carried}]
+    )
+    terms = list(known.locals)
+    calls: dict[int, Mapping[int, Passes]] = {}
+    for slot in slots:
+        calls[slot], chosen = choose_up(node, slot, known, arrived, columns)
+        terms += chosen
     sent: list[Sent] = []
     try:
-        for term in known.locals:
+        for term in terms:
             if term.input in arrived and term.slot in slots:
                 local = swapped(term.block)
                 shape, _, device = node.into(term.input)
                 sent += [
-                    Sent(term.slot, number, compose(block, local, shape, device, term.selects))
+                    Sent(term.slot, number, _marked(compose(block, local, shape, device, term.selects), term))
                     for number, blocks in arrived[term.input].items()
                     for block in blocks
                 ]
     except CannotJoinError:
-        sent, known = [], opaque(node)
-    for slot in slots:
-        passes = known.others.get(slot, known.passes)
+        sent, calls = [], dict.fromkeys(slots, opaque(node).passes)
+    for slot, passes in calls.items():
         if passes:
             below = {k: arrived[k] for k in passes if k in arrived}
             sent += push_up(node, slot, passes, below, in_shapes, limits)
@@ -108,8 +116,15 @@ def _through(
     return found
 
 
+def _marked(block: Block | None, term: Local) -> Block | None:
+    """The block, told to drop with its zeros what it meets further up, if a term selects."""
+    return Selected(*block) if block is not None and term.selects else block
+
+
 def _merged(lot: Lot, meta: Meta, limits: Limits) -> Lot:
     blocks = merge(lot.blocks, lot.out_shape, lot.wrt_shape, meta)
+    if all(type(block) is Selected for block in lot.blocks):
+        blocks = [Selected(*block) for block in blocks]
     # Few inputs on the way to many outputs are often taken apart and put together: a block for each number.
     if limits.row_bytes is not None and one_pays(len(blocks), prod(lot.out_shape) * prod(lot.wrt_shape)):
         blocks = [dense_block(blocks, lot.out_shape, lot.wrt_shape, meta)]

@@ -57,6 +57,15 @@ class Block(NamedTuple):
         )
 
 
+class Selected(Block):
+    """A block whose zeros drop what they meet further up, be it infinite or NaN: an op below selected.
+
+    So it is carried on the way from the inputs up. On the way down the selecting term itself drops what arrives.
+    """
+
+    __slots__ = ()
+
+
 def _letters() -> Iterator[str]:
     """The letters i to z, and then i1, j1 and so on."""
     for round_ in count():

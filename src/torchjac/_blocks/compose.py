@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .block import Block, covers
+from .block import Block, Selected, covers
 from .later import Later, later
 from .maps import (
     Gather,
@@ -66,7 +66,8 @@ def compose(
 ) -> Block | None:
     """The product of a block and a local Jacobian over a tensor of the given shape; None if it is zero.
 
-    Where the local Jacobian ``selects``, its zeros drop what they meet, even if that is not finite.
+    Where the local Jacobian ``selects``, its zeros drop what they meet, even if that is not finite; so do those of a
+    `Selected` block, whose product is one too, but for what is summed.
     """
     left, on_left, out, mid = block
     right, on_right, other, wrt = local
@@ -86,12 +87,14 @@ def compose(
     if type(left) is Later or type(right) is Later:
         value = _product_later(law, selects, left, right)
     else:
-        value = _product(law, selects, left, right)
-    return Block(value, law.joint.on, law.out, law.wrt)
+        value = _product(law, selects, left, right, type(block) is Selected)
+    return type(block)(value, law.joint.on, law.out, law.wrt)
 
 
-def _product(law: Law, selects: bool, left: Tensor | float, right: Tensor | float) -> Tensor | float:
-    """The value of a product, over the labels of its law."""
+def _product(
+    law: Law, selects: bool, left: Tensor | float, right: Tensor | float, selected: bool = False
+) -> Tensor | float:
+    """The value of a product, over the labels of its law; zeros of either side may drop what they meet."""
     _, _, how_left, how_right, how, times, gone, _ = law
     if how_left.steps:
         left = read(how_left, left)
@@ -99,11 +102,14 @@ def _product(law: Law, selects: bool, left: Tensor | float, right: Tensor | floa
         right = read(how_right, right)
     if times != 1:
         left = left * times
-    if selects:
-        selected = select(left, how_left.on, right, how_right.on)
-        if selected is not None:
-            summed = joint(selected[1], (), gone)
-            return align(multiply(selected[0], 1.0, summed), summed.on, how.on)
+    selected = selected and not (
+        how.other_dims or how.equation
+    )  # a product for each entry of a sum is too many
+    if selects or selected:
+        found = select(left, how_left.on, right, how_right.on, (selected, selects))
+        if found is not None:
+            summed = joint(found[1], (), gone)
+            return align(multiply(found[0], 1.0, summed), summed.on, how.on)
     return multiply(left, right, how)
 
 

@@ -131,21 +131,38 @@ def _bring(value: Tensor | float, how: Brought, outer: bool) -> Tensor | float:
 
 
 def select(
-    left: Tensor | float, on_left: tuple[Label, ...], right: Tensor | float, on_right: tuple[Label, ...]
+    left: Tensor | float,
+    on_left: tuple[Label, ...],
+    right: Tensor | float,
+    on_right: tuple[Label, ...],
+    drop: tuple[bool, bool] = (False, True),
 ) -> tuple[Tensor | float, tuple[Label, ...]] | None:
-    """The product that is zero wherever the right value is; None where plain multiplication does the same."""
-    if not isinstance(right, Tensor) or (not isinstance(left, Tensor) and isfinite(left)):
+    """The product that is zero wherever a value is whose zeros ``drop`` what they meet.
+
+    None where plain multiplication does the same.
+    """
+    pairs = ((left, right), (right, left))
+    dropping = [
+        drops and isinstance(value, Tensor) and (isinstance(other, Tensor) or not isfinite(other))
+        for (value, other), drops in zip(pairs, drop, strict=True)
+    ]
+    if not any(dropping):
         return None
     over = tuple(dict.fromkeys(on_left + on_right))
-    right = align(right, on_right, over)
     left = align(left, on_left, over) if isinstance(left, Tensor) else left
+    right = align(right, on_right, over) if isinstance(right, Tensor) else right
+    zeros = [value for value, drops in zip((left, right), dropping, strict=True) if drops]
     product = left * right
     if inside_functorch() or is_tracing() or product.requires_grad:
-        return torch.where(right == 0, 0, product), over
+        for value in zeros:
+            product = torch.where(value == 0, 0, product)
+        return product, over
     # Zero times what is finite is zero already. A sum tells that in a small part of the time of dropping.
     if product.device.type == "cpu" and product.sum().isfinite():
         return product, over
-    return product.masked_fill_(right == 0, 0), over
+    for value in zeros:
+        product.masked_fill_(value == 0, 0)
+    return product, over
 
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"

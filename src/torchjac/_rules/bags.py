@@ -32,7 +32,7 @@ def segment_reduce(node: Node) -> list[Local]:
     over = new_labels(shape)
     out: list[Map] = [bare(label) for label in over]
     out[axis] = Gather(_group(starts, shape[axis], node.shape[axis]), over[: axis + 1])
-    return [Local(0, Block(value, over, tuple(out), tuple(map(bare, over))))]
+    return [Local(0, Block(value, over, tuple(out), tuple(map(bare, over))), selects=True)]
 
 
 @rule("EmbeddingBagBackward0")
