@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch.utils import checkpoint
 
+from .vmap_levels import levels_entered, levels_now
+
 #: So many blocks stay unpacked at once: nested ones need each other, and a walk passes from one to the next.
 MOST_KEPT = 4
 
@@ -32,8 +34,13 @@ class _Shared(_Alone):
 
     def __init__(self, block: Any) -> None:
         super().__init__(block)
-        alone = self.unpack_hook
-        self.unpack_hook = lambda holder: _unpack(block, holder, alone)
+        alone, levels = self.unpack_hook, levels_now()
+
+        def unpack(holder: Any) -> torch.Tensor:
+            with levels_entered(levels):  # the block saw samples
+                return _unpack(block, holder, alone)
+
+        self.unpack_hook = unpack
 
 
 def share_blocks(yes: bool) -> None:

@@ -22,7 +22,7 @@ from torch.utils import _pytree as pytree
 from .._blocks.traced import tracer_mode
 from .._capture.constants import constants_computed
 from .arguments import check_argnums, check_outputs, differentiated, nest, put_arguments, split_aux
-from .run import record, walking
+from .run import record
 
 T = TypeVar("T")
 
@@ -85,7 +85,7 @@ def _run(
     outputs: int,
     operands: Sequence[Any],
 ) -> tuple[Tensor, ...]:
-    from .jacrev import dense_answers, refuse_twice  # it uses this file itself
+    from .jacrev import dense_jacobians  # it uses this file itself
 
     fixed = [_fixed(operand) for operand in operands]
 
@@ -99,9 +99,7 @@ def _run(
     # AOTAutograd records in anomaly mode to know which line made an op; nobody asked that the engine be watched.
     with constants_computed() as constants, torch.autograd.set_detect_anomaly(False):
         recorded = record(what, func, tuple(range(inputs)), True, tuple(fixed[:inputs]), {})
-        with walking(recorded):
-            answers = dense_answers(recorded, chunk_size, mode)
-            refuse_twice(recorded, answers)
+        answers = dense_jacobians(recorded, chunk_size, mode)
         _, others = recorded.finish(answers, True)
         given = (*others, *[answer for row in answers for answer in row])
         return tuple([constants.now(each) if isinstance(each, Tensor) else each for each in given])
@@ -111,13 +109,10 @@ def _run_apart(
     body: Any, what: str, mode: str, chunk_size: int | None, inputs: int, _: None, leaves: Sequence[Any]
 ) -> tuple[Any, list[Tensor]]:
     """What Dynamo makes of the op, without Dynamo: what else the body returned, and the Jacobians in a row."""
-    from .jacrev import dense_answers, refuse_twice
+    from .jacrev import dense_jacobians
 
     recorded = record(what, body, tuple(range(inputs)), True, tuple(leaves), {})
-    with walking(recorded):
-        answers = dense_answers(recorded, chunk_size, mode)
-        refuse_twice(recorded, answers)
-    found, rest = recorded.finish(answers, True)
+    found, rest = recorded.finish(dense_jacobians(recorded, chunk_size, mode), True)
     return rest, pytree.tree_leaves(found)
 
 

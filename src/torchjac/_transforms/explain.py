@@ -11,7 +11,7 @@ from .._accumulate.factors import accumulate_factors
 from .._accumulate.order import named, pick, weighed
 from .._accumulate.report import Costs, Report
 from .dynamo import beside_dynamo
-from .run import check_function, record, walking
+from .run import Recorded, check_function, found, record
 
 
 def explain(
@@ -44,8 +44,10 @@ def explain(
     @wraps(func)
     def report_of(*args: Any, **kwargs: Any) -> Report:
         recorded = record("explain", func, argnums, has_aux, args, kwargs)
-        report, tape, shapes = Report(), recorded.captured.tape, recorded.shapes
-        with walking(recorded):
+        report = Report()
+
+        def walk(part: Recorded) -> list[list[Any]]:
+            tape, shapes = part.captured.tape, part.shapes
             accumulate_factors(tape, shapes, report=report)
             order = pick(tape, shapes, factors=True)
             estimated = weighed(tape, shapes, order)
@@ -54,6 +56,9 @@ def explain(
                 with Counter() as counter:
                     accumulate_factors(tape, shapes)
                 report.costs = Costs(named(order), estimated, counter.work)
+            return []
+
+        found(recorded, walk)
         return report
 
     return beside_dynamo("explain", report_of)

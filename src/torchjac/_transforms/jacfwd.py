@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from .dynamo import HAS_OP, beside_dynamo, in_dynamo
-from .jacrev import dense_answers, refuse_twice
-from .run import check_function, record, walking
+from .jacrev import dense_jacobians
+from .run import check_function, record
 
 RANDOMNESS = ("error", "different", "same")
 
@@ -72,9 +72,6 @@ def jacfwd(
         if torch.compiler.is_dynamo_compiling():
             return in_dynamo("jacfwd", "forward", func, argnums, has_aux, None, args, kwargs)
         recorded = record("jacfwd", func, argnums, has_aux, args, kwargs)
-        with walking(recorded):
-            answers = dense_answers(recorded, None, "forward")
-            refuse_twice(recorded, answers)
-        return recorded.finish(answers, has_aux)
+        return recorded.finish(dense_jacobians(recorded, None, "forward"), has_aux)
 
     return jacobian_of if HAS_OP else beside_dynamo("jacfwd", jacobian_of)

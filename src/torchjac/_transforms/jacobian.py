@@ -102,8 +102,8 @@ def value_and_jacobian(
 
 def _value(recorded: Recorded) -> Any:
     """The output of the recorded call, as the caller's own level of functorch transforms knows it."""
-    outputs = recorded.captured.outputs
-    if inside_functorch():
+    outputs = recorded.captured.outputs if recorded.beneath is None else recorded.beneath.outputs
+    if recorded.beneath is None and inside_functorch():
         outputs = [left_level(output) for output in outputs]
     elif not recorded.captured.records:
         outputs = [output.detach() for output in outputs]

@@ -28,8 +28,8 @@ from .._capture.once import once_pairs, only_once
 from .._rules.unbatched import CANNOT_BATCH, rules_only
 from .dynamo import HAS_OP, beside_dynamo, in_dynamo
 from .operators import check_layout, operators
-from .out import check_out, fill, sparse_out, targets
-from .run import Recorded, check_function, record, walking
+from .out import Outs, check_out, fill, sparse_out, targets
+from .run import Recorded, check_function, found, record
 
 
 def jacrev(
@@ -129,12 +129,8 @@ def reverse(
                         refill(matrix, leaf.blocks, leaf.out_shape, leaf.in_shape, leaf, what)
                 return recorded.finish(matrices, has_aux)
             return recorded.finish([[leaf.to_sparse(layout) for leaf in row] for row in rows], has_aux)
-        with walking(recorded):
-            outs = None if out is None else check_out(out, recorded, what)
-            answers = dense_answers(recorded, chunk_size, into=None if outs is None else targets(outs))
-            if outs is not None:
-                answers = fill(outs, answers)
-            refuse_twice(recorded, answers)
+        outs = None if out is None else check_out(out, recorded, what)
+        answers = dense_jacobians(recorded, chunk_size, outs=outs)
         return recorded.finish(answers, has_aux)
 
     plain = layout is torch.strided and out is None
@@ -142,11 +138,23 @@ def reverse(
     return watched(found) if progress else found
 
 
-def refuse_twice(recorded: Recorded, answers: list[list[Tensor]]) -> None:
-    """Mark the answers that a second derivative would find constant, though the function is not."""
-    if recorded.captured.records:
-        for (output, number), name in once_pairs(recorded.captured.tape).items():
-            answers[output][number] = only_once(name, answers[output][number], recorded.inputs)
+def dense_jacobians(
+    recorded: Recorded, chunk_size: int | None, mode: str = "auto", outs: Outs | None = None
+) -> list[list[Tensor]]:
+    """The dense Jacobians ``[output][input]`` of a call, as the caller sees them; written into ``outs`` if given."""
+
+    def find(part: Recorded) -> list[list[Tensor]]:
+        answers = dense_answers(part, chunk_size, mode, None if outs is None else targets(outs))
+        if outs is not None:
+            answers = fill(outs, answers)
+        if (
+            part.captured.records
+        ):  # those that a second derivative would find constant, though the function is not
+            for (output, number), name in once_pairs(part.captured.tape).items():
+                answers[output][number] = only_once(name, answers[output][number], part.inputs)
+        return answers
+
+    return found(recorded, find)
 
 
 def dense_answers(

@@ -7,15 +7,17 @@ from torch import Tensor
 
 from .._accumulate.factors import Factor, accumulate_factors, alone
 from .._accumulate.forward import accumulate_forward, goes_forward
+from .._accumulate.ordered import accumulate_best
 from .._accumulate.own import owned
 from .._accumulate.report import Report
 from .._accumulate.reverse import accumulate
 from .._accumulate.seeds import Limits
 from .._answers.chain import chained
 from .._answers.operator import Jacobian
+from .._answers.per_sample import per_sample
 from .._blocks.block import Block, fitted
 from .._capture.once import once_pairs, only_once
-from .run import Recorded, walking
+from .run import Recorded, found
 
 
 def operators(
@@ -26,25 +28,31 @@ def operators(
     Raises:
         RuntimeError: where the function registers hooks that act on gradients.
     """
-    captured, inputs = recorded.captured, recorded.inputs
-    if captured.hooked:
+    if recorded.captured.hooked:
         raise RuntimeError(
             f"{what}: func registers hooks that act on gradients (Tensor.register_hook or a module's full "
             "backward hook), which only PyTorch's engine can run; use jacrev, which asks the engine"
         )
     report = Report()
-    tape, shapes, limits = captured.tape, recorded.shapes, Limits(chunk_size)
-    with walking(recorded):
-        if mode == "auto":
-            found = accumulate_factors(tape, shapes, limits, report)
-        else:
-            walk = accumulate_forward if mode == "forward" and goes_forward(tape) else accumulate
-            found = alone(tape, shapes, walk(tape, shapes, limits, report))
-        for (output, number), name in (once_pairs(tape) if captured.records else {}).items():
-            found[output][number] = [
-                factor._replace(blocks=[_once(block, name, inputs) for block in factor.blocks])
-                for factor in found[output][number]
-            ]
+    limits = Limits(chunk_size)
+    return found(recorded, lambda part: _operators(part, limits, report, mode), per_sample)
+
+
+def _operators(recorded: Recorded, limits: Limits, report: Report, mode: str) -> list[list[Jacobian]]:
+    captured, inputs = recorded.captured, recorded.inputs
+    tape, shapes = captured.tape, recorded.shapes
+    if mode == "auto" and not recorded.is_part:
+        factors = accumulate_factors(tape, shapes, limits, report)
+    else:  # batch dims are known at both ends of a Jacobian, but not between its factors
+        walk = accumulate_best if mode == "auto" else accumulate
+        if mode == "forward" and goes_forward(tape):
+            walk = accumulate_forward
+        factors = alone(tape, shapes, walk(tape, shapes, limits, report))
+    for (output, number), name in (once_pairs(tape) if captured.records else {}).items():
+        factors[output][number] = [
+            factor._replace(blocks=[_once(block, name, inputs) for block in factor.blocks])
+            for factor in factors[output][number]
+        ]
 
     def answer(factor: Factor, like: Tensor) -> Jacobian:
         blocks = tuple([
@@ -54,10 +62,10 @@ def operators(
 
     return [
         [
-            chained([answer(factor, tensor) for factor in factors])
-            for factors, tensor in zip(row, inputs, strict=True)
+            chained([answer(factor, tensor) for factor in row])
+            for row, tensor in zip(rows, inputs, strict=True)
         ]
-        for row in found
+        for rows in factors
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,9 +13,11 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from .._blocks.traced import inside_functorch, is_tracing
+from .._capture.beneath import Beneath, capture_beneath
 from .._capture.capture import Captured, capture, left_level
 from .._capture.checkpoints import blocks_kept
 from .._capture.constants import constants_computed
+from .._capture.vmap_levels import inside_vmaps_only, levels_left
 from .arguments import (
     check_argnums,
     check_outputs,
@@ -26,15 +28,23 @@ from .arguments import (
     split_aux,
 )
 
+#: Finds something for each output and input of a recorded call: ``[output][input]``
+Find: TypeAlias = Callable[["Recorded"], Sequence[Sequence[Any]]]
+
 
 class Recorded(NamedTuple):
-    """A captured call: the differentiated tensors and the trees that answers take."""
+    """A captured call: the differentiated tensors and the trees that answers take.
+
+    ``beneath`` tells that it was captured beneath vmap, in parts, and ``is_part`` that this is one of them.
+    """
 
     captured: Captured
     inputs: list[Tensor]
     in_spec: Any
     out_spec: Any
     aux: Any
+    beneath: Beneath | None = None
+    is_part: bool = False
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
@@ -48,15 +58,16 @@ class Recorded(NamedTuple):
         There the formulas of linalg.solve and linalg.det go another way without a graph, which is silently wrong
         under vmap (torch 2.13).
         """
-        return self.captured.records or inside_functorch()
+        return self.captured.records or (self.beneath is None and inside_functorch())
 
-    def cut(self, tensor: Tensor) -> Tensor:
-        """A tensor of the answer without a graph that nobody asked for."""
-        return tensor.detach() if self.walks_recorded and not self.captured.records else tensor
+    def cut(self, answer: Any) -> Any:
+        """An answer without a graph that nobody asked for, if it is a tensor."""
+        spare = self.walks_recorded and not self.captured.records and isinstance(answer, Tensor)
+        return answer.detach() if spare else answer
 
     def finish(self, answers: Sequence[Sequence[Any]], has_aux: bool) -> Any:
         """The answers ``[output][input]`` as the output tree of input trees, with aux if there is any."""
-        answers = [[self.cut(each) if isinstance(each, Tensor) else each for each in row] for row in answers]
+        answers = [[self.cut(each) for each in row] for row in answers]
         tree = nest(answers, self.out_spec, self.in_spec)
         if not has_aux:
             return tree
@@ -82,8 +93,39 @@ def record(
         outputs, out_spec = check_outputs(output, what)
         return outputs, (out_spec, aux)
 
+    if inside_functorch() and inside_vmaps_only() and not is_tracing():
+        try:
+            captured, beneath = capture_beneath(run, inputs)
+            out_spec, aux = captured.extra
+            return Recorded(captured, inputs, in_spec, out_spec, aux, beneath)
+        except RuntimeError:  # it may be right at a level of its own; if not, the error shows itself again
+            pass
     captured = capture(run, inputs)
     return Recorded(captured, inputs, in_spec, *captured.extra)
+
+
+def found(
+    recorded: Recorded, find: Find, inside: Callable[[Beneath, Any, int, int], Any] = Beneath.inside
+) -> list[list[Any]]:
+    """What is found of a recorded call, in the modes in which a tape is walked.
+
+    Beneath vmap it is found part by part; ``inside`` then gives what is seen inside the levels, of an output and an
+    input.
+    """
+    beneath = recorded.beneath
+    if beneath is None:
+        with walking(recorded):
+            return [list(row) for row in find(recorded)]
+    answers: list[list[Any]] = [[None] * len(beneath.inputs) for _ in beneath.outputs]
+    with levels_left():
+        for numbers, captured in beneath.parts:
+            inputs = [beneath.inputs[number] for number in numbers]
+            part = recorded._replace(captured=captured, inputs=inputs, beneath=None, is_part=True)
+            with walking(part):
+                for output, row in enumerate(find(part)):
+                    for number, answer in zip(numbers, row, strict=True):
+                        answers[output][number] = inside(beneath, part.cut(answer), output, number)
+    return answers
 
 
 @contextmanager

@@ -1,0 +1,103 @@
+"""Capture beneath vmap: the function runs inside the levels, and plain autograd records what it does to whole batches.
+
+Samples never mix, so the derivative of a sum over samples with respect to one of them is that of its own output: an
+input that is batched is differentiated through such a sum, and one cotangent serves all samples. One that is not
+has a derivative for each sample, a row of the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from .capture import Captured, capture
+from .tape import read_tape
+from .vmap_levels import Levels, Physical, levels_entered, levels_left, lifted, lowered
+
+
+class Part(NamedTuple):
+    """What was captured for some inputs, all batched by the same levels."""
+
+    numbers: list[int]
+    captured: Captured
+
+
+class Beneath(NamedTuple):
+    """A call inside vmap: its physical inputs, their levels and those of the outputs, and the parts of its capture.
+
+    ``outputs`` are as the function returned them, inside the levels; those of the parts are physical.
+    """
+
+    inputs: list[Tensor]
+    in_levels: list[Levels]
+    out_levels: list[Levels]
+    outputs: list[Tensor]
+    parts: list[Part]
+
+    def kept(self, output: int, number: int) -> Levels:
+        """The levels by whose samples an output was not summed for an input: those that only it is batched by."""
+        in_levels = self.in_levels[number]
+        return tuple([level for level in self.out_levels[output] if level not in in_levels])
+
+    def inside(self, answer: Tensor, output: int, number: int) -> Tensor:
+        """The derivative of an output by an input, found beneath, as it is seen inside the levels."""
+        kept, in_levels = self.kept(output, number), self.in_levels[number]
+        rank = self.outputs[output].dim()
+        at = {level: dim for dim, level in enumerate(kept)}
+        at |= {level: len(kept) + rank + dim for dim, level in enumerate(in_levels)}
+        levels = tuple(sorted(at))
+        return lifted(
+            answer.movedim([at[level] for level in levels], list(range(len(at)))).contiguous(), levels
+        )
+
+
+def capture_beneath(
+    run: Callable[[list[Tensor]], tuple[list[Tensor], Any]], inputs: Sequence[Tensor]
+) -> tuple[Captured, Beneath]:
+    """Call a function inside the levels of vmap, and capture beneath them.
+
+    Raises:
+        RuntimeError: where the function asks a tensor for what only a level of its own gives it, as a hook or ``data``.
+    """
+    physical = [lowered(tensor) for tensor in inputs]
+    groups: dict[Levels, list[int]] = {}
+    for number, (_, levels) in enumerate(physical):
+        groups.setdefault(levels, []).append(number)
+    with levels_left() as stack:
+
+        def beneath(leaves: list[Tensor]) -> tuple[list[Tensor], Any]:
+            with levels_entered(stack):
+                outputs, extra = run(
+                    [lifted(leaf, levels) for leaf, (_, levels) in zip(leaves, physical, strict=True)]
+                )
+            whole = [lowered(output) for output in outputs]
+            ends = [_summed(output, levels) for levels in groups for output in whole]
+            return ends, (outputs, [levels for _, levels in whole], extra)
+
+        captured = capture(beneath, [tensor for tensor, _ in physical])
+    outputs, out_levels, extra = captured.extra
+    captured = captured._replace(extra=extra)
+    parts = [
+        Part(numbers, _part(captured, at * len(outputs), len(outputs), numbers))
+        for at, numbers in enumerate(groups.values())
+    ]
+    in_levels = [levels for _, levels in physical]
+    return captured, Beneath([tensor for tensor, _ in physical], in_levels, out_levels, outputs, parts)
+
+
+def _summed(physical: Physical, levels: Levels) -> Tensor:
+    """The sum over the samples that some levels tell apart."""
+    tensor, own = physical
+    dims = [dim for dim, level in enumerate(own) if level in levels]
+    return tensor.sum(dims) if dims else tensor
+
+
+def _part(captured: Captured, start: int, count: int, numbers: Sequence[int]) -> Captured:
+    """What leads from some outputs to some inputs."""
+    inputs = list(captured.tape.inputs)
+    if count == len(captured.outputs) and len(numbers) == len(inputs):
+        return captured
+    outputs = captured.outputs[start : start + count]
+    return captured._replace(outputs=outputs, tape=read_tape(outputs, [inputs[n].fn for n in numbers]))
