@@ -18,9 +18,22 @@ def written(x):
     return out
 
 
-@pytest.mark.parametrize(("f", "shape"), [(lambda x: A @ x.sin(), (2, 2)), (written, (4, 3, 3))])
+def at_level(f):
+    """The function, which cannot be captured beneath vmap: there a tensor has no data."""
+    return lambda x: f(x + 0 * x.data)
+
+
+@pytest.mark.parametrize(
+    ("f", "shape"),
+    [
+        (lambda x: A @ x.sin(), (2, 2)),
+        (written, (3, 3)),
+        (at_level(lambda x: A @ x.sin()), (2, 2)),
+        (at_level(written), (4, 3, 3)),
+    ],
+)
 def test_the_identity_is_held_once(f, shape, monkeypatch):
-    """The rows begin without the batch dim, except where they are written into."""
+    """The rows begin without the batch dim, except where they are written into at a level inside vmap."""
     held = []
     walk = dense.walk_rows
 
