@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,31 +31,54 @@ _READ_BY_MASK = {
 }
 
 
-#: Floats are constants too where a literal (`torch.tensor(2.0)`) enters the trace, and where the value of a captured
-#: tensor of one entry is asked for, which is then assumed.
-_TAKEN = {torch.ops.aten.lift_fresh.default, torch.ops.aten._local_scalar_dense.default}
+#: Tags of ops that look at values: their results, or the shapes of these, cannot be known without.
+_LOOKS_AT_VALUES = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
 
 #: Whether Inductor may lose a write into a part of a tensor where a formula makes one (it did in PyTorch 2.9).
 _LOSES_WRITES = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13)
 
 
+class Assumed(NamedTuple):
+    """A captured tensor whose values are part of a program: with its version, which a write raises, and a copy."""
+
+    tensor: Tensor
+    version: int
+    copy: Tensor
+
+
+def still_holds(assumed: Assumed) -> bool:
+    """Whether a tensor has the values that were assumed.
+
+    A write by NumPy or through ``tensor.data`` raises no version.
+    """
+    tensor, _, copy = assumed
+    return tensor.shape == copy.shape and torch.equal(tensor, copy)
+
+
 class Constants(TorchDispatchMode):
     """Compute for real every op on integers and booleans none of which depends on what is traced.
 
     Such tensors are *constants*: those made here, and those of the caller that the traced function captures. What
-    was assumed of the latter stands in ``assumed``, each with its version, which a write in place raises. A
+    was assumed of the latter stands in ``assumed``. A
     float computed from constants alone is one too. A random op is never run here.
+
+    Where a program asks for values of floats that depend on captured tensors alone (``weight[0].item()``), they are
+    computed from what stands there, which is then assumed.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.assumed: dict[int, tuple[Tensor, int]] = {}
+        self.assumed: dict[int, Assumed] = {}
         self._made: dict[int, Tensor] = {}
         # The memory of those made here that are not views of the caller's.
         self._own: set[int] = set()
         # Memory that a traced value was written into: what keeps it, and the flat tensor that stands for it now.
         self._written: dict[int, tuple[Tensor, Tensor]] = {}
+        # What depends on captured tensors alone: the op that made each, with what it was given.
+        self._derived: dict[int, tuple[Tensor, Any, tuple, dict, int]] = {}
+        # Memory of captured tensors that the program writes into.
+        self._spoiled: set[int] = set()
         # Tensors with values that the graph uses, each with the one that stands for it in the trace.
         self._named: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -71,8 +94,14 @@ class Constants(TorchDispatchMode):
         args, kwargs = pytree.tree_map_only(Tensor, self._current, (args, kwargs))
         tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         constants = [tensor for tensor in tensors if self._is_constant(tensor)]
-        if func in _TAKEN and not is_traced(args[0]):
+        if func is torch.ops.aten.lift_fresh.default and not is_traced(args[0]):
             return self._run(func, args, kwargs, tensors)
+        if not _LOOKS_AT_VALUES.isdisjoint(func.tags) and all(map(self._has_value, tensors)):
+            args, kwargs = pytree.tree_map_only(Tensor, self.value_of, (args, kwargs))
+            return self._run(func, args, kwargs, [])
+        if func is torch.ops.aten.masked_select.default and self._is_constant(args[1]):
+            whole, mask = torch.broadcast_tensors(*args)
+            return self.__torch_dispatch__(torch.ops.aten.index.Tensor, types, (whole, [mask]))
         targets = _targets(func, args, kwargs)
         if len(constants) == len(tensors) and not _is_random(func):
             foreign = [tensor for tensor in targets if _memory(tensor) not in self._own]
@@ -82,8 +111,34 @@ class Constants(TorchDispatchMode):
             self._leave(target)
         if func in _READ_BY_MASK:
             args = (args[0], self._positions(args[1]), *args[2:])
-        args, kwargs = pytree.tree_map_only(Tensor, lambda t: self._traced(self._current(t)), (args, kwargs))
-        return func(*args, **kwargs)
+        given = args, kwargs
+        args, kwargs = pytree.tree_map_only(Tensor, lambda t: self._traced(self._current(t)), given)
+        result = func(*args, **kwargs)
+        if targets:
+            self._derived.clear()  # any of them might be a view of what was written into
+            self._spoiled.update(map(_memory, targets))
+        elif tensors and not _is_random(func) and all(map(self._has_value, tensors)):
+            for number, leaf in enumerate(pytree.tree_leaves(result)):
+                if isinstance(leaf, Tensor):
+                    self._derived[id(leaf)] = leaf, func, *given, number
+        return result
+
+    def _has_value(self, tensor: Tensor) -> bool:
+        """Whether a tensor depends on captured tensors alone, none of which was written into."""
+        return id(tensor) in self._derived or not (is_traced(tensor) or _memory(tensor) in self._spoiled)
+
+    def value_of(self, tensor: Tensor) -> Tensor | None:
+        """The value of a tensor that depends on captured tensors alone, which is assumed; None for any other."""
+        if not self._has_value(tensor):
+            return None
+        if id(tensor) not in self._derived:
+            self._assume(tensor)
+            return tensor
+        _, func, args, kwargs, number = self._derived[id(tensor)]
+        args, kwargs = pytree.tree_map_only(Tensor, self.value_of, (args, kwargs))
+        with _disable_current_modes(), torch.no_grad():
+            value: Tensor = pytree.tree_leaves(func(*args, **kwargs))[number]
+        return value
 
     def holds(self, tensor: Tensor) -> bool:
         """Whether a tensor is a constant; if it is one of the caller's, its values are assumed from now on."""
@@ -97,8 +152,10 @@ class Constants(TorchDispatchMode):
         return self._current(tensor)
 
     def _assume(self, tensor: Tensor) -> None:
-        if id(tensor) not in self._made:
-            self.assumed.setdefault(id(tensor), (tensor, tensor._version))
+        if id(tensor) not in self._made and id(tensor) not in self.assumed:
+            with _disable_current_modes():
+                copy = tensor.detach().clone()
+            self.assumed[id(tensor)] = Assumed(tensor, tensor._version, copy)
 
     def _run(self, func: Any, args: tuple, kwargs: dict, constants: list[Tensor]) -> Any:
         for tensor in constants:

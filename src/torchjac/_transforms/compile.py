@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
+from .._answers.operator import Jacobian
 from .._blocks.traced import inside_functorch
+from .observe import Observer
 from .program import Program, capture
 from .reads import Reads
 from .signature import check_call, read_call
@@ -36,28 +38,32 @@ def compile(func: Callable[..., Any], *, backend: Any = "inductor", cache_size: 
 
     A program is captured anew for other shapes, strides, dtypes, devices or ``requires_grad`` of the tensors, for
     other static arguments (anything hashable that is no tensor, numbers too, by equality), and under another grad
-    mode, autocast, default dtype or default device. New values never lead to that. Tensors that ``func`` captures,
-    parameters of modules among them, are kept by reference: what an optimiser writes into them is seen. Their
-    shapes, strides, dtypes, devices and ``requires_grad`` (``module.float()`` changes them), and what else it reads
-    (closures, globals, attributes of objects and classes, containers and arrays of up to a thousand entries,
-    ``training`` of modules, which parameter stands where), are looked at before every run, and where one has changed
-    a program is captured anew. Captured tensors of integers and booleans, index tensors most often, are part of the
-    structure: after a write into one it is captured anew.
+    mode, autocast, default dtype, default device, number of threads or deterministic mode. New values never lead to
+    that. Tensors that ``func`` captures, parameters of modules among them, are kept by reference: what an optimiser
+    writes into them is seen.
 
-    What it cannot know: ``func`` must be a function of what is named above. Its side effects (prints, counters)
-    happen when it is captured and not again, files, clocks and captured tensors that leave PyTorch (``tolist()``,
-    ``numpy()``) are read then only, and a write through ``tensor.data`` into a captured index tensor is not seen.
+    While it is captured ``func`` is watched: which code runs, and which calls of C it makes. What that code can read
+    by the names that stand in it is looked at before every run, and where something has changed a program is captured
+    anew: closures, defaults, globals of every module, attributes of objects, classes and functions, properties and
+    methods, containers and arrays at any depth, hooks and flags of modules, context variables, thread-locals, the
+    environment, values of captured tensors that Python saw (``item()``, ``tolist()``, ``numpy()``) and captured
+    tensors of integers and booleans, which are part of the structure. What cannot be looked at again is refused.
+    Prints happen when it is captured and not again.
+
     Random ops draw new numbers at each call, from Inductor's own generator: not those that eager code would draw
     from the same seed.
 
     Where gradients are asked for outside, of arguments or of captured tensors, the result is differentiable once; the
     backward pass runs the program's ops again. Under ``torch.no_grad()`` nothing is kept for that, as for `jacrev`.
-    Inside a functorch transform, forward-mode AD, `torch.compile` or another tracer ``func`` itself is called.
+    Inside a functorch transform, forward-mode AD, anomaly mode, `torch.compile` or another tracer ``func`` itself is
+    called.
 
     Raises:
         RuntimeError: at the first call, if ``func`` looks at values of tensors (``if x.sum() > 0``, ``.item()``,
             ``.numpy()``, a mask of them as an index), if it rebinds what it reads, if it draws from a
-            `torch.Generator`, or if it writes into tensors that are not its own while gradients are asked for.
+            `torch.Generator`, if it reads what no later look could repeat (clocks, files, Python's and NumPy's random
+            numbers, iterators, objects of C with state), if it seeds, starts threads or imports for the first time, or
+            if it writes into tensors that are not its own while gradients are asked for.
         NotImplementedError: for tensor arguments, or captured tensors, that are not dense.
         TypeError: if ``func`` is not callable, or an argument is neither a tensor nor hashable.
         ValueError: if ``cache_size`` is not positive.
@@ -78,6 +84,10 @@ def compile(func: Callable[..., Any], *, backend: Any = "inductor", cache_size: 
     return Compiled(func, backend, cache_size)
 
 
+#: Held while a function is captured: PyTorch's tracer has one state for all threads.
+_TRACER = RLock()
+
+
 class Compiled:
     """A function with the programs captured of it; see `compile`."""
 
@@ -91,7 +101,6 @@ class Compiled:
         self.captures = 0
         self._func, self._backend, self._cache_size = func, backend, cache_size
         self._programs: OrderedDict[Hashable, tuple[Program, Reads]] = OrderedDict()
-        self._lock = RLock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The result of the function, by the program captured for such arguments."""
@@ -107,19 +116,14 @@ class Compiled:
 
     def _capture(self, call: Any) -> tuple[Program, Reads]:
         check_call(call)
-        with self._lock:
-            reads = Reads(self._func, call.leaves)
+        with _TRACER:
+            observer = Observer(Reads(self._func, call.leaves))
             try:
-                program = capture(self._func, call, self._backend)
+                program = capture(self._func, call, self._backend, observer)
+                observer.reads.reach(program.captured)
             finally:
-                rebound = not reads.hold()
-                reads.restore()
-            if rebound:
-                raise RuntimeError(
-                    "compile: the function rebinds what it reads (a closure, a global, an attribute, an entry of a "
-                    "list or dict) while it runs, which a captured program would not repeat; return the new value "
-                    "instead, or write into the tensor that stands there"
-                )
+                observer.finish()
+            reads = observer.reads
             self._programs[call.key] = found = program, reads
             self.captures += 1
             while len(self._programs) > self._cache_size:
@@ -129,10 +133,15 @@ class Compiled:
 
 def _is_inside_another() -> bool:
     """Whether something around the call has to see the function's own ops."""
-    # Private, but cheap enough to ask at each call; a dispatch mode is a tracer or counts ops (torch 2.9-2.13).
+    # Private, but cheap enough to ask at each call; a dispatch mode is a tracer or counts ops (torch 2.9-2.14).
     return (
         torch.compiler.is_compiling()
+        or torch.is_anomaly_enabled()
         or torch._C._len_torch_dispatch_stack() > 0
         or inside_functorch()
         or torch.autograd.forward_ad._current_level >= 0
     )
+
+
+Reads.instead[Compiled] = lambda compiled: (compiled._func,)
+Reads.instead[Jacobian] = lambda operator: (operator.blocks,)

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from .._answers.apart import Build, take_apart
 from .._answers.sparse import kept_in_parts
-from .._capture.constants import Constants
+from .._capture.constants import Assumed, Constants, still_holds
 from .backend import Run, compile_graph
 from .numbers import take_out_numbers
+from .observe import Observer, UnwatchedConstants, ValuesLeave
 from .record import Recording, record_ops
-from .signature import Call, Kind, kind_of, put_back
+from .signature import Call, put_back
 
 
 class Pull:
@@ -54,16 +55,14 @@ class NoPull(NamedTuple):
 class Program(NamedTuple):
     """A compiled program.
 
-    ``run`` gives the outputs from the call's tensors and then those ``captured``, which are kept by reference and
-    are of the ``kinds`` given; ``build`` makes the answer of them; ``assumed`` are captured tensors whose values are
-    part of the program, with their versions; ``pull`` is the way back where the answer is differentiable, and
-    ``silent`` tells that no tensor asks for gradients.
+    ``run`` gives the outputs from the call's tensors and then those ``captured``, which are kept by reference;
+    ``build`` makes the answer of them; ``assumed`` are captured tensors whose values are part of the program; ``pull``
+    is the way back where the answer is differentiable, and ``silent`` tells that no tensor asks for gradients.
     """
 
     run: Run
     captured: list[Tensor]
-    kinds: list[tuple[Tensor, Kind]]
-    assumed: list[tuple[Tensor, int]]
+    assumed: list[Assumed]
     build: Build
     pull: Pull | NoPull | None
     silent: bool
@@ -79,15 +78,12 @@ class Program(NamedTuple):
             return self.build(self.run(tensors + self.captured))
 
     def holds(self) -> bool:
-        """Whether captured tensors are of the kind that they were, and what was assumed of some is not written over."""
-        for tensor, kind in self.kinds:
-            if kind_of(tensor) != kind:
-                return False
-        return not self.assumed or all(tensor._version == version for tensor, version in self.assumed)
+        """Whether captured tensors have the values that were assumed."""
+        return all(map(still_holds, self.assumed))
 
 
-def capture(func: Callable[..., Any], call: Call, backend: Any) -> Program:
-    """Record a call of a function and compile what was recorded.
+def capture(func: Callable[..., Any], call: Call, backend: Any, observer: Observer) -> Program:
+    """Record a call of a function, which the observer watches, and compile what was recorded.
 
     Raises:
         RuntimeError: where the function looks at values of tensors, or writes into tensors that are not its own
@@ -104,7 +100,7 @@ def capture(func: Callable[..., Any], call: Call, backend: Any) -> Program:
         return [constants.now(tensor) for tensor in apart.tensors]
 
     def ahead(tensors: list[Tensor]) -> list[Tensor]:
-        with Constants() as constants:
+        with UnwatchedConstants() as constants, ValuesLeave(constants), observer:
             return flat(tensors, constants)
 
     forward = record_ops(ahead, call.tensors)
@@ -118,7 +114,6 @@ def capture(func: Callable[..., Any], call: Call, backend: Any) -> Program:
     return Program(
         run=compile_graph(forward.graph, forward.example, backend),
         captured=captured,
-        kinds=[(tensor, kind_of(tensor)) for tensor in captured],
         assumed=assumed,
         build=apart.plan(at),
         pull=pull,

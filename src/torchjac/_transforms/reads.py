@@ -1,194 +1,484 @@
-"""What a function reads beside its arguments: closures, globals, attributes, parameters; and whether it still does.
+"""What the code that a capture ran can read beside its arguments, as it stood there; and whether it still does.
 
-A captured program holds what stood there when it was captured. Each read is kept with what was found, and looked
-at again before every run: identity for tensors and objects, equality for numbers and strings.
+A captured program holds what was found when it was captured. From the function and from the globals of all code that
+ran (`observe.py` tells which) everything is reached that the names in that code can lead to. What was found is kept
+with the place where it stood, and looked at again before every run: identity for tensors and objects, equality for
+numbers and strings. An object of which nothing can be seen is refused.
 """
 
 from __future__ import annotations
 
-import dis
-import sys
+import builtins
+import functools
+import os
+import weakref
+from _thread import _local
+from array import array
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from functools import partial
+from operator import attrgetter, is_, itemgetter, methodcaller
 from types import (
     BuiltinFunctionType,
     CellType,
     CodeType,
     FunctionType,
+    MappingProxyType,
     MemberDescriptorType,
     MethodType,
     ModuleType,
     SimpleNamespace,
 )
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import numpy
 import torch
 
-_PLAIN = (int, float, complex, str, bytes, bool, type(None), torch.dtype, torch.device, torch.Size)
-#: Code of these packages does not change between calls; what it is given is looked at.
-_LIBRARIES = {"torch", "torchjac", "numpy", "functools", *sys.stdlib_module_names}
+# Private: what tells a tensor without values, and computes for real inside a trace (torch 2.9-2.14).
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn.modules import module as _module
+
+from .known import PLAIN, QUIET, STATEFUL, is_library, is_unknown, is_unread
+from .signature import kind_of
+
 _MISSING = object()
-#: Containers with more entries than this are taken to be data, and only told by their identity.
-MOST = 1000
+
+#: PyTorch's settings that a function may read, or that change what its ops do (torch 2.9-2.14).
+_SETTINGS = tuple(
+    getattr(torch._C, name)
+    for name in (
+        "_get_deterministic_algorithms", "_get_deterministic_algorithms_warn_only",
+        "_get_deterministic_fill_uninitialized_memory", "_get_float32_matmul_precision", "get_num_threads",
+        "get_num_interop_threads", "is_anomaly_enabled", "_get_mkldnn_enabled", "_get_cudnn_enabled",
+        "_get_cudnn_benchmark", "_get_cudnn_deterministic", "_get_flash_sdp_enabled", "_get_mem_efficient_sdp_enabled",
+        "_get_math_sdp_enabled", "_get_nnpack_enabled",
+    )
+    if hasattr(torch._C, name)
+)  # fmt: skip
+
+#: Dicts of a module that PyTorch reads at each call.
+_OF_MODULES = [name for name in vars(torch.nn.Module()) if name not in ("_non_persistent_buffers_set",)]
+
+_GLOBAL_HOOKS = [
+    value for name, value in vars(_module).items() if name.startswith("_global_") and name.endswith("hooks")
+]
+
+
+class RefusedError(RuntimeError):
+    """The function reads what a captured program cannot look at again."""
+
+
+class Space:
+    """Names in a dict (or a class's), with what stood there; ``order`` are all its keys, where others would count."""
+
+    def __init__(self, space: Any, order: bool, owner: Any) -> None:
+        self.space, self.owner = space, owner
+        self.order = list(space) if order else None
+        self.held: dict[Any, Any] = {}
+
+    def read(self, names: Iterable[Any]) -> Iterator[Any]:
+        """Keep what stands at names; gives the new ones."""
+        for name in names:
+            if name not in self.held and name in self.space:
+                self.held[name] = self.space[name]
+                yield self.held[name]
+
+    def look(self) -> tuple[Any, ...]:
+        """What `Reads.hold` looks at, and what puts it back."""
+        names = list(self.held)
+        pick = itemgetter(*names) if len(names) > 1 else itemgetter(*names * 2) if names else _nothing
+        held = tuple(self.held.values()) * (2 if len(names) == 1 else 1)
+        return self.space, self.order, pick, held, self.refill
+
+    def refill(self) -> None:
+        """Put back what stood there."""
+        if isinstance(self.owner, type):
+            for name, value in self.held.items():
+                if self.space.get(name, _MISSING) is not value:
+                    setattr(self.owner, name, value)
+        elif isinstance(self.space, dict):
+            for key, value in self.held.items():
+                if dict.get(self.space, key, _MISSING) is not value:
+                    dict.__setitem__(self.space, key, value)
+            for key in [key for key in self.space if key not in self.order] if self.order is not None else ():
+                dict.__delitem__(self.space, key)
+
+
+def _nothing(_: Any) -> tuple[()]:
+    return ()
+
+
+class Lookup(NamedTuple):
+    """A question that is asked again, with its answer."""
+
+    ask: Callable[..., Any]
+    given: tuple[Any, ...]
+    answer: Any
 
 
 class Reads:
-    """The reads that could be found by walking from a function through what it refers to."""
+    """What was found outside by the code that ran, from some roots."""
+
+    #: What is reached in place of an object of a class, by the class.
+    instead: ClassVar[dict[type, Callable[[Any], tuple[Any, ...]]]] = {}
 
     def __init__(self, *roots: Any) -> None:
-        self.cells: list[tuple[CellType, Any]] = []
-        self.items: list[tuple[dict[Any, Any], Any, Any]] = []
-        self.lists: list[tuple[Any, tuple[Any, ...]]] = []
-        self.dicts: list[tuple[dict[Any, Any], frozenset[Any]]] = []
-        self.attributes: list[tuple[Any, str, Any]] = []
-        self.arrays: list[tuple[numpy.ndarray[Any, Any], bytes]] = []
+        self.names: set[str] = set()
+        self.everything = False
+        self.codes: list[CodeType] = []  # of the functions reached
         self._seen: dict[int, Any] = {}  # keeps what it names alive, so that an id stands for one object
-        stack = list(roots)
+        self._spaces: dict[int, Space] = {}
+        self._owners: list[
+            tuple[Any, Space | None]
+        ] = []  # what has attributes, read again when there are more names
+        self._cells: list[tuple[CellType, Any]] = []
+        self._functions: list[tuple[FunctionType, CodeType, Any, Any]] = []
+        self._sequences: list[tuple[Any, tuple[Any, ...]]] = []
+        self._lookups: dict[Any, Lookup] = {}
+        self._tensors: list[tuple[torch.Tensor, Any]] = []
+        self._tables: list[tuple[numpy.ndarray[Any, Any], numpy.ndarray[Any, Any]]] = []
+        self._looks: list[Any] = []
+        self._empty: list[Any] = []
+        self._settings = [get() for get in _SETTINGS]
+        self.reach([torch.Tensor, *(_GLOBAL_HOOKS if self._ask(any, _GLOBAL_HOOKS) else ()), *roots])
+
+    # What ran
+
+    def ran(
+        self, names: set[str], scope: dict[str, Any], looked_up: Iterable[str], modules: Iterable[Any]
+    ) -> None:
+        """Note code that runs: the names in it, its globals with those that it looks up, and what it imports."""
+        found = [*self._space(scope, False).read(looked_up), *self._more_names(names)]
+        missing = [name for name in looked_up if name not in scope]
+        found += self._space(vars(builtins), False).read(missing)
+        for name in missing:
+            self._ask(scope.get, name, _MISSING)
+        self.reach([*found, *modules])
+
+    def ran_with_any_name(self) -> None:
+        """Note that code runs which makes the names that it looks up: all attributes are read."""
+        if not self.everything:
+            self.everything = True
+            self.reach(
+                [
+                    each
+                    for owner, space in list(self._owners)
+                    for each in self._attributes(owner, space, set())
+                ]
+            )
+
+    def _more_names(self, names: set[str]) -> Iterator[Any]:
+        new = names - self.names
+        self.names |= new
+        for owner, space in list(self._owners) if new else ():
+            yield from self._attributes(owner, space, new)
+
+    def reach(self, found: Iterable[Any]) -> None:
+        """Keep what stands in objects, and in those that stand there."""
+        stack = list(found)
         while stack:
-            found = stack.pop()
-            if id(found) not in self._seen and not isinstance(found, (*_PLAIN, torch.Tensor, ModuleType)):
-                self._seen[id(found)] = found
-                stack.extend(self._walk(found))
+            each = stack.pop()
+            if id(each) not in self._seen:
+                self._seen[id(each)] = each
+                stack.extend(self._read(each))
+
+    # Whether it holds
 
     def hold(self) -> bool:
         """Whether everything read is what it was."""
-        for cell, value in self.cells:
+        return next(self._changed(), None) is None
+
+    def restore(self) -> None:
+        """Put back what was changed, where that can be done."""
+        for changed in list(self._changed()):
+            changed()
+
+    def freeze(self) -> None:
+        """Note that all has been read."""
+        spaces = self._spaces.values()
+        self._looks = [space.look() for space in spaces if space.held or space.order]
+        self._empty = [space.space for space in spaces if space.order == []]
+
+    def _changed(self) -> Iterator[Callable[[], None]]:
+        """What differs: for each what puts it back."""
+        for cell, value in self._cells:
             try:
                 found = cell.cell_contents
             except ValueError:
                 found = _MISSING
             if found is not value and not _same(found, value):
-                return False
-        for items, key, value in self.items:
-            found = items.get(key, _MISSING)
-            if found is not value and not _same(found, value):
-                return False
-        for sequence, held in self.lists:
-            if len(sequence) != len(held) or not all(map(_same, sequence, held)):
-                return False
-        for items, keys in self.dicts:
-            if len(items) != len(keys):
-                return False
-        for owner, name, value in self.attributes:
-            found = getattr(owner, name, _MISSING)
-            if found is not value and not _same(found, value):
-                return False
-        return all(array.tobytes() == held for array, held in self.arrays)
+                yield partial(setattr, cell, "cell_contents", value)
+        for function, code, defaults, kwdefaults in self._functions:
+            if (
+                function.__code__ is not code
+                or function.__defaults__ is not defaults
+                or function.__kwdefaults__ is not kwdefaults
+            ):
+                yield _leave
+        for space in self._empty:
+            if space:
+                yield self._spaces[id(space)].refill
+        for space, order, pick, held, refill in self._looks:
+            try:
+                if (order is None or list(space) == order) and (
+                    all(map(is_, pick(space), held)) or all(map(_same, pick(space), held))
+                ):
+                    continue
+            except (KeyError, RuntimeError):  # gone, or written by another thread just now
+                pass
+            yield refill
+        for sequence, held in self._sequences:
+            if len(sequence) != len(held) or not (
+                all(map(is_, sequence, held)) or all(map(_same, sequence, held))
+            ):
+                yield partial(_refill_sequence, sequence, held)
+        for ask, given, answer in self._lookups.values():
+            found = ask(*given)
+            if found is not answer and not _same(found, answer):
+                yield given[0].cache_clear if ask is _cache_state else _leave
+        for tensor, kind in self._tensors:
+            if kind_of(tensor) != kind:
+                yield _leave
+        for table, held in self._tables:
+            if (table.shape, table.dtype) != (held.shape, held.dtype) or table.tobytes() != held.tobytes():
+                yield partial(numpy.copyto, table, held)
+        if [get() for get in _SETTINGS] != self._settings:
+            yield _leave
 
-    def restore(self) -> None:
-        """Put back what was read."""
-        for cell, value in self.cells:
-            if value is not _MISSING:
-                cell.cell_contents = value
-        for items, key, value in self.items:
-            if value is not _MISSING:
-                items[key] = value
-        for sequence, held in self.lists:
-            sequence.clear()
-            (sequence.update if isinstance(sequence, set) else sequence.extend)(held)
-        for items, keys in self.dicts:
-            for key in [key for key in items if key not in keys]:
-                del items[key]
-        for owner, name, value in self.attributes:
-            if getattr(owner, name, _MISSING) is not value:
-                setattr(owner, name, value)
+    # What stands in an object
 
-    def _walk(self, found: Any) -> Iterator[Any]:
-        if isinstance(found, FunctionType):
-            yield from self._walk_function(found)
+    def _space(self, space: Any, order: bool, owner: Any = None) -> Space:
+        key = id(space if owner is None else owner)  # a class makes another view of its dict each time
+        if key not in self._spaces:
+            self._spaces[key] = Space(space, order, owner)
+        return self._spaces[key]
+
+    def _ask(self, ask: Callable[..., Any], *given: Any) -> Any:
+        key = (getattr(ask, "__name__", ""), id(getattr(ask, "__self__", None)), *map(_name_or_id, given))
+        if key not in self._lookups:
+            self._lookups[key] = Lookup(ask, given, ask(*given))
+        return self._lookups[key].answer
+
+    def _read(self, found: Any) -> Iterator[Any]:
+        kind = type(found)
+        if isinstance(found, PLAIN) and is_library(kind.__module__):
+            return
+        if kind in self.instead:
+            yield from self.instead[kind](found)
+        elif isinstance(found, torch.Tensor):
+            self._tensors.append((found, kind_of(found)))
+            yield from self._own(found, None)
+        elif isinstance(found, ModuleType):
+            yield from self._own(found, self._space(found.__dict__, not is_library(found.__name__)))
+        elif isinstance(found, type):
+            yield from self._read_class(found)
+        elif found is os.getenv:
+            yield os.environ
+        elif isinstance(found, FunctionType):
+            yield from self._read_function(found)
+        elif isinstance(found, (staticmethod, classmethod)):
+            yield found.__func__
+        elif isinstance(found, property):
+            yield from (found.fget, found.fset, found.fdel)
         elif isinstance(found, MethodType):
             yield from (found.__self__, found.__func__)
         elif isinstance(found, partial):
-            yield from (found.func, found.args, found.keywords)
-        elif isinstance(found, (list, tuple, dict, deque, set)) and len(found) > MOST:
-            return
-        elif isinstance(found, (list, deque, set)):
-            self.lists.append((found, tuple(found)))
-            yield from found
-        elif isinstance(found, numpy.ndarray):
-            if found.size <= MOST and not found.dtype.hasobject:
-                self.arrays.append((found, found.tobytes()))
-        elif isinstance(found, type):
-            yield from self._walk_class(found)
-        elif isinstance(found, tuple):
-            yield from found
-        elif isinstance(found, dict):
-            self.dicts.append((found, frozenset(found)))
-            yield from self._walk_items(found, list(found))
-        elif isinstance(found, torch.nn.Module):
-            kept = ("_parameters", "_buffers", "_modules")
-            for name in kept:
-                yield found.__dict__[name]
-            yield from self._walk_items(found.__dict__, [k for k in found.__dict__ if not k.startswith("_")])
-            yield from self._walk_class(type(found))
-        elif isinstance(found, SimpleNamespace):
-            yield from self._walk_items(found.__dict__, list(found.__dict__))
-        elif isinstance(found, (BuiltinFunctionType, torch.jit.ScriptFunction)) or _is_library(type(found)):
+            yield from (found.func, found.args, found.keywords, vars(found))
+        elif kind is functools._lru_cache_wrapper:
+            yield from self._read_cache(found)
+        elif isinstance(found, BuiltinFunctionType) or kind.__name__ == "cython_function_or_method":
+            if not isinstance(getattr(found, "__self__", None), (ModuleType, type(None))):
+                yield found.__self__
+        elif isinstance(found, STATEFUL):
+            raise _refuse(found, "whose next answer is another each time")
+        elif isinstance(found, (attrgetter, methodcaller)):
+            yield from self._more_names(
+                {part for name in _texts(found.__reduce__()) for part in name.split(".")}
+            )
+        elif (
+            kind is object or isinstance(found, QUIET) or (is_unread(kind) and not isinstance(found, _local))
+        ):
             return
         else:
-            if hasattr(found, "__dict__"):
-                yield from self._walk_items(found.__dict__, list(found.__dict__))
-            yield from self._walk_slots(found)
-            yield from self._walk_class(type(found))
+            yield from self._read_content(found)
+            yield from self._read_instance(found)
 
-    def _walk_function(self, function: FunctionType) -> Iterator[Any]:
-        scope = function.__globals__
-        library = _is_library_name(scope.get("__name__"))  # `__module__` may be that of what is wrapped
-        for cell in function.__closure__ or ():
+    def _read_content(self, found: Any) -> Iterator[Any]:
+        """The entries of a container, an array, a reference."""
+        if isinstance(found, (list, tuple, deque, set, frozenset)):
+            entries = tuple(found)
+            if not isinstance(found, (tuple, frozenset)):
+                self._sequences.append((found, entries))
+            if not set(map(type, entries)) <= _NUMBERS:
+                yield from entries
+        elif isinstance(found, (dict, MappingProxyType)):
+            yield from self._space(found, True).read(found)
+            yield from [key for key in found if type(key) is not str]
+        elif isinstance(found, numpy.ndarray):
+            if found.dtype.hasobject:
+                yield from found.flat
+            self._tables.append((found, found.copy()))
+        elif isinstance(found, (bytearray, array)):
+            self._ask(bytes, found)
+        elif isinstance(found, (weakref.ref, ContextVar)):
+            yield self._ask(found) if isinstance(found, weakref.ref) else self._ask(found.get, _MISSING)
+
+    def _read_instance(self, found: Any) -> Iterator[Any]:
+        kind = type(found)
+        if _is_refused(found):
+            raise _refuse(found, "in which nothing can be seen of what may change")
+        if not is_library(kind.__module__) or isinstance(found, torch.nn.Module):
+            self._ask(getattr, found, "__class__")
+            yield kind
+        if isinstance(found, _local):
+            yield from self._own(found, None)
+        elif hasattr(found, "__dict__"):
+            yield from self._own(found, self._space(found.__dict__, True))
+        elif not isinstance(found, _CONTAINERS):
+            yield from self._own(found, None)
+
+    def _read_class(self, found: type) -> Iterator[Any]:
+        for base in found.__mro__:
+            if not is_library(base.__module__):
+                space = self._space(base.__dict__, True, base)
+                dunders = [
+                    name for name, value in base.__dict__.items() if name[:2] == "__" and callable(value)
+                ]
+                self._ask(getattr, base, "__bases__")
+                yield from space.read(dunders)
+                yield from self._own(base, space)
+            elif base is torch.Tensor:
+                yield from self._own(base, self._space(base.__dict__, False, base))
+            elif issubclass(base, torch.nn.Module):
+                methods = [name for name, value in base.__dict__.items() if isinstance(value, FunctionType)]
+                called = ("__call__", "_call_impl", "__getattr__") if base is torch.nn.Module else methods
+                yield from self._space(base.__dict__, False, base).read(called)
+
+    def _read_function(self, found: FunctionType) -> Iterator[Any]:
+        library = is_library(found.__globals__.get("__name__"))  # `__module__` may be that of what is wrapped
+        for cell in found.__closure__ or ():
             try:
                 value = cell.cell_contents
             except ValueError:
                 continue
             if not library:
-                self.cells.append((cell, value))
+                self._cells.append((cell, value))
             yield value
-        yield from (function.__defaults__, function.__kwdefaults__)
         if not library:
-            yield from self._walk_items(scope, [name for name in _names(function.__code__) if name in scope])
+            self.codes.append(found.__code__)
+            self._functions.append((found, found.__code__, found.__defaults__, found.__kwdefaults__))
+            yield from (found.__defaults__, found.__kwdefaults__)
+            yield from self._own(found, self._space(found.__dict__, True))
 
-    def _walk_slots(self, found: Any) -> Iterator[Any]:
-        for base in type(found).__mro__:
-            for name, value in base.__dict__.items():
-                if isinstance(value, MemberDescriptorType) and hasattr(found, name):
-                    self.attributes.append((found, name, getattr(found, name)))
-                    yield getattr(found, name)
+    def _read_cache(self, found: Any) -> Iterator[Any]:
+        """A function with a cache gives what it gave once, whatever it would read today."""
+        self._ask(_cache_state, found)
+        yield found.__wrapped__
 
-    def _walk_class(self, owner: type) -> Iterator[Any]:
-        for base in owner.__mro__:
-            if not _is_library(base):
+    def _own(self, owner: Any, space: Space | None) -> Iterator[Any]:
+        self._owners.append((owner, space))
+        yield from self._attributes(owner, space, self.names)
+
+    def _attributes(self, owner: Any, space: Space | None, names: set[str]) -> Iterator[Any]:
+        """What stands at names of an object: in its dict, in its slots, in what C keeps of it."""
+        if isinstance(owner, torch.Tensor):
+            if owner.is_leaf:
+                for name in _OF_TENSORS & names:
+                    yield self._ask(getattr, owner, name)
+            if "data" in names and owner.layout is torch.strided and not isinstance(owner, FakeTensor):
+                self._ask(owner.data_ptr)
+            return
+        if space is None:
+            if isinstance(owner, _local):
+                for name in names:
+                    yield self._ask(getattr, owner, name, _MISSING)
+                return
+        elif isinstance(owner, torch.nn.Module):
+            public = [name for name in space.space if name in _OF_MODULES or not name.startswith("_")]
+            yield from space.read([*public, *(names & space.space.keys())])
+        elif isinstance(owner, (type, ModuleType)):
+            yield from space.read((names & space.space.keys()) - _REPLACED)
+            if self.everything and space.order is not None:
+                yield from [each for each in space.read(space.order) if not _is_refused(each)]
+        elif any(map(_keeps, type(owner).__mro__)):
+            yield from space.read(list(space.space))
+        elif self.everything:  # what is not named is told by its identity, if nothing more can be seen of it
+            named = names & space.space.keys()
+            yield from space.read(named)
+            yield from [each for each in space.read(list(space.space)) if not _is_refused(each)]
+        else:
+            yield from space.read(names & space.space.keys())
+        if not isinstance(owner, (type, ModuleType, FunctionType)):
+            for base in type(owner).__mro__:
                 for name, value in base.__dict__.items():
-                    if isinstance(value, FunctionType):
-                        yield value
-                    elif isinstance(value, (*_PLAIN, torch.Tensor)) and not name.startswith("__"):
-                        self.attributes.append((base, name, value))
-
-    def _walk_items(self, items: dict[Any, Any], keys: list[Any]) -> Iterator[Any]:
-        for key in keys:
-            value = items[key]
-            if not isinstance(value, ModuleType):
-                self.items.append((items, key, value))
-                yield value
+                    if isinstance(value, MemberDescriptorType) and name in names:
+                        yield self._ask(getattr, owner, name, _MISSING)
 
 
-def _names(code: CodeType) -> Iterator[str]:
-    """The globals that code looks up, its inner functions' too."""
-    for instruction in dis.get_instructions(code):
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-            yield instruction.argval
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names(constant)
+_NUMBERS = {int, float, bool, str, complex, type(None), bytes}
+_CONTAINERS = (
+    list, tuple, dict, deque, set, frozenset, MappingProxyType, numpy.ndarray, bytearray, array, weakref.ref,
+    ContextVar, SimpleNamespace, _local,
+)  # fmt: skip
+_OF_TENSORS = {"grad", "_backward_hooks"}
+#: What `watch_hooks` replaces while a function runs.
+_REPLACED = {"register_hook"}
 
 
-def _is_library(thing: Any) -> bool:
-    return _is_library_name(getattr(thing, "__module__", None))
+def _keeps(base: type) -> bool:
+    """Whether a class is a library's, whose methods read more of an object than the code that is watched names."""
+    return base is not object and is_library(base.__module__) and base.__module__ not in ("abc", "typing")
 
 
-def _is_library_name(module: str | None) -> bool:
-    return (module or "builtins").partition(".")[0] in _LIBRARIES
+def _texts(tree: Any) -> Iterator[str]:
+    if isinstance(tree, str):
+        yield tree
+    elif isinstance(tree, tuple):
+        for each in tree:
+            yield from _texts(each)
+
+
+def _is_refused(found: Any) -> bool:
+    return isinstance(found, STATEFUL) or (not isinstance(found, _CONTAINERS) and is_unknown(type(found)))
+
+
+def _name_or_id(each: Any) -> Any:
+    return each if isinstance(each, str) else id(each)
+
+
+def _cache_state(wrapper: Any) -> tuple[int, int]:
+    """What tells that a cache was filled or emptied."""
+    state = wrapper.cache_info()
+    return state.misses, state.currsize
+
+
+def _leave() -> None:
+    """Put nothing back."""
+
+
+def _refill_sequence(sequence: Any, held: tuple[Any, ...]) -> None:
+    if type(sequence) in (list, deque, set):
+        sequence.clear()
+        (sequence.update if isinstance(sequence, set) else sequence.extend)(held)
+
+
+def _refuse(found: Any, why: str) -> RefusedError:
+    kind = type(found)
+    return RefusedError(
+        f"compile: the function reads an object of type {kind.__module__}.{kind.__qualname__}, {why}, and a captured "
+        "program would go stale; read it outside and pass what it gives as an argument"
+    )
 
 
 def _same(found: Any, value: Any) -> bool:
-    return found is value or (type(found) is type(value) and isinstance(value, _PLAIN) and found == value)
+    """Whether two objects are one, or values that a function cannot tell apart."""
+    if found is value:
+        return True
+    if type(found) is not type(value):
+        return False
+    if isinstance(value, (float, complex)):
+        return repr(found) == repr(value)  # 0.0 and -0.0 are equal, and NaN is not
+    if isinstance(value, tuple):
+        return len(found) == len(value) and all(map(_same, found, value))
+    return isinstance(value, PLAIN) and bool(found == value)

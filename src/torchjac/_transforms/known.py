@@ -1,0 +1,173 @@
+"""What is known of objects and calls that a captured function meets: plain values, state, a library's code."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import enum
+import fractions
+import operator
+import pathlib
+import random
+import re
+import sys
+import sysconfig
+import types
+import uuid
+from collections import _tuplegetter  # type: ignore[attr-defined]
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+
+#: Told apart by their values, which never change.
+PLAIN = (
+    int, float, complex, str, bytes, type(None), type(...), type(NotImplemented), range, slice, re.Pattern,
+    datetime.date, datetime.time, datetime.timedelta, datetime.tzinfo, decimal.Decimal, fractions.Fraction,
+    pathlib.PurePath, uuid.UUID, torch.dtype, torch.device, torch.Size, torch.layout, torch.memory_format,
+    torch.finfo, torch.iinfo, numpy.generic, numpy.dtype,
+)  # fmt: skip
+
+#: Objects of C without state, or whose state the calls of their methods tell.
+QUIET = (
+    types.BuiltinFunctionType, types.MethodDescriptorType, types.MethodWrapperType, types.WrapperDescriptorType,
+    types.GetSetDescriptorType, types.MemberDescriptorType, _tuplegetter,
+    types.ClassMethodDescriptorType, types.CodeType, types.GenericAlias,
+    operator.itemgetter, numpy.ufunc, torch.jit.ScriptFunction,
+)  # fmt: skip
+
+#: Modules whose objects are only told by their identity: what they keep, no answer depends on.
+_UNREAD = {"logging", "threading", "_thread", "_io", "io", "warnings", "typing", "abc", "_abc", "contextlib"}
+
+#: Objects whose next use differs from the last.
+STATEFUL = (
+    types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType, random.Random,
+    numpy.random.Generator, numpy.random.RandomState,
+)  # fmt: skip
+
+_PURE = {
+    "builtins", "math", "cmath", "operator", "_operator", "itertools", "functools", "_functools", "collections",
+    "_collections", "_collections_abc", "types", "re", "_sre", "_struct", "struct", "_json", "_bisect", "_heapq",
+    "_statistics", "_decimal", "decimal", "_abc", "abc", "_thread", "_warnings", "_weakref", "weakref",
+    "_contextvars", "contextvars", "_typing", "typing", "_string", "array", "unicodedata", "binascii", "zlib", "_copy",
+    "_pickle", "uuid", "fractions", "torch", "torchjac", "numpy", "_hashlib", "_blake2", "_md5", "_sha1", "_sha2",
+    "datetime", "scipy",
+}  # fmt: skip
+
+#: Functions of modules that are pure else.
+_IMPURE = {
+    "builtins": {"input", "breakpoint"},
+    "datetime": {"now", "today", "utcnow"},
+    "type": {"__subclasses__"},
+}
+
+#: Python's own functions that nothing can be known of before they run.
+_IMPURE_MODULES = {
+    "random", "subprocess", "socket", "urllib", "tempfile", "glob", "shutil", "secrets", "inspect", "gc",
+    "multiprocessing", "asyncio", "selectors", "sqlite3", "http", "signal", "traceback", "linecache", "time",
+}  # fmt: skip
+
+_STATE_FUNCTIONS = {
+    "torch.random", "torch.cuda.random", "torch.mps", "torch.xpu.random", "torch.mtia", "torch.accelerator"
+}  # fmt: skip
+
+#: What asks the disk, of modules that else do sums with names.
+_FILES = {
+    "read_text", "read_bytes", "open", "exists", "lexists", "stat", "is_file", "is_dir", "isfile", "isdir", "islink",
+    "iterdir", "glob", "cwd", "home", "getsize", "getmtime", "expanduser", "abspath", "realpath",
+}  # fmt: skip
+
+
+@cache
+def is_library(module: str | None) -> bool:
+    """Whether a module is Python's, PyTorch's, NumPy's or ours: its code does not change between calls."""
+    top = (module or "builtins").partition(".")[0]
+    if top in ("torch", "torchjac", "numpy"):
+        return True
+    if top not in sys.stdlib_module_names:
+        return False
+    # A user's file may have the name of one of Python's.
+    file = getattr(sys.modules.get(top), "__file__", None)
+    return file is None or (_STDLIB in Path(file).parents and "-packages" not in file)
+
+
+_STDLIB = Path(sysconfig.get_paths()["stdlib"])
+
+
+def is_unread(kind: type) -> bool:
+    """Whether objects of a class are told by their identity alone."""
+    module = kind.__module__
+    return module.partition(".")[0] in _UNREAD or (
+        module.startswith(("torch._", "torchjac.")) and not issubclass(kind, torch.nn.Module)
+    )
+
+
+def is_unknown(kind: type) -> bool:
+    """Whether objects of a class keep what they keep where Python cannot look."""
+    if is_library(kind.__module__) and kind.__module__.partition(".")[0] in ("torch", "torchjac", "numpy"):
+        return False
+    if hasattr(kind, "__next__") and is_library(kind.__module__):
+        return True
+    return (
+        not issubclass(kind, enum.Enum)
+        and kind.__dictoffset__ == 0
+        and not any("__slots__" in base.__dict__ for base in kind.__mro__)
+    )
+
+
+def impure_c(function: Any) -> str | None:
+    """The name of a function of C that reads what cannot be looked at again; None for all others."""
+    owner = getattr(function, "__self__", None)
+    name = function.__name__
+    if isinstance(owner, torch.Tensor):
+        return f"torch.Tensor.{name}" if name in ("data_ptr", "untyped_storage", "_typed_storage") else None
+    if isinstance(owner, torch.Generator):
+        return f"torch.Generator.{name}"
+    if owner is None or isinstance(owner, types.ModuleType):
+        module = function.__module__ or getattr(owner, "__name__", "builtins")
+    else:
+        kind = owner if isinstance(owner, type) else type(owner)
+        if isinstance(owner, STATEFUL):
+            return f"{kind.__module__}.{kind.__qualname__}.{name}"
+        if isinstance(owner, type) and name in _IMPURE["type"]:
+            return f"{owner.__qualname__}.{name}"
+        module = kind.__module__
+    top = (module or "builtins").partition(".")[0]
+    if top in ("_io", "io"):
+        return None if name.startswith(("write", "flush")) else f"{module}.{name}"
+    return f"{module}.{name}" if name in _IMPURE.get(top, ()) or top not in _PURE else None
+
+
+def impure_python(module: str, name: str) -> bool:
+    """Whether a function of a library, called by code that is none, reads what cannot be looked at again."""
+    top = module.partition(".")[0]
+    if module in _STATE_FUNCTIONS or (top == "torch" and name in ("manual_seed", "seed", "fork_rng")):
+        return True
+    if top in ("pathlib", "posixpath", "ntpath", "genericpath"):
+        return name in _FILES
+    if top == "threading":
+        return name == "start"
+    if top == "uuid":
+        return name in ("uuid1", "uuid4", "getnode")
+    if top == "os":
+        return name not in ("getenv", "get", "fspath", "_fspath") and not name.startswith(
+            ("__", "encode", "decode")
+        )
+    return top in _IMPURE_MODULES and is_library(top)
+
+
+def looks_at_anything(module: str) -> bool:
+    """Whether functions of a library may look at attributes, of what they are given, that no code names."""
+    top = module.partition(".")[0]
+    return top not in ("torch", "torchjac", "numpy") and top not in _LOOK_AT_KNOWN
+
+
+#: Modules of Python's whose functions look at what they define themselves.
+_LOOK_AT_KNOWN = {
+    "abc", "_collections_abc", "collections", "contextlib", "enum", "functools", "importlib", "logging", "math", "os",
+    "posixpath", "re", "threading", "types", "typing", "warnings", "weakref", "random", "numbers", "fractions",
+    "decimal", "string", "textwrap", "statistics", "heapq", "bisect", "codecs", "keyword", "locale", "sre_compile",
+    "sre_parse",
+}  # fmt: skip

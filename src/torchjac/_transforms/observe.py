@@ -1,0 +1,258 @@
+"""Watching a capture: which code runs, for `Reads`, and which calls it makes that no later look could repeat."""
+
+from __future__ import annotations
+
+import ast
+import dis
+import gc
+import inspect
+import sys
+import textwrap
+from collections.abc import Iterator
+from functools import lru_cache
+from types import CodeType, FrameType, FunctionType, ModuleType
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+# Private: there is no other way to compute something for real inside a trace (torch 2.9-2.14).
+from torch.utils._python_dispatch import _disable_current_modes
+
+from .._capture.constants import Constants
+from .known import impure_c, impure_python, is_library, looks_at_anything
+from .reads import Reads, RefusedError
+
+#: Of code: a library's; the user's; a library's whose answer is another each time, that looks at whatever it is
+#: given, that imports.
+_LIBRARY, _USER, _IMPURE, _LOOKS, _IMPORTS = range(5)
+
+#: Code between a function of a library and what calls it.
+_BETWEEN = ("contextlib", "functools", "torch._compile", "torch._dynamo", "torch.random", "importlib")
+
+#: Built-in functions that are given names, or everything that has one.
+_TAKES_NAME = {"getattr", "setattr", "hasattr", "delattr"}
+_TAKES_ALL = {"vars", "dir", "globals", "locals", "exec", "eval"}
+
+#: Names in code that looks up others.
+_MAKES_NAMES = {"__dict__", "attrgetter", "methodcaller", "__getattribute__", "__setattr__"}
+
+
+class Observer:
+    """What Python tells of a capture in this thread; see the module."""
+
+    def __init__(self, reads: Reads) -> None:
+        self.reads = reads
+        self._refused: RefusedError | None = None
+        self._codes: dict[
+            int, int
+        ] = {}  # by id: code is equal to other code of the same make in another file
+        self._met: list[CodeType] = []
+        self._before: Any = None
+
+    def __enter__(self) -> None:
+        """Begin to watch."""
+        self._before = sys.getprofile()
+        sys.setprofile(self._see)
+
+    def __exit__(self, *exception: Any) -> None:
+        """End it."""
+        sys.setprofile(self._before)
+
+    def finish(self) -> None:
+        """Raise where the function did what a program would not repeat, and put back what it changed.
+
+        Raises:
+            RuntimeError: see above.
+        """
+        if self._refused is None:
+            self._reach_functions()
+        self.reads.freeze()
+        if self.reads.hold() and self._refused is None:
+            return
+        self.reads.restore()
+        if self._refused is not None:
+            raise self._refused
+        if sys.exc_info()[0] is None:
+            raise RuntimeError(
+                "compile: the function rebinds what it reads (a closure, a global, an attribute, an entry of a list "
+                "or dict, a cache) while it runs, which a captured program would not repeat; return the new value "
+                "instead, or write into the tensor that stands there (a cache may be filled before: call the function "
+                "once, not compiled)"
+            )
+
+    def _see(self, frame: FrameType, event: str, arg: Any) -> None:
+        """Take a call of Python's, or of C's, that is about to be made."""
+        if event == "call":
+            kind = self._codes.get(id(frame.f_code))
+            if kind is None:
+                kind = self._meet(frame)
+            if kind > _USER and (caller := self._caller(frame)) is not None:
+                self._call_library(kind, frame, caller)
+        elif event == "c_call":
+            if self._codes.get(id(frame.f_code)) == _USER:
+                self._call_c(frame, arg)
+        elif type(arg) is ModuleType and event == "return" and self._caller(frame) is not None:
+            self._keep(self.reads.reach, [arg])
+
+    def _call_library(self, kind: int, frame: FrameType, caller: FrameType) -> None:
+        if kind == _LOOKS:
+            self._keep(self.reads.ran_with_any_name)
+        elif kind == _IMPURE:
+            self._refuse(f"calls {frame.f_globals['__name__']}.{frame.f_code.co_name}", caller)
+        elif frame.f_locals["name"] not in sys.modules:
+            self._refuse(f"imports {frame.f_locals['name']} for the first time", caller)
+
+    def _meet(self, frame: FrameType) -> int:
+        module, code = frame.f_globals.get("__name__"), frame.f_code
+        self._met.append(code)
+        kind = self._codes[id(code)] = _kind(module or "builtins", code.co_name)
+        if kind == _USER:
+            self._meet_user(frame)
+        return kind
+
+    def _meet_user(self, frame: FrameType) -> None:
+        code = frame.f_code
+        facts = _facts(code)
+        modules = [sys.modules[name] for name in _imported(facts, frame.f_globals) if name in sys.modules]
+        if not facts.names.isdisjoint(_MAKES_NAMES):
+            self._keep(self.reads.ran_with_any_name)
+        self._keep(self.reads.ran, {*facts.names, code.co_name}, frame.f_globals, facts.looked_up, modules)
+
+    def _call_c(self, frame: FrameType, function: Any) -> None:
+        name = function.__name__
+        if name in _TAKES_ALL or (name in _TAKES_NAME and _makes_names(frame.f_code)):
+            self._keep(self.reads.ran_with_any_name)
+        elif (impure := impure_c(function)) is not None:
+            self._refuse(f"calls {impure}", frame)
+
+    def _caller(self, frame: FrameType) -> FrameType | None:
+        """The user's frame that a call comes from, if no library makes it of its own."""
+        back = frame.f_back
+        while back is not None and back.f_globals.get("__name__", "").startswith(_BETWEEN):
+            back = back.f_back
+        return back if back is not None and self._codes.get(id(back.f_code)) == _USER else None
+
+    def _keep(self, read: Any, *args: Any) -> None:
+        """Read; a refusal is kept too, since the function may catch what is raised inside it."""
+        try:
+            read(*args)
+        except RefusedError as error:
+            self._refused = self._refused or error
+            raise
+
+    def _refuse(self, does: str, frame: FrameType) -> None:
+        error = RefusedError(
+            f"compile: the function {does} (at {frame.f_code.co_filename}:{frame.f_lineno}), which a captured program "
+            "would neither do again nor see the change of; do it outside and pass what it gives as an argument"
+        )
+        self._refused = self._refused or error
+        raise error
+
+    def _reach_functions(self) -> None:
+        """Reach functions that ran and that no name leads to (rules, hooks that C holds)."""
+        ran = [code for code in self._met if self._codes[id(code)] == _USER]
+        known = {id(code) for code in (*self.reads.codes, *_nested([*ran, *self.reads.codes]))}
+        unknown = [code for code in ran if id(code) not in known]
+        if unknown:
+            functions = [each for each in gc.get_referrers(*unknown) if isinstance(each, FunctionType)]
+            self.reads.reach(each for each in functions if any(each.__code__ is code for code in unknown))
+
+
+class UnwatchedConstants(Constants):  # type: ignore[no-untyped-call]
+    """`Constants`, below which nothing is the user's."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the op unwatched."""
+        watch = sys.getprofile()
+        sys.setprofile(None)
+        try:
+            return super().__torch_dispatch__(func, types, args, kwargs)
+        finally:
+            sys.setprofile(watch)
+
+
+class ValuesLeave(TorchFunctionMode):
+    """Give values of captured tensors away by those functions of PyTorch that no dispatch mode sees."""
+
+    def __init__(self, constants: Constants) -> None:
+        super().__init__()
+        self._constants = constants
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call a function, on values where it needs some."""
+        if func in _LEAVES and (value := self._constants.value_of(args[0])) is not None:
+            with _disable_current_modes():
+                return func(value.detach(), *args[1:], **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+_LEAVES = {Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__}
+
+
+class Facts(NamedTuple):
+    """What code names: attributes and globals alike; what it looks up in its globals; the modules it imports."""
+
+    names: frozenset[str]
+    looked_up: tuple[str, ...]
+    imports: tuple[tuple[str, int], ...]
+
+
+@lru_cache(maxsize=4096)
+def _facts(code: CodeType) -> Facts:
+    names, looked_up, imports = set(code.co_names), [], []
+    level = 0
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL"):
+            looked_up.append(instruction.argval)
+        elif instruction.opname == "IMPORT_NAME":
+            imports.append((instruction.argval, level))
+        elif instruction.opname in ("LOAD_CONST", "LOAD_SMALL_INT") and isinstance(instruction.argval, int):
+            level = instruction.argval  # of a relative import; what stands before it is 0 or more
+    if not names.isdisjoint(_TAKES_NAME):
+        names.update(each for each in code.co_consts if isinstance(each, str) and each.isidentifier())
+    return Facts(frozenset(names), tuple(dict.fromkeys(looked_up)), tuple(imports))
+
+
+def _imported(facts: Facts, scope: dict[str, Any]) -> Iterator[str]:
+    for name, level in facts.imports:
+        package = scope.get("__package__") or ""
+        parts = package.split(".")[: len(package.split(".")) - level + 1] if level else []
+        whole = ".".join([*parts, *([name] if name else [])])
+        pieces = whole.split(".")
+        yield from (".".join(pieces[: k + 1]) for k in range(len(pieces)))
+
+
+@lru_cache(maxsize=4096)
+def _makes_names(code: CodeType) -> bool:
+    """Whether code calls `getattr` or a relative with a name that does not stand in it."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(code)))
+    except (OSError, SyntaxError, TypeError):
+        return True
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    named = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id in _TAKES_NAME]
+    return not named or any(
+        len(call.args) < 2 or not isinstance(call.args[1], ast.Constant) for call in named
+    )
+
+
+def _kind(module: str, name: str) -> int:
+    if module.startswith("namedtuple_"):
+        return _LIBRARY
+    if not is_library(module):
+        return _USER
+    if impure_python(module, name):
+        return _IMPURE
+    if module == "importlib._bootstrap" and name == "_find_and_load":
+        return _IMPORTS
+    return _LOOKS if looks_at_anything(module) else _LIBRARY
+
+
+def _nested(codes: list[CodeType]) -> Iterator[CodeType]:
+    stack = list(codes)
+    while stack:
+        for constant in stack.pop().co_consts:
+            if isinstance(constant, CodeType):
+                yield constant
+                stack.append(constant)

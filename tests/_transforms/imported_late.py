@@ -1,0 +1,3 @@
+"""Imported by nobody but a function under test."""
+
+SCALE = 2.0
