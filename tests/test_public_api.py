@@ -40,6 +40,7 @@ Jacobian.to_dense(self)
 Jacobian.to_scipy(self, format='csr')
 Jacobian.to_sparse(self, layout=torch.sparse_coo, *, index_dtype=torch.int64)
 Jacobian.trace(self)
+Report.answers
 Report.costs
 Report.lost
 torchjac.Costs

@@ -9,6 +9,8 @@ from tests._answers.cases import random_jacobians
 
 import torchjac
 from torchjac import jacobian
+from torchjac._answers.solvers import system as system_module
+from torchjac._blocks.pattern import pattern_of
 
 _FULL = (
     torch.eye(6, dtype=torch.float64) * 3 + torch.linspace(-1, 1, 36, dtype=torch.float64).reshape(6, 6).sin()
@@ -177,16 +179,45 @@ def test_a_coupling_flow() -> None:
     sign, logabs = jac.slogdet()
     assert sign == 1
     torch.testing.assert_close(logabs, torch.tanh(x[: n // 2]).sum())
-    assert "_factor" not in vars(jac)
+    assert "_system" not in vars(jac)
 
 
 def test_the_factors_are_kept() -> None:
     """A second right side costs no second factorisation."""
     jac = system("large stencil")[3]
     jac.solve(torch.ones(90).double())
-    kept = vars(jac)["_factor"]
+    kept = vars(jac)["_system"]
     jac.solve(torch.zeros(90).double())
-    assert vars(jac)["_factor"] is kept
+    assert vars(jac)["_system"] is kept
+
+
+def test_one_factorisation_serves_all(monkeypatch) -> None:
+    """The transpose, several right sides, the determinant and the backward pass use the factors of the first system."""
+    f, _, x, jac, dense = system("large permutation")
+    made = []
+    factorise = system_module.factorise
+    monkeypatch.setattr(system_module, "factorise", lambda *given: made.append(1) or factorise(*given))
+    jac = jacobian(f)(x.clone().requires_grad_())
+    right = torch.randn(90, 2).double().requires_grad_()
+    (
+        jac.solve(right).sum() + jac.mT.solve(right).sum() + jac.mT.mT.solve(right).sum() + jac.slogdet()[1]
+    ).backward()
+    assert len(made) == 1
+    torch.testing.assert_close(jac.mT.solve(right), torch.linalg.solve(dense.T, right))
+    assert "COLAMD" in str(jac.explain())
+    assert jac.mT.explain().answers == jac.explain().answers
+
+
+def test_the_ordering_is_kept_for_the_next() -> None:
+    """A second Jacobian with the same pattern finds the order of its columns where the first one left it."""
+    f, _, x, jac, _ = system("large permutation")
+    right = torch.randn(90).double()
+    jac.solve(right)
+    pattern = pattern_of(jac.blocks, jac.out_shape, jac.in_shape, jac.device)
+    assert "COLAMD" in pattern.notes
+    other = jacobian(f)(x + 1)
+    assert pattern_of(other.blocks, other.out_shape, other.in_shape, other.device) is pattern
+    torch.testing.assert_close(other @ other.solve(right), right)
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda J: pickle.loads(pickle.dumps(J))])

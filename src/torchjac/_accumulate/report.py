@@ -93,10 +93,12 @@ class Report:
         steps: from the outputs down to the inputs; in forward order from the inputs up, each step with what left
             the node; around a cut first those above it.
         costs: of `explain` where more than one order was weighed, else None.
+        answers: how systems and products with the Jacobian were done, a line for each.
     """
 
     steps: list[Step] = field(default_factory=list)
     costs: Costs | None = None
+    answers: tuple[str, ...] = ()
 
     @property
     def lost(self) -> list[Step]:
@@ -134,7 +136,10 @@ class Report:
             ).rstrip()
             for row in rows
         ]
-        return "\n".join(lines) if self.costs is None else "\n".join([*lines, "", str(self.costs)])
+        more = [str(self.costs)] if self.costs is not None else []
+        if self.answers:
+            more.append("\n".join(self.answers))
+        return "\n\n".join(["\n".join(lines), *more])
 
 
 class Lot(NamedTuple):

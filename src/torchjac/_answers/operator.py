@@ -17,9 +17,10 @@ from .._blocks.coordinates import covers_once
 from .._blocks.pattern import pattern_of
 from . import arithmetic, chain, parts, picture, products, solve, sparse
 from .chain import Chain
-from .factor import Factor
+from .consolidate import Consolidated
 from .kind import Kind, kind_of
 from .solve import SlogDet
+from .solvers.system import System
 from .written import written
 
 #: Up to this many entries are counted for `repr`; beyond, it tells a bound instead.
@@ -148,7 +149,11 @@ class Jacobian:
         """
         if self.factors:
             return chain.chained([factor.mT for factor in reversed(self.factors)])
-        return self._new(self.in_shape, self.out_shape, products.transposed(self.blocks))
+        found = self._parent
+        if found is None:
+            found = self._new(self.in_shape, self.out_shape, products.transposed(self.blocks))
+            vars(found)["_transpose_of"] = self
+        return found
 
     def __matmul__(self, other: Any) -> Any:
         """``J @ v``: Σ_i J[o…, i…] v[i…] for a tensor of shape ``in_shape``; or the product of two Jacobians.
@@ -568,8 +573,15 @@ class Jacobian:
         return matrix
 
     def explain(self) -> Report:
-        """How the blocks were found, node by node; the same as ``report``, printed as a table."""
-        return self.report
+        """How the blocks were found, node by node, printed as a table, and how systems and products were done.
+
+        It is ``report`` with what became of this Jacobian since.
+        """
+        owner = self if self._parent is None else self._parent
+        told = [
+            kept.told for name in ("_system", "_consolidated") if (kept := vars(owner).get(name)) is not None
+        ]
+        return replace(self.report, answers=tuple(filter(None, told)))
 
     def spy(self, ax: Any = None) -> Any:
         """Draw where entries stand on matplotlib axes (new ones if none are given) and return the axes.
@@ -614,20 +626,39 @@ class Jacobian:
     @cached_property
     def _single(self) -> Jacobian:
         """The same in float32, kept with its factors."""
+        if self._parent is not None:
+            return self._parent._single.mT
         blocks = tuple([fitted(block, torch.float32, self.device) for block in self.blocks])
         return replace(self, dtype=torch.float32, blocks=blocks)
 
     @cached_property
-    def _factor(self) -> Factor:
-        at, values = self._coordinates()
-        return Factor(at, values, prod(self.out_shape))
+    def _system(self) -> System:
+        return System(sparse.assemble(self.blocks, self.out_shape, self.in_shape, self))
 
     def _times(self, vectors: Tensor) -> Tensor:
         if self.factors:
             for factor in reversed(self.factors):
                 vectors = factor._times(vectors)
             return vectors
+        tail = tuple(vectors.shape[len(self.in_shape) :])
+        flat = vectors.reshape(prod(self.in_shape), *tail)
+        whole = (
+            self._parent._consolidated.times(flat, transposed=True)
+            if self._parent is not None
+            else self._consolidated.times(flat, transposed=False)
+        )
+        if whole is not None:
+            return whole.reshape((*self.out_shape, *tail))
         return products.times(self.blocks, vectors, self.out_shape, self.in_shape, self)
+
+    @cached_property
+    def _consolidated(self) -> Consolidated:
+        return Consolidated(self)
+
+    @property
+    def _parent(self) -> Jacobian | None:
+        """The Jacobian that this one is the transpose of: they share their matrix and its factors."""
+        return vars(self).get("_transpose_of")
 
     def _coordinates(self) -> tuple[Tensor, Tensor]:
         """Sorted positions in the flattened matrix and the values there."""

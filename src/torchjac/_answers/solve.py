@@ -68,7 +68,9 @@ def solve(jacobian: Jacobian, right: Tensor) -> Tensor:
     if kind == "diagonal":
         solved = columns / _nonzero(jacobian.diagonal().reshape(size, 1))
     elif kind == "sparse":
-        solved = jacobian._factor.solve(columns)
+        parent = jacobian._parent
+        system = jacobian._system if parent is None else parent._system
+        solved = system.solve(columns, transposed=parent is not None)
     else:
         solved = torch.linalg.solve(jacobian.to_dense().reshape(size, size), columns)
     return solved.reshape((*in_shape, *tail))
@@ -94,7 +96,7 @@ def slogdet(jacobian: Jacobian) -> SlogDet:
     if bool((row >= column).all()) or bool((row <= column).all()):
         return _of_diagonal(jacobian.diagonal())
     try:
-        return SlogDet(*jacobian._factor.slogdet())
+        return SlogDet(*(jacobian._parent or jacobian)._system.slogdet())
     except LinAlgError:
         return _singular(jacobian)
 

@@ -1,0 +1,103 @@
+"""A Jacobian with index tables as one matrix by rows, for products with vectors: made once that pays.
+
+Through tables a product reads and writes at each entry by itself, some thirty times slower than a matrix by rows does.
+To assemble the matrix takes about as long as one such product, less where its pattern is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from .._blocks.block import entries, stored
+from .._blocks.maps import Gather
+from .._blocks.pattern import pattern_of
+from .._blocks.traced import inside_functorch, is_tracing
+
+if TYPE_CHECKING:
+    from .operator import Jacobian
+
+#: Blocks may name many more entries than they hold, as a sum does; a matrix with each of them is no gain then.
+MOST_NAMED = 4
+
+
+class Consolidated:
+    """What a Jacobian and its transpose share for their products: the matrix, once there is one."""
+
+    def __init__(self, jacobian: Jacobian) -> None:
+        self._jacobian = jacobian
+        self._products = 0
+        self._matrix: Any = None
+        tables = any(type(map_) is Gather for block in jacobian.blocks for map_ in block.out + block.wrt)
+        self._pays = tables and _has_few_names(jacobian)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the matrix: it is made again."""
+        return {**self.__dict__, "_matrix": None}
+
+    @property
+    def told(self) -> str:
+        """What became of the products, for `Jacobian.explain`; empty where they go through the blocks."""
+        if self._matrix is None:
+            return ""
+        nnz = self._matrix.nnz if not isinstance(self._matrix, Tensor) else self._matrix._nnz()
+        return f"products: by one matrix of {nnz:,} nonzeros, made at product {self._products}: blocks hold tables"
+
+    def times(self, vectors: Tensor, transposed: bool) -> Tensor | None:
+        """The product with flattened vectors in columns; None where it must go through the blocks."""
+        if not self._pays or not _is_plain(vectors) or vectors.dtype not in (torch.float32, torch.float64):
+            return None
+        if any(
+            isinstance(block.value, Tensor) and not _is_plain(block.value) for block in self._jacobian.blocks
+        ):
+            return None
+        if self._matrix is None:
+            self._products += 1
+            if self._products == 1:
+                return None
+            self._matrix = _matrix(self._jacobian)
+        if isinstance(self._matrix, Tensor):
+            return (self._matrix.mT if transposed else self._matrix) @ vectors
+        matrix = self._matrix.T if transposed else self._matrix
+        return torch.from_numpy(matrix @ vectors.detach().numpy())
+
+
+def _has_few_names(jacobian: Jacobian) -> bool:
+    rows, columns = prod(jacobian.out_shape), prod(jacobian.in_shape)
+    named, held = (sum(map(count, jacobian.blocks)) for count in (entries, stored))
+    return named <= MOST_NAMED * (held + rows + columns)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether no derivative is recorded of what is done to a tensor, and no transform or trace is active."""
+    recorded = torch.is_grad_enabled() and tensor.requires_grad
+    if recorded or tensor.is_meta or inside_functorch() or is_tracing():
+        return False
+    dual = forward_ad.unpack_dual(tensor)  # type: ignore[no-untyped-call]
+    return dual.tangent is None
+
+
+def _matrix(jacobian: Jacobian) -> Any:
+    """SciPy's matrix by rows on the CPU, whose products with its transpose are fast too (torch 2.13), else torch's."""
+    blocks: Sequence[Any] = jacobian.blocks
+    pattern = pattern_of(blocks, jacobian.out_shape, jacobian.in_shape, jacobian.device)
+    assert pattern is not None
+    values = pattern.fill([block._replace(value=_cut(block.value)) for block in blocks], jacobian)
+    size = (pattern.rows, pattern.columns)
+    if jacobian.device.type == "cpu":
+        try:
+            from scipy.sparse import csr_array
+        except ImportError:
+            pass
+        else:
+            return csr_array((values.numpy(), pattern.index.numpy(), pattern.begin.numpy()), shape=size)
+    return torch.sparse_csr_tensor(pattern.begin, pattern.index, values, size, check_invariants=False)
+
+
+def _cut(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value

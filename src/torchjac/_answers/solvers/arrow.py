@@ -1,0 +1,218 @@
+"""Block-diagonal but for a border: the blocks are eliminated, the Schur complement solved, and the rest put back.
+
+    A = [C E]        S = B − F C⁻¹ E        x₂ = S⁻¹ (b₂ − F C⁻¹ b₁)        x₁ = C⁻¹ (b₁ − E x₂)
+        [F B]
+
+C falls into small blocks once the unknowns of the border are gone, as points do in bundle adjustment once the cameras
+are; the blocks of one size are factorised and multiplied as one batch.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy
+import torch
+from torch import Tensor
+
+from .matrix import Array, Pattern, UnfitError
+
+#: The border's unknowns, which are solved as a dense system, are at most so many, and this part of all.
+MOST_BORDER = 4000
+BORDER_PART = 8
+
+#: Unknowns of a block, which is dense.
+MOST_BLOCK = 64
+
+#: The unknowns of the border have so many times more nonzeros than any other.
+GAP = 3
+
+#: Products of what a block has in the border's rows and columns, for each nonzero of the matrix.
+MOST_PRODUCTS = 24
+
+#: A pivot smaller than this part of its block's largest entry would spoil what is eliminated by it.
+SMALL_PIVOT = 1e-8
+
+
+class Batch(NamedTuple):
+    """Blocks of one size with borders of one size: where their numbers stand among the nonzeros, and their unknowns.
+
+    A place past the last nonzero is a zero.
+    """
+
+    unknowns: Tensor  # (blocks, size)
+    inner: Tensor  # (blocks, size, size)
+    right: Tensor  # (blocks, size, columns of the border)
+    below: Tensor  # (blocks, rows of the border, size)
+    columns: Tensor  # (blocks, columns)
+    rows: Tensor  # (blocks, rows)
+
+
+class Plan(NamedTuple):
+    """How the unknowns of a matrix fall apart."""
+
+    border: Tensor
+    corner: Tensor
+    batches: list[Batch]
+
+
+def plan(pattern: Pattern) -> Plan | None:
+    """How a matrix falls apart into small blocks and a border, if it does."""
+    return pattern.note("arrow", lambda: _plan(pattern))
+
+
+def _plan(pattern: Pattern) -> Plan | None:
+    size, row, column = pattern.size, pattern.row, pattern.index
+    degree = numpy.bincount(row, minlength=size) + numpy.bincount(column, minlength=size)
+    border = _border(degree)
+    if border is None:
+        return None
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+
+    inside = ~border
+    both = inside[row] & inside[column]
+    graph = csr_array((numpy.ones(both.sum(), bool), (row[both], column[both])), shape=(size, size))
+    _, member = connected_components(graph, directed=False)
+    member = numpy.where(border, -1, member)
+    names, member_of = numpy.unique(member[inside], return_inverse=True)
+    block = numpy.full(size, -1)
+    block[inside] = member_of
+    count = numpy.bincount(member_of, minlength=len(names))
+    if count.max() > MOST_BLOCK:
+        return None
+    return _batches(pattern, border, block, count)
+
+
+def _border(degree: Array) -> Array | None:
+    """The unknowns that far more nonzeros stand with than with any other: those before the widest gap."""
+    order = numpy.sort(degree)[::-1]
+    most = min(MOST_BORDER, len(order) // BORDER_PART)
+    if most < 1:
+        return None
+    ratio = order[:most] / numpy.maximum(order[1 : most + 1], 1)
+    cut = int(ratio.argmax())
+    return degree >= order[cut] if ratio[cut] >= GAP else None
+
+
+def _batches(pattern: Pattern, border: Array, block: Array, count: Array) -> Plan | None:
+    size, row, column, nnz = pattern.size, pattern.row, pattern.index, len(pattern.index)
+    outer = numpy.flatnonzero(border)
+    at_border = numpy.full(size, -1)
+    at_border[outer] = numpy.arange(len(outer))
+    # Unknowns in the order of their blocks, and the place of each in its own.
+    order = numpy.argsort(block, kind="stable")[len(outer) :]
+    first = numpy.cumsum(count) - count
+    inner_place = numpy.full(size, -1)
+    inner_place[order] = numpy.arange(len(order)) - first[block[order]]
+    e = numpy.flatnonzero((block[row] >= 0) & border[column])
+    f = numpy.flatnonzero(border[row] & (block[column] >= 0))
+    e_pairs, e_slot, e_count = _pairs(block[row[e]], at_border[column[e]], len(count), len(outer))
+    f_pairs, f_slot, f_count = _pairs(block[column[f]], at_border[row[f]], len(count), len(outer))
+    if int((e_count.astype(numpy.int64) * f_count).sum()) > MOST_PRODUCTS * nnz + len(outer) ** 2:
+        return None
+    c = numpy.flatnonzero((block[row] >= 0) & (block[column] >= 0))
+    corner = numpy.full((len(outer), len(outer)), nnz)
+    b = numpy.flatnonzero(border[row] & border[column])
+    corner[at_border[row[b]], at_border[column[b]]] = b
+    kinds, kind = numpy.unique(numpy.stack([count, e_count, f_count], 1), axis=0, return_inverse=True)
+    kind = kind.reshape(-1)
+    number = numpy.zeros(len(count), int)
+    batches = []
+    for which, (side, wide, high) in enumerate(kinds):
+        members = numpy.flatnonzero(kind == which)
+        number[members] = numpy.arange(len(members))
+        unknowns = order[first[members][:, None] + numpy.arange(side)]
+        inner = numpy.full((len(members), side, side), nnz)
+        at = c[kind[block[row[c]]] == which]
+        inner[number[block[row[at]]], inner_place[row[at]], inner_place[column[at]]] = at
+        right = numpy.full((len(members), side, wide), nnz)
+        some = kind[block[row[e]]] == which
+        at = e[some]
+        right[number[block[row[at]]], inner_place[row[at]], e_slot[some]] = at
+        below = numpy.full((len(members), high, side), nnz)
+        some = kind[block[column[f]]] == which
+        at = f[some]
+        below[number[block[column[at]]], f_slot[some], inner_place[column[at]]] = at
+        tables = [unknowns, inner, right, below]
+        tables += [pairs[1][numpy.isin(pairs[0], members)].reshape(len(members), width) for pairs, width in (
+            (e_pairs, wide), (f_pairs, high))]  # fmt: skip
+        batches.append(Batch(*(torch.from_numpy(numpy.ascontiguousarray(table)) for table in tables)))
+    return Plan(torch.from_numpy(outer), torch.from_numpy(corner), batches)
+
+
+def _pairs(block: Array, place: Array, blocks: int, places: int) -> tuple[tuple[Array, Array], Array, Array]:
+    """The pairs of block and place that occur, the number of each entry's pair in its block, and how many each has."""
+    key, back = numpy.unique(block.astype(numpy.int64) * places + place, return_inverse=True)
+    of = key // places
+    counts = numpy.bincount(of, minlength=blocks)
+    slot = numpy.arange(len(key)) - (numpy.cumsum(counts) - counts)[of]
+    return (of, key % places), slot[back], counts
+
+
+class Arrow:
+    """The factors of the blocks and of the Schur complement."""
+
+    def __init__(self, found: Plan, values: Array) -> None:
+        """Factorise.
+
+        Raises:
+            UnfitError: where a block, or the Schur complement, is close to singular, though the matrix need not be.
+        """
+        self._plan = found
+        numbers = torch.cat([torch.from_numpy(values), torch.zeros(1, dtype=torch.from_numpy(values).dtype)])
+        side = len(found.border)
+        schur = numbers.take(found.corner)
+        flat = schur.view(-1)
+        self._parts: list[tuple[Any, Tensor, Tensor]] = []
+        for batch in found.batches:
+            inner, right, below = (numbers.take(table) for table in batch[1:4])
+            factors = torch.linalg.lu_factor_ex(inner)
+            pivots = factors[0].diagonal(dim1=-2, dim2=-1).abs().amin(-1)
+            if bool((pivots <= SMALL_PIVOT * inner.abs().flatten(1).amax(-1)).any()):
+                raise UnfitError("a block is close to singular")
+            solved = torch.linalg.lu_solve(*factors[:2], right)
+            at = batch.rows[:, :, None] * side + batch.columns[:, None, :]
+            flat.index_add_(0, at.view(-1), (below @ solved).view(-1), alpha=-1)
+            self._parts.append(
+                (factors[:2], solved, torch.linalg.lu_solve(*factors[:2], below.mT, adjoint=True))
+            )
+        *self._schur, info = torch.linalg.lu_factor_ex(schur)
+        if int(info):
+            raise UnfitError("the Schur complement is singular")
+
+    @property
+    def told(self) -> str:
+        """How the matrix fell apart."""
+        blocks = sum(len(batch.unknowns) for batch in self._plan.batches)
+        return f"{blocks:,} blocks eliminated, Schur complement of {len(self._plan.border):,} unknowns, dense"
+
+    def solve(self, right: Array, transposed: bool) -> Array:
+        """X with A X = right, or Aᵀ X = right."""
+        found, given = self._plan, torch.from_numpy(right)
+        outer = given[found.border]
+        inner = []
+        for batch, (_, solved, pulled) in zip(found.batches, self._parts, strict=True):
+            inner.append(given[batch.unknowns])
+            # F C⁻¹ b is ((F C⁻¹) b): what the border's rows take of the blocks.
+            rows, matrix = (batch.columns, solved.mT) if transposed else (batch.rows, pulled.mT)
+            outer.index_add_(0, rows.view(-1), (matrix @ inner[-1]).flatten(0, 1), alpha=-1)
+        outer = torch.linalg.lu_solve(*self._schur, outer, adjoint=transposed)
+        answer = torch.empty_like(given)
+        answer[found.border] = outer
+        for batch, (factors, solved, pulled), part in zip(found.batches, self._parts, inner, strict=True):
+            columns, matrix = (batch.rows, pulled) if transposed else (batch.columns, solved)
+            answer[batch.unknowns] = (
+                torch.linalg.lu_solve(*factors, part, adjoint=transposed) - matrix @ outer[columns]
+            )
+        return answer.numpy()
+
+    def slogdet(self) -> tuple[float, float]:
+        """The sign and the logarithm of the determinant: those of the blocks and of the Schur complement."""
+        sign, logarithm = 1.0, 0.0
+        for lu, pivots in [tuple(self._schur), *(factors for factors, _, _ in self._parts)]:
+            diagonal = lu.diagonal(dim1=-2, dim2=-1)
+            swaps = (pivots != torch.arange(1, pivots.shape[-1] + 1)).sum()
+            sign *= (-1.0) ** int(swaps + (diagonal < 0).sum())
+            logarithm += float(diagonal.abs().log().sum())
+        return sign, logarithm

@@ -1,0 +1,92 @@
+"""Which way a sparse system is solved: the first that its pattern and values allow, the cheapest first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+
+from .arrow import Arrow, plan
+from .banded import Banded, is_narrow
+from .matrix import Array, Factors, Pattern, UnfitError
+from .permuted import Permutation, permutation
+from .superlu import SuperLU, has_strong_diagonal
+
+
+class Reordered:
+    """Factors of a matrix whose rows and columns were put in another order."""
+
+    def __init__(self, place: Permutation, factors: Factors) -> None:
+        self._place, self._factors = place, factors
+
+    def solve(self, right: Array, transposed: bool) -> Array:
+        """X with A X = right, or Aᵀ X = right."""
+        before, after = self._place.rows, self._place.columns
+        if transposed:
+            before, after = after, before
+        found = numpy.empty_like(right)
+        found[after] = self._factors.solve(right[before], transposed)
+        return found
+
+    def slogdet(self) -> tuple[float, float]:
+        """The sign and the logarithm of the determinant; the same order of rows and columns keeps its sign."""
+        return self._factors.slogdet()
+
+
+def factorise(pattern: Pattern, values: Array) -> tuple[Factors, str]:
+    """The factors of a matrix, and how they were found, in words.
+
+    Raises:
+        torch.linalg.LinAlgError: where the matrix is singular.
+    """
+    if is_narrow(pattern):
+        banded = Banded(pattern, values)
+        return banded, f"banded: {banded.told}"
+    below, above = pattern.band
+    if not below or not above:
+        return SuperLU(
+            pattern, values, "TRIANGULAR"
+        ), f"triangular: {'lower' if below else 'upper'}, by substitution"
+    apart = plan(pattern)
+    if apart is not None:
+        try:
+            arrow = Arrow(apart, values)
+        except UnfitError:
+            pass
+        else:
+            return arrow, f"arrow: {arrow.told}"
+    narrow = _narrowed(pattern)
+    if narrow is not None:
+        place, inner = narrow
+        banded = Banded(inner, values[place.order])
+        return Reordered(place, banded), f"banded, in the order of reverse Cuthill-McKee: {banded.told}"
+    return _sparse(pattern, values)
+
+
+def _sparse(pattern: Pattern, values: Array) -> tuple[Factors, str]:
+    """L U in the order of minimum degree if its pivots serve, which is remembered if they do not, else by COLAMD."""
+    if not pattern.notes.get("pivots are searched") and has_strong_diagonal(pattern, values):
+        try:
+            lu = SuperLU(pattern, values, "MMD_AT_PLUS_A")
+            return lu, f"sparse L U: {lu.told}, pivots on the diagonal"
+        except UnfitError:
+            pattern.notes["pivots are searched"] = True
+    lu = SuperLU(pattern, values, "COLAMD")
+    return lu, f"sparse L U: {lu.told}"
+
+
+def _narrowed(pattern: Pattern) -> tuple[Permutation, Pattern] | None:
+    """The pattern in the order that brings nonzeros to the diagonal, if it is a narrow band then, as of a ring."""
+    return pattern.note("narrowed", lambda: _narrow(pattern))
+
+
+def _narrow(pattern: Pattern) -> tuple[Permutation, Pattern] | None:
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import reverse_cuthill_mckee
+
+    ones = numpy.ones(len(pattern.index), numpy.int8)
+    graph = csr_array((ones, pattern.index, pattern.begin), shape=(pattern.size, pattern.size))
+    order: Any = reverse_cuthill_mckee(graph, symmetric_mode=False)
+    place = permutation(pattern, order, order)
+    inner = Pattern(place.begin, place.column, {})
+    return (place, inner) if is_narrow(inner) else None

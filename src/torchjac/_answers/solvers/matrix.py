@@ -1,0 +1,110 @@
+"""A square sparse matrix as the solvers are given it, and what its pattern alone tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, Protocol, TypeVar
+
+import numpy
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is public, but not exported by name
+
+Array = numpy.ndarray
+T = TypeVar("T")
+
+
+class Factors(Protocol):
+    """What is left of a factorised matrix."""
+
+    def solve(self, right: Array, transposed: bool) -> Array:
+        """X with A X = right, or Aᵀ X = right, for a right side of shape (n, k)."""
+
+    def slogdet(self) -> tuple[float, float]:
+        """The sign of det A and log |det A|."""
+
+
+class UnfitError(Exception):
+    """A way to solve turned out not to fit the values of a matrix; another one is to be taken."""
+
+
+class Pattern:
+    """Where the nonzeros of a square matrix stand, row by row; what is worked out from it is kept in ``notes``.
+
+    The notes are those of the pattern that Jacobians of one make share: a loop pays for them once.
+    """
+
+    def __init__(self, begin: Array, index: Array, notes: dict[Any, Any]) -> None:
+        self.begin, self.index, self.notes = begin, index, notes
+        self.size = len(begin) - 1
+
+    def note(self, name: Any, make: Callable[[], T]) -> T:
+        """What was worked out before, or is now."""
+        if name not in self.notes:
+            self.notes[name] = make()
+        found: T = self.notes[name]
+        return found
+
+    @cached_property
+    def row(self) -> Array:
+        """The row of each nonzero."""
+        return numpy.repeat(numpy.arange(self.size, dtype=self.index.dtype), numpy.diff(self.begin))
+
+    @property
+    def band(self) -> tuple[int, int]:
+        """How many diagonals below and above the main one hold nonzeros."""
+
+        def find() -> tuple[int, int]:
+            if not len(self.index):
+                return 0, 0
+            filled = numpy.flatnonzero(numpy.diff(self.begin))
+            first = self.index[self.begin[filled]].astype(numpy.int64)
+            last = self.index[self.begin[filled + 1] - 1].astype(numpy.int64)
+            return max(0, int((filled - first).max())), max(0, int((last - filled).max()))
+
+        return self.note("band", find)
+
+    @property
+    def transposition(self) -> Array | None:
+        """Where the mirror image of each nonzero stands; None where the pattern is not symmetric."""
+
+        def find() -> Array | None:
+            order = numpy.argsort(self.index, kind="stable")
+            same = numpy.array_equal(self.index[order], self.row) and numpy.array_equal(
+                self.row[order], self.index
+            )
+            return order if same else None
+
+        return self.note("transposition", find)
+
+    @property
+    def diagonal(self) -> Array | None:
+        """Where the nonzeros of the diagonal stand; None where some are missing."""
+
+        def find() -> Array | None:
+            at = numpy.flatnonzero(self.row == self.index)
+            return at if len(at) == self.size else None
+
+        return self.note("diagonal", find)
+
+
+def singular(pattern: Pattern, values: Array, otherwise: str) -> LinAlgError:
+    """The error that a matrix is singular, with the first row or column that tells why, else what the solver said."""
+    full = values != 0
+    rows = numpy.bincount(pattern.row[full], minlength=pattern.size)
+    columns = numpy.bincount(pattern.index[full], minlength=pattern.size)
+    for name, counts in (("row", rows), ("column", columns)):
+        if not counts.all():
+            return LinAlgError(
+                f"the Jacobian is singular ({name} {int(numpy.flatnonzero(counts == 0)[0])} is zero)"
+            )
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import maximum_bipartite_matching
+
+    graph = csr_array((full, pattern.index, pattern.begin), shape=(pattern.size, pattern.size))
+    graph.eliminate_zeros()
+    lonely = numpy.flatnonzero(maximum_bipartite_matching(graph, perm_type="column") < 0)
+    if len(lonely):
+        return LinAlgError(
+            f"the Jacobian is singular (row {int(lonely[0])} has nonzeros only where other rows have their pivots)"
+        )
+    return LinAlgError(f"the Jacobian is singular ({otherwise})")

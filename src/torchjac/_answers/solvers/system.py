@@ -1,0 +1,166 @@
+"""A sparse system as a differentiable function: factors that are kept, and used by transposes and backward passes."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, NoReturn
+
+import numpy
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ..sparse import Assembled, import_scipy
+from .choose import factorise
+from .matrix import Factors, Pattern
+
+#: Columns of the inverse are formed so many at a time for the gradient of a determinant.
+COLUMNS_AT_ONCE = 64
+
+
+class System:
+    """A square sparse matrix, factorised where that is first needed, and how."""
+
+    def __init__(self, found: Assembled) -> None:
+        self.values, self.size = found.values, found.size[0]
+        self._begin, self._index = found.begin, found.column
+        self._notes = {} if found.pattern is None else found.pattern.notes
+        self._factors: Factors | None = None
+        self._is_finite = True
+        self.told = ""
+
+    @cached_property
+    def places(self) -> tuple[Tensor, Tensor]:
+        """The row and the column of each nonzero."""
+        index = self._index.long()
+        rows = torch.arange(self.size, device=index.device)
+        return rows.repeat_interleave(self._begin.diff(), output_size=index.numel()), index
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the factors, which cannot all be copied: a copy factorises anew where it has to."""
+        return {**self.__dict__, "_factors": None, "_notes": {}}
+
+    def solve(self, right: Tensor, transposed: bool = False) -> Tensor:
+        """The solution X of A X = right, of shape (n, k), or of Aᵀ X = right; differentiable in both.
+
+        Raises:
+            torch.linalg.LinAlgError: where the matrix is singular.
+        """
+        solved: Tensor = _Solve.apply(self, transposed, self.values, right)  # type: ignore[no-untyped-call]
+        return solved
+
+    def slogdet(self) -> tuple[Tensor, Tensor]:
+        """The sign and the logarithm of the absolute value of det A.
+
+        Raises:
+            torch.linalg.LinAlgError: where the matrix is singular.
+        """
+        logabs: Tensor = _LogAbsDet.apply(self, self.values)  # type: ignore[no-untyped-call]
+        sign = self._factors.slogdet()[0] if self._factors is not None else 0.0
+        return torch.full((), sign, dtype=logabs.dtype, device=logabs.device), logabs
+
+    def factors(self, values: Tensor) -> Factors | None:
+        """The factors, made once; ``values`` are the matrix's own, free of any transform's wrapper.
+
+        None where there are none because of values that are not finite: every solution is NaN then, as of a dense
+        matrix.
+        """
+        if self._factors is None and self._is_finite:
+            numbers = values.detach().cpu().numpy()
+            self._is_finite = bool(numpy.isfinite(numbers).all())
+            if self._is_finite:
+                import_scipy("solve and slogdet of a sparse Jacobian")
+                pattern = Pattern(self._begin.cpu().numpy(), self._index.cpu().numpy(), self._notes)
+                self._factors, self.told = factorise(pattern, numbers)
+        return self._factors
+
+    def run(self, values: Tensor, transposed: bool, right: Tensor) -> Tensor:
+        """The solution, without a graph."""
+        factors = self.factors(values)
+        if factors is None:
+            return torch.full_like(right, torch.nan)
+        solved = factors.solve(right.detach().cpu().contiguous().numpy(), transposed)
+        return torch.as_tensor(solved).to(right.device, right.dtype)
+
+
+def _refuse_vmap() -> NoReturn:
+    raise NotImplementedError(
+        "a sparse Jacobian is factorised by SciPy, which vmap cannot see into; solve for one sample after another, "
+        "or use torch.linalg on J.to_dense()"
+    )
+
+
+class _Solve(torch.autograd.Function):
+    """X = A⁻¹ B (or A⁻ᵀ B): ∂/∂B pulls back by A⁻ᵀ, ∂/∂A[r, c] is −Λ[r] · X[c] with Λ what is pulled back."""
+
+    @staticmethod
+    def forward(system: System, transposed: bool, values: Tensor, right: Tensor) -> Tensor:
+        return system.run(values, transposed, right)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.system, ctx.transposed, values, _ = inputs
+        ctx.save_for_backward(values, output)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        values, solved = ctx.saved_tensors
+        system = ctx.system
+        pulled = _Solve.apply(system, not ctx.transposed, values, cotangents[0])  # type: ignore[no-untyped-call]
+        left, right = (solved, pulled) if ctx.transposed else (pulled, solved)
+        row, column = system.places
+        return None, None, -(left[row] * right[column]).sum(-1), pulled
+
+    @staticmethod
+    def vmap(*_: Any) -> Any:
+        _refuse_vmap()
+
+
+class _LogAbsDet(torch.autograd.Function):
+    """log |det A|: ∂/∂A[r, c] = A⁻¹[c, r], by one solve for each column of the inverse."""
+
+    @staticmethod
+    def forward(system: System, values: Tensor) -> Tensor:
+        factors = system.factors(values)
+        return values.new_full((), torch.nan if factors is None else factors.slogdet()[1])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.system, values = inputs
+        ctx.save_for_backward(values)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        system, (values,) = ctx.system, ctx.saved_tensors
+        inverse = _Inverse.apply(system, values)  # type: ignore[no-untyped-call]
+        return None, inverse * cotangents[0]
+
+    @staticmethod
+    def vmap(*_: Any) -> Any:
+        _refuse_vmap()
+
+
+class _Inverse(torch.autograd.Function):
+    """The entries A⁻¹[c, r] for each nonzero A[r, c], some columns at a time; not differentiable."""
+
+    @staticmethod
+    def forward(system: System, values: Tensor) -> Tensor:
+        found = torch.zeros_like(values)
+        row, column = system.places
+        for begin in range(0, system.size, COLUMNS_AT_ONCE):
+            count = min(COLUMNS_AT_ONCE, system.size - begin)
+            right = values.new_zeros(system.size, count)
+            right[begin : begin + count] = torch.eye(count, dtype=values.dtype, device=values.device)
+            inverse = system.run(values, False, right)
+            here = ((row >= begin) & (row < begin + count)).nonzero()[:, 0]
+            found[here] = inverse[column[here], row[here] - begin]
+        return found
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[None, ...]:
+        return None, None

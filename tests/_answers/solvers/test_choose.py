@@ -1,0 +1,208 @@
+"""Which way a sparse system is solved, and that each way gives the solutions and the determinant of the matrix."""
+
+import numpy
+import pytest
+import scipy.sparse as sp
+from torch.linalg import LinAlgError
+
+from torchjac._answers.solvers.choose import factorise
+from torchjac._answers.solvers.matrix import Pattern
+
+RANDOM = numpy.random.default_rng(0)
+
+
+def diagonals(size, offsets):
+    """A matrix with random diagonals, not symmetric."""
+    return sp.diags_array([RANDOM.random(size - abs(k)) + (k == 0) for k in offsets], offsets=offsets)
+
+
+def stiffness(size):
+    """A symmetric positive definite tridiagonal matrix."""
+    return sp.diags_array(
+        [-numpy.ones(size - 1), 2.5 * numpy.ones(size), -numpy.ones(size - 1)], offsets=[-1, 0, 1]
+    )
+
+
+def grid(side, shift=0.0):
+    """The five-point stencil, positive definite or shifted to be indefinite."""
+    one, eye = stiffness(side), sp.eye_array(side)
+    return sp.kron(one, eye) + sp.kron(eye, one) - shift * sp.eye_array(side**2)
+
+
+def ring(size):
+    """A tridiagonal matrix with corners."""
+    matrix = diagonals(size, [-1, 0, 1]).tolil()
+    matrix[0, -1], matrix[-1, 0] = 0.5, 0.7
+    return matrix
+
+
+def arrow(blocks, side, border, shuffled=False):
+    """Blocks on the diagonal, each beside some rows and columns of a border."""
+    inner = sp.block_diag([RANDOM.random((side, side)) + 2 * numpy.eye(side) for _ in range(blocks)])
+    right = RANDOM.random((blocks * side, border)) * (RANDOM.random((blocks * side, border)) < 0.7)
+    below = RANDOM.random((border, blocks * side))
+    corner = sp.csr_array(RANDOM.random((border, border)))
+    matrix = sp.block_array([[inner, sp.csr_array(right)], [sp.csr_array(below), corner]]).tocsr()
+    order = RANDOM.permutation(matrix.shape[0])
+    return matrix[order][:, order] if shuffled else matrix
+
+
+def triangle(size):
+    """A lower triangle with entries far from the diagonal."""
+    return sp.tril(sp.random_array((size, size), density=3 / size, rng=RANDOM), -1) + sp.diags_array(
+        RANDOM.random(size) + 0.5
+    )
+
+
+def permuted(size):
+    """A matrix whose pivots stand nowhere near the diagonal."""
+    scattered = sp.random_array((size, size), density=4 / size, rng=RANDOM)
+    return scattered + sp.eye_array(size).tocsr()[RANDOM.permutation(size)]
+
+
+def saddle(side):
+    """Optimality conditions: a grid beside constraints that each take three unknowns, and zeros on the diagonal."""
+    rows = sp.random_array((40, side**2), density=3 / side**2, rng=RANDOM) + sp.eye_array(40, side**2)
+    return sp.block_array([[grid(side), rows.T], [rows, None]])
+
+
+#: What is said of each matrix.
+MATRICES = {
+    "tridiagonal": (
+        diagonals(90, [-1, 0, 1]),
+        "banded: 1 diagonals below and 1 above the main one, LAPACK gttrf",
+    ),
+    "wider": (
+        diagonals(90, [-2, -1, 0, 1]),
+        "banded: 2 diagonals below and 1 above the main one, LAPACK gbtrf",
+    ),
+    "definite tridiagonal": (stiffness(90), "LAPACK pttrf"),
+    "definite band": (stiffness(90) @ stiffness(90), "LAPACK pbtrf"),
+    "indefinite tridiagonal": (stiffness(90) - 2 * sp.eye_array(90), "LAPACK gttrf"),
+    "ring": (ring(90), "banded, in the order of reverse Cuthill-McKee: 2 diagonals below and 2 above"),
+    "arrow": (arrow(60, 2, 3), "arrow: 60 blocks eliminated, Schur complement of 3 unknowns"),
+    "shuffled arrow": (arrow(60, 3, 2, shuffled=True), "arrow: 60 blocks eliminated"),
+    "lower triangle": (triangle(300), "triangular: lower"),
+    "upper triangle": (triangle(300).T, "triangular: upper"),
+    "definite grid": (grid(32), "ordering MMD_AT_PLUS_A"),
+    "indefinite grid": (grid(32, 2.3), "sparse L U"),
+    "saddle point": (saddle(30), "ordering COLAMD"),
+    "permuted": (permuted(300), "ordering COLAMD"),
+}
+
+
+def given(matrix):
+    """Pattern arguments and values of a matrix."""
+    matrix = sp.csr_array(matrix)
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    return (matrix.indptr, matrix.indices), matrix.data.copy()
+
+
+@pytest.mark.parametrize("dtype", [numpy.float64, numpy.float32])
+@pytest.mark.parametrize("name", MATRICES)
+def test_each_way(name, dtype) -> None:
+    """Solutions of A and Aᵀ and the determinant; the second time with what was kept of the pattern."""
+    matrix, expected = MATRICES[name]
+    places, values = given(matrix)
+    notes: dict = {}
+    right = RANDOM.random((matrix.shape[0], 3))
+    close = {"rtol": 1e-8, "atol": 1e-8} if dtype is numpy.float64 else {"rtol": 2e-2, "atol": 2e-3}
+    for factor in (1.0, 1.5):
+        dense = matrix.toarray() * factor
+        factors, told = factorise(Pattern(*places, notes), (values * factor).astype(dtype))
+        assert expected in told
+        for transposed in (False, True):
+            found = factors.solve(right.astype(dtype), transposed)
+            assert found.dtype == dtype
+            solved = numpy.linalg.solve(dense.T if transposed else dense, right)
+            numpy.testing.assert_allclose(found, solved, **close)
+        sign, logarithm = numpy.linalg.slogdet(dense)
+        assert factors.slogdet()[0] == sign
+        numpy.testing.assert_allclose(factors.slogdet()[1], logarithm, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_the_right_side_is_left_alone(name) -> None:
+    """LAPACK may write a solution over the right side; the caller's stays."""
+    places, values = given(MATRICES[name][0])
+    factors, _ = factorise(Pattern(*places, {}), values)
+    right = RANDOM.random((len(places[0]) - 1, 1))
+    before, numbers = right.copy(), values.copy()
+    factors.solve(right, False)
+    assert (right == before).all()
+    assert (values == numbers).all()
+
+
+def test_pivots_that_fail_once_are_not_tried_again() -> None:
+    """An indefinite grid whose diagonal loses accuracy is ordered by COLAMD, at once for the next one like it."""
+    places, values = given(grid(40, 4.0))
+    notes: dict = {}
+    _, told = factorise(Pattern(*places, notes), values)
+    assert "COLAMD" in told
+    assert notes["pivots are searched"]
+
+
+def test_blocks_close_to_singular_are_not_eliminated() -> None:
+    """An arrow whose blocks have no inverse, though the matrix has, is solved with pivots across blocks."""
+    size = 60
+    border = sp.csr_array(numpy.ones((size, 1)))
+    inner = sp.diags_array(numpy.r_[0.0, numpy.ones(size - 1)])
+    matrix = sp.block_array([[inner, border], [border.T, sp.csr_array([[2.0]])]]).tolil()
+    places, values = given(matrix)
+    places, values = keep_zero(places, values)
+    factors, told = factorise(Pattern(*places, {}), values)
+    assert "arrow" not in told
+    right = RANDOM.random((size + 1, 2))
+    numpy.testing.assert_allclose(
+        factors.solve(right, False), numpy.linalg.solve(matrix.toarray(), right), atol=1e-12
+    )
+
+
+def keep_zero(places, values):
+    """The pattern with a zero at its first entry."""
+    begin, index = places
+    return (numpy.r_[0, begin[1:] + 1].astype(begin.dtype), numpy.r_[0, index].astype(index.dtype)), numpy.r_[
+        0.0, values
+    ]
+
+
+def without_a_row():
+    """A band whose row 7 is zero."""
+    dense = numpy.eye(90) + numpy.eye(90, k=1)
+    dense[7] = 0
+    return dense
+
+
+def without_a_column():
+    """A permutation in which column 3 is zero."""
+    dense = permuted(90).toarray()
+    dense[:, 3] = 0
+    return dense
+
+
+def without_a_matching():
+    """Two rows that share their only column."""
+    dense = permuted(90).toarray()
+    dense[[5, 6]] = 0
+    dense[[5, 6], 8] = 1, 2
+    return dense
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (without_a_row, "row 7 is zero"),
+        (without_a_column, "column 3 is zero"),
+        (without_a_matching, "row [56] has nonzeros only where other rows have their pivots"),
+        (
+            lambda: numpy.eye(90) + numpy.eye(90, k=1) + numpy.eye(90, k=-1) * (numpy.arange(90) == 40),
+            "pivot 41 of its band",
+        ),
+    ],
+)
+def test_singular_matrices_say_where(make, message) -> None:
+    """The first row or column that tells why is named."""
+    places, values = given(make())
+    with pytest.raises(LinAlgError, match=f"singular.*{message}"):
+        factorise(Pattern(*places, {}), values)
