@@ -95,7 +95,7 @@ def spelled(name, thing):
     except (TypeError, ValueError):  # a type alias, or a class of C
         return name
     bare = inspect.Parameter.empty
-    parameters = [p.replace(annotation=bare) for p in signature.parameters.values()]
+    parameters = [p.replace(annotation=bare) for p in signature.parameters.values() if p.name[0] != "_"]
     return name + str(signature.replace(parameters=parameters, return_annotation=bare))
 
 

@@ -259,6 +259,14 @@ def test_aux_with_trees_and_argnums(same):
     same(aux, expected_aux)
 
 
+@pytest.mark.parametrize("given", [False, True])
+def test_the_private_keyword(given, same):
+    """What `torch.func.jacrev` takes for itself is taken, as libraries pass it on."""
+    x = torch.randn(3)
+    arguments = {"chunk_size": 2, "_preallocate_and_copy": given}
+    same(jacrev(torch.sin, **arguments)(x), torch.func.jacrev(torch.sin, **arguments)(x))
+
+
 def test_arguments_are_left_alone():
     """Neither the caller's tensors nor their grads, versions or flags change."""
     x, y = torch.randn(3), torch.randn(3, requires_grad=True)

@@ -41,6 +41,7 @@ def jacrev(
     layout: torch.layout = torch.strided,
     progress: bool = False,
     out: Any = None,
+    _preallocate_and_copy: bool = False,
 ) -> Callable[..., Any]:
     """The Jacobian of ``func`` with respect to the arguments at ``argnums``, by reverse-mode autodiff.
 
@@ -61,6 +62,7 @@ def jacrev(
         out: tensors to write the answer into, a tree like the answer; every call fills them anew and returns them.
             They save a loop the making of large answers, and keep no graph. With a sparse layout they are matrices
             that the same function gave before, whose values alone are written.
+        _preallocate_and_copy: `torch.func.jacrev` has it, and libraries pass it; it is of no effect.
 
     Returns:
         A function of the same arguments (keyword arguments are passed on undifferentiated). It returns the
