@@ -15,7 +15,7 @@ from torch.autograd.graph import GradientEdge
 from .._blocks.block import Block
 from .._blocks.cost import FEW_ROWS, nodes_pay
 from .._blocks.maps import Label, align, bare, bare_label
-from .._blocks.traced import inside_functorch
+from .._blocks.traced import leaves_a_trail
 from .._capture.capture import map_rows
 from .._capture.tape import Edge, Node, Tape
 from .._rules.front import goes_in_front, take_through
@@ -76,7 +76,7 @@ def _join(
     shapes = [grad.shape for grad in first if grad is not None]
     if not shapes or shapes[0][0] == count:
         return first
-    if inside_functorch() or any(grad is not None and grad.requires_grad for grad in first):
+    if leaves_a_trail(grad for grad in first if grad is not None):
         columns = zip(first, *parts, strict=True)
         return [None if column[0] is None else torch.cat(column) for column in columns]
     whole = [

@@ -21,7 +21,7 @@ from .block import KEPT, Block, Kind, is_remembered, stored
 from .cost import is_long
 from .later import later
 from .maps import Affine, Gather, Label, Map, Maps, align
-from .traced import inside_functorch, tracer_mode
+from .traced import leaves_a_trail, tracer_mode
 
 
 class Ranged(NamedTuple):
@@ -231,12 +231,7 @@ def _values(box: Box, on: Sequence[int], like: Kind, *values: Tensor | float) ->
     tensors = [part for _, part in parts if isinstance(part, Tensor)]
     dtype = reduce(torch.promote_types, [part.dtype for part in tensors]) if tensors else like.dtype
     shape = [box.sizes[k] for k in on]
-    recorded = (
-        inside_functorch()
-        or tracer_mode("PROXY") is not None
-        or (torch.is_grad_enabled() and any(part.requires_grad for part in tensors))
-    )
-    if recorded:
+    if tracer_mode("PROXY") is not None or leaves_a_trail(tensors):
         terms = []
         for one, part in parts:
             sizes = [one.sizes[k] for k in on]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _disable_current_modes
 
 
@@ -15,6 +17,29 @@ def inside_functorch() -> bool:
     """Whether a functorch transform is active."""
     # Private, but the only question functorch answers about its own levels (torch 2.9-2.13).
     return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def has_tangents() -> bool:
+    """Whether a forward mode is active, so that tensors may carry tangents."""
+    # Private: what unpack_dual asks first; a program that Dynamo traced enters the level elsewhere (torch 2.9-2.13).
+    if forward_ad._current_level >= 0:
+        return True
+    functorch = torch._C._functorch
+    return any(
+        level.key() == functorch.TransformType.Jvp for level in functorch.get_interpreter_stack() or ()
+    )
+
+
+def leaves_a_trail(tensors: Iterable[Tensor]) -> bool:
+    """Whether what is made of some tensors must be made by ops that can be differentiated, and not in place.
+
+    A transform or a tangent may lose what is written through a strided view (torch 2.9-2.13).
+    """
+    return (
+        inside_functorch()
+        or has_tangents()
+        or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
+    )
 
 
 def tracer_mode(name: str) -> Any:

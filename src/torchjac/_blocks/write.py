@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .block import Block, Kind, labels
 from .maps import Affine, Gather, Label, Map, align, bare, positions, take
-from .traced import inside_functorch, is_known, is_tracing
+from .traced import is_known, is_tracing, leaves_a_trail
 from .windows import are_apart, window_of
 from .zeros import zeros, zeros_traced
 
@@ -45,11 +45,7 @@ def dense(
         whole = _as_whole(blocks[0], shape)
         if whole is not None:
             return whole.to(like.dtype).contiguous() if into is None else into.copy_(whole)
-    recorded = inside_functorch() or (
-        torch.is_grad_enabled()
-        and any(isinstance(block.value, Tensor) and block.value.requires_grad for block in blocks)
-    )
-    if not recorded:
+    if not leaves_a_trail(block.value for block in blocks if isinstance(block.value, Tensor)):
         return _write(blocks, shape, like.dtype, like.device, into)
     tensors: list[Tensor] = []
     templates = tuple(_take_out(block, tensors) for block in blocks)

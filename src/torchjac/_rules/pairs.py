@@ -11,6 +11,7 @@ from .._blocks.block import Block
 from .._blocks.maps import Gather, Label, Map, bare
 from .._capture.tape import Node
 from .registry import Local, rule
+from .safe_backward import slope
 from .spell import broadcast, new_labels
 
 
@@ -29,7 +30,7 @@ def pdist(node: Node) -> list[Local]:
         return []
     first, second = torch.triu_indices(*[x.shape[0]] * 2, 1, device=x.device).unbind()
     gap = x[first] - x[second]
-    value = _slope(gap, node.saved("result").unsqueeze(1), p)
+    value = slope(gap, node.saved("result").unsqueeze(1), p)
     pair, feature = Label(node.shape[0]), Label(x.shape[1])
     on, out = (pair, feature), (bare(pair),)
 
@@ -54,25 +55,13 @@ def cdist(node: Node) -> list[Local]:
     p = 2.0 if node.name.startswith("Euclidean") else node.saved("p")
     if p == 0 or not x.shape[-1]:
         return []
-    slope = _slope(x.unsqueeze(-2) - y.unsqueeze(-3), distance.unsqueeze(-1), p)
-    over = new_labels(slope.shape)
+    value = slope(x.unsqueeze(-2) - y.unsqueeze(-3), distance.unsqueeze(-1), p)
+    over = new_labels(value.shape)
     *batch, first, second, feature = over
     out = tuple(map(bare, over[:-1]))
     terms = []
-    for k, (row, factor) in enumerate(((first, slope), (second, -slope))):
+    for k, (row, factor) in enumerate(((first, value), (second, -value))):
         if node.needs(k):
             wrt = broadcast((*batch, row, feature), node.into(k).shape)
             terms.append(Local(k, Block(factor, over, out, wrt), selects=p not in (1, math.inf)))
     return terms
-
-
-def _slope(gap: Tensor, distance: Tensor, p: float) -> Tensor:
-    """∂‖u‖/∂u at the gap u, 0 where PyTorch has 0."""
-    if p == 1:
-        return gap.sign()
-    if p == math.inf:
-        return gap.sign() * (gap.abs() == distance)
-    flat = (distance == 0) | ((gap == 0) & (p < 2))
-    gap, distance = torch.where(flat, 1, gap), torch.where(distance == 0, 1, distance)
-    slope = gap / distance if p == 2 else gap.sign() * (gap.abs() / distance) ** (p - 1)
-    return torch.where(flat, 0, slope)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .._blocks.block import KEPT, Block
 from .._blocks.maps import Label
-from .._blocks.traced import is_known, is_number, is_tracing, number_in
+from .._blocks.traced import has_tangents, is_known, is_number, is_tracing, number_in
 from .._capture.capture import is_wrapped
 from .._capture.tape import Node
 from .call import call
@@ -251,7 +251,7 @@ def _saved_factor(node: Node, name: str) -> Tensor | float:
         if number is not None:
             return number
     dtype = node.outputs[0].dtype
-    if factor.dim() or not factor.is_cpu or factor.requires_grad or is_wrapped(factor):
+    if factor.dim() or not factor.is_cpu or factor.requires_grad or is_wrapped(factor) or has_tangents():
         return factor if factor.dtype is dtype else factor.to(dtype)
     if is_tracing() and not (is_known(factor) or is_number(factor)):
         return factor.to(dtype)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .._blocks.block import Block
 from .._blocks.maps import Affine, Label, Map
-from .._blocks.traced import is_known
+from .._blocks.traced import is_known, leaves_a_trail
 from .._capture.tape import Node
 from .assign import moved
 from .call import call
@@ -109,7 +109,7 @@ def _terms(node: Node, k: int, part: _Found) -> list[Local]:
         lead = len(over) - len(shape)
         for label, part, size in zip(over[lead:], window[lead:], shape, strict=True):
             wrt.append(Affine(0, ()) if size == 1 else Affine(part.start, ((label, 1),)))
-        block_value = float(first) if constant and not value.requires_grad else value
+        block_value = float(first) if constant and not leaves_a_trail([value]) else value
         on = () if isinstance(block_value, float) else over
         terms.append(Local(k, Block(block_value, on, out, tuple(wrt))))
     return terms

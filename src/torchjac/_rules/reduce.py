@@ -13,26 +13,13 @@ from .._blocks.maps import Label, bare, constant
 from .._capture.tape import Node
 from .call import call
 from .registry import Local, rule
-from .spell import new_labels, ones, spread
-
-
-def _dims(node: Node) -> tuple[set[int], bool] | None:
-    """The reduced dims and whether they are kept with size 1; None where the node does not say."""
-    rank = len(node.into(0).shape)
-    if len(node.shape) == 0:
-        return set(range(rank)), False
-    dim = getattr(node.fn, "_saved_dim", None)
-    if dim is None:
-        return set(range(rank)), len(node.shape) == rank
-    dim = node.saved("dim")
-    dims = {d % rank for d in ((dim,) if isinstance(dim, int) else dim)} if rank else set()
-    return dims or set(range(rank)), len(node.shape) == rank
+from .spell import new_labels, ones, reduced_dims, spread
 
 
 def _reduction(node: Node, value: Tensor | float | None, slot: int = 0) -> list[Local] | None:
     """The term of a reduction, its factors given or found by a call on ones, which may find that it is zero."""
     shape = node.into(0).shape
-    dims, kept = _dims(node)
+    dims, kept = reduced_dims(node)
     rank = len(node.outputs[slot].shape)
     _, over, out, wrt = _reduced(shape, frozenset(dims), kept and rank == len(shape))
     if len(out) != rank:

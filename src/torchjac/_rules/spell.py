@@ -112,3 +112,16 @@ def ones(node: Node, slot: int = 0) -> Tensor:
     """The cotangent of all ones."""
     shape, dtype, device = node.outputs[slot]
     return torch.ones(shape, dtype=dtype, device=device)
+
+
+def reduced_dims(node: Node) -> tuple[set[int], bool] | None:
+    """The dims that a reduction reduces, and whether they are kept with size 1; None where the node does not say."""
+    rank = len(node.into(0).shape)
+    if len(node.shape) == 0:
+        return set(range(rank)), False
+    dim = getattr(node.fn, "_saved_dim", None)
+    if dim is None:
+        return set(range(rank)), len(node.shape) == rank
+    dim = node.saved("dim")
+    dims = {d % rank for d in ((dim,) if isinstance(dim, int) else dim)} if rank else set()
+    return dims or set(range(rank)), len(node.shape) == rank

@@ -12,11 +12,12 @@ from torch import Tensor
 # Private; see arguments.py.
 from torch.utils import _pytree as pytree
 
-from .._blocks.traced import inside_functorch, is_tracing
+from .._blocks.traced import has_tangents, inside_functorch, is_tracing
 from .._capture.beneath import Beneath, capture_beneath
 from .._capture.capture import Captured, capture, left_level
 from .._capture.checkpoints import blocks_kept
 from .._capture.constants import constants_computed
+from .._capture.tangent import cut
 from .._capture.vmap_levels import inside_vmaps_only, levels_left
 from .arguments import (
     check_argnums,
@@ -53,17 +54,19 @@ class Recorded(NamedTuple):
 
     @property
     def walks_recorded(self) -> bool:
-        """Whether the walk is recorded: where gradients of the answer are asked for, and inside functorch.
+        """Whether the walk is recorded: where gradients of the answer are asked for, in functorch, and with tangents.
 
-        There the formulas of linalg.solve and linalg.det go another way without a graph, which is silently wrong
-        under vmap (torch 2.13).
+        Some formulas (of linalg.solve, det, silu) go another way without a graph, which is silently wrong under vmap
+        and has no derivative in forward mode (torch 2.13).
         """
-        return self.captured.records or (self.beneath is None and inside_functorch())
+        if self.beneath is not None:
+            return self.captured.records
+        return self.captured.records or inside_functorch() or has_tangents()
 
     def cut(self, answer: Any) -> Any:
         """An answer without a graph that nobody asked for, if it is a tensor."""
         spare = self.walks_recorded and not self.captured.records and isinstance(answer, Tensor)
-        return answer.detach() if spare else answer
+        return cut(answer) if spare else answer
 
     def finish(self, answers: Sequence[Sequence[Any]], has_aux: bool) -> Any:
         """The answers ``[output][input]`` as the output tree of input trees, with aux if there is any."""
