@@ -35,7 +35,9 @@ def take_through(node: Node, pending: dict[Edge, Tensor], count: int) -> None:
         if all(rows is None for rows in cotangents):
             return
     results: Results | None = None
-    if node.name in BROADCAST and not fails(node):
+    if fails(node):
+        results = anew(node, cotangents)
+    elif node.name in BROADCAST:
         results, shape = _broadcast(node, rows), node.shape
     elif node.name in FORMULAS:
         results = FORMULAS[node.name](node, cotangents, count)

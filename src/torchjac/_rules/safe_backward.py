@@ -117,16 +117,6 @@ def _power_of_zero(node: Node, cotangents: Cotangents) -> Results | None:
     return [g * torch.where(e >= 0, 0.0, -math.inf).to(g.dtype)]
 
 
-def _atan2(node: Node, cotangents: Cotangents) -> Results | None:
-    """Angle of (y, x): g x / r² for y and −g y / r² for x; r² itself may leave the range of half precision."""
-    (g,) = cotangents
-    y, x = node.saved("self"), node.saved("other")
-    flat = (y == 0) & (x == 0)
-    r = torch.hypot(y, x.masked_fill(flat, 1))
-    parts = enumerate((x, -y))
-    return [g * (part.masked_fill(flat, 0) / r) / r if node.needs(k) else None for k, part in parts]
-
-
 def _angle(node: Node, cotangents: Cotangents) -> Results | None:
     """Angle of a complex number: i g z / |z|²."""
     (g,) = cotangents
@@ -192,7 +182,6 @@ SAFE = {
     "SincBackward0": _sinc,
     "PowBackward1": _power,
     "PowBackward2": _power_of_zero,
-    "Atan2Backward0": _atan2,
     "AngleBackward0": _angle,
     "SgnBackward0": _sign,
     "CopysignBackward0": _copysign,
