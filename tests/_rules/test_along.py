@@ -28,12 +28,6 @@ CASES = [
     along("SoftmaxBackward0", lambda x: x.softmax(1), s(3, 1), stored=[3]),
     along("SafeSoftmaxBackward0", lambda x: torch.ops.aten._safe_softmax(x, -1), s(2, 3), stored=[18]),
     along("LogSoftmaxBackward0", lambda x: x.log_softmax(1), s(2, 3), stored=[18]),
-    along("CumsumBackward0", lambda x: x.cumsum(1), s(2, 3), stored=[18]),
-    along("CumsumBackward0", lambda x: x.cumsum(0), s(), stored=[1]),
-    along("CumprodBackward0", lambda x: x.cumprod(-1), s(2, 3), stored=[18]),
-    case("LogcumsumexpBackward0", lambda x: x.logcumsumexp(0), s(3, 2), stored=[18]),
-    case("LogcumsumexpBackward0", lambda x: x.logcumsumexp(-1), s(0, 3)),
-    case("LogcumsumexpBackward0", lambda x: x.logcumsumexp(0), s(), stored=[0]),
     along("GluBackward0", lambda x: F.glu(x, 1), s(2, 6), stored=[36]),
     along("GluBackward0", lambda x: F.glu(x, 0), s(4, 3), stored=[24]),
     along(

@@ -59,6 +59,8 @@ OPS = {
     "topk": lambda x: x.topk(2, 1).values,
     "cummax": lambda x: x.cummax(1).values,
     "cummin": lambda x: x.cummin(0).values,
+    "cumsum": lambda x: x.cumsum(1),
+    "cumprod": lambda x: x.cumprod(0),
     "diff and cumsum": lambda x: x.relu().diff().cumsum(-1),
     "gather": lambda x: x.gather(0, INDEX),
     "index": lambda x: x[INDEX[0], INDEX[1]],

@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import prod
 
-from .._blocks.block import Block, Selected, fitted, identity
+from .._blocks.block import Block, Zeroed, fitted, identity, zeroed
 from .._blocks.compose import compose
 from .._blocks.cost import one_pays
+from .._blocks.domain import domain_of
 from .._blocks.ends import swapped
 from .._blocks.merge import dense_block, merge
 from .._blocks.unify import CannotJoinError
@@ -107,7 +108,7 @@ def _through(
     for slot, passes in calls.items():
         if passes:
             below = {k: arrived[k] for k in passes if k in arrived}
-            sent += push_up(node, slot, passes, below, in_shapes, limits)
+            sent += push_up(node, slot, passes, below, in_shapes, limits, known.scans)
     found: dict[tuple[int, int], list[Block]] = {}
     for slot, number, block in sent:
         if block is not None:
@@ -118,13 +119,13 @@ def _through(
 
 def _marked(block: Block | None, term: Local) -> Block | None:
     """The block, told to drop with its zeros what it meets further up, if a term selects."""
-    return Selected(*block) if block is not None and term.selects else block
+    return zeroed(block, True, domain_of(block)) if block is not None and term.selects else block
 
 
 def _merged(lot: Lot, meta: Meta, limits: Limits) -> Lot:
     blocks = merge(lot.blocks, lot.out_shape, lot.wrt_shape, meta)
-    if all(type(block) is Selected for block in lot.blocks):
-        blocks = [Selected(*block) for block in blocks]
+    if all(type(block) is Zeroed and block.drops for block in lot.blocks):
+        blocks = [zeroed(block, True, domain_of(block)) for block in blocks]
     # Few inputs on the way to many outputs are often taken apart and put together: a block for each number.
     if limits.row_bytes is not None and one_pays(len(blocks), prod(lot.out_shape) * prod(lot.wrt_shape)):
         blocks = [dense_block(blocks, lot.out_shape, lot.wrt_shape, meta)]

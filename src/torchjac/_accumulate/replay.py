@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .._blocks.block import Block, valued
 from .._blocks.cost import replay_pays
+from .._blocks.domain import domain_of
 from .._blocks.later import Later, Steps, ValuesNeededError
 from .._blocks.maps import Maps
 from .._blocks.traced import inside_functorch, is_tracing
@@ -92,7 +93,8 @@ def _explicit(
         if known.passes:
             return None
         key.append(len(known.locals))
-        for k, (value, on, out, wrt), slot, selects in known.locals:
+        for k, block, slot, selects in known.locals:
+            value, on, out, wrt = block
             if type(out) is not Maps or type(wrt) is not Maps:
                 return None
             if isinstance(value, Tensor):
@@ -104,7 +106,7 @@ def _explicit(
                 kind = value == 1.0
             else:
                 return None
-            key += (k, slot, selects, kind, on, out, wrt)
+            key += (k, slot, selects, kind, on, out, wrt, domain_of(block))
             values.append(value)
     return Explicit(tuple(key), values)
 

@@ -177,7 +177,7 @@ def _step(
         for edge, product in products:
             _send(edge, output, product, device, pending)
         if passes:
-            for term in push(node, slot, blocks, out_shapes[output], passes, limits):
+            for term in push(node, slot, blocks, out_shapes[output], passes, limits, known.scans):
                 _send(inputs[term.input], output, term.block, device, pending)
 
 

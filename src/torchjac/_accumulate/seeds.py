@@ -13,9 +13,10 @@ from math import prod
 import torch
 from torch import Tensor
 
-from .._blocks.block import Block, identity
+from .._blocks.block import Block, identity, zeroed
 from .._blocks.compose import compose
 from .._blocks.cost import own_rows_pay, seeds_pay
+from .._blocks.domain import at_most, domain_of, hull, without
 from .._blocks.maps import Affine, Label, Map, bare, labels_of, take
 from .._blocks.merge import dense_block
 from .._blocks.windows import is_injective
@@ -51,15 +52,16 @@ def push(
     out_shape: Sequence[int],
     passes: Mapping[int, Passes],
     limits: Limits,
+    scans: Mapping[int, tuple[int, int]],
 ) -> list[Local]:
-    """The blocks of the inputs named in ``passes``, from those of the node's output ``slot``."""
+    """The blocks of the inputs named in ``passes``, from those of an output of the node; for ``scans`` see `Known`."""
     groups: dict[frozenset[int], list[int]] = {}
     for k, pairs in passes.items():
         groups.setdefault(frozenset(p for p, _ in pairs), []).append(k)
     pushed: list[Local] = []
     for dims, inputs in groups.items():
         pairs_of = {k: passes[k] for k in inputs}
-        pushed += _push_group(node, slot, blocks, out_shape, dims, pairs_of, limits)
+        pushed += _push_group(node, slot, blocks, out_shape, dims, pairs_of, limits, scans)
     return pushed
 
 
@@ -78,6 +80,7 @@ def _push_group(
     dims: frozenset[int],
     pairs_of: dict[int, Passes],
     limits: Limits,
+    scans: Mapping[int, tuple[int, int]],
 ) -> list[Local]:
     meta = node.outputs[slot]
     rides = [_rides(block, dims) for block in blocks]
@@ -86,14 +89,15 @@ def _push_group(
     own = prod(size for dim, size in enumerate(meta.shape) if dim not in dims)
     # A complex node is linear over the reals only: its Jacobian is no matrix of complex numbers.
     if own_rows_pay(own, min(sum(counts), prod(out_shape))) and not node.touches_complex:
-        terms = _push_group(node, slot, [identity(meta.shape)], meta.shape, dims, pairs_of, limits)
+        terms = _push_group(node, slot, [identity(meta.shape)], meta.shape, dims, pairs_of, limits, scans)
         products = [
             (t.input, compose(block, t.block, meta.shape, meta.device)) for t in terms for block in blocks
         ]
         return [Local(k, block) for k, block in products if block is not None]
+    above = None
     if not seeds_pay(sum(counts), prod(out_shape)):
         _check_width(node, prod(out_shape), limits)
-        blocks = [dense_block(blocks, out_shape, meta.shape, meta)]
+        above, blocks = blocks, [dense_block(blocks, out_shape, meta.shape, meta)]
         rides = [frozenset()]
         seeds = [tuple(blocks[0].on[: len(out_shape)])]
         counts = [prod(out_shape)]
@@ -115,7 +119,9 @@ def _push_group(
             result = results[k]
             if result is not None and count:
                 tied = tuple((p, q) for p, q in pairs if p in ride)
-                pushed.append(Local(k, _tie(block, labels, result[start : start + count], tied)))
+                found = _tie(block, labels, result[start : start + count], tied)
+                found = _scanned(above or [block], found, scans[k], pairs) if k in scans else found
+                pushed.append(Local(k, found))
         start += count
     return pushed
 
@@ -165,6 +171,21 @@ def _tie(block: Block, seeds: tuple[Label, ...], result: Tensor, pairs: Passes) 
     tied = {dims[q]: block.wrt[p] for p, q in pairs}
     value, on = take(value, seeds + dims, tied)
     return Block(value, on, block.out, tuple(tied.get(label, bare(label)) for label in dims))
+
+
+def _scanned(above: Sequence[Block], found: Block, scan: tuple[int, int], pairs: Passes) -> Block:
+    """A block that came of some above a scan, with the domain that all of them leave it."""
+    reach = []
+    for block in above:
+        forms = domain_of(block)
+        for p, q in (scan, *pairs):
+            forms += at_most(found.wrt[q], block.wrt[p])
+        for p, q in pairs:
+            forms += at_most(block.wrt[p], found.wrt[q])
+        kept = labels_of(block.out + found.wrt)
+        gone = [label for form in forms for label in form.labels if label not in kept]
+        reach.append(zeroed(Block(1.0, (), block.out, found.wrt), domain=without(forms, gone)))
+    return hull(reach, found)
 
 
 def call_rows(

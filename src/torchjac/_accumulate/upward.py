@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
-from .._blocks.block import Block, identity
+from .._blocks.block import Block, identity, zeroed
 from .._blocks.compose import compose
 from .._blocks.cost import rows_of_node_pay
+from .._blocks.domain import domain_of
 from .._blocks.ends import swapped
 from .._capture.capture import capture
 from .._capture.tape import Node
@@ -46,8 +47,12 @@ def push_up(
     arrived: Mapping[int, Carried],
     in_shapes: Sequence[Sequence[int]],
     limits: Limits,
+    scans: Mapping[int, tuple[int, int]],
 ) -> list[Sent]:
-    """What the inputs named in ``passes`` send to an output, from what arrived at them."""
+    """What the inputs named in ``passes`` send to an output, from what arrived at them.
+
+    What a scan leaves out is dropped, whatever it meets further up.
+    """
     by_rows, by_formula = {}, {}
     for k, carried in arrived.items():
         own = prod(size for dim, size in enumerate(node.outputs[slot].shape) if dim not in dict(passes[k]))
@@ -62,17 +67,24 @@ def push_up(
         except RuntimeError:  # a formula without a derivative of its own
             by_rows.update(by_formula)
     if by_rows:
-        sent += _by_rows(node, slot, {k: passes[k] for k in by_rows}, by_rows, limits)
+        sent += _by_rows(node, slot, {k: passes[k] for k in by_rows}, by_rows, limits, scans)
+    if scans:
+        return [Sent(at, k, block and zeroed(block, True, domain_of(block))) for at, k, block in sent]
     return sent
 
 
 def _by_rows(
-    node: Node, slot: int, passes: Mapping[int, Passes], arrived: Mapping[int, Carried], limits: Limits
+    node: Node,
+    slot: int,
+    passes: Mapping[int, Passes],
+    arrived: Mapping[int, Carried],
+    limits: Limits,
+    scans: Mapping[int, tuple[int, int]],
 ) -> list[Sent]:
     """The node's own Jacobian, called on seeds for the entries of its output that it mixes, and composed."""
     meta = node.outputs[slot]
     sent = []
-    for term in push(node, slot, [identity(meta.shape)], meta.shape, passes, limits):
+    for term in push(node, slot, [identity(meta.shape)], meta.shape, passes, limits, scans):
         local = swapped(term.block)
         shape, _, device = node.into(term.input)
         sent += [

@@ -12,7 +12,7 @@ from torch import Tensor
 # Private, but it is the tree that torch.func's own transforms accept (torch 2.9-2.13).
 from torch.utils import _pytree as pytree
 
-from .._blocks.block import Block
+from .._blocks.block import Block, valued
 from .._blocks.maps import Gather, Map
 from .chain import Chain
 from .operator import Jacobian
@@ -124,21 +124,20 @@ def _around(leaf: Jacobian) -> Callable[[Sequence[Block]], Jacobian]:
 def _block(
     block: Block, values: dict[int, int], tables: dict[int, Tensor | int], at: Sequence[int | float]
 ) -> Block | Build:
-    value, on, out, wrt = block
+    value = block.value
     number: Any = at[values[id(value)]] if isinstance(value, Tensor) else value
     fixed = not isinstance(value, Tensor) or isinstance(number, float)
     if all(isinstance(tables[id(index)], Tensor) for index in _indices(block)):
-        return block._replace(value=number) if fixed else lambda given: Block(given[number], on, out, wrt)
+        return block._replace(value=number) if fixed else lambda given: valued(block, given[number])
     read = {key: _read(table, at) for key, table in tables.items()}
 
     def fill(map_: Map, given: Sequence[Tensor]) -> Map:
         return Gather(read[id(map_.index)](given), map_.labels) if type(map_) is Gather else map_
 
-    return lambda given: Block(
-        number if fixed else given[number],
-        on,
-        tuple([fill(map_, given) for map_ in out]),
-        tuple([fill(map_, given) for map_ in wrt]),
+    return lambda given: block._replace(
+        value=number if fixed else given[number],
+        out=tuple([fill(map_, given) for map_ in block.out]),
+        wrt=tuple([fill(map_, given) for map_ in block.wrt]),
     )
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .._blocks.block import Block, entries, labels
 from .._blocks.coordinates import covers_once
+from .._blocks.domain import entries_inside
 from .._blocks.ends import relabelled
 from .._blocks.maps import Affine, Map, labels_of
 from .._blocks.pair import product_of_two
@@ -113,7 +114,7 @@ def is_full(jacobian: Jacobian) -> bool:
     """Whether every entry is named, told by factors that each name all of theirs."""
     return all(
         any(
-            covers_once(block, factor.shape) and entries(block) == factor.shape.numel()
+            covers_once(block, factor.shape) and entries_inside(block) == factor.shape.numel()
             for block in factor.blocks
         )
         for factor in jacobian.factors

@@ -14,6 +14,7 @@ from torch import Tensor
 from .._accumulate.report import Report
 from .._blocks.block import Block, entries, fitted, stored
 from .._blocks.coordinates import covers_once
+from .._blocks.domain import entries_inside, inside
 from .._blocks.pattern import pattern_of
 from . import arithmetic, chain, parts, picture, products, solve, sparse
 from .chain import Chain
@@ -108,8 +109,8 @@ class Jacobian:
         if self.factors and chain.is_full(self):
             return self.shape.numel()
         if len(self.blocks) == 1 and covers_once(self.blocks[0], self.shape):
-            return entries(self.blocks[0])
-        pattern = pattern_of(self.blocks, self.out_shape, self.in_shape, self.device)
+            return entries_inside(self.blocks[0])
+        pattern = pattern_of(inside(self.blocks, self.device), self.out_shape, self.in_shape, self.device)
         if pattern is not None:
             return pattern.nnz
         return self._coordinates()[0].numel()

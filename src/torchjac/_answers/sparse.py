@@ -16,6 +16,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from .._blocks.block import Block, Kind
 from .._blocks.coordinates import coordinates
+from .._blocks.domain import inside
 from .._blocks.ends import same_positions, swapped
 from .._blocks.pattern import Pattern, pattern_of
 from .._blocks.traced import inside_functorch, is_known
@@ -84,6 +85,7 @@ def assemble(
         RuntimeError: on the meta device where only values of index tensors tell.
     """
     rows, columns = prod(out_shape), prod(in_shape)
+    blocks = inside(blocks, like.device)
     pattern = pattern_of(blocks, out_shape, in_shape, like.device)
     if pattern is not None:
         values = pattern.fill(blocks, like)
@@ -177,6 +179,7 @@ def refill(
         ValueError: if it was not.
     """
     pattern: Pattern | None = _made.get(matrix)  # type: ignore[no-untyped-call]
+    blocks = inside(blocks, like.device)
     ends: tuple[Sequence[Block], tuple[int, ...], tuple[int, ...]] = (blocks, out_shape, in_shape)
     if matrix.layout is torch.sparse_csc:
         ends = ([swapped(block) for block in blocks], in_shape, out_shape)

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, wraps
 from itertools import count
 from math import prod
-from typing import NamedTuple, ParamSpec, Protocol
+from typing import Any, NamedTuple, ParamSpec, Protocol
 
 import torch
 from torch import Tensor
 
 from .later import Later
-from .maps import Gather, Label, Map, Maps, bare, bare_label, labels_of
+from .maps import Affine, Gather, Label, Map, Maps, bare, bare_label, labels_of
 
 P = ParamSpec("P")
 
@@ -57,13 +57,30 @@ class Block(NamedTuple):
         )
 
 
-class Selected(Block):
-    """A block whose zeros drop what they meet further up, be it infinite or NaN: an op below selected.
+class Zeroed(Block):
+    """A block of whose zeros more is known than its maps tell. Whoever makes another block of it may forget that.
 
-    So it is carried on the way from the inputs up. On the way down the selecting term itself drops what arrives.
+    Attributes:
+        drops: whether its zeros drop what they meet further up, be it infinite or NaN, as where an op below selected:
+            so it is carried on the way from the inputs up. On the way down the term itself drops what arrives.
+        domain: affine forms of its labels; where one of them is negative, the value is zero.
     """
 
-    __slots__ = ()
+    drops: bool = False
+    domain: tuple[Affine, ...] = ()
+
+    def _replace(self, **changes: Any) -> Zeroed:
+        """The block with another value, or moved; what is known of its zeros stays."""
+        return zeroed(Block(*self)._replace(**changes), self.drops, self.domain)  # type: ignore[return-value]
+
+
+def zeroed(block: Block, drops: bool = False, domain: tuple[Affine, ...] = ()) -> Block:
+    """The block with what is known of its zeros."""
+    if not (drops or domain):
+        return block if type(block) is Block else Block(*block)
+    made = Zeroed(*block)
+    made.drops, made.domain = drops, domain
+    return made
 
 
 def _letters() -> Iterator[str]:
@@ -145,7 +162,9 @@ def remembered(make: Callable[P, Block]) -> Callable[P, Block]:
 
 def valued(block: Block, value: Tensor | float) -> Block:
     """The block with another value over the same labels."""
-    return Block(value, block.on, block.out, block.wrt)
+    return (
+        Block(value, block.on, block.out, block.wrt) if type(block) is Block else block._replace(value=value)
+    )
 
 
 @remembered

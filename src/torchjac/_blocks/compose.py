@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .block import Block, Selected, covers
+from .block import Block, Zeroed, covers, zeroed
+from .domain import domain_of, moved, without
 from .later import Later, later
 from .maps import (
     Gather,
@@ -33,7 +34,7 @@ from .maps import (
     reading,
     substitute,
 )
-from .multiply import Joint, joint, multiply, select
+from .multiply import Joint, joint, multiply, select, select_summed
 from .unify import unify
 
 
@@ -41,7 +42,8 @@ class Law(NamedTuple):
     """What two blocks' maps make of each other: the product's maps, and how the two values are read and multiplied.
 
     ``times`` is how often an entry that no value distinguishes is summed; ``gone`` are the labels that end here;
-    ``affine`` tells that no table was made, which would belong to one device.
+    ``affine`` tells that no table was made, which would belong to one device. ``by`` is where the two meet, once the
+    local Jacobian's labels are ``renamed``.
     """
 
     out: tuple[Map, ...]
@@ -52,6 +54,8 @@ class Law(NamedTuple):
     times: int
     gone: frozenset[Label]
     affine: bool
+    by: Substitution
+    renamed: Substitution
 
 
 #: Laws between remembered maps; None where the product is zero. Emptied when so many are kept.
@@ -67,7 +71,7 @@ def compose(
     """The product of a block and a local Jacobian over a tensor of the given shape; None if it is zero.
 
     Where the local Jacobian ``selects``, its zeros drop what they meet, even if that is not finite; so do those of a
-    `Selected` block, whose product is one too, but for what is summed.
+    `Zeroed` block that says so, but for what is summed.
     """
     left, on_left, out, mid = block
     right, on_right, other, wrt = local
@@ -87,24 +91,28 @@ def compose(
     if type(left) is Later or type(right) is Later:
         value = _product_later(law, selects, left, right)
     else:
-        value = _product(law, selects, left, right, type(block) is Selected)
-    return type(block)(value, law.joint.on, law.out, law.wrt)
+        value = _product(law, selects, left, right, type(block) is Zeroed and block.drops)
+    product = Block(value, law.joint.on, law.out, law.wrt)
+    if type(block) is Block and type(local) is Block:
+        return product
+    forms = moved(domain_of(block), law.by) + moved(moved(domain_of(local), law.renamed), law.by)
+    return zeroed(product, type(block) is Zeroed and block.drops, without(forms, law.gone))
 
 
 def _product(
     law: Law, selects: bool, left: Tensor | float, right: Tensor | float, selected: bool = False
 ) -> Tensor | float:
     """The value of a product, over the labels of its law; zeros of either side may drop what they meet."""
-    _, _, how_left, how_right, how, times, gone, _ = law
+    _, _, how_left, how_right, how, times, gone, *_ = law
     if how_left.steps:
         left = read(how_left, left)
     if how_right.steps:
         right = read(how_right, right)
     if times != 1:
         left = left * times
-    selected = selected and not (
-        how.other_dims or how.equation
-    )  # a product for each entry of a sum is too many
+    if how.other_dims or how.equation:
+        drops = selects or selected
+        return select_summed(left, right, how, (selected, selects)) if drops else multiply(left, right, how)
     if selects or selected:
         found = select(left, how_left.on, right, how_right.on, (selected, selects))
         if found is not None:
@@ -142,7 +150,8 @@ def _law(block: Block, local: Block, shape: Sequence[int], device: torch.device)
     """Work out the product of two blocks of which only the maps and the labels of the values are looked at."""
     if local.wrt is local.out and covers(local.out, shape):
         return _scaling(block, local)
-    local_out, local_wrt, on_local = _apart(block, local)
+    renamed = _apart(block, local)
+    local_out, local_wrt, on_local = _renamed(local, renamed)
     by = _bind(block.wrt, local_out, shape)
     mid, out = block.wrt, block.out
     left = Reading((), block.on)
@@ -166,22 +175,35 @@ def _law(block: Block, local: Block, shape: Sequence[int], device: torch.device)
     # A label that stands in no value is summed by multiplying with its size.
     times = prod(label.size for label in gone if label not in left.on and label not in right.on)
     affine = not any(type(map_) is Gather for map_ in by.values())
-    return Law(out, wrt, left, right, joint(left.on, right.on, gone, kept), times, frozenset(gone), affine)
+    return Law(
+        out,
+        wrt,
+        left,
+        right,
+        joint(left.on, right.on, gone, kept),
+        times,
+        frozenset(gone),
+        affine,
+        by,
+        renamed,
+    )
 
 
 def _scaling(block: Block, local: Block) -> Law:
     """The law of a diagonal local Jacobian, all of whose labels are bare: no map changes."""
     by = {map_[1][0][0]: at for map_, at in zip(local.out, block.wrt, strict=True)}
     left, right = Reading((), block.on), reading(local.on, by)
-    return Law(block.out, block.wrt, left, right, joint(left.on, right.on, ()), 1, frozenset(), True)
+    return Law(block.out, block.wrt, left, right, joint(left.on, right.on, ()), 1, frozenset(), True, by, {})
 
 
-def _apart(block: Block, local: Block) -> tuple[tuple[Map, ...], tuple[Map, ...], tuple[Label, ...]]:
-    """The local Jacobian's maps and labels, renamed where the block has some of them too: laws share labels."""
+def _apart(block: Block, local: Block) -> Substitution:
+    """New labels for the local Jacobian's where the block has some of them too: laws share labels."""
     taken = labels_of(block.out + block.wrt)
-    by: Substitution = {
-        label: bare(Label(label.size)) for label in labels_of(local.out + local.wrt) if label in taken
-    }
+    return {label: bare(Label(label.size)) for label in labels_of(local.out + local.wrt) if label in taken}
+
+
+def _renamed(local: Block, by: Substitution) -> tuple[tuple[Map, ...], tuple[Map, ...], tuple[Label, ...]]:
+    """The local Jacobian's maps and labels."""
     if not by:
         return local.out, local.wrt, local.on
     out, wrt = (tuple([substitute(map_, by) for map_ in maps]) for maps in (local.out, local.wrt))

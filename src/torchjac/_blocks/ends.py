@@ -14,7 +14,7 @@ from .unify import unify
 
 def swapped(block: Block) -> Block:
     """The transposed block."""
-    return Block(block.value, block.on, block.wrt, block.out)
+    return block._replace(out=block.wrt, wrt=block.out)
 
 
 def relabelled(block: Block) -> Block:

@@ -11,6 +11,7 @@ from torch import Tensor
 from .block import KEPT, Block, Kind, is_remembered, valued, whole
 from .coordinates import coordinate_block
 from .cost import coordinates_pay, densifies, has_few_entries, is_long, is_many
+from .domain import domain_of, hull
 from .later import later, needed_now
 from .lines import join_lines
 from .maps import Affine, Gather, Label, Map, Maps, align
@@ -21,6 +22,15 @@ def merge(blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int
     """The same Jacobian in fewer blocks; ``like`` gives dtype and device, the shapes those of its two ends."""
     if len(blocks) < 2:
         return blocks
+    merged = _merged(blocks, out_shape, wrt_shape, like)
+    if len(merged) == 1 and any(domain_of(block) for block in blocks):
+        return [hull(blocks, merged[0])]
+    return merged
+
+
+def _merged(
+    blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Kind
+) -> list[Block]:
     same: dict[tuple[int, int], Block] = {}  # the very same maps, as sums of products of diagonals have
     for block in blocks:
         place = (id(block.out), id(block.wrt))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable
 from functools import lru_cache
-from math import isfinite, prod
+from math import inf, isfinite, nan, prod
 from typing import NamedTuple
 
 import torch
@@ -163,6 +163,32 @@ def select(
     for value in zeros:
         product.masked_fill_(value == 0, 0)
     return product, over
+
+
+def select_summed(left: Tensor, right: Tensor, how: Joint, drop: tuple[bool, bool]) -> Tensor | float:
+    """The product summed over labels of both, in which zeros of the right value, or the left, drop what they meet.
+
+    Each number that is not finite is told apart by a product of its own: one for each entry of the sum is too many.
+    """
+    product = multiply(left, right, how)
+    assert isinstance(product, Tensor)
+    if inside_functorch() or is_tracing() or product.device.type != "cpu" or product.sum().isfinite():
+        return product
+    given, zeros = (left, right) if drop[1] else (right, left)
+
+    def times(here: Tensor, there: Tensor) -> Tensor:
+        pair = (here, there) if drop[1] else (there, here)
+        return multiply(*(value.to(product.dtype) for value in pair), how)  # type: ignore[return-value]
+
+    def met(here: Tensor, there: Tensor) -> Tensor:
+        return times(here, there) != 0
+
+    above, below = given == inf, given == -inf
+    up = met(above, zeros > 0) | met(below, zeros < 0)
+    down = met(above, zeros < 0) | met(below, zeros > 0)
+    lost = met(given.isnan(), zeros != 0) | (up & down)
+    finite = times(given.masked_fill(~given.isfinite(), 0), zeros)
+    return finite.masked_fill(up, inf).masked_fill(down, -inf).masked_fill(lost, nan)
 
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"

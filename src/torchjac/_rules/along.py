@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-import torch
-
-from .._blocks.block import Block
-from .._blocks.maps import Label, bare
 from .._capture.tape import Node
-from .registry import Known, Local, Passes, rule
-from .spell import new_labels
+from .registry import Known, Passes, rule
 
 
 def _batch(out: Sequence[int], into: Sequence[int]) -> Passes:
@@ -35,35 +30,11 @@ def _all_but(node: Node, dims: Sequence[int]) -> Known:
 
 
 @rule(
-    "SoftmaxBackward0", "LogSoftmaxBackward0", "SafeSoftmaxBackward0", "CumsumBackward0", "CumprodBackward0",
-    "GluBackward0", "MaskedSoftmaxBackward0",
+    "SoftmaxBackward0", "LogSoftmaxBackward0", "SafeSoftmaxBackward0", "GluBackward0", "MaskedSoftmaxBackward0",
 )  # fmt: skip
 def along_dim(node: Node) -> Known:
-    """Softmax, scans and glu work along one dim."""
+    """Softmax and glu work along one dim."""
     return _all_but(node, (node.saved("dim"),))
-
-
-@rule("LogcumsumexpBackward0")
-def logcumsumexp(node: Node) -> list[Local]:
-    """Running logsumexp: out[b, k] = log Σ_{j ≤ k} exp x[b, j].
-
-    ∂out[b,k]/∂x[b′,j] = δ[b,b′] exp(x[b,j] − out[b,k]) for j ≤ k
-
-    The node is not called: it splits a cotangent by sign, and so loses the second derivative where that is zero.
-    """
-    x, out = node.saved("self"), node.saved("result")
-    if not x.dim():
-        return [Local(0, Block(1.0, (), (), ()))]
-    dim = node.saved("dim") % x.dim()
-    over = new_labels(node.shape)
-    inner = Label(over[dim].size)
-    size = over[dim].size
-    x, out = x.movedim(dim, -1).unsqueeze(-2), out.movedim(dim, -1).unsqueeze(-1)
-    later = torch.ones(size, size, dtype=torch.bool, device=x.device).triu(1)
-    value = (x - out).masked_fill(later, -torch.inf).exp()
-    on = (*over[:dim], *over[dim + 1 :], over[dim], inner)
-    wrt = tuple(bare(inner if d == dim else label) for d, label in enumerate(over))
-    return [Local(0, Block(value, on, tuple(map(bare, over)), wrt))]
 
 
 @rule("SoftmaxBackwardDataBackward0", "LogSoftmaxBackwardDataBackward0", "GluBackwardBackward0")

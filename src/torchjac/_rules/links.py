@@ -20,7 +20,7 @@ PRODUCTS = {
 }  # fmt: skip
 
 #: The modules of rules whose ops mix along some dims, as a rule one.
-MIXING = {"along", "normalise", "recurrent"}
+MIXING = {"along", "normalise", "recurrent", "scan"}
 
 
 def links(node: Node, k: int) -> int:

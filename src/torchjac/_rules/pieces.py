@@ -8,7 +8,8 @@ from math import prod
 
 import torch
 
-from .._blocks.block import Block, remembered
+from .._blocks.block import Block, remembered, zeroed
+from .._blocks.domain import at_most
 from .._blocks.ends import swapped
 from .._blocks.maps import Affine, Gather, Label, Map, bare, constant
 from .._capture.tape import Node
@@ -267,12 +268,15 @@ def _mirrored(
 
 @rule("TrilBackward0", "TriuBackward0", any_dtype=True)
 def triangle(node: Node) -> list[Local]:
-    """Lower or upper triangle: a diagonal of ones and zeros."""
-    meta = node.outputs[0]
+    """Lower or upper triangle: a diagonal of ones, and of zeros outside of the triangle."""
+    meta, offset = node.outputs[0], node.saved("diagonal")
+    lower = node.name.startswith("Tril")
     mask = torch.ones(meta.shape[-2:], dtype=meta.dtype, device=meta.device)
-    mask = (torch.tril if node.name.startswith("Tril") else torch.triu)(mask, node.saved("diagonal"))
+    mask = (torch.tril if lower else torch.triu)(mask, offset)
     _, over, out, wrt = diagonal(node.shape, node.shape)
-    return [Local(0, Block(mask, over[-2:], out, wrt), selects=True)]
+    row, column = Affine(offset, ((over[-2], 1),)), bare(over[-1])
+    domain = at_most(column, row) if lower else at_most(row, column)
+    return [Local(0, zeroed(Block(mask, over[-2:], out, wrt), domain=domain), selects=True)]
 
 
 @rule("LuUnpackBackward0", any_dtype=True)

@@ -53,12 +53,15 @@ class Known(NamedTuple):
     ``passes`` holds for every output; ``others`` has the outputs for which other dims pass.
     Where ``spelled`` names an input of ``passes`` too, it tells what all its terms at an output would be, for the
     blocks that wait there: they are used where calls cost more.
+    ``scans`` names inputs of ``passes``, with a dim of the output and one of the input: along these, an entry depends
+    on those up to its own position.
     """
 
     locals: Sequence[Local] = ()
     passes: Mapping[int, Passes] = {}
     others: Mapping[int, Mapping[int, Passes]] = {}
     spelled: Mapping[int, Callable[[int, Sequence[Block]], Spelling]] = {}
+    scans: Mapping[int, tuple[int, int]] = {}
 
 
 Rule: TypeAlias = Callable[[Node], "Known | Sequence[Local] | None"]
