@@ -54,7 +54,7 @@ torchjac.extend
 torchjac.extend.Affine(offset, terms)
 torchjac.extend.Block(value, on, out, wrt)
 torchjac.extend.Gather(index, labels)
-torchjac.extend.Known(locals=(), passes={}, others={}, spelled={})
+torchjac.extend.Known(locals=(), passes={}, others={}, spelled={}, scans={})
 torchjac.extend.Label(size)
 torchjac.extend.Local(input, block, slot=0, selects=False)
 torchjac.extend.Node
