@@ -136,7 +136,7 @@ def test_a_formula_without_a_graph_is_called_on_rows():
     f = lambda x: torch.sparse_coo_tensor(index, x, (5, 5)).to_dense()
     tape = record("test", f, 0, False, (torch.randn(4),), {}).captured.tape
     (node,) = (node for node in tape.nodes if node.name.startswith("SparseCooTensor"))
-    ((slot, _, block),) = push_up(node, 0, {0: ()}, {0: {0: [identity((4,))]}}, [(4,)], NO_LIMITS)
+    ((slot, _, block),) = push_up(node, 0, {0: ()}, {0: {0: [identity((4,))]}}, [(4,)], NO_LIMITS, {})
     assert slot == 0
     found = dense([block], (4,), (5, 5), torch.empty(0))
     torch.testing.assert_close(found, loop_jacobian(f, torch.randn(4)).movedim(-1, 0))
