@@ -79,7 +79,7 @@ torchjac.testing.check_jacobian(func, *args, argnums=0, rtol=1e-07, atol=1e-09, 
 torchjac.testing.check_rule(op, *args, differences=True)
 torchjac.testing.finite_differences(func, *args, argnum=0, step=1e-06)
 torchjac.testing.loop_jacobian(func, *args, argnum=0)
-torchjac.value_and_jacobian(func, argnums=0, *, has_aux=False, progress=False)
+torchjac.value_and_jacobian(func, argnums=0, *, has_aux=False, mode='auto', progress=False)
 torchjac.warn_structure_lost(enabled=True)
 """
 

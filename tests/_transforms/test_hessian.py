@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 from torch.utils import _pytree as pytree
+from torch.utils.checkpoint import checkpoint
 
-from torchjac import hessian, jacobian, jacrev, vmap
+from torchjac import Jacobian, hessian, jacobian, jacrev, vmap
 from torchjac.testing import loop_jacobian
 
 SCALARS = {
@@ -97,3 +99,75 @@ def test_errors() -> None:
         hessian(torch.sum, chunk_size=0)
     with pytest.raises(RuntimeError, match="floating-point"):
         hessian(torch.sum)(torch.arange(3))
+
+
+class OldCube(torch.autograd.Function):
+    """x³ as torch.func refuses it: without setup_context."""
+
+    @staticmethod
+    def forward(ctx, x):
+        """The cube."""
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        """The rule of a power."""
+        return 3 * ctx.saved_tensors[0] ** 2 * cotangent
+
+
+#: Functions most of which torch.func.grad refuses
+REFUSED_BY_GRAD = {
+    "sparse matrix": lambda x: (torch.eye(5).to_sparse_csr() @ x).pow(3).sum(),
+    "Function of the old style": lambda x: OldCube.apply(x).sum(),
+    "checkpoint": lambda x: checkpoint(lambda x: x.sin().prod(), x, use_reentrant=False),
+    "NumPy": lambda x: x.pow(3).sum() * float(x.detach().numpy().sum()),
+    "attention": lambda x: F.scaled_dot_product_attention(*(x.outer(x)[None, None],) * 3).sum(),
+    "vector": lambda x: x.pow(3)[1:],
+}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+@pytest.mark.parametrize("name", REFUSED_BY_GRAD)
+def test_operator(name) -> None:
+    """As an operator it is the same Hessian, of any function that jacrev takes."""
+    f, x = REFUSED_BY_GRAD[name], torch.rand(5)
+    found = hessian(f, layout="operator")(x)
+    assert isinstance(found, Jacobian)
+    torch.testing.assert_close(found.to_dense(), loop_jacobian(jacrev(f), x))
+
+
+def test_operators_in_trees(same) -> None:
+    """Operators stand where the dense Hessian has tensors, beside what else the function returned."""
+    x, y = torch.randn(2), {"a": torch.randn(3)}
+    f = lambda x, y: ({"sum": x.prod() * y["a"].sin().sum()}, "aux")
+    found, aux = hessian(f, (0, 1), has_aux=True, layout="operator")(x, y)
+    assert aux == "aux"
+    dense = pytree.tree_map(
+        lambda leaf: leaf.to_dense(), found, is_leaf=lambda leaf: isinstance(leaf, Jacobian)
+    )
+    same(dense, hessian(f, (0, 1), has_aux=True)(x, y)[0])
+
+
+def test_operator_of_a_million() -> None:
+    """It holds what the nonzeros need, where a dense Hessian would take 8 TB."""
+    n = 1_000_000
+    f = lambda x: ((x[1:] - x[:-1]) ** 4).sum()
+    H = hessian(f, layout="operator")(torch.randn(n))
+    assert (H.nnz, H.stored <= 4 * n) == (3 * n - 2, True)
+
+
+def test_operator_inside_vmap() -> None:
+    """Each sample has an operator of its own."""
+    x = torch.randn(3, 4)
+    f = lambda x: (x[1:] * x[:-1].sin()).sum()
+    found = vmap(lambda x: hessian(f, layout="operator")(x) @ x)(x)
+    torch.testing.assert_close(found, torch.stack([torch.func.hessian(f)(row) @ row for row in x]))
+
+
+def test_layout_is_checked() -> None:
+    """Any other word is refused, and jacrev has `jacobian` for that."""
+    with pytest.raises(ValueError, match="hessian: layout must be torch.strided"):
+        hessian(torch.sum, layout="blocks")
+    with pytest.raises(ValueError, match="jacrev: layout must be"):
+        jacrev(torch.sum, layout="operator")

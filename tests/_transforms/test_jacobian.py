@@ -26,6 +26,19 @@ def test_value_and_jacobian_call_the_function_once() -> None:
     torch.testing.assert_close(jac.to_dense(), jacrev(f)(x))
 
 
+@pytest.mark.parametrize("mode", ["auto", "reverse", "forward"])
+def test_value_and_jacobian_in_an_order(mode) -> None:
+    """The order that is asked for is taken, as `jacobian` takes it; any other word is refused."""
+    f, x = lambda x: torch.ones(7, 3) @ torch.tanh(torch.ones(3, 5) @ x), torch.rand(5)
+    value, J = value_and_jacobian(f, mode=mode)(x)
+    expected = jacobian(f, mode=mode)(x)
+    torch.testing.assert_close(value, f(x))
+    torch.testing.assert_close(J.to_dense(), expected.to_dense())
+    assert [step.name for step in J.explain().steps] == [step.name for step in expected.explain().steps]
+    with pytest.raises(ValueError, match="value_and_jacobian: mode must be one of"):
+        value_and_jacobian(f, mode="backward")
+
+
 def test_value_and_jacobian_of_trees() -> None:
     """Value and Jacobian have the trees that the function and jacrev give; aux stands beside the value."""
     x, y = torch.randn(3), torch.randn(2)

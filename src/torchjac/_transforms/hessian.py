@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from .jacrev import reverse
+from .operators import Layout
 
 
 def hessian(
@@ -16,15 +17,14 @@ def hessian(
     *,
     has_aux: bool = False,
     chunk_size: int | None = None,
-    layout: torch.layout = torch.strided,
+    layout: Layout = torch.strided,
     progress: bool = False,
 ) -> Callable[..., Any]:
     """The Hessian of ``func`` with respect to the arguments at ``argnums``, as ``jacrev(jacrev(func))``.
 
     ``H[o…, i…, j…] = ∂²y[o…] / ∂x[i…] ∂x[j…]``. It is what `torch.func.hessian` gives, in the same nested
     trees: that of the output, of the inputs, and of the inputs again. The outer walk sees the structure of what
-    the inner one recorded, so the Hessian of a sum of local terms costs what its nonzeros do; as an operator it
-    is ``jacobian(grad(func))``.
+    the inner one recorded, so the Hessian of a sum of local terms costs what its nonzeros do.
 
     Args:
         func: as for `jacrev`.
@@ -32,7 +32,9 @@ def hessian(
         has_aux: whether ``func`` returns a pair ``(output, aux)``; the answer is then ``(Hessian, aux)``.
         chunk_size: how many dense rows are pushed at once through an op that has no structure.
         layout: as for `jacrev`; a sparse one gives for each leaf a matrix of shape
-            ``(output.numel() * input.numel(), input.numel())``.
+            ``(output.numel() * input.numel(), input.numel())``. With "operator" each leaf is a `Jacobian`, that of
+            the gradient: blocks, with nothing written out. It takes whatever ``jacrev`` takes, which
+            ``jacobian(torch.func.grad(func))`` does not (Functions without ``setup_context``, checkpointing).
         progress: as for `jacrev`.
 
     Returns:
@@ -52,6 +54,9 @@ def hessian(
         tensor([[4., 2., 0.],
                 [2., 6., 4.],
                 [0., 4., 0.]])
+        >>> H = hessian(lambda x: (x[1:] * x[:-1] ** 2).sum(), layout="operator")(torch.ones(1_000_000))
+        >>> H.shape, H.nnz
+        (torch.Size([1000000, 1000000]), 2999997)
     """
     gradient = reverse("hessian", func, argnums, has_aux, chunk_size)
     return reverse("hessian", gradient, argnums, has_aux, chunk_size, layout, progress)

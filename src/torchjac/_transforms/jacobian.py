@@ -50,8 +50,7 @@ def jacobian(
         (1999998, 999999, 2)
     """
     check_function(func, argnums, None, "jacobian")
-    if mode not in MODES:
-        raise ValueError(f"jacobian: mode must be one of {', '.join(map(repr, MODES))}, got {mode!r}")
+    _check_mode(mode, "jacobian")
 
     @wraps(func)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
@@ -67,15 +66,17 @@ def value_and_jacobian(
     argnums: int | tuple[int, ...] = 0,
     *,
     has_aux: bool = False,
+    mode: str = "auto",
     progress: bool = False,
 ) -> Callable[..., Any]:
     """The value of ``func`` and its Jacobian as an operator, from one call of ``func``.
 
     The function returned gives ``(value, J)``, or ``((value, aux), J)`` with ``has_aux``; ``J`` is what
-    `jacobian` gives.
+    `jacobian` gives, in the same ``mode``.
 
     Raises:
         RuntimeError: as `jacobian` does.
+        ValueError: as `jacobian` does.
 
     Example:
         >>> import torch
@@ -88,16 +89,22 @@ def value_and_jacobian(
         tensor([1.4142])
     """
     check_function(func, argnums, None, "value_and_jacobian")
+    _check_mode(mode, "value_and_jacobian")
 
     @wraps(func)
     def value_and_jacobian_of(*args: Any, **kwargs: Any) -> Any:
         recorded = record("value_and_jacobian", func, argnums, has_aux, args, kwargs)
-        answer = recorded.finish(operators(recorded, "value_and_jacobian"), has_aux)
+        answer = recorded.finish(operators(recorded, "value_and_jacobian", mode=mode), has_aux)
         value = _value(recorded)
         return ((value, answer[1]), answer[0]) if has_aux else (value, answer)
 
     found = beside_dynamo("value_and_jacobian", value_and_jacobian_of)
     return watched(found) if progress else found
+
+
+def _check_mode(mode: str, what: str) -> None:
+    if mode not in MODES:
+        raise ValueError(f"{what}: mode must be one of {', '.join(map(repr, MODES))}, got {mode!r}")
 
 
 def _value(recorded: Recorded) -> Any:

@@ -27,7 +27,7 @@ from .._capture.capture import as_batched
 from .._capture.once import once_pairs, only_once
 from .._rules.unbatched import CANNOT_BATCH, rules_only
 from .dynamo import HAS_OP, beside_dynamo, in_dynamo
-from .operators import check_layout, operators
+from .operators import OPERATOR, Layout, check_layout, operators
 from .out import Outs, check_out, fill, sparse_out, targets
 from .run import Recorded, check_function, found, record
 
@@ -109,7 +109,7 @@ def reverse(
     argnums: int | tuple[int, ...],
     has_aux: bool,
     chunk_size: int | None,
-    layout: torch.layout = torch.strided,
+    layout: Layout = torch.strided,
     progress: bool = False,
     out: Any = None,
 ) -> Callable[..., Any]:
@@ -122,6 +122,8 @@ def reverse(
         if torch.compiler.is_dynamo_compiling():
             return in_dynamo(what, "auto", func, argnums, has_aux, chunk_size, args, kwargs)
         recorded = record(what, func, argnums, has_aux, args, kwargs)
+        if layout == OPERATOR:
+            return recorded.finish(operators(recorded, f"{what} with layout={layout!r}", chunk_size), has_aux)
         if layout is not torch.strided:
             matrices = None if out is None else sparse_out(out, recorded, layout, what)
             rows = operators(recorded, f"{what} with layout={layout}", chunk_size)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final, Literal, TypeAlias
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,12 @@ from .._answers.per_sample import per_sample
 from .._blocks.block import Block, fitted
 from .._capture.once import once_pairs, only_once
 from .run import Recorded, found
+
+#: The layout of an answer that is not written out
+OPERATOR: Final = "operator"
+
+#: What an answer can be asked for as
+Layout: TypeAlias = "torch.layout | Literal['operator']"
 
 
 def operators(
@@ -73,11 +81,12 @@ def _cut(block: Block, recorded: Recorded) -> Block:
     return block._replace(value=recorded.cut(block.value)) if isinstance(block.value, Tensor) else block
 
 
-def check_layout(layout: torch.layout, what: str) -> None:
-    """Raise unless the layout is one that an answer can be written in."""
-    if layout not in (torch.strided, torch.sparse_coo, torch.sparse_csr, torch.sparse_csc):
+def check_layout(layout: Layout, what: str) -> None:
+    """Raise unless the layout is one that an answer can be written in; a Hessian's may be an operator."""
+    operator, also = ((OPERATOR,), ' (or "operator")') if what == "hessian" else ((), "")
+    if layout not in (torch.strided, torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, *operator):
         raise ValueError(
-            f"{what}: layout must be torch.strided, sparse_coo, sparse_csr or sparse_csc, got {layout!r}"
+            f"{what}: layout must be torch.strided, sparse_coo, sparse_csr or sparse_csc{also}, got {layout!r}"
         )
 
 
