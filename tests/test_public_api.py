@@ -18,13 +18,18 @@ GIVEN = {Costs, Jacobian, Report, Step, extend.Node}
 
 #: What a change of this table means: docs/project/deprecation.md.
 TABLE = """
+Jacobian.T
 Jacobian.add_diagonal(self, values)
+Jacobian.as_linear_operator(self)
 Jacobian.block_diagonal(self)
+Jacobian.cpu(self)
+Jacobian.detach(self)
 Jacobian.diagonal(self)
 Jacobian.explain(self)
 Jacobian.factors
 Jacobian.gram(self, weight=None)
 Jacobian.kind
+Jacobian.lstsq(self, right)
 Jacobian.mT
 Jacobian.matmat(self, vectors)
 Jacobian.nnz
@@ -32,9 +37,10 @@ Jacobian.pattern(self, layout=torch.sparse_coo)
 Jacobian.row(self, index)
 Jacobian.shape
 Jacobian.slogdet(self)
-Jacobian.solve(self, right)
+Jacobian.solve(self, right, solver=None, preconditioner=None)
 Jacobian.spy(self, ax=None)
 Jacobian.stored
+Jacobian.to(self, *args, **kwargs)
 Jacobian.to_bsr(self)
 Jacobian.to_dense(self)
 Jacobian.to_scipy(self, format='csr')
@@ -48,6 +54,7 @@ torchjac.Jacobian
 torchjac.Report
 torchjac.Step
 torchjac.StructureLostWarning
+torchjac.block(parts)
 torchjac.compile(func, *, backend='inductor', cache_size=64)
 torchjac.explain(func, argnums=0, *, has_aux=False)
 torchjac.extend

@@ -13,6 +13,7 @@ from torch.func import (
 
 from . import extend, testing
 from ._accumulate.report import Costs, Report, Step, StructureLostWarning, warn_structure_lost
+from ._answers.bordered import block
 from ._answers.operator import Jacobian
 from ._transforms.compile import compile
 from ._transforms.explain import explain
@@ -27,6 +28,7 @@ __all__ = [
     "Report",
     "Step",
     "StructureLostWarning",
+    "block",
     "compile",
     "explain",
     "extend",

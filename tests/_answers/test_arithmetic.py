@@ -109,7 +109,7 @@ def test_the_caller_may_write_into_it() -> None:
         (lambda J: J - torch.zeros(3, 4), TypeError, "K must be a Jacobian, got Tensor"),
         (lambda J: J + J.mT, ValueError, r"got \(3,\) by \(4,\) .* and \(4,\) by \(3,\)"),
         (lambda J: J + jacobian(lambda x: x[1:])(torch.zeros(4, dtype=torch.float64)), ValueError, "float64"),
-        (lambda J: J * torch.ones(3), ValueError, r"shape \(3,\)"),
+        (lambda J: J * torch.ones(4), ValueError, r"shape \(3,\), got \(4,\)"),
         (lambda J: J * True, TypeError, "bool"),
         (lambda J: J * 1j, TypeError, "complex"),
         (lambda J: J / "2", TypeError, "str"),

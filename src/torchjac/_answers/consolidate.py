@@ -18,6 +18,7 @@ from .._blocks.block import entries, stored
 from .._blocks.maps import Gather
 from .._blocks.pattern import pattern_of
 from .._blocks.traced import inside_functorch, is_tracing
+from .sparse import cut
 
 if TYPE_CHECKING:
     from .operator import Jacobian
@@ -87,7 +88,7 @@ def _matrix(jacobian: Jacobian) -> Any:
     blocks: Sequence[Any] = jacobian.blocks
     pattern = pattern_of(blocks, jacobian.out_shape, jacobian.in_shape, jacobian.device)
     assert pattern is not None
-    values = pattern.fill([block._replace(value=_cut(block.value)) for block in blocks], jacobian)
+    values = pattern.fill([block._replace(value=cut(block.value)) for block in blocks], jacobian)
     size = (pattern.rows, pattern.columns)
     if jacobian.device.type == "cpu":
         try:
@@ -97,7 +98,3 @@ def _matrix(jacobian: Jacobian) -> Any:
         else:
             return csr_array((values.numpy(), pattern.index.numpy(), pattern.begin.numpy()), shape=size)
     return torch.sparse_csr_tensor(pattern.begin, pattern.index, values, size, check_invariants=False)
-
-
-def _cut(value: Any) -> Any:
-    return value.detach() if isinstance(value, Tensor) else value

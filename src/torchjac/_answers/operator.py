@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor
 
 from .._accumulate.report import Report
-from .._blocks.block import Block, entries, fitted, stored
+from .._blocks.block import Block, entries, fitted, stored, valued
 from .._blocks.coordinates import covers_once
 from .._blocks.domain import entries_inside, inside
 from .._blocks.pattern import pattern_of
-from . import arithmetic, chain, parts, picture, products, solve, sparse
+from . import arithmetic, chain, lstsq, parts, picture, products, scaling, solve, sparse
 from .chain import Chain
 from .consolidate import Consolidated
 from .kind import Kind, kind_of
+from .linear_operator import linear_operator, on_array
 from .solve import SlogDet
 from .solvers.system import System
 from .written import written
@@ -156,12 +158,42 @@ class Jacobian:
             vars(found)["_transpose_of"] = self
         return found
 
+    @property
+    def T(self) -> Jacobian:
+        """The transpose, as `mT`."""
+        return self.mT
+
+    def to(self, *args: Any, **kwargs: Any) -> Jacobian:
+        """The same in another dtype or on another device, which are given as to `torch.Tensor.to`.
+
+        Example:
+            >>> import torch
+            >>> from torchjac import jacobian
+            >>> jacobian(torch.sin)(torch.zeros(2)).to(torch.float64).dtype
+            torch.float64
+        """
+        like = torch.empty(0, dtype=self.dtype, device=self.device).to(*args, **kwargs)
+        if (like.dtype, like.device) == (self.dtype, self.device):
+            return self
+        if not like.is_floating_point():
+            raise TypeError(f"to: a Jacobian is real and floating-point, got {like.dtype}")
+        return self._each(lambda block: fitted(block, like.dtype, like.device), like)
+
+    def cpu(self) -> Jacobian:
+        """The same on the CPU."""
+        return self.to("cpu")
+
+    def detach(self) -> Jacobian:
+        """The same without the graph of its values."""
+        return self._each(lambda block: valued(block, sparse.cut(block.value)), self)
+
     def __matmul__(self, other: Any) -> Any:
         """``J @ v``: Σ_i J[o…, i…] v[i…] for a tensor of shape ``in_shape``; or the product of two Jacobians.
 
         The result has shape ``out_shape``; the cost is that of reading what is stored, and ``v`` where each
         entry is named. ``J @ K``, for ``K`` whose outputs are the inputs of ``J``, is a `Jacobian` again (the
-        chain rule), each block of one composed with each of the other. For many vectors see `matmat`.
+        chain rule), each block of one composed with each of the other. For many vectors see `matmat`. An array of
+        NumPy gives one.
 
         Raises:
             TypeError: if ``other`` is neither a tensor nor a Jacobian.
@@ -183,9 +215,11 @@ class Jacobian:
             if self.factors or other.factors:
                 return chain.chained([self, other])
             return chain.multiplied(self, other)
+        if isinstance(other, numpy.ndarray):
+            return on_array(self, other, lambda v: self @ v, self.in_shape)
         return self._times(products.check_operand(other, self.in_shape, self, "J @ v: v"))
 
-    def __rmatmul__(self, other: Any) -> Tensor:
+    def __rmatmul__(self, other: Any) -> Any:
         """``v @ J``: Σ_o v[o…] J[o…, i…] for a tensor of shape ``out_shape``, of shape ``in_shape``.
 
         Costs what ``J @ v`` does, and raises the same.
@@ -196,6 +230,8 @@ class Jacobian:
             >>> torch.tensor([1.0, 10.0]) @ jacobian(lambda x: x[1:] - x[:-1])(torch.zeros(3))
             tensor([-1., -9., 10.])
         """
+        if isinstance(other, numpy.ndarray):
+            return on_array(self, other, lambda v: v @ self, self.out_shape)
         vector = products.check_operand(other, self.out_shape, self, "v @ J: v")
         return self.mT._times(vector)
 
@@ -232,14 +268,15 @@ class Jacobian:
         """``-J``."""
         return arithmetic.scaled(self, -1.0)
 
-    def __mul__(self, number: Any) -> Jacobian:
+    def __mul__(self, by: Any) -> Jacobian:
         """``J * c``, ``c * J`` and ``J / c``: every entry times or by a number, or a 0-dim tensor.
 
-        Costs the numbers stored.
+        ``J * r``, for a tensor of shape ``out_shape``, scales rows: each output's by its number. ``c * J``, for one
+        of shape ``in_shape``, scales columns. Costs the numbers stored.
 
         Raises:
             TypeError: if ``c`` is neither.
-            ValueError: if ``c`` is a tensor with dims, complex, or on another device.
+            ValueError: if its shape, dtype or device does not fit.
 
         Example:
             >>> import torch
@@ -248,10 +285,19 @@ class Jacobian:
             >>> (J / 2).to_dense()
             tensor([[1.0000, 0.5000, 0.0000],
                     [0.0000, 1.5000, 1.0000]])
+            >>> (J * torch.tensor([1.0, 10.0])).to_dense()
+            tensor([[ 2.,  1.,  0.],
+                    [ 0., 30., 20.]])
         """
-        return arithmetic.scaled(self, arithmetic.check_number(number, self, "J * c: c"))
+        if isinstance(by, Tensor) and by.dim():
+            return scaling.scaled_rows(self, by, "J * r: r, which scales rows,")
+        return arithmetic.scaled(self, arithmetic.check_number(by, self, "J * c: c"))
 
-    __rmul__ = __mul__
+    def __rmul__(self, by: Any) -> Jacobian:
+        """``c * J``, as `__mul__`."""
+        if isinstance(by, Tensor) and by.dim():
+            return scaling.scaled_columns(self, by, "c * J: c, which scales columns,")
+        return self.__mul__(by)
 
     def __truediv__(self, number: Any) -> Jacobian:
         """``J / c``, as `__mul__`."""
@@ -298,15 +344,16 @@ class Jacobian:
         vectors = products.check_operand(vectors, self.in_shape, self, "matmat: V", batch=True)
         return self._times(vectors)
 
-    def gram(self, weight: Tensor | None = None) -> Jacobian:
-        """JᵀJ, or JᵀWJ for a diagonal W, as an operator of shape ``in_shape + in_shape``.
+    def gram(self, weight: Tensor | Jacobian | None = None) -> Jacobian:
+        """JᵀJ, or JᵀWJ, as an operator of shape ``in_shape + in_shape``.
 
         It is the matrix of a Gauss–Newton step (Nocedal & Wright, Numerical Optimization, eq. 10.23), as sparse
         as the product is. Each block is composed with each other, at the cost of the numbers stored; where many
         hold tables (gathers and scatters), they go through one sparse product of coordinate lists instead.
 
         Args:
-            weight: the diagonal of W, of shape ``out_shape``.
+            weight: the diagonal of W, of shape ``out_shape``; or its blocks, a square matrix for each entry of the
+                output's first dim, of shape ``out_shape + out_shape[1:]``; or W as a Jacobian.
 
         Raises:
             TypeError: if the weight is no tensor.
@@ -321,6 +368,9 @@ class Jacobian:
                     [-1.,  2., -1.],
                     [ 0., -1.,  1.]])
         """
+        if isinstance(weight, Jacobian) or (weight is not None and weight.dim() > len(self.out_shape)):
+            weighted: Jacobian = self.mT @ (products.weighting(weight, self) @ self)
+            return weighted
         if weight is not None:
             weight = products.check_operand(weight, self.out_shape, self, "gram: weight")
         if self.factors:
@@ -375,11 +425,14 @@ class Jacobian:
             tensor([ 0.,  0., -1.,  1.])
         """
         if self.factors:
-            return self.factors[0].row(index) @ chain.chained(self.factors[1:])
+            first: Tensor = self.factors[0].row(index) @ chain.chained(self.factors[1:])
+            return first
         return parts.row(self.blocks, index, self.out_shape, self.in_shape, self)
 
     def __getitem__(self, key: Any) -> Jacobian:
         """The Jacobian of ``output[key]``, for any key that indexes a tensor; structure is kept.
+
+        What a tuple has beyond the dims of the output chooses inputs: ``J[:, columns]`` of a function between vectors.
 
         Ints and slices keep affine maps affine; a tensor or list of rows costs a table of these, any other key
         a table of all that it chooses.
@@ -394,6 +447,9 @@ class Jacobian:
             >>> J[::2]
             Jacobian(shape=(500000,)+(1000000,), nnz=500,000 (1e-06 of 500,000,000,000), blocks=1, ...)
         """
+        key, columns = scaling.split_key(key, len(self.out_shape))
+        if columns:
+            return self[key].mT[columns].mT
         if self.factors:
             return chain.chained([self.factors[0][key], *self.factors[1:]])
         shape, blocks = parts.select(self.blocks, key, self.out_shape, self.in_shape, self)
@@ -429,7 +485,7 @@ class Jacobian:
             return chain.diagonal_blocks(self, (0,))
         return parts.diagonal_blocks(self.blocks, (0,), self.out_shape, self.in_shape, self)
 
-    def solve(self, right: Tensor) -> Tensor:
+    def solve(self, right: Any, solver: Any = None, preconditioner: Any = None) -> Any:
         """X with J X = right, of shape ``in_shape`` for one right side and ``in_shape + (k,)`` for k of them.
 
         `kind` tells the way. "diagonal" divides; "block-diagonal" solves its blocks by `torch.linalg.solve`;
@@ -438,7 +494,12 @@ class Jacobian:
         the values, of all kinds.
 
         Args:
-            right: shape ``out_shape`` or ``out_shape + (k,)``.
+            right: shape ``out_shape`` or ``out_shape + (k,)``; an array of NumPy gives one.
+            solver: "superlu", "pardiso" (needs pypardiso), "qdldl" (of that name, for symmetric quasi-definite
+                matrices), SciPy's "cg", "gmres" or "minres"; or an object with ``factor(matrix)``, which is given
+                SciPy's matrix by columns, ``solve(factors, b)`` and ``solve_transposed(factors, b)`` for b of (n, k).
+            preconditioner: of an iterative solver: "jacobi", "block-jacobi", "ilu", "amg" (needs pyamg), or what
+                SciPy takes.
 
         Raises:
             TypeError: if ``right`` is no tensor.
@@ -454,9 +515,37 @@ class Jacobian:
             ('sparse', tensor(1000., dtype=torch.float64))
         """
         solve.check_square(self, "solve")
+        if isinstance(right, numpy.ndarray):
+            return on_array(self, right, lambda b: self.solve(b, solver, preconditioner), self.out_shape)
         batch = isinstance(right, Tensor) and right.dim() == len(self.out_shape) + 1
         right = products.check_operand(right, self.out_shape, self, "solve: b", batch=batch)
-        return solve.solve(self, right)
+        if solver is None and preconditioner is None:
+            return solve.solve(self, right)
+        return solve.solve_by(self, right, solver, preconditioner)
+
+    def lstsq(self, right: Tensor) -> Tensor:
+        """The x with the least |J x − b|, and of several the shortest; J has full rank.
+
+        By QR where J is dense or block-diagonal, else by a sparse system that has J and Jᵀ in it: the product JᵀJ,
+        which squares the condition, is not formed. Differentiable as `solve` is.
+
+        Args:
+            right: shape ``out_shape`` or ``out_shape + (k,)``.
+
+        Raises:
+            TypeError: if ``right`` is no tensor.
+            ValueError: if it does not fit.
+            torch.linalg.LinAlgError: if J has not full rank and is sparse.
+
+        Example:
+            >>> import torch
+            >>> from torchjac import jacobian
+            >>> J = jacobian(lambda x: torch.cat([x, x.sum(0, keepdim=True)]))(torch.zeros(2))
+            >>> J.lstsq(torch.tensor([1.0, 2.0, 6.0])).round(decimals=3)
+            tensor([2., 3.])
+        """
+        batch = isinstance(right, Tensor) and right.dim() == len(self.out_shape) + 1
+        return lstsq.lstsq(self, products.check_operand(right, self.out_shape, self, "lstsq: b", batch=batch))
 
     def slogdet(self) -> SlogDet:
         """The sign of det J and log |det J|, as `torch.linalg.slogdet` of the matrix gives them.
@@ -528,6 +617,23 @@ class Jacobian:
         """
         return sparse.scipy_array(self.blocks, self.out_shape, self.in_shape, self, format)
 
+    def as_linear_operator(self) -> Any:
+        """SciPy's `LinearOperator` of shape (output.numel(), input.numel()), for its iterative solvers.
+
+        Raises:
+            ImportError: if SciPy is not installed.
+
+        Example:
+            >>> import torch
+            >>> from scipy.sparse.linalg import cg
+            >>> from torchjac import jacobian
+            >>> J = jacobian(lambda x: 4 * x + x.roll(1) + x.roll(-1))(torch.zeros(1000, dtype=torch.float64))
+            >>> x, info = cg(J.as_linear_operator(), torch.full((1000,), 6.0).numpy())
+            >>> round(float(x.sum()), 6)
+            1000.0
+        """
+        return linear_operator(self)
+
     def to_bsr(self) -> Tensor:
         """A block-diagonal Jacobian in torch's ``sparse_bsr`` layout: a block for each sample of a batch.
 
@@ -579,9 +685,8 @@ class Jacobian:
         It is ``report`` with what became of this Jacobian since.
         """
         owner = self if self._parent is None else self._parent
-        told = [
-            kept.told for name in ("_system", "_consolidated") if (kept := vars(owner).get(name)) is not None
-        ]
+        kept = [vars(owner).get(name) for name in ("_system", "_consolidated")]
+        told = [each.told for each in (*kept, *vars(owner).get("_systems", {}).values()) if each is not None]
         return replace(self.report, answers=tuple(filter(None, told)))
 
     def spy(self, ax: Any = None) -> Any:
@@ -636,6 +741,11 @@ class Jacobian:
     def _system(self) -> System:
         return System(sparse.assemble(self.blocks, self.out_shape, self.in_shape, self))
 
+    @cached_property
+    def _systems(self) -> dict[Any, System]:
+        """By the solvers that were named."""
+        return {}
+
     def _times(self, vectors: Tensor) -> Tensor:
         if self.factors:
             for factor in reversed(self.factors):
@@ -655,6 +765,10 @@ class Jacobian:
     @cached_property
     def _consolidated(self) -> Consolidated:
         return Consolidated(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the factors of solvers that were named, which are made again."""
+        return {name: kept for name, kept in vars(self).items() if name != "_systems"}
 
     @property
     def _parent(self) -> Jacobian | None:
@@ -695,6 +809,13 @@ class Jacobian:
 
     def _matrix_shape(self) -> tuple[int, int]:
         return prod(self.out_shape), prod(self.in_shape)
+
+    def _each(self, change: Callable[[Block], Block], like: Any) -> Jacobian:
+        """Something done to each block; of a product, to those of its factors."""
+        if self.factors:
+            return chain.chained([factor._each(change, like) for factor in self.factors])
+        blocks = tuple(map(change, self.blocks))
+        return replace(self, dtype=like.dtype, device=like.device, blocks=blocks)
 
     def _new(
         self, out_shape: tuple[int, ...], in_shape: tuple[int, ...], blocks: Sequence[Block]

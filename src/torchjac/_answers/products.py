@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from .._blocks.maps import Label, bare
 from .._blocks.pair import product_of_two
 from .._blocks.product import product
 from .written import written
+
+if TYPE_CHECKING:
+    from .operator import Jacobian
 
 
 def transposed(blocks: Sequence[Block]) -> tuple[Block, ...]:
@@ -52,6 +55,23 @@ def gram(
         diagonal = Block(weight, on, maps, maps)
         left = tuple(product(left, [diagonal], (in_shape, out_shape, out_shape), like))
     return product(left, blocks, (in_shape, out_shape, in_shape), like)
+
+
+def weighting(weight: Any, like: Jacobian) -> Jacobian:
+    """A weight of the outputs as a Jacobian: one already, or small matrices on the diagonal of the first dim."""
+    shape = like.out_shape
+    if not isinstance(weight, Tensor):
+        if (weight.out_shape, weight.in_shape) != (shape, shape):
+            raise ValueError(
+                f"gram: a weight that is a Jacobian must take the outputs, {shape}, to the outputs, got "
+                f"{weight.out_shape} by {weight.in_shape}"
+            )
+        return weight  # type: ignore[no-any-return]
+    weight = check_operand(weight, (*shape, *shape[1:]), like, "gram: weight")
+    on = tuple(map(Label, weight.shape))
+    maps = tuple(map(bare, on))
+    block = Block(weight, on, maps[: len(shape)], (maps[0], *maps[len(shape) :]))
+    return like._new(shape, shape, (block,))
 
 
 def check_operand(given: Any, shape: tuple[int, ...], like: Kind, what: str, batch: bool = False) -> Tensor:

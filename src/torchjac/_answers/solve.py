@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is publ
 from .._blocks.traced import inside_functorch
 from .chain import rank_bound
 from .parts import diagonal_blocks
+from .solvers.named import factorise_by
+from .solvers.system import System
+from .sparse import assemble
 
 if TYPE_CHECKING:
     from .operator import Jacobian
@@ -74,6 +77,22 @@ def solve(jacobian: Jacobian, right: Tensor) -> Tensor:
     else:
         solved = torch.linalg.solve(jacobian.to_dense().reshape(size, size), columns)
     return solved.reshape((*in_shape, *tail))
+
+
+def solve_by(jacobian: Jacobian, right: Tensor, solver: Any, preconditioner: Any) -> Tensor:
+    """The same by a solver that the caller names or brings, whatever the kind; its factors are kept too."""
+    by = factorise_by(solver, preconditioner)
+    if jacobian.dtype in HALF:
+        return solve_by(jacobian._single, right.float(), solver, preconditioner).to(jacobian.dtype)
+    owner = jacobian if jacobian._parent is None else jacobian._parent
+    key = tuple(each if isinstance(each, str) else id(each) for each in (solver, preconditioner))
+    if key not in owner._systems:
+        ends = (owner.blocks, owner.out_shape, owner.in_shape, owner)
+        owner._systems[key] = System(assemble(*ends), by)
+    columns = right.reshape(prod(jacobian.out_shape), -1)
+    tail = tuple(right.shape[len(jacobian.out_shape) :])
+    solved = owner._systems[key].solve(columns, transposed=owner is not jacobian)
+    return solved.reshape((*jacobian.in_shape, *tail))
 
 
 def slogdet(jacobian: Jacobian) -> SlogDet:

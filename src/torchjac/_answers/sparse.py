@@ -274,6 +274,11 @@ def _diagonals(sparse: Any, row: Tensor, column: Tensor, values: Tensor, size: t
     return sparse.dia_array((data.numpy(), offsets.numpy()), shape=size)
 
 
+def cut(value: Tensor | float) -> Tensor | float:
+    """A value without its graph."""
+    return value.detach() if isinstance(value, Tensor) else value
+
+
 def bsr_tensor(blocks: Tensor) -> Tensor:
     """A block-diagonal matrix from its blocks, of shape (B, m, n)."""
     _check_transforms([blocks], torch.sparse_bsr, "to_bsr")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -62,6 +63,11 @@ def differentiated(
 
 def check_leaf(leaf: Any, what: str, side: str) -> None:
     """Raise unless a leaf is a dense floating-point tensor; the exceptions are of torch.func's types."""
+    if isinstance(leaf, numpy.ndarray):
+        raise (RuntimeError if side == "output" else ValueError)(
+            f"{what}: every differentiated {side} must be a tensor, got a NumPy array of shape {leaf.shape} and "
+            f"{leaf.dtype}; use torch.from_numpy"
+        )
     if not isinstance(leaf, Tensor):
         hint = "" if side == "input" else "; return anything else as aux, with has_aux=True"
         raise (RuntimeError if side == "output" else ValueError)(

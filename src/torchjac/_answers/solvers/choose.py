@@ -60,10 +60,10 @@ def factorise(pattern: Pattern, values: Array) -> tuple[Factors, str]:
         place, inner = narrow
         banded = Banded(inner, values[place.order])
         return Reordered(place, banded), f"banded, in the order of reverse Cuthill-McKee: {banded.told}"
-    return _sparse(pattern, values)
+    return sparse_lu(pattern, values)
 
 
-def _sparse(pattern: Pattern, values: Array) -> tuple[Factors, str]:
+def sparse_lu(pattern: Pattern, values: Array) -> tuple[Factors, str]:
     """L U in the order of minimum degree if its pivots serve, which is remembered if they do not, else by COLAMD."""
     if not pattern.notes.get("pivots are searched") and has_strong_diagonal(pattern, values):
         try:

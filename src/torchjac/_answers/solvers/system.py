@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from ..sparse import Assembled, import_scipy
 from .choose import factorise
 from .matrix import Factors, Pattern
+from .named import Factorise
 
 #: Columns of the inverse are formed so many at a time for the gradient of a determinant.
 COLUMNS_AT_ONCE = 64
@@ -21,10 +22,11 @@ COLUMNS_AT_ONCE = 64
 class System:
     """A square sparse matrix, factorised where that is first needed, and how."""
 
-    def __init__(self, found: Assembled) -> None:
+    def __init__(self, found: Assembled, by: Factorise | None = None) -> None:
         self.values, self.size = found.values, found.size[0]
         self._begin, self._index = found.begin, found.column
         self._notes = {} if found.pattern is None else found.pattern.notes
+        self._by = by
         self._factors: Factors | None = None
         self._is_finite = True
         self.told = ""
@@ -71,7 +73,8 @@ class System:
             if self._is_finite:
                 import_scipy("solve and slogdet of a sparse Jacobian")
                 pattern = Pattern(self._begin.cpu().numpy(), self._index.cpu().numpy(), self._notes)
-                self._factors, self.told = factorise(pattern, numbers)
+                self._factors, told = (self._by or factorise)(pattern, numbers)
+                self.told = f"solve: {told}"
         return self._factors
 
     def run(self, values: Tensor, transposed: bool, right: Tensor) -> Tensor:

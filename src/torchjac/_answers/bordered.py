@@ -1,0 +1,74 @@
+"""A matrix of Jacobians as one: block systems, as the optimality conditions of a constrained problem."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING
+
+from .._blocks.ends import joined, shifted
+from .._blocks.merge import merge
+
+if TYPE_CHECKING:
+    from .operator import Jacobian
+
+
+def block(parts: Sequence[Sequence[Jacobian | None]]) -> Jacobian:
+    """One Jacobian of a matrix of them, rows of parts from the top; None is zero.
+
+    Its output and input are vectors: the entries of each part's, one part after the other.
+
+    Args:
+        parts: as many in each row. Parts of one row have outputs of one size, those of one column inputs.
+
+    Raises:
+        TypeError: if a part is neither a Jacobian nor None.
+        ValueError: if the rows differ in length, sizes, dtypes or devices do not fit, or one has only zeros.
+
+    Example:
+        >>> import torch
+        >>> import torchjac
+        >>> x = torch.ones(2)
+        >>> H = torchjac.jacobian(torchjac.grad(lambda x: (x**3).sum()))(x)
+        >>> A = torchjac.jacobian(lambda x: x.sum(0, keepdim=True))(x)
+        >>> torchjac.block([[H, A.mT], [A, None]]).to_dense()
+        tensor([[6., 0., 1.],
+                [0., 6., 1.],
+                [1., 1., 0.]])
+    """
+    rows = [list(row) for row in parts]
+    if not rows or not rows[0] or any(len(row) != len(rows[0]) for row in rows):
+        raise ValueError(f"block: needs rows of equal length, got {[len(row) for row in rows]}")
+    given = [part for row in rows for part in row if part is not None]
+    wrong = next((part for part in given if not hasattr(part, "out_shape")), None)
+    if wrong is not None:
+        raise TypeError(f"block: each part must be a Jacobian or None, got {type(wrong).__name__}")
+    heights = [
+        _size([prod(part.out_shape) for part in row if part is not None], f"row {k}")
+        for k, row in enumerate(rows)
+    ]
+    widths = [
+        _size([prod(row[k].in_shape) for row in rows if row[k] is not None], f"column {k}")  # type: ignore[union-attr]
+        for k in range(len(rows[0]))
+    ]
+    first = given[0]
+    kinds = {(part.dtype, part.device) for part in given}
+    if len(kinds) > 1:
+        raise ValueError(f"block: parts must have one dtype and device, got {sorted(map(str, kinds))}")
+    found = []
+    for i, row in enumerate(rows):
+        for k, part in enumerate(row):
+            for each in part.blocks if part is not None else ():
+                out, wrt = joined(each.out, part.out_shape), joined(each.wrt, part.in_shape)  # type: ignore[union-attr]
+                found.append(
+                    each._replace(out=(shifted(out, sum(heights[:i])),), wrt=(shifted(wrt, sum(widths[:k])),))
+                )
+    shapes = (sum(heights),), (sum(widths),)
+    return first._new(*shapes, tuple(merge(found, *shapes, first)))
+
+
+def _size(sizes: list[int], what: str) -> int:
+    if len(set(sizes)) != 1:
+        told = f"sizes {sizes}" if sizes else "only zeros, whose size nothing tells"
+        raise ValueError(f"block: {what} must have parts of one size, got {told}")
+    return sizes[0]

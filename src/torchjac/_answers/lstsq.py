@@ -1,0 +1,73 @@
+"""Least squares with a Jacobian as their matrix, without forming JᵀJ, whose condition is that of J squared."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .._blocks.block import identity, valued
+from .bordered import block
+from .parts import diagonal_blocks
+from .solve import HALF
+
+if TYPE_CHECKING:
+    from .operator import Jacobian
+
+
+def lstsq(jacobian: Jacobian, right: Tensor) -> Tensor:
+    """The x with the least |J x − b|, or of those with none the shortest; J has full rank.
+
+    Samples of a batch are solved apart and dense matrices written out, by QR. Others go through the augmented system
+    of Björck (Numerical Methods for Least Squares Problems, section 2.5.1), with r the residual:
+
+        [s I  J] [r/s]   [b]                           [s I  Jᵀ] [x/s]   [0]
+        [Jᵀ   0] [ x ] = [0]    or, where J is wide,   [J    0 ] [ y ] = [b]
+    """
+    if jacobian.dtype in HALF:
+        return lstsq(jacobian._single, right.float()).to(jacobian.dtype)
+    out_shape, in_shape = jacobian.out_shape, jacobian.in_shape
+    rows, columns = prod(out_shape), prod(in_shape)
+    tail = tuple(right.shape[len(out_shape) :])
+    flat = right.reshape(rows, -1)
+    kind, dims = jacobian._kind
+    if 0 in (rows, columns):
+        return right.new_zeros((*in_shape, *tail))
+    if kind in ("dense", "low-rank") or rows == 1 or columns == 1:
+        whole = jacobian.to_dense().reshape(rows, columns)
+        return _by_qr(whole, flat).reshape((*in_shape, *tail))
+    if kind == "block-diagonal" and dims == tuple(range(len(dims))):
+        count = prod(out_shape[dim] for dim in dims)
+        blocks = diagonal_blocks(jacobian.blocks, dims, out_shape, in_shape, jacobian)
+        matrices = blocks.reshape(count, rows // count, columns // count)
+        return _by_qr(matrices, flat.reshape(count, rows // count, -1)).reshape((*in_shape, *tail))
+    tall = rows >= columns
+    over = jacobian if tall else jacobian.mT
+    eye = valued(identity(over.out_shape), _size(jacobian))
+    damped = over._new(over.out_shape, over.out_shape, (eye,))
+    system = block([[damped, over], [over.mT, None]])
+    zeros = flat.new_zeros(columns, flat.shape[1])
+    if tall:
+        found: Tensor = system.solve(torch.cat([flat, zeros]))[rows:]
+    else:
+        found = system.solve(torch.cat([zeros, flat]))[:columns]
+    return found.reshape((*in_shape, *tail))
+
+
+def _size(jacobian: Jacobian) -> float:
+    """The largest value of the blocks, which scales the augmented system as its matrix is scaled."""
+    tensors = [block.value for block in jacobian.blocks if isinstance(block.value, Tensor)]
+    sizes = [float(value.detach().abs().max()) for value in tensors if value.numel()]
+    return max(sizes, default=1.0) or 1.0
+
+
+def _by_qr(matrix: Tensor, right: Tensor) -> Tensor:
+    """Solve by QR, of the transpose where the matrix is wide."""
+    if matrix.shape[-2] >= matrix.shape[-1]:
+        q, r = torch.linalg.qr(matrix)
+        found: Tensor = torch.linalg.solve_triangular(r, q.mT @ right, upper=True)
+        return found
+    q, r = torch.linalg.qr(matrix.mT)
+    return q @ torch.linalg.solve_triangular(r.mT, right, upper=False)  # type: ignore[no-any-return]

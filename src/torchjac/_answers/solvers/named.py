@@ -1,0 +1,194 @@
+"""Solvers that the caller names or brings: direct ones of other packages, and SciPy's iterative ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, TypeAlias
+
+import numpy
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is public, but not exported by name
+
+from .choose import sparse_lu
+from .matrix import Array, Factors, Pattern
+
+Factorise: TypeAlias = Callable[[Pattern, Array], tuple[Factors, str]]
+
+#: Iterations stop where the residual is this part of the right side.
+TOLERANCE = {numpy.dtype(numpy.float64): 1e-10, numpy.dtype(numpy.float32): 1e-5}
+
+#: Unknowns that "block-jacobi" takes together.
+BLOCK = 16
+
+NAMES = ("superlu", "pardiso", "qdldl", "cg", "gmres", "minres")
+PRECONDITIONERS = ("jacobi", "block-jacobi", "ilu", "amg")
+
+
+def factorise_by(solver: Any, preconditioner: Any) -> Factorise:
+    """How a matrix is factorised by a solver that is named, or is an object with the methods of one.
+
+    Raises:
+        ValueError: for an unknown name, or a preconditioner of a direct solver.
+        TypeError: for an object without the methods.
+    """
+    iterative = solver in ("cg", "gmres", "minres") if isinstance(solver, str) else False
+    if preconditioner is not None and not iterative:
+        raise ValueError(f"solve: preconditioner= goes with solver='cg', 'gmres' or 'minres', got {solver!r}")
+    if isinstance(preconditioner, str) and preconditioner not in PRECONDITIONERS:
+        raise ValueError(f"solve: preconditioner must be one of {PRECONDITIONERS}, got {preconditioner!r}")
+    if not isinstance(solver, str):
+        missing = [name for name in ("factor", "solve", "solve_transposed") if not hasattr(solver, name)]
+        if missing:
+            raise TypeError(
+                "solve: solver must be a name or have the methods factor(matrix), solve(factors, b) and "
+                f"solve_transposed(factors, b); {type(solver).__name__} lacks {', '.join(missing)}"
+            )
+        return lambda pattern, values: (Brought(solver, pattern, values), f"solver {type(solver).__name__}")
+    if solver not in NAMES:
+        raise ValueError(f"solve: solver must be one of {NAMES} or an object, got {solver!r}")
+    if iterative:
+        return lambda pattern, values: _krylov(solver, preconditioner, pattern, values)
+    if solver == "superlu":
+        return sparse_lu
+    made = {"pardiso": _Pardiso, "qdldl": _Qdldl}[solver]
+    return lambda pattern, values: (Brought(made(), pattern, values), solver)
+
+
+def matrix_of(pattern: Pattern, values: Array) -> Any:
+    """SciPy's matrix by rows."""
+    from scipy.sparse import csr_array
+
+    return csr_array((values, pattern.index, pattern.begin), shape=(pattern.size, pattern.size))
+
+
+class Brought:
+    """Factors made by a solver object."""
+
+    def __init__(self, solver: Any, pattern: Pattern, values: Array) -> None:
+        self._solver = solver
+        self._factors = solver.factor(matrix_of(pattern, values).tocsc())
+
+    def solve(self, right: Array, transposed: bool) -> Array:
+        """X with A X = right, or Aᵀ X = right."""
+        act = self._solver.solve_transposed if transposed else self._solver.solve
+        return numpy.asarray(act(self._factors, right)).reshape(right.shape)
+
+    def slogdet(self) -> tuple[float, float]:
+        """Not known of a solver that is brought."""
+        raise NotImplementedError("slogdet: a solver that is named only solves")
+
+
+class _Pardiso:
+    """MKL's PARDISO by pypardiso, which has no transposed solution: Aᵀ is factorised where one is asked for."""
+
+    def factor(self, matrix: Any) -> tuple[Any, dict[bool, Any]]:
+        return matrix.tocsr(), {}
+
+    def solve(self, factors: tuple[Any, dict[bool, Any]], right: Array, transposed: bool = False) -> Any:
+        matrix, made = factors
+        if transposed not in made:
+            made[transposed] = (
+                _package("pypardiso").PyPardisoSolver(),
+                matrix.T.tocsr() if transposed else matrix,
+            )
+            made[transposed][0].factorize(made[transposed][1])
+        solver, whole = made[transposed]
+        return solver.solve(whole, right)
+
+    def solve_transposed(self, factors: tuple[Any, dict[bool, Any]], right: Array) -> Any:
+        return self.solve(factors, right, transposed=True)
+
+
+class _Qdldl:
+    """L D Lᵀ without pivots by qdldl, for symmetric quasi-definite matrices."""
+
+    def factor(self, matrix: Any) -> Any:
+        if (matrix != matrix.T).nnz:
+            raise ValueError("solve: solver='qdldl' takes symmetric matrices, and this one is not")
+        from scipy.sparse import csc_matrix
+
+        return _package("qdldl").Solver(csc_matrix(matrix))
+
+    def solve(self, factors: Any, right: Array) -> Array:
+        return numpy.stack([factors.solve(numpy.ascontiguousarray(column)) for column in right.T], 1)
+
+    solve_transposed = solve
+
+
+def _package(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            f"solve: this solver needs {name}, which is not installed; pip install {name}"
+        ) from error
+
+
+def _krylov(name: str, preconditioner: Any, pattern: Pattern, values: Array) -> tuple[Factors, str]:
+    matrix = matrix_of(pattern, values)
+    told = f"{name}, preconditioner {preconditioner if isinstance(preconditioner, (str, type(None))) else 'given'}"
+    return Krylov(name, matrix, preconditioner), told
+
+
+class Krylov:
+    """An iterative solver of SciPy's for one matrix; its transpose is solved by the same."""
+
+    def __init__(self, name: str, matrix: Any, preconditioner: Any) -> None:
+        self._name, self._matrix, self._preconditioner = name, matrix, preconditioner
+        self._made: dict[bool, Any] = {}
+
+    def solve(self, right: Array, transposed: bool) -> Array:
+        """X with A X = right, or Aᵀ X = right, column by column.
+
+        Raises:
+            torch.linalg.LinAlgError: where the iteration does not converge.
+        """
+        import scipy.sparse.linalg as iterative
+
+        matrix = self._matrix.T.tocsr() if transposed else self._matrix
+        if transposed not in self._made:
+            self._made[transposed] = _preconditioner(matrix, self._preconditioner)
+        found = numpy.empty_like(right)
+        for k, column in enumerate(right.T):
+            options = {"rtol": TOLERANCE[right.dtype], "M": self._made[transposed]}
+            if self._name == "gmres":
+                options["restart"] = min(100, len(column))
+            found[:, k], info = getattr(iterative, self._name)(matrix, column, **options)
+            if info:
+                residual = numpy.linalg.norm(matrix @ found[:, k] - column) / numpy.linalg.norm(column)
+                raise LinAlgError(
+                    f"solve: {self._name} did not converge, its relative residual is {residual:.1e}; give "
+                    "preconditioner=, or take a direct solver"
+                )
+        return found
+
+    def slogdet(self) -> tuple[float, float]:
+        """Not known of an iterative solver."""
+        raise NotImplementedError("slogdet: an iterative solver only solves")
+
+
+def _preconditioner(matrix: Any, given: Any) -> Any:
+    """What approximates the inverse, as SciPy takes it."""
+    import scipy.sparse.linalg as linalg
+
+    size = matrix.shape[0]
+    if not isinstance(given, str):
+        return given
+    if given == "jacobi":
+        diagonal = matrix.diagonal()
+        inverse = 1 / numpy.where(diagonal == 0, 1, diagonal)
+        return linalg.LinearOperator((size, size), lambda v: inverse * v.reshape(-1), dtype=matrix.dtype)
+    if given == "block-jacobi":
+        inverses = [
+            numpy.linalg.pinv(matrix[k : k + BLOCK, k : k + BLOCK].toarray()) for k in range(0, size, BLOCK)
+        ]
+        from scipy.sparse import block_diag
+
+        whole = block_diag(inverses, format="csr")
+        return linalg.LinearOperator((size, size), lambda v: whole @ v.reshape(-1), dtype=matrix.dtype)
+    if given == "ilu":
+        factors = linalg.spilu(matrix.tocsc())
+        return linalg.LinearOperator((size, size), factors.solve, dtype=matrix.dtype)
+    from scipy.sparse import csr_matrix
+
+    return _package("pyamg").smoothed_aggregation_solver(csr_matrix(matrix)).aspreconditioner()

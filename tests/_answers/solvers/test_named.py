@@ -1,0 +1,118 @@
+"""Solvers that are named or brought, beside the way that is chosen otherwise."""
+
+import copy
+
+import numpy
+import pytest
+import torch
+from scipy.sparse.linalg import splu
+
+from torchjac import grad, jacobian
+
+X = torch.rand(120, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+ENERGY = lambda x: ((x[1:] - x[:-1]) ** 2).sum() + x.pow(4).sum() + x.square().sum()
+
+
+def definite():
+    """A symmetric positive definite Hessian and its matrix."""
+    jac = jacobian(grad(ENERGY))(X)
+    return jac, jac.to_dense()
+
+
+class Doubled:
+    """A solver of one's own, which counts its factorisations."""
+
+    def __init__(self):
+        self.made = 0
+
+    def factor(self, matrix):
+        """L U by SciPy."""
+        self.made += 1
+        return splu(matrix)
+
+    def solve(self, factors, right):
+        """A⁻¹ b."""
+        return factors.solve(right)
+
+    def solve_transposed(self, factors, right):
+        """A⁻ᵀ b."""
+        return factors.solve(right, trans="T")
+
+
+@pytest.mark.parametrize("solver", ["superlu", "cg", "gmres", "minres"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_names(solver, dtype) -> None:
+    """The solution is that of the dense matrix, for several right sides and the transpose, and it is told."""
+    jac, dense = definite()
+    jac, dense = jac.to(dtype), dense.to(dtype)
+    right = torch.randn(120, 2, dtype=dtype)
+    close = {"rtol": 1e-6, "atol": 1e-6} if dtype is torch.float64 else {"rtol": 1e-2, "atol": 1e-3}
+    torch.testing.assert_close(jac.solve(right, solver), torch.linalg.solve(dense, right), **close)
+    torch.testing.assert_close(
+        jac.mT.solve(right[:, 0], solver), torch.linalg.solve(dense.T, right[:, 0]), **close
+    )
+    assert {"superlu": "SuperLU"}.get(solver, solver) in jac.explain().answers[0]
+    assert len(jac.explain().answers) == 1
+    torch.testing.assert_close(copy.deepcopy(jac).solve(right, solver), jac.solve(right, solver))
+
+
+@pytest.mark.parametrize("preconditioner", ["jacobi", "block-jacobi", "ilu"])
+@pytest.mark.parametrize("solver", ["cg", "gmres"])
+def test_preconditioners(solver, preconditioner) -> None:
+    """A matrix with very different rows is solved with each preconditioner."""
+    weight = torch.logspace(0, 5, 120, dtype=torch.float64)
+    jac = jacobian(grad(lambda x: ENERGY(x) + (weight * x**2).sum()))(X)
+    right = torch.randn(120, dtype=torch.float64)
+    found = jac.solve(right, solver, preconditioner)
+    torch.testing.assert_close(found, torch.linalg.solve(jac.to_dense(), right), rtol=1e-5, atol=1e-7)
+
+
+def test_a_solver_of_ones_own() -> None:
+    """An object with the three methods serves both sides, gradients too, with one factorisation."""
+    solver = Doubled()
+    x = X.clone().requires_grad_()
+    jac = jacobian(lambda x: 3 * x**2 + x.roll(1) + 2 * x.roll(-3))(x)
+    right = torch.randn(120, dtype=torch.float64)
+    (jac.solve(right, solver).sum() + jac.mT.solve(right, solver).sum()).backward()
+    assert solver.made == 1
+    plain = jacobian(lambda x: 3 * x**2 + x.roll(1) + 2 * x.roll(-3))(x)
+    expected = torch.autograd.grad(plain.solve(right).sum() + plain.mT.solve(right).sum(), x)[0]
+    torch.testing.assert_close(x.grad, expected)
+    assert "solver Doubled" in str(jac.explain())
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"solver": "cholmod"}, ValueError, "solver must be one of .*'superlu'"),
+        ({"solver": 3}, TypeError, "lacks factor, solve, solve_transposed"),
+        ({"solver": "superlu", "preconditioner": "ilu"}, ValueError, "goes with solver='cg'"),
+        ({"preconditioner": "ilu"}, ValueError, "goes with solver='cg'"),
+        ({"solver": "cg", "preconditioner": "ssor"}, ValueError, "preconditioner must be one of"),
+    ],
+)
+def test_errors(given, error, message) -> None:
+    """What is not known is refused with what is."""
+    with pytest.raises(error, match=message):
+        definite()[0].solve(X, **given)
+
+
+def test_no_convergence() -> None:
+    """An iteration that does not get there is no solution."""
+    jac = jacobian(lambda x: x.roll(1) * torch.logspace(0, 9, 120, dtype=torch.float64))(X)
+    with pytest.raises(torch.linalg.LinAlgError, match="cg did not converge, its relative residual"):
+        jac.solve(X, "cg")
+
+
+@pytest.mark.parametrize(("solver", "package"), [("pardiso", "pypardiso"), ("qdldl", "qdldl")])
+def test_other_packages(solver, package, monkeypatch) -> None:
+    """A package that is missing is named with the command that installs it; one that is there solves."""
+    jac, dense = definite()
+    try:
+        __import__(package)
+    except ImportError:
+        with pytest.raises(ImportError, match=f"pip install {package}"):
+            jac.solve(X, solver)
+    else:
+        numpy.testing.assert_allclose(jac.solve(X, solver), numpy.linalg.solve(dense, X))
+        numpy.testing.assert_allclose(jac.mT.solve(X, solver), numpy.linalg.solve(dense, X))

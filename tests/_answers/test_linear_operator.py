@@ -1,0 +1,56 @@
+"""Jacobians beside NumPy and SciPy."""
+
+import numpy
+import pytest
+import torch
+from scipy.sparse.linalg import cg, gmres, lsmr
+from tests._answers.cases import program_jacobians
+
+from torchjac import jacobian, jacrev
+
+
+def test_arrays_give_arrays() -> None:
+    """J @ v, v @ J and solve of arrays, of the right shape or flattened."""
+    jac = jacobian(lambda x: 3 * x + x.roll(1, 0) * x)(torch.rand(4, 3, dtype=torch.float64))
+    dense = jac.to_dense().reshape(12, 12).numpy()
+    v = numpy.random.default_rng(0).random((4, 3))
+    for given in (v, v.ravel()):
+        for found, expected in (
+            (jac @ given, dense @ v.ravel()),
+            (given @ jac, v.ravel() @ dense),
+            (jac.solve(given), numpy.linalg.solve(dense, v.ravel())),
+        ):
+            assert isinstance(found, numpy.ndarray)
+            assert found.shape == given.shape
+            numpy.testing.assert_allclose(found.ravel(), expected)
+    with pytest.raises(ValueError, match="must have shape"):
+        jac @ v[:2]
+
+
+def test_linear_operator() -> None:
+    """SciPy's operator has the flattened shape and multiplies from both sides, one vector or several."""
+    for _, jac, dense in program_jacobians():
+        operator = jac.as_linear_operator()
+        rows, columns = torch.Size(jac.out_shape).numel(), torch.Size(jac.in_shape).numel()
+        matrix = dense.reshape(rows, columns).numpy()
+        assert operator.shape == (rows, columns)
+        assert operator.dtype == numpy.float64
+        v, w = numpy.ones(columns), numpy.ones((rows, 2))
+        numpy.testing.assert_allclose(operator @ v, matrix @ v, atol=1e-12)
+        numpy.testing.assert_allclose(operator.H @ w, matrix.T @ w, atol=1e-12)
+
+
+def test_iterative_solvers() -> None:
+    """Conjugate gradients, GMRES and LSMR on the operator."""
+    jac = jacobian(lambda x: 4 * x - x.roll(1) - x.roll(-1) + x**3)(torch.rand(50, dtype=torch.float64))
+    operator, right = jac.as_linear_operator(), numpy.ones(50)
+    expected = jac.solve(right)
+    for solver in (cg, gmres, lsmr):
+        numpy.testing.assert_allclose(solver(operator, right)[0], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("transform", [jacobian, jacrev])
+def test_arrays_are_no_arguments(transform) -> None:
+    """An array is refused with its shape, not its contents, and what to call."""
+    with pytest.raises(ValueError, match=r"a NumPy array of shape \(3,\) and float64; use torch.from_numpy"):
+        transform(torch.sin)(numpy.zeros(3))
