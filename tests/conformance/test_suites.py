@@ -23,6 +23,10 @@ def test_words():
     with pytest.raises(RuntimeError, match="must be int or Tuple"):
         jacrev(torch.sin, 0.0)(x)
 
+def test_refused():
+    with pytest.raises(RuntimeError):
+        jacrev(lambda x: (x.sin(), "aux"), has_aux=True)(x)
+
 @pytest.mark.xfail
 def test_wrong():
     assert jacrev(torch.sin)(x).sum() == 0
@@ -33,15 +37,13 @@ def test_skipped(): ...
 
 
 def test_outcomes(tmp_path: Path) -> None:
-    """Ours are called under all names; one test differs, one in words; what fails or is skipped both ways does not."""
+    """Ours are called under all names; what differs is told with its kind, what fails both ways is not."""
     (tmp_path / "test_suite.py").write_text(SUITE)
     command = [sys.executable, str(Path(__file__).with_name("suites.py")), str(tmp_path), "test_suite.py"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
-    assert re.findall(r"^test_suite.py::(\w+)\n +torch ", done.stdout, re.MULTILINE) == [
-        "test_not_so",
-        "test_words",
-    ]
-    assert "5 tests, 3 passed, 1 xfailed, 1 skipped with torch's" in done.stdout
-    assert re.search(r"calls of ours: .*'jacrev': 4", done.stdout)
-    assert "2 outcomes differ, 1 of them only in the words of an error" in done.stdout
+    differing = re.findall(r"^test_suite.py::(\w+)\n +torch ", done.stdout, re.MULTILINE)
+    assert differing == ["test_not_so", "test_refused", "test_words"]
+    assert "6 tests, 4 passed, 1 xfailed, 1 skipped with torch's" in done.stdout
+    assert re.search(r"calls of ours: .*'jacrev': 5", done.stdout)
+    assert "3 outcomes differ: 1 only in the words of an error, 1 where one is asked for" in done.stdout
