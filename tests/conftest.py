@@ -1,7 +1,11 @@
 """What the end of every run tells: on which samples this commit was tested, and how to test on them again."""
 
+from collections.abc import Iterator
+
 import pytest
 from tests.commit import COMMIT, PART, PARTS
+
+from torchjac._accumulate.planned import PROGRAMS
 
 # What the tests of rules share says what it got, as a test module does.
 pytest.register_assert_rewrite("tests._rules.cases")
@@ -13,3 +17,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     fraction = f"--mode all --fraction {PART}/{PARTS}"
     terminalreporter.write_line(f"  python tests/conformance/sweep.py {fraction}")
     terminalreporter.write_line(f"  python tests/mutation/mutate.py --sample 4 --seed {COMMIT}")
+
+
+@pytest.fixture(autouse=True)
+def no_programs() -> Iterator[None]:
+    """Begin without programs: what one test recorded, perhaps in a way that it forced, is not run by another."""
+    PROGRAMS.clear()
+    yield

@@ -9,6 +9,7 @@ SRC = Path(__file__).parents[1] / "src" / "torchjac"
 
 #: Parts on one line see neither each other nor anything after them.
 ORDER = [
+    {"_plan"},
     {"_blocks"},
     {"_capture"},
     {"_rules"},

@@ -42,7 +42,7 @@ def test_op(op: Any, part: tuple[int, int]) -> None:
             continue
         modes = MODES if in_fraction(name, index, 0, THINNED, salt="modes") else MODES[:1]
         found = problem_or_skip(op, sample)
-        for mode, walk in product(modes, ("structure", "replayed", "auto")):
+        for mode, walk in product(modes, ("structure", "planned structure", "planned", "auto")):
             outcome = check(op, sample, mode, WALKS[walk], found)
             if outcome.status in ("wrong", "error"):
                 failures.append(f"#{index} {mode} ({walk}): {outcome.status}: {outcome.note}")

@@ -13,8 +13,8 @@ from typing import Any
 from tests.conformance.problems import Problem, total
 
 import torchjac
-from torchjac._accumulate import replay
 from torchjac._accumulate.plan import goes_in_columns
+from torchjac._accumulate.planned import PROGRAMS
 
 Around = Callable[[], AbstractContextManager[Any]]
 
@@ -23,27 +23,29 @@ Around = Callable[[], AbstractContextManager[Any]]
 def forced(walk: str = "auto") -> Iterator[None]:
     """What surrounds every torchjac call: "auto" lets jacrev choose its way, any other is forced.
 
-    "replayed" is the structured walk, its steps written down at once and followed where it can be replayed.
+    "planned" runs the program that a call with other inputs left, "planned structure" that of the structured walk.
 
     Most samples are tiny, and there jacrev rightly leaves its own walk aside: then it would go untested.
     """
     module = sys.modules["torchjac._transforms.jacrev"]
-    before, walks = module.way, replay.WALKS
+    before = module.way
+    PROGRAMS.clear()
     if walk == "columns":
         module.way = lambda tape, _: walk if goes_in_columns(tape) else "structure"
-    elif walk == "replayed":
+    elif walk == "planned structure":
         module.way = lambda *_: "structure"
-        replay.WALKS = 0
-    elif walk != "auto":
+    elif walk not in ("auto", "planned"):
         module.way = lambda *_: walk
     try:
         yield
     finally:
-        module.way, replay.WALKS = before, walks
+        module.way = before
+        PROGRAMS.clear()
 
 
 WALKS: dict[str, Around] = {
-    walk: partial(forced, walk) for walk in ("auto", "structure", "replayed", "rows", "columns")
+    walk: partial(forced, walk)
+    for walk in ("auto", "structure", "planned", "planned structure", "rows", "columns")
 }
 
 

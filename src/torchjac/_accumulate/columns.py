@@ -20,6 +20,7 @@ from .._blocks.traced import is_finite
 from .._blocks.zeros import zeros
 from .._capture.capture import Captured
 from .._capture.tape import Edge, Meta, Node, Tape, size_of
+from .._plan.recorder import engine_runs
 from .._rules.call import call, fit
 from .rows import pull_rows
 
@@ -32,6 +33,7 @@ def dense_columns(
     That is where a formula has no derivative, and where a number is not finite: a zero that meets an infinite
     factor on its way up is NaN, while a cotangent may never come there.
     """
+    engine_runs()
     tape, outputs = captured.tape, captured.outputs
     above, low, middle = cut(tape)
     sizes = [tensor.numel() for tensor in inputs]

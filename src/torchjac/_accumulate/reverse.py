@@ -11,7 +11,6 @@ from torch import Tensor
 from .._blocks.block import Block, identity, tables_to
 from .._blocks.compose import compose
 from .._blocks.cost import SOME_BLOCKS
-from .._blocks.later import needed_now
 from .._blocks.merge import dense_block, merge
 from .._blocks.unify import CannotJoinError
 from .._capture.tape import Edge, Meta, Node, Tape
@@ -20,10 +19,12 @@ from .._rules.unbatched import all_run_batched, engine_fails, rules_only
 from .choose import choose
 from .plan import rows_take_over
 from .progress import track
-from .replay import Answer, replayed, replays
 from .report import Lot, Report, note_step
 from .rows import finish_rows
 from .seeds import NO_LIMITS, Limits, push
+
+#: The blocks of every output with respect to every input: ``[output][input]``
+Answer: TypeAlias = list[list[list[Block]]]
 
 #: The Jacobian blocks that wait at an output of a node: ``pending[node, slot][output]``
 Pending: TypeAlias = dict[Edge, dict[int, list[Block]]]
@@ -44,20 +45,11 @@ def accumulate(
     Raises:
         RowsTooWideError: where an op without structure needs more rows at once than the limit.
     """
-
-    def go(knowns: dict[Node, Known], report: Report | None) -> Answer:
-        pending: Pending = {}
-        for number, end in enumerate(tape.outputs):
-            if end is not None:
-                pending.setdefault(end, {}).setdefault(number, []).append(identity(tuple(out_shapes[number])))
-        return walk(tape, pending, out_shapes, limits, report, knowns)
-
-    knowns: dict[Node, Known] = {}
-    if replays(tape):
-        found = replayed(tape, out_shapes, limits, report, knowns, go)
-        if found is not None:
-            return found
-    return go(knowns, report)
+    pending: Pending = {}
+    for number, end in enumerate(tape.outputs):
+        if end is not None:
+            pending.setdefault(end, {}).setdefault(number, []).append(identity(tuple(out_shapes[number])))
+    return walk(tape, pending, out_shapes, limits, report)
 
 
 def walk(
@@ -66,13 +58,8 @@ def walk(
     out_shapes: Sequence[Sequence[int]],
     limits: Limits = NO_LIMITS,
     report: Report | None = None,
-    knowns: dict[Node, Known] | None = None,
 ) -> Answer:
-    """What waits on a tape taken down to its inputs; `accumulate` begins with identities.
-
-    What ``knowns`` tells of a node is taken out of it, and its rule not asked.
-    """
-    knowns = {} if knowns is None else knowns
+    """What waits on a tape taken down to its inputs; `accumulate` begins with identities."""
     crowd = 0
     for position, node in enumerate(track(tape.nodes, "nodes")):
         arrived = _take(node, pending, out_shapes)
@@ -85,7 +72,7 @@ def walk(
                 lot = _merged(lot, node.outputs[lot.slot])
             above.append(lot)
             crowd += len(lot.blocks)
-        known = knowns.pop(node, None) or local_jacobian(node)
+        known = local_jacobian(node)
         if limits.row_bytes is not None and (known.passes or crowd > SOME_BLOCKS):
             mixes = known.passes and not any(known.passes.values())
             if (mixes and _only_rows(above, pending, out_shapes)) or (
@@ -97,12 +84,6 @@ def walk(
                 if by_engine and tape.inputs_apart:
                     for lot in above:
                         pending.setdefault((node, lot.slot), {})[lot.output] = lot.blocks
-                    needed_now(
-                        block.value
-                        for waiting in pending.values()
-                        for blocks in waiting.values()
-                        for block in blocks
-                    )
                     _to_rows(pending, tape, out_shapes)
                     finish_rows(pending, tape, rest, out_shapes, limits.chunk)
                     break
@@ -172,7 +153,6 @@ def _step(
                         if product is not None:
                             products.append((inputs[k], product))
         except CannotJoinError:
-            needed_now(block.value for block in blocks)
             products, passes = [], opaque(node).passes
         for edge, product in products:
             _send(edge, output, product, device, pending)

@@ -18,6 +18,7 @@ from .._blocks.maps import Label, align, bare, bare_label
 from .._blocks.traced import leaves_a_trail
 from .._capture.capture import map_rows
 from .._capture.tape import Edge, Node, Tape
+from .._plan.recorder import engine_runs
 from .._rules.front import goes_in_front, take_through
 from .._rules.unbatched import (
     CANNOT_BATCH,
@@ -51,6 +52,7 @@ def pull_rows(
     right, and an error of the user's own shows itself again. Where no graph is recorded, several chunks are
     written ``into`` the tensors given for the inputs, of all rows each.
     """
+    engine_runs()
     size = chunk or rows_at_once(nodes, count, through=True)
     if count > FEW_ROWS and all_run_batched({node.name for node in nodes}):
         try:

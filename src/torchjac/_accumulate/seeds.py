@@ -23,6 +23,7 @@ from .._blocks.windows import is_injective
 from .._blocks.write import dense
 from .._capture.capture import map_rows
 from .._capture.tape import Node
+from .._plan.recorder import whole
 from .._rules.call import call, fit
 from .._rules.registry import Local, Passes
 from .._rules.unbatched import CANNOT_BATCH, runs_batched
@@ -188,6 +189,7 @@ def _scanned(above: Sequence[Block], found: Block, scan: tuple[int, int], pairs:
     return hull(reach, found)
 
 
+@whole
 def call_rows(
     node: Node, slot: int, rows: Tensor, wanted: Collection[int], chunk: int | None
 ) -> list[Tensor | None]:

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, ParamSpec, Protocol
 import torch
 from torch import Tensor
 
-from .later import Later
 from .maps import Affine, Gather, Label, Map, Maps, bare, bare_label, labels_of
 
 P = ParamSpec("P")
@@ -69,6 +68,12 @@ class Zeroed(Block):
     drops: bool = False
     domain: tuple[Affine, ...] = ()
 
+    @property
+    def _remake(self) -> Callable[[Sequence[Any]], Block]:
+        """What makes a block like this one of its four fields."""
+        drops, domain = self.drops, self.domain
+        return lambda fields: zeroed(Block(*fields), drops, domain)
+
     def _replace(self, **changes: Any) -> Zeroed:
         """The block with another value, or moved; what is known of its zeros stays."""
         return zeroed(Block(*self)._replace(**changes), self.drops, self.domain)  # type: ignore[return-value]
@@ -121,20 +126,13 @@ def is_remembered(block: Block) -> bool:
 def stored(block: Block) -> int:
     """How many numbers a block holds, index tensors included."""
     value = block.value
-    if isinstance(value, Tensor):
-        held = value.numel()
-    else:
-        held = prod([label.size for label in block.on]) if _is_tensor(value) else 0
+    held = value.numel() if isinstance(value, Tensor) else 0
     if is_remembered(block):
         return held
     tables = [map_.index for map_ in block.out + block.wrt if type(map_) is Gather]
     if tables:
         held += sum({id(index): index.numel() for index in tables}.values())
     return held
-
-
-def _is_tensor(value: Tensor | Later | float) -> bool:
-    return isinstance(value, Tensor) or (type(value) is Later and not value.is_number)
 
 
 def entries(block: Block) -> int:
@@ -218,7 +216,7 @@ def is_dense(block: Block, shape: Sequence[int]) -> bool:
 
     ``shape`` is that of both together.
     """
-    if not _is_tensor(block.value):
+    if not isinstance(block.value, Tensor):
         return False
     maps = block.out + block.wrt
     seen = set()

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from operator import mul
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .block import Block, Zeroed, covers, zeroed
 from .domain import domain_of, moved, without
-from .later import Later, later
 from .maps import (
     Gather,
     Label,
@@ -88,10 +86,7 @@ def compose(
         law = _law(block, local, shape, device)
     if law is None:
         return None
-    if type(left) is Later or type(right) is Later:
-        value = _product_later(law, selects, left, right)
-    else:
-        value = _product(law, selects, left, right, type(block) is Zeroed and block.drops)
+    value = _product(law, selects, left, right, type(block) is Zeroed and block.drops)
     product = Block(value, law.joint.on, law.out, law.wrt)
     if type(block) is Block and type(local) is Block:
         return product
@@ -119,21 +114,6 @@ def _product(
             summed = joint(found[1], (), gone)
             return align(multiply(found[0], 1.0, summed), summed.on, how.on)
     return multiply(left, right, how)
-
-
-def _product_later(law: Law, selects: bool, left: Later | float, right: Later | float) -> Any:
-    """The same where a value is not known yet, in steps as small as they can be: there are many of them."""
-    if selects or law.times != 1 or not law.joint.is_plain:
-        return later(_product, (law, selects), left, right)
-    if law.left.steps:
-        left = later(read, (law.left,), left)
-    if law.right.steps:
-        right = later(read, (law.right,), right)
-    if type(left) is float and left == 1.0:
-        return right
-    if type(right) is float and right == 1.0:
-        return left
-    return later(mul, (), left, right)
 
 
 def _remember(key: tuple, law: Law | None) -> Law | None:

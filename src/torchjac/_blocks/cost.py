@@ -138,18 +138,6 @@ def is_narrow(rows: int, columns: int, least: int) -> bool:
 NODE_NUMBERS = 20_000
 
 
-#: A walk that is replayed holds all values at once; so many more than the tape does are nothing yet: 8 MB.
-REPLAY_NUMBERS = 1 << 20
-
-
-def replay_pays(numbers: int, nodes: int) -> bool:
-    """Whether a walk should be replayed where it can be: where Python takes longer than the numbers do.
-
-    All values are then held at once, so they must be few.
-    """
-    return numbers <= min(NODE_NUMBERS * nodes, REPLAY_NUMBERS)
-
-
 #: In the time that the orders are weighed so many numbers are written for each node.
 WEIGHED_NUMBERS = 10_000
 

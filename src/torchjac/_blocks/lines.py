@@ -19,7 +19,6 @@ from torch.nn.functional import pad
 
 from .block import KEPT, Block, Kind, is_remembered, stored
 from .cost import is_long
-from .later import later
 from .maps import Affine, Gather, Label, Map, Maps, align
 from .traced import leaves_a_trail, tracer_mode
 
@@ -182,7 +181,7 @@ def _sum(box: Box, like: Kind) -> Block:
     move = _remembered_move if is_remembered(first) else _move
     labels, out, wrt = move(first.out, first.wrt, box.starts, box.sizes)
     on = sorted(box.on)
-    value = later(_values, (box, on, like), *[one.block.value for one in box.members])
+    value = _values(box, on, like, *[one.block.value for one in box.members])
     return Block(value, tuple([labels[k] for k in on]), out, wrt)
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from operator import add
 
 from torch import Tensor
 
-from .block import KEPT, Block, Kind, is_remembered, valued, whole
+from .block import KEPT, Block, Kind, is_remembered, whole
 from .coordinates import coordinate_block
 from .cost import coordinates_pay, densifies, has_few_entries, is_long, is_many
 from .domain import domain_of, hull
-from .later import later, needed_now
 from .lines import join_lines
 from .maps import Affine, Gather, Label, Map, Maps, align
 from .write import dense
@@ -69,25 +67,13 @@ def _shortened(
     # On the meta device no value tells which coordinates are the same.
     if like.device.type == "meta" or not coordinates_pay(small, large, out_shape, wrt_shape):
         return [dense_block(blocks, out_shape, wrt_shape, like)]
-    needed_now(block.value for block in small)  # their coordinates are sorted
     return [*large, coordinate_block(small, out_shape, wrt_shape, like)] if small else large
 
 
 def dense_block(blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Kind) -> Block:
     """All blocks written into one that holds every entry."""
-    value = later(_filled, (blocks, out_shape, wrt_shape, like), *[block.value for block in blocks])
+    value = dense(blocks, out_shape, wrt_shape, like)
     return whole(tuple(out_shape), tuple(wrt_shape))._replace(value=value)
-
-
-def _filled(
-    blocks: list[Block],
-    out_shape: Sequence[int],
-    wrt_shape: Sequence[int],
-    like: Kind,
-    *values: Tensor | float,
-) -> Tensor:
-    """The dense tensor of blocks with these values."""
-    return dense(list(map(valued, blocks, values)), out_shape, wrt_shape, like)
 
 
 def _key(block: Block) -> tuple:
@@ -134,18 +120,8 @@ def _sum(first: Block, b: Tensor | float, on: tuple[Label, ...]) -> tuple[Tensor
     if on and on != over:
         over = tuple(dict.fromkeys(over + on))
     if not on or not first.on or first.on == on:
-        return later(add, (), first.value, b), over
-    return later(_added, (first.on, on, over), first.value, b), over
-
-
-def _added(
-    on_a: tuple[Label, ...],
-    on_b: tuple[Label, ...],
-    over: tuple[Label, ...],
-    a: Tensor,
-    b: Tensor,
-) -> Tensor:
-    return align(a, on_a, over) + align(b, on_b, over)
+        return first.value + b, over
+    return align(first.value, first.on, over) + align(b, on, over), over
 
 
 def _ordered(map_: Map) -> Sequence[Label]:

@@ -35,11 +35,6 @@ class Joint(NamedTuple):
     turned: bool = False
     equation: str | None = None
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether the values are multiplied as they are."""
-        return self == Joint(self.on)
-
 
 #: A product that sums over so many labels' values is worth bringing in the order in which both factors lie.
 WORTH_TURNING = 16
@@ -143,7 +138,7 @@ def select(
     """
     pairs = ((left, right), (right, left))
     dropping = [
-        drops and isinstance(value, Tensor) and (isinstance(other, Tensor) or not isfinite(other))
+        drops and isinstance(value, Tensor) and (isinstance(other, Tensor) or not -inf < other < inf)
         for (value, other), drops in zip(pairs, drop, strict=True)
     ]
     if not any(dropping):

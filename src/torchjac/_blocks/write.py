@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .._plan.recorder import whole
 from .block import Block, Kind, labels
 from .maps import Affine, Gather, Label, Map, align, bare, positions, take
 from .traced import is_known, is_tracing, leaves_a_trail
@@ -49,7 +50,12 @@ def dense(
         return _write(blocks, shape, like.dtype, like.device, into)
     tensors: list[Tensor] = []
     templates = tuple(_take_out(block, tensors) for block in blocks)
-    return Write.apply(Layout(templates, shape, like.dtype, like.device), *tensors)
+    return _recorded(Layout(templates, shape, like.dtype, like.device), *tensors)
+
+
+@whole
+def _recorded(layout: Layout, *tensors: Tensor) -> Tensor:
+    return Write.apply(layout, *tensors)
 
 
 def locate(block: Block, over: tuple[Label, ...], shape: Sequence[int], device: torch.device) -> Tensor:

@@ -8,12 +8,13 @@ has a derivative for each sample, a row of the whole.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from .capture import Captured, capture
-from .tape import read_tape
+from .graph import read_graph
 from .vmap_levels import Levels, Physical, levels_entered, levels_left, lifted, lowered
 
 
@@ -78,7 +79,7 @@ def capture_beneath(
 
         captured = capture(beneath, [tensor for tensor, _ in physical])
     outputs, out_levels, extra = captured.extra
-    captured = captured._replace(extra=extra)
+    captured = replace(captured, extra=extra)
     parts = [
         Part(numbers, _part(captured, at * len(outputs), len(outputs), numbers))
         for at, numbers in enumerate(groups.values())
@@ -96,8 +97,8 @@ def _summed(physical: Physical, levels: Levels) -> Tensor:
 
 def _part(captured: Captured, start: int, count: int, numbers: Sequence[int]) -> Captured:
     """What leads from some outputs to some inputs."""
-    inputs = list(captured.tape.inputs)
-    if count == len(captured.outputs) and len(numbers) == len(inputs):
+    starts = captured.graph.starts
+    if count == len(captured.outputs) and len(numbers) == len(starts):
         return captured
     outputs = captured.outputs[start : start + count]
-    return captured._replace(outputs=outputs, tape=read_tape(outputs, [inputs[n].fn for n in numbers]))
+    return replace(captured, outputs=outputs, graph=read_graph(outputs, [starts[n] for n in numbers]))

@@ -9,23 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import disable_saved_tensors_hooks
 
 from .._blocks.traced import inside_functorch, is_tracing
+from .._plan.recorder import engine_runs
 from .deletion import anchor
+from .graph import Graph, read_graph
 from .hooks import has_hooks, watch_hooks
 from .inference import run_normally
 from .tangent import cut
-from .tape import Tape, read_tape, spend
+from .tape import Tape, spend, tape_of
 
 
-class Captured(NamedTuple):
-    """What running a function left: outputs, what else it returned, and the tape.
+@dataclass
+class Captured:
+    """What running a function left: outputs, what else it returned, and the graph between.
 
     ``records`` tells that something outside asks for gradients of the answer, ``hooked`` that hooks were
     registered on the way, which only PyTorch's engine runs.
@@ -33,9 +38,14 @@ class Captured(NamedTuple):
 
     outputs: list[Tensor]
     extra: Any
-    tape: Tape
+    graph: Graph
     records: bool
     hooked: bool
+
+    @cached_property
+    def tape(self) -> Tape:
+        """The nodes of the graph in walking order, read where they are needed."""
+        return tape_of(self.graph)
 
 
 def batched_zero(like: Tensor) -> Tensor:
@@ -144,20 +154,20 @@ def _in_autograd(run: Callable, inputs: Sequence[Tensor]) -> Captured:
     with torch.inference_mode(False) if inferring else nullcontext(), torch.enable_grad():
         with watch_hooks() as hooked:
             starts, outputs, extra = run_normally(recorded, inputs, inferring)
-        tape = read_tape(outputs, starts)
+        graph = read_graph(outputs, starts)
     for tensor, start in zip(inputs, starts, strict=True):
         if recording and tensor.grad_fn is not None:  # a chain of calls is one graph
             anchor(start)
     for leaf in leaves:
         spend(leaf)
-    _refuse_reentrant(tape)
-    records = recording and (tape.foreign or any(tensor.requires_grad for tensor in inputs))
-    return Captured(outputs, extra, tape, records, has_hooks(hooked, tape))
+    _refuse_reentrant(graph)
+    records = recording and (graph.foreign or any(tensor.requires_grad for tensor in inputs))
+    return Captured(outputs, extra, graph, records, has_hooks(hooked, graph))
 
 
-def _refuse_reentrant(tape: Tape) -> None:
+def _refuse_reentrant(graph: Graph) -> None:
     """Refuse what PyTorch's engine refuses: called on its own, the node writes to parameters' ``.grad``."""
-    if "CheckpointFunctionBackward" in tape.names:
+    if "CheckpointFunctionBackward" in graph.names:
         raise RuntimeError(
             "torch.utils.checkpoint with use_reentrant=True works with .backward() only, not with Jacobians "
             "or torch.autograd.grad; call checkpoint(..., use_reentrant=False)"
@@ -180,6 +190,7 @@ _NO_SAVING = (
 
 def capture_at_level(run: Callable, inputs: Sequence[Tensor]) -> Captured:
     """Run at a level of its own: what `torch.func.vjp` does, without its trees and checks, half of a small capture."""
+    engine_runs()
     functorch = torch._C._functorch  # private; what vjp itself calls (torch 2.9-2.13)
     with watch_hooks() as hooked, disable_saved_tensors_hooks(_NO_SAVING):
         level = functorch._grad_increment_nesting()
@@ -190,9 +201,9 @@ def capture_at_level(run: Callable, inputs: Sequence[Tensor]) -> Captured:
                 outputs, extra = run(entries)
         finally:
             functorch._grad_decrement_nesting()
-    tape = read_tape(outputs, starts)
-    _refuse_reentrant(tape)
-    return Captured(outputs, extra, tape, torch.is_grad_enabled(), has_hooks(hooked, tape))
+    graph = read_graph(outputs, starts)
+    _refuse_reentrant(graph)
+    return Captured(outputs, extra, graph, torch.is_grad_enabled(), has_hooks(hooked, graph))
 
 
 def _sources(inputs: Sequence[Tensor], level: int) -> list[Tensor]:

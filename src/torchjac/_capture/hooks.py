@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from .checkpoints import share_blocks
-from .tape import Tape
+from .graph import Graph
 
 _seen: ContextVar[list[Any] | None] = ContextVar("torchjac_hooks_seen", default=None)
 _lock = Lock()
@@ -73,6 +73,6 @@ class watch_hooks:  # a context manager, and used as one
                 share_blocks(False)
 
 
-def has_hooks(seen: list[Any], tape: Tape) -> bool:
-    """Whether hooks were registered on tensors or nodes, or by modules between the ends of a tape."""
-    return bool(seen) or "BackwardHookFunctionBackward" in tape.names
+def has_hooks(seen: list[Any], graph: Graph) -> bool:
+    """Whether hooks were registered on tensors or nodes, or by modules between the ends of a graph."""
+    return bool(seen) or "BackwardHookFunctionBackward" in graph.names

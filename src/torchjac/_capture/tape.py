@@ -11,7 +11,9 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch.autograd.function import BackwardCFunction
 
-from .deletion import MOST_NESTED, Unlinked, anchor_some
+from .._plan.recorder import recorder
+from .deletion import MOST_NESTED, Unlinked
+from .graph import Graph, read_graph
 from .memo import Memo
 from .tangent import cut
 
@@ -77,6 +79,9 @@ class Node:
     def saved(self, name: str) -> Any:
         """What the op saved under a name: without graph where none is recorded, dims with their sign."""
         value = getattr(self.fn, "_saved_" + name)
+        found = recorder()
+        if found is not None:
+            found.loaded(self.fn, "_saved_" + name, value)
         if isinstance(value, torch.Tensor):
             if value.layout is torch.strided:
                 self.lent.append(value)
@@ -86,6 +91,26 @@ class Node:
         if isinstance(value, tuple):
             return tuple(_signed(item) if isinstance(item, int) else item for item in value)
         return value
+
+    def unbound(self) -> Node:
+        """Return a node like this one, but of no graph."""
+        found = _like(self, None)
+        found.inputs = tuple(
+            [None if edge is None else (_like(edge[0], None), edge[1]) for edge in self.inputs]
+        )
+        return found
+
+    def bound(self, fn: Any) -> Node:
+        """Return a node like this one, of another graph of the same signature."""
+        return _like(self, fn)
+
+    def vjp(self, *cotangents: torch.Tensor | None) -> Any:
+        """Run the backward formula on cotangents of the outputs."""
+        results = self.fn(*cotangents)
+        found = recorder()
+        if found is not None:
+            found.formula(self.fn, cotangents, results)
+        return results
 
     @property
     def function(self) -> type[torch.autograd.Function] | None:
@@ -108,6 +133,22 @@ class Node:
             if edge is not None and edge[0].is_complex and edge[0].outputs[edge[1]].dtype.is_complex:
                 return True
         return False
+
+
+def _like(node: Node, fn: Any) -> Node:
+    found = Node.__new__(Node)
+    found.fn, found.inputs, found.name, found.outputs, found.shape = (
+        fn,
+        (),
+        node.name,
+        node.outputs,
+        node.shape,
+    )
+    found.numbers, found.is_python, found.is_complex = node.numbers, node.is_python, node.is_complex
+    found.calls, found.note, found.lent = 0, "", []
+    if node.fn is None or fn is not None:
+        found.inputs = node.inputs
+    return found
 
 
 #: A node and the number of its output: a tensor of the graph
@@ -196,63 +237,19 @@ def spend(leaf: torch.Tensor) -> None:
     leaf._torchjac_spent = True  # type: ignore[attr-defined]
 
 
-def _is_foreign(fn: Any) -> bool:
-    """Whether the end of a path is something outside that asks for gradients: a leaf, or an input of AOTAutograd."""
-    if hasattr(fn, "variable"):
-        return not hasattr(fn.variable, "_torchjac_spent")
-    return bool(fn.name() == "torch::autograd::Error")  # how its inputs look to the tracer (torch 2.13)
+def tape_of(graph: Graph) -> Tape:
+    """Return the tape of a graph."""
+    first = len(graph.nodes) - len(graph.edges)
+    made = [Node(fn) for fn in graph.nodes[:first]]
+    for fn, places in zip(graph.nodes[first:], graph.edges, strict=True):
+        inputs = [None if at is None or at < 0 else (made[at], slot) for at, slot in places]
+        made.append(Node(fn, tuple(inputs)))
+    ends = [None if end is None else (made[end[0]], end[1]) for end in graph.ends]
+    inputs_of = {node: number for number, node in enumerate(made[:first])}
+    nodes = made[first:][::-1]
+    return Tape(Unlinked(nodes) if len(nodes) > MOST_NESTED else nodes, ends, inputs_of, graph.foreign)
 
 
 def read_tape(outputs: Sequence[torch.Tensor], starts: Sequence[Any]) -> Tape:
     """Read the graph between some tensors and the nodes the inputs began as."""
-    foreign = False
-    made: dict[Any, Node | None] = {}
-    nodes: list[Node] = []
-    read: list[tuple[Any, Any, Any]] = []
-    for fn in starts:
-        made[fn] = Node(fn)
-    for output in outputs:
-        root = output.grad_fn
-        if root is None or root in made:
-            continue
-        edges = root.next_functions
-        stack = [(root, edges, iter(edges))]
-        made[root] = None
-        while stack:
-            fn, edges, rest = stack[-1]
-            for below, _ in rest:
-                if below is not None and below not in made:
-                    made[below] = None
-                    deeper = below.next_functions
-                    stack.append((below, deeper, iter(deeper)))
-                    break
-            else:
-                read.append(stack.pop())
-                inputs: list[tuple[Node, int] | None] = []
-                leads = False  # to an input of the tape
-                for below, slot in edges:
-                    node = made.get(below)
-                    if node is None:
-                        inputs.append(None)
-                    else:
-                        inputs.append((node, slot))
-                        leads = True
-                if leads:
-                    made[fn] = node = Node(fn, tuple(inputs))
-                    nodes.append(node)
-                elif not edges and _is_foreign(fn):
-                    foreign = True
-    if len(read) > MOST_NESTED:
-        anchor_some(read)
-        nodes = Unlinked(nodes)
-    nodes.reverse()
-    ends = [made.get(tensor.grad_fn) if tensor.grad_fn is not None else None for tensor in outputs]
-    return Tape(
-        nodes,
-        [
-            None if node is None else (node, tensor.output_nr)
-            for node, tensor in zip(ends, outputs, strict=True)
-        ],
-        {made[fn]: number for number, fn in enumerate(starts)},
-        foreign,
-    )
+    return tape_of(read_graph(outputs, starts))

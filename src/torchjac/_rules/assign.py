@@ -122,7 +122,7 @@ def _recorded(node: Node, given: Tensor) -> Sequence[Tensor | None] | None:
     node.calls += 1
     try:
         with torch.enable_grad():
-            results = node.fn(given)
+            results = node.vjp(given)
     except RuntimeError:
         return None
     return results if isinstance(results, tuple) else (results,)

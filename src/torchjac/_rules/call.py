@@ -12,6 +12,7 @@ from torch.autograd.graph import GradientEdge
 from .._blocks.traced import inside_functorch
 from .._capture.capture import batched_zero
 from .._capture.tape import Meta, Node
+from .._plan.recorder import whole
 from .anew import anew, goes_anew
 from .unbatched import needs_all_cotangents
 
@@ -40,12 +41,12 @@ def call(
         if _are_apart(node, wanted):
             return _call_wanted(node, cotangents, wanted)
     try:
-        results = node.fn(*cotangents)
+        results = node.vjp(*cotangents)
     except RuntimeError:
         if node.name != "torch::autograd::CopySlices" or not inside_functorch():
             raise
         # It writes into a copy of the cotangent, which must then be as batched as what is written.
-        results = node.fn(*(c if c is None else c + batched_zero(c) for c in cotangents))
+        results = node.vjp(*(c if c is None else c + batched_zero(c) for c in cotangents))
     if not isinstance(results, tuple):
         results = (results,)
     for result in results:
@@ -65,6 +66,7 @@ def _are_apart(node: Node, wanted: Sequence[int]) -> bool:
     return len(wanted) < len(edges) == len(set(edges))
 
 
+@whole
 def _call_wanted(
     node: Node, cotangents: Sequence[Tensor | None], wanted: Sequence[int]
 ) -> tuple[Tensor | None, ...]:
@@ -98,6 +100,7 @@ def fit(result: Tensor, meta: Meta) -> Tensor:
     return result.to(dtype)
 
 
+@whole
 def _call_python(node: Node, cotangents: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
     """A Python Function's backward, its results brought in the order of the node's inputs.
 

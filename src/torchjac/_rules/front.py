@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .._capture.capture import map_rows
 from .._capture.tape import Edge, Meta, Node
+from .._plan.recorder import whole
 from .anew import anew, fails, is_anew
 from .call import call, fit
 from .front_formulas import BROADCAST, FORMULAS, Results
@@ -59,7 +60,7 @@ def take_through(node: Node, pending: dict[Edge, Tensor], count: int) -> None:
 
 
 def _broadcast(node: Node, rows: Tensor) -> Results | None:
-    results = node.fn(rows)
+    results = node.vjp(rows)
     if type(results) is not tuple:
         results = (results,)
     for result in results:
@@ -85,6 +86,7 @@ def _alone(node: Node, cotangents: Sequence[Tensor | None]) -> Results:
     ]
 
 
+@whole
 def _mapped(node: Node, cotangents: Sequence[Tensor | None]) -> Results:
     """The formula under vmap."""
     slots = [slot for slot, cotangent in enumerate(cotangents) if cotangent is not None]

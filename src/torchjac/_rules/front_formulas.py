@@ -59,7 +59,7 @@ def _multiplied(node: Node, cotangents: Sequence[Tensor | None], count: int) -> 
     if len(cotangents) > 1:
         return None
     (rows,) = cotangents
-    results = node.fn(ones(node))
+    results = node.vjp(ones(node))
     if type(results) is not tuple:
         results = (results,)
     if any(result is not None and result.shape != node.shape for result in results):  # it was reduced
@@ -141,7 +141,7 @@ def _softmax(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Res
 @_formula("LogsumexpBackward0")
 def _logsumexp(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
     (rows,) = cotangents
-    factor = node.fn(ones(node))
+    factor = node.vjp(ones(node))
     dims = {dim % factor.dim() for dim in node.saved("dim")} if factor.dim() else ()
     return [
         rows.reshape(count, *(1 if dim in dims else size for dim, size in enumerate(factor.shape))) * factor

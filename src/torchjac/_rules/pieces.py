@@ -122,7 +122,7 @@ def cat_starts(node: Node, dim: int) -> list[int | None]:
     if all(node.needs(k) for k in count):
         sizes = [node.into(k).shape[dim] if len(node.into(k).shape) > dim else 0 for k in count]
         return [sum(sizes[:k]) for k in count]
-    results = node.fn(torch.empty(node.shape, dtype=node.outputs[0].dtype, device="meta"))
+    results = node.vjp(torch.empty(node.shape, dtype=node.outputs[0].dtype, device="meta"))
     results = results if isinstance(results, tuple) else (results,)
     step = max(prod(node.shape[dim + 1 :]), 1)
     return [results[k].storage_offset() // step if node.needs(k) else None for k in count]
@@ -153,7 +153,7 @@ def block_diag(node: Node) -> list[Local]:
     A gradient is a narrowed view of the cotangent: on the meta device its offset tells where it begins.
     """
     whole = torch.empty(node.shape, dtype=node.outputs[0].dtype, device="meta")
-    results = node.fn(whole)
+    results = node.vjp(whole)
     terms = []
     for k, result in enumerate(results if isinstance(results, tuple) else (results,)):
         if node.needs(k):

@@ -18,6 +18,7 @@ from .._blocks.maps import Label
 from .._blocks.traced import has_tangents, is_known, is_number, is_tracing, number_in
 from .._capture.capture import is_wrapped
 from .._capture.tape import Node
+from .._plan.recorder import recorder
 from .call import call
 from .registry import Known, Local, Passes, rule
 from .spell import diagonal, ones, spread
@@ -256,6 +257,7 @@ def _saved_factor(node: Node, name: str) -> Tensor | float:
     if is_tracing() and not (is_known(factor) or is_number(factor)):
         return factor.to(dtype)
     try:
-        return float(factor)
+        found = recorder()
+        return float(factor) if found is None else found.number(factor)
     except RuntimeError:  # a transform that traces (linearize) lets a number be multiplied, but not read
         return torch.ones((), dtype=dtype) * factor

@@ -16,6 +16,7 @@ from .._accumulate.forward import accumulate_forward, goes_forward
 from .._accumulate.order import goes_up
 from .._accumulate.ordered import accumulate_best
 from .._accumulate.own import owned
+from .._accumulate.planned import planned
 from .._accumulate.progress import watched
 from .._accumulate.seeds import Limits, RowsTooWideError
 from .._accumulate.way import way
@@ -148,9 +149,11 @@ def dense_jacobians(
     """The dense Jacobians ``[output][input]`` of a call, as the caller sees them; written into ``outs`` if given."""
 
     def find(part: Recorded) -> list[list[Tensor]]:
-        answers = dense_answers(part, chunk_size, mode, None if outs is None else targets(outs))
-        if outs is not None:
-            answers = fill(outs, answers)
+        if outs is None:
+            asked = ("dense", chunk_size, mode)
+            answers = planned(part.captured, asked, lambda: dense_answers(part, chunk_size, mode))
+        else:
+            answers = fill(outs, dense_answers(part, chunk_size, mode, targets(outs)))
         if (
             part.captured.records
         ):  # those that a second derivative would find constant, though the function is not

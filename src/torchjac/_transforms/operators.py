@@ -11,7 +11,8 @@ from .._accumulate.factors import Factor, accumulate_factors, alone
 from .._accumulate.forward import accumulate_forward, goes_forward
 from .._accumulate.ordered import accumulate_best
 from .._accumulate.own import owned
-from .._accumulate.report import Report
+from .._accumulate.planned import planned
+from .._accumulate.report import Report, Step
 from .._accumulate.reverse import accumulate
 from .._accumulate.seeds import Limits
 from .._answers.chain import chained
@@ -48,29 +49,44 @@ def operators(
 
 def _operators(recorded: Recorded, limits: Limits, report: Report, mode: str) -> list[list[Jacobian]]:
     captured, inputs = recorded.captured, recorded.inputs
-    tape, shapes = captured.tape, recorded.shapes
-    if mode == "auto" and not recorded.is_part:
-        factors = accumulate_factors(tape, shapes, limits, report)
-    else:  # batch dims are known at both ends of a Jacobian, but not between its factors
-        walk = accumulate_best if mode == "auto" else accumulate
-        if mode == "forward" and goes_forward(tape):
-            walk = accumulate_forward
-        factors = alone(tape, shapes, walk(tape, shapes, limits, report))
-    for (output, number), name in (once_pairs(tape) if captured.records else {}).items():
+
+    def walked() -> tuple[list[list[list[Factor]]], tuple[Step, ...]]:
+        report = Report()
+        tape, shapes = captured.tape, recorded.shapes
+        if mode == "auto" and not recorded.is_part:
+            factors = accumulate_factors(tape, shapes, limits, report)
+        else:  # batch dims are known at both ends of a Jacobian, but not between its factors
+            walk = accumulate_best if mode == "auto" else accumulate
+            if mode == "forward" and goes_forward(tape):
+                walk = accumulate_forward
+            factors = alone(tape, shapes, walk(tape, shapes, limits, report))
+
+        def own(factor: Factor, like: Tensor) -> Factor:
+            blocks = [fitted(block, like.dtype, like.device) for block in owned(factor.blocks, tape)]
+            return factor._replace(blocks=[_cut(block, recorded) for block in blocks])
+
+        return [
+            [[own(factor, tensor) for factor in row] for row, tensor in zip(rows, inputs, strict=True)]
+            for rows in factors
+        ], tuple(report.steps)
+
+    asked = ("operators", limits, mode, recorded.is_part)
+    factors, steps = planned(captured, asked, walked)
+    report.steps += steps
+    for (output, number), name in (once_pairs(captured.tape) if captured.records else {}).items():
         factors[output][number] = [
             factor._replace(blocks=[_once(block, name, inputs) for block in factor.blocks])
             for factor in factors[output][number]
         ]
 
-    def answer(factor: Factor, like: Tensor) -> Jacobian:
-        blocks = tuple([
-            _cut(fitted(block, like.dtype, like.device), recorded) for block in owned(factor.blocks, tape)
-        ])  # fmt: skip
-        return Jacobian(factor.out_shape, factor.in_shape, like.dtype, like.device, blocks, report)
+    def operator(factor: Factor, like: Tensor) -> Jacobian:
+        return Jacobian(
+            factor.out_shape, factor.in_shape, like.dtype, like.device, tuple(factor.blocks), report
+        )
 
     return [
         [
-            chained([answer(factor, tensor) for factor in row])
+            chained([operator(factor, tensor) for factor in row])
             for row, tensor in zip(rows, inputs, strict=True)
         ]
         for rows in factors

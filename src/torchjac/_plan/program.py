@@ -1,0 +1,178 @@
+"""A program: a straight line of calls on registers, made of what a recorder noted.
+
+What is the same at each run is computed once: constants, and what follows from index tables whose entries were looked
+at. Steps that nothing reads are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from .number import Number
+from .recorder import Recorder, Register, Step
+from .steps import Equal, Load, Take, Tree, build, call
+
+
+class Program:
+    """Steps on registers, of which some begin with values; and how the result is made of the registers.
+
+    ``bytes`` is what the tensors take that a program holds. Once it was run a few times, its steps are written as a
+    Python function, which spares the interpretation of each.
+    """
+
+    def __init__(
+        self, registers: list[Any], origins: int, steps: list[Step], result: Tree, bytes: int
+    ) -> None:
+        self.registers = registers
+        self.origins = origins
+        self.steps = steps
+        self.result = result
+        self.bytes = bytes
+        self.runs = 0
+        self.compiled: Callable[[Sequence[Any]], Any] | None = None
+
+    def run(self, origins: Sequence[Any]) -> Any:
+        """Return the result for other objects from outside.
+
+        Raises:
+            MismatchError: where a guard does not hold.
+        """
+        if self.compiled is not None:
+            return self.compiled(origins)
+        self.runs += 1
+        if self.runs == RUNS:
+            self.compiled = _compiled(self)
+        values = self.registers.copy()
+        values[: self.origins] = origins
+        for step in self.steps:
+            values[step.register] = step.function(*[values[at] for at in step.reads])
+        return self.result(values)
+
+
+#: After so many runs a program is compiled
+RUNS = 16
+
+
+def _compiled(program: Program) -> Callable[[Sequence[Any]], Any]:
+    """Return a function of the objects from outside that does what a program does."""
+    made = {at for at in range(program.origins)} | {step.register for step in program.steps}
+    names: dict[str, Any] = {}
+
+    def read(at: int) -> str:
+        if at in made:
+            return f"v{at}"
+        value = program.registers[at]
+        if value is None or type(value) in (int, bool, str):
+            return repr(value)
+        names[f"c{at}"] = value
+        return f"c{at}"
+
+    lines = ["def run(origins):", f"    ({' '.join(f'v{at},' for at in range(program.origins))}) = origins"]
+    for number, (function, reads, register, *_) in enumerate(program.steps):
+        args = [read(at) for at in reads]
+        if type(function) is Take:
+            lines.append(f"    v{register} = {args[0]}[{function.k}]")
+        elif function is call:
+            lines.append(f"    v{register} = {args[0]}({', '.join(args[1:])})")
+        else:
+            names[f"f{number}"] = function
+            lines.append(f"    v{register} = f{number}({', '.join(args)})")
+    lines.append(f"    return {program.result.spell(read, names)}")
+    exec("\n".join(lines), names)
+    found: Callable[[Sequence[Any]], Any] = names["run"]
+    return found
+
+
+def program(found: Recorder, result: Any) -> Program | None:
+    """Return the program of a finished recording whose result is a tree of tensors, None where it failed."""
+    outputs: list[int] = []
+
+    def slot(leaf: Any) -> int | None:
+        if not isinstance(leaf, (Tensor, Number)):
+            return None
+        outputs.append(found.place(leaf))
+        return outputs[-1]
+
+    made = build(result, slot)
+    if found.failed is not None:
+        return None
+    registers, steps = found.registers, _guarded(found)
+    fixed = _fixed(found, outputs)
+    live = _live(registers, steps, outputs, fixed)
+    kept = [step for number, step in enumerate(steps) if number in live]
+    sources = {registers[step.register].memory for step in steps if isinstance(step.function, (Load, Equal))}
+    values: list[Any] = [None] * len(registers)
+    held = 0
+    for at in {at for step in kept for at in step.reads} | set(outputs):
+        register = registers[at]
+        if at in fixed:
+            value = register.value
+            if isinstance(value, Tensor):
+                value = value.clone() if register.memory in sources else value
+                held += value.numel() * value.element_size()
+            values[at] = value
+        elif register.step < 0 and at >= len(found.origins):
+            values[at] = register.value
+    held += sum(step.function.table.nbytes for step in kept if isinstance(step.function, Equal))
+    return Program(values, len(found.origins), kept, made, held)
+
+
+def _guarded(found: Recorder) -> list[Step]:
+    """Return the steps; loads of index tables that were looked at compare their entries."""
+    steps = list(found.steps)
+    for at in found.guarded:
+        number = found.registers[at].step
+        step = steps[number]
+        steps[number] = step._replace(function=Equal(step.function, found.registers[at].value.clone()))
+    return steps
+
+
+def _fixed(found: Recorder, outputs: Sequence[int]) -> set[int]:
+    """Return the registers that hold the same at each run and need not be computed again.
+
+    Not those whose memory is given away, or written into by what varies, or read by it before all is written.
+    """
+    registers, steps, guarded = found.registers, found.steps, found.guarded
+    same = {
+        at
+        for at, register in enumerate(registers)
+        if register.tables is not None and register.tables <= guarded
+    }
+    given = {registers[at].memory for at in outputs}
+    last_write: dict[int, int] = {}
+    for number, step in enumerate(steps):
+        if step.writes is not None:
+            memory = registers[step.writes].memory
+            last_write[memory] = number
+            written = found.written[memory]
+            if written is None or not written <= guarded:
+                given.add(memory)
+    for number, step in enumerate(steps):
+        if not all(at in same for at in step.reads):
+            given.update(
+                registers[at].memory for at in step.reads if last_write.get(registers[at].memory, -1) > number
+            )
+    given.discard(0)
+    return {at for at in same if registers[at].memory not in given}
+
+
+def _live(
+    registers: Sequence[Register], steps: Sequence[Step], outputs: Sequence[int], fixed: set[int]
+) -> set[int]:
+    """Return the numbers of the steps that are needed."""
+    needed = set(outputs)
+    memories = {registers[at].memory for at in outputs}
+    live: set[int] = set()
+    for number in range(len(steps) - 1, -1, -1):
+        step = steps[number]
+        if step.register in fixed and not step.kept:
+            continue
+        writes = step.writes is not None and registers[step.writes].memory in memories
+        if step.kept or step.register in needed or writes:
+            live.add(number)
+            needed.update(step.reads)
+            memories.update(registers[at].memory for at in step.reads)
+    return live

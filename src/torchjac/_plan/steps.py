@@ -1,0 +1,260 @@
+"""The functions that steps of a program call, beside those of PyTorch: guards among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+
+class MismatchError(Exception):
+    """A guard of a program does not hold: the computation has to be recorded anew."""
+
+
+class Check:
+    """A test whose outcome the program was recorded with."""
+
+    __slots__ = ("expected", "function")
+
+    def __init__(self, function: Callable[..., Any], expected: Any) -> None:
+        self.function = function
+        self.expected = expected
+
+    def __call__(self, *args: Any) -> None:
+        """Raise MismatchError if the outcome is another one."""
+        found = self.function(*args)
+        if found is not self.expected and not (type(found) is type(self.expected) and found == self.expected):
+            raise MismatchError
+
+
+class SameMemory:
+    """A guard: what is loaded from an object is the very tensor that was loaded before."""
+
+    __slots__ = ("load",)
+
+    def __init__(self, load: Callable[[Any], Any]) -> None:
+        self.load = load
+
+    def __call__(self, origin: Any, other: Any) -> None:
+        """Raise MismatchError if it is another one."""
+        if self.load(origin) is not other:
+            raise MismatchError
+
+
+def call(function: Callable[..., Any], *args: Any) -> Any:
+    """Call an object from outside."""
+    return function(*args)
+
+
+class Take:
+    """One of several results."""
+
+    __slots__ = ("k",)
+
+    def __init__(self, k: int) -> None:
+        self.k = k
+
+    def __call__(self, results: Sequence[Any]) -> Any:
+        """Return it."""
+        return results[self.k]
+
+
+class Part:
+    """Read one of the tensors of an attribute."""
+
+    __slots__ = ("k", "name")
+
+    def __init__(self, name: str, k: int) -> None:
+        self.name = name
+        self.k = k
+
+    def __call__(self, origin: Any) -> Any:
+        """Return it; raise MismatchError where there is none."""
+        parts = getattr(origin, self.name)
+        if len(parts) <= self.k:
+            raise MismatchError
+        return parts[self.k]
+
+
+class Load:
+    """Read a tensor that a node saved, and check all that may be looked at of it but its values."""
+
+    __slots__ = ("device", "dtype", "read", "requires_grad", "shape")
+
+    def __init__(self, read: Callable[[Any], Any], value: Tensor | None) -> None:
+        self.read = read
+        self.shape = None if value is None else value.shape
+        if value is not None:
+            self.dtype, self.device = value.dtype, value.device
+            self.requires_grad = value.requires_grad
+
+    def __call__(self, origin: Any) -> Tensor | None:
+        """Return the tensor; raise MismatchError if it is not like the one that was recorded."""
+        value: Tensor | None = self.read(origin)
+        if value is None or self.shape is None:
+            if value is not None or self.shape is not None:
+                raise MismatchError
+            return None
+        if (
+            value.shape != self.shape
+            or value.dtype is not self.dtype
+            or value.requires_grad is not self.requires_grad
+            or value.device != self.device
+        ):
+            raise MismatchError
+        return value
+
+
+class Equal:
+    """A load of an index table, of which every entry was looked at."""
+
+    __slots__ = ("load", "table")
+
+    def __init__(self, load: Load, table: Tensor) -> None:
+        self.load = load
+        self.table = table
+
+    def __call__(self, origin: Any) -> Tensor:
+        """Return the table of the recording; raise MismatchError if the one that is loaded has other entries."""
+        value = self.load(origin)
+        if value is None or not value.equal(self.table):
+            raise MismatchError
+        return self.table
+
+
+class Whole:
+    """A call whose results must be there, and have the shapes, as when it was recorded."""
+
+    __slots__ = ("function", "made", "several")
+
+    def __init__(self, function: Callable[..., Any], result: Any) -> None:
+        self.function = function
+        self.several = isinstance(result, (tuple, list))
+        self.made = [_made(part) for part in (result if self.several else (result,))]
+
+    def __call__(self, *args: Any) -> Any:
+        """Return the results; raise MismatchError if they are others."""
+        result = self.function(*args)
+        for part, made in zip(result if self.several else (result,), self.made, strict=True):
+            if (part is None) is not (made is None):
+                raise MismatchError
+            if made is not None and part.shape != made:
+                raise MismatchError
+        return result
+
+
+def _made(part: Tensor | None) -> Any:
+    return None if part is None else part.shape
+
+
+class Nested:
+    """A call with registers inside containers: lists of tensors, indices, keyword arguments."""
+
+    __slots__ = ("args", "function", "kwargs")
+
+    def __init__(
+        self, function: Callable[..., Any], slot: Callable[[Any], int], args: Any, kwargs: Any
+    ) -> None:
+        self.function = function
+        self.args = [build(arg, slot) for arg in args]
+        self.kwargs = {name: build(value, slot) for name, value in kwargs.items()}
+
+    def __call__(self, *values: Any) -> Any:
+        """Call the function."""
+        args = [put(values) for put in self.args]
+        return self.function(*args, **{name: put(values) for name, put in self.kwargs.items()})
+
+
+class Tree:
+    """A tree of lists and tuples whose leaves are constants or values at places."""
+
+    __slots__ = ()
+
+    def __call__(self, values: Sequence[Any]) -> Any:
+        """Return the tree with the values at its places."""
+        raise NotImplementedError
+
+    def spell(self, read: Callable[[int], str], names: dict[str, Any]) -> str:
+        """Return the tree as an expression; ``read`` spells a place, ``names`` takes constants."""
+        raise NotImplementedError
+
+
+def build(tree: Any, slot: Callable[[Any], int | None]) -> Tree:
+    """Return a tree to be made again; ``slot`` gives the place of a leaf, None where it is a constant."""
+    if type(tree) in (list, tuple) or hasattr(tree, "_fields"):
+        parts = [build(part, slot) for part in tree]
+        if type(tree) is not list and all(type(part) is _Constant for part in parts):
+            return _Constant(tree)
+        return _Sequence(list if type(tree) is list else _make(tree), parts)
+    if type(tree) is slice:
+        return _Slice([build(part, slot) for part in (tree.start, tree.stop, tree.step)])
+    at = None if tree is None or isinstance(tree, (str, bool)) else slot(tree)
+    return _Constant(tree) if at is None else _Slot(at)
+
+
+def _make(tree: Any) -> Callable[[Any], Any]:
+    """Return what makes a tuple of a list of its items; a named one may know more than its fields."""
+    return getattr(tree, "_remake", None) or getattr(type(tree), "_make", tuple)
+
+
+class _Sequence(Tree):
+    __slots__ = ("make", "parts")
+
+    def __init__(self, make: Callable[..., Any], parts: list[Tree]) -> None:
+        self.make = make
+        self.parts = parts
+
+    def __call__(self, values: Sequence[Any]) -> Any:
+        return self.make([part(values) for part in self.parts])
+
+    def spell(self, read: Callable[[int], str], names: dict[str, Any]) -> str:
+        inner = "".join(part.spell(read, names) + ", " for part in self.parts)
+        if self.make is list:
+            return f"[{inner}]"
+        if self.make is tuple:
+            return f"({inner})"
+        names[name := f"m{len(names)}"] = self.make
+        return f"{name}(({inner}))"
+
+
+class _Slice(Tree):
+    __slots__ = ("parts",)
+
+    def __init__(self, parts: list[Tree]) -> None:
+        self.parts = parts
+
+    def __call__(self, values: Sequence[Any]) -> Any:
+        return slice(*[part(values) for part in self.parts])
+
+    def spell(self, read: Callable[[int], str], names: dict[str, Any]) -> str:
+        return f"slice({', '.join(part.spell(read, names) for part in self.parts)})"
+
+
+class _Constant(Tree):
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __call__(self, values: Sequence[Any]) -> Any:
+        return self.value
+
+    def spell(self, read: Callable[[int], str], names: dict[str, Any]) -> str:
+        if self.value is None or type(self.value) in (int, bool, str):
+            return repr(self.value)
+        names[name := f"m{len(names)}"] = self.value
+        return name
+
+
+class _Slot(Tree):
+    __slots__ = ("at",)
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def __call__(self, values: Sequence[Any]) -> Any:
+        return values[self.at]
+
+    def spell(self, read: Callable[[int], str], names: dict[str, Any]) -> str:
+        return read(self.at)
