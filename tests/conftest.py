@@ -1,7 +1,5 @@
 """What the end of every run tells: on which samples this commit was tested, and how to test on them again."""
 
-from collections.abc import Iterator
-
 import pytest
 from tests.commit import COMMIT, PART, PARTS
 
@@ -20,7 +18,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_programs() -> Iterator[None]:
+def no_programs() -> None:
     """Begin without programs: what one test recorded, perhaps in a way that it forced, is not run by another."""
     PROGRAMS.clear()
-    yield

@@ -1,4 +1,4 @@
-"""Answers by programs: what a call computes from a recorded graph is recorded in turn, and run when the graph comes again.
+"""Answers by programs: what a call computes of a recorded graph is recorded in turn, and run when it comes again.
 
 The key of a program holds all that planning looks at: the signature of the graph, and what the caller asked for. What a
 key cannot tell (of the saved tensors: shapes, strides, entries of index tables) the program itself guards.

@@ -58,7 +58,7 @@ RUNS = 16
 
 def _compiled(program: Program) -> Callable[[Sequence[Any]], Any]:
     """Return a function of the objects from outside that does what a program does."""
-    made = {at for at in range(program.origins)} | {step.register for step in program.steps}
+    made = set(range(program.origins)) | {step.register for step in program.steps}
     names: dict[str, Any] = {}
 
     def read(at: int) -> str:

@@ -32,6 +32,11 @@ LOOKS = frozenset(
      "allclose", "is_nonzero", "numpy", "__array__")
 )  # fmt: skip
 
+#: Functions whose result has a shape that values decide
+SHAPED_BY_VALUES = frozenset(
+    ("nonzero", "argwhere", "unique", "unique_consecutive", "masked_select", "repeat_interleave", "bincount")
+)
+
 #: Methods that tell how a tensor lies in memory, which neither the key of a program nor its loads tell
 LAYOUT_LOOKS = frozenset(("stride", "is_contiguous", "storage_offset"))
 
@@ -128,9 +133,11 @@ class Recorder(TorchFunctionMode):
 
     def _note(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
         name = getattr(func, "__name__", "")
-        if name in LOOKS:
+        if name in LOOKS or name in SHAPED_BY_VALUES or _has_mask(func, args):
             self._look(func, args, kwargs, result)
-        elif name in LAYOUT_LOOKS:
+        if name in LOOKS or self.failed is not None:
+            return
+        if name in LAYOUT_LOOKS:
             function, reads = self._call(func, args, kwargs)
             if self.failed is None:
                 self._step(Check(function, result), reads, None, kept=True)
@@ -306,6 +313,14 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 _IN_PLACE = frozenset(f"__i{op}__" for op in ("add", "sub", "mul", "truediv", "and", "or"))
 
 
+def _has_mask(func: Any, args: Sequence[Any]) -> bool:
+    """Whether a call reads entries of a tensor where a mask is true, so that values decide how many there are."""
+    if func is Tensor.__getitem__ or func is torch.ops.aten.index.Tensor:
+        index = args[1] if isinstance(args[1], (tuple, list)) else (args[1],)
+        return any(isinstance(part, Tensor) and part.dtype in (torch.bool, torch.uint8) for part in index)
+    return func is torch.where and len(args) == 1
+
+
 def _holds(value: Any) -> bool:
     """Whether something is a container with tensors in it."""
     if isinstance(value, (list, tuple)):
@@ -336,7 +351,7 @@ def unrecorded() -> Any:
 def whole(function: Callable[P, T]) -> Callable[P, T]:
     """Make a function one step of a program: what it calls is not noted, and it is called again at each run.
 
-    It takes tensors and objects from outside among its arguments, and gives a tensor or a sequence of tensors and Nones.
+    It takes tensors and objects from outside among its arguments; it gives a tensor, or a sequence of tensors and Nones.
     """
 
     @wraps(function)
