@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable
 from functools import lru_cache
-from math import inf, isfinite, nan, prod
+from math import inf, nan, prod
 from typing import NamedTuple
 
 import torch

@@ -104,7 +104,7 @@ class Recorder(TorchFunctionMode):
         """Become the recorder of this thread."""
         _current.recorder = self
         self.active = True
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -116,7 +116,7 @@ class Recorder(TorchFunctionMode):
         """Note nothing from here on."""
         self.active = False
         _current.recorder = None
-        _pop_mode()
+        _pop_mode()  # type: ignore[no-untyped-call]
 
     def fail(self, reason: str) -> None:
         """Give up: the computation goes on, and no program comes of it."""
@@ -221,7 +221,7 @@ class Recorder(TorchFunctionMode):
         if isinstance(value, (Tensor, Number)):
             found = value.register if isinstance(value, Number) else self.at.get(id(value))
             if found is None:
-                self.fail(f"a tensor of shape {tuple(value.shape)} from outside")
+                self.fail("a tensor from outside")
                 return -1
             return found
         if id(value) in self.at:
@@ -351,7 +351,7 @@ def unrecorded() -> Any:
 def whole(function: Callable[P, T]) -> Callable[P, T]:
     """Make a function one step of a program: what it calls is not noted, and it is called again at each run.
 
-    It takes tensors and objects from outside among its arguments; it gives a tensor, or a sequence of tensors and Nones.
+    It takes tensors and objects from outside, and gives a tensor or a sequence of tensors and Nones.
     """
 
     @wraps(function)

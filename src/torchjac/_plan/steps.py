@@ -111,7 +111,7 @@ class Equal:
 
     __slots__ = ("load", "table")
 
-    def __init__(self, load: Load, table: Tensor) -> None:
+    def __init__(self, load: Callable[[Any], Any], table: Tensor) -> None:
         self.load = load
         self.table = table
 
@@ -195,7 +195,8 @@ def build(tree: Any, slot: Callable[[Any], int | None]) -> Tree:
 
 def _make(tree: Any) -> Callable[[Any], Any]:
     """Return what makes a tuple of a list of its items; a named one may know more than its fields."""
-    return getattr(tree, "_remake", None) or getattr(type(tree), "_make", tuple)
+    make: Any = getattr(tree, "_remake", None) or getattr(type(tree), "_make", tuple)
+    return make  # type: ignore[no-any-return]
 
 
 class _Sequence(Tree):

@@ -1,0 +1,197 @@
+"""Programs: what is recorded once is run again on other values, and only where every guard holds."""
+
+import copy
+import gc
+import weakref
+
+import pytest
+import torch
+
+from torchjac import hessian, jacobian, jacrev
+from torchjac._accumulate.planned import PROGRAMS
+from torchjac._plan.cache import Cache, Entry
+from torchjac.testing import loop_jacobian
+
+D = torch.float64
+
+
+def programs() -> list[int]:
+    """How often each program that is known has failed its guards since it last held."""
+    return [entry.failures for entry in PROGRAMS.entries.values() if entry.program is not None]
+
+
+def agrees(f, x) -> None:
+    """Raise unless jacrev and jacobian of a function equal the loop's."""
+    expected = loop_jacobian(f, x)
+    torch.testing.assert_close(jacrev(f)(x), expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(jacobian(f)(x).to_dense(), expected, rtol=1e-9, atol=1e-12)
+
+
+WEIGHT = torch.randn(4, 5, dtype=D)
+FUNCTIONS = {
+    "pointwise": lambda x: x.sin() * x,
+    "stack": lambda x: torch.stack([x[0] * x[1], x[2].exp(), -x[3]]),
+    "product": lambda x: torch.tanh(WEIGHT @ x),
+    "softmax": lambda x: (x.view(5, 1) * x).softmax(-1),
+    "scan": lambda x: x.cumsum(0).sin(),
+    "norm": lambda x: torch.nn.functional.layer_norm(x, (5,), x, x),
+    "write": lambda x: torch.zeros(7, dtype=D).index_copy(0, torch.tensor([6, 0, 1, 2, 3]), x),
+    "slices": lambda x: x[1:] - x[:-1] ** 2,
+    "pool": lambda x: torch.nn.functional.max_pool1d(x[None], 2)[0],
+    "in place": lambda x: x.clone().mul_(x).add_(1),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_other_values(name) -> None:
+    """A program gives for other values what the loop gives, interpreted and compiled."""
+    for seed in range(20):
+        x = torch.randn(5, dtype=D, generator=torch.Generator().manual_seed(seed))
+        agrees(FUNCTIONS[name], x)
+
+
+def test_a_number_may_change() -> None:
+    """A Python number is a value: one program serves all of them, 1 among them."""
+    for number in (2.0, 3.0, 1.0, 0.5, -1.0):
+        agrees(lambda x, number=number: number * x, torch.ones(3, dtype=D))
+        agrees(lambda x, number=number: x / number, torch.ones(3, dtype=D))
+    assert len(programs()) == 4
+
+
+PAIRS = {
+    "a dim": (lambda x: x.sum(0), lambda x: x.sum(1)),
+    "an exponent": (lambda x: x**3, lambda x: x**2),
+    "an integral exponent": (lambda x: x**3, lambda x: x**3.5),
+    "an alpha": (lambda x: torch.add(x, x, alpha=2), lambda x: torch.add(x, x, alpha=3)),
+    "a shape of a constant": (
+        lambda x: (x.sin() * torch.arange(3.0, dtype=D)),
+        lambda x: (x.sin() * torch.arange(3.0, dtype=D)[:, None]),
+    ),
+    "strides of a constant": (
+        lambda x: x * torch.arange(9.0, dtype=D).view(3, 3),
+        lambda x: x * torch.arange(3.0, dtype=D).expand(3, 3),
+    ),
+    "a matrix and its transpose": (
+        lambda x: x @ torch.arange(9.0, dtype=D).view(3, 3),
+        lambda x: x @ torch.arange(9.0, dtype=D).view(3, 3).T,
+    ),
+    "an index": (lambda x: x[torch.tensor([0, 2, 2])], lambda x: x[torch.tensor([1, 0, 2])]),
+    "a mask": (
+        lambda x: x.sin()[torch.tensor([[True, False, True]] * 3)],
+        lambda x: x.sin()[torch.tensor([[True, True, False]] * 3)],
+    ),
+    "how many a mask selects": (
+        lambda x: x.masked_fill(x > 0.5, 0).sin(),
+        lambda x: x.masked_fill(x > 0.1, 0).sin(),
+    ),
+    "the same tensor twice": (
+        lambda x: x.gather(0, TABLE) * x.sin().gather(0, TABLE),
+        lambda x: x.gather(0, TABLE) * x.sin().gather(0, TABLE.clone().flip(1)),
+    ),
+    "a wiring": (lambda x: x.sin() * x.cos(), lambda x: x.sin() * x.sin().cos()),
+    "a slice": (lambda x: x[:, :2], lambda x: x[:, 1:]),
+    "a padding": (
+        lambda x: torch.nn.functional.pad(x, (1, 0)).sin(),
+        lambda x: torch.nn.functional.pad(x, (0, 1)).sin(),
+    ),
+    "an epsilon": (
+        lambda x: torch.nn.functional.layer_norm(x, (3,), eps=1e-2),
+        lambda x: torch.nn.functional.layer_norm(x, (3,), eps=1e-1),
+    ),
+    "a written slice": (lambda x: written(x, 0), lambda x: written(x, 1)),
+    "a flag": (lambda x: x.std(0), lambda x: x.std(0, unbiased=False)),
+}  # fmt: skip
+TABLE = torch.tensor([[0, 1, 2], [2, 2, 0], [1, 0, 0]])
+
+
+def written(x, row):
+    """A copy of which one row is written over."""
+    y = x.sin()
+    y[row] = x[2] ** 2
+    return y
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_pairs_that_differ_in_one_thing(name) -> None:
+    """The second function is right after the first, and the first again, at both sizes of a step."""
+    x = torch.rand(3, 3, dtype=D, generator=torch.Generator().manual_seed(0))
+    for _ in range(2):
+        for f in PAIRS[name]:
+            agrees(f, x)
+            agrees(f, x.T.contiguous().T)
+
+
+def test_gradients_of_the_answer() -> None:
+    """Where the answer is differentiated again, the program records a graph as the walk does."""
+    weight = torch.randn(4, 5, dtype=D, requires_grad=True)
+    for seed in range(4):
+        x = torch.randn(5, dtype=D, generator=torch.Generator().manual_seed(seed))
+        jacrev(lambda x: torch.tanh(weight @ x))(x).square().sum().backward()
+        found, weight.grad = weight.grad, None
+        # Σ (w_ij (1 − tanh²))², by the loop's own graph
+        rows = torch.tanh(weight @ x)
+        ((1 - rows**2)[:, None] * weight).square().sum().backward()
+        torch.testing.assert_close(found, weight.grad)
+        weight.grad = None
+
+
+def test_hessians() -> None:
+    """A Jacobian inside a function is recorded, run again, and is part of the graph of the outer one."""
+    f = lambda x: (x[1:] * x[:-1].exp()).sum() + x.pow(3).sum()
+    for seed in range(5):
+        x = torch.randn(4, dtype=D, generator=torch.Generator().manual_seed(seed))
+        expected = loop_jacobian(lambda x: torch.autograd.grad(f(x), x, create_graph=True)[0], x)
+        torch.testing.assert_close(jacrev(jacrev(f))(x), expected)
+        torch.testing.assert_close(hessian(f)(x), expected)
+
+
+def test_no_tensor_of_the_user_is_kept() -> None:
+    """Neither inputs, nor constants of the function, nor its index tensors live on in a program."""
+
+    def use() -> list[weakref.ref]:
+        x, weight = torch.randn(5, dtype=D), torch.randn(4, 5, dtype=D)
+        index = torch.tensor([0, 1, 1, 3])
+        f = lambda x: torch.tanh(weight @ x)[index].cumsum(0)
+        jacrev(f)(x)
+        jacobian(f)(x)
+        return [weakref.ref(tensor) for tensor in (x, weight, index)]
+
+    refs = use()
+    assert len(programs()) == 2
+    gc.collect()
+    assert [ref() for ref in refs] == [None, None, None]
+
+
+def test_answers_are_fresh() -> None:
+    """What is written into one answer is in no other."""
+    f = lambda x: x[1:].sin() if x.numel() > 3 else 2 * x
+    for x in (torch.zeros(5, dtype=D), torch.zeros(3, dtype=D)):
+        first = jacrev(f)(x)
+        kept = copy.deepcopy(first)
+        for _ in range(20):
+            found = jacrev(f)(x)
+            torch.testing.assert_close(found, kept)
+            found.fill_(7)
+
+
+def test_a_table_that_changes_at_every_call_is_given_up() -> None:
+    """After a few failures in a row nothing is recorded any more, and answers stay right."""
+    for seed in range(12):
+        index = torch.randint(5, (4,), generator=torch.Generator().manual_seed(seed))
+        f = lambda x, index=index: (x[index] * x[index.flip(0)]).sin()[:, None] * x[index]
+        agrees(f, torch.randn(5, dtype=D))
+    assert all(failures <= 3 for failures in programs())
+
+
+def test_the_cache_is_bounded_by_bytes() -> None:
+    """The entry that was used least recently goes first."""
+    cache = Cache(100)
+    for key in "abc":
+        cache.put(key, Entry(key, 0, 40))
+        cache.get("a")
+    assert list(cache.entries) == ["c", "a"]
+    assert cache.bytes == 80
+    cache.put("a", Entry("other", 0, 10))
+    assert cache.bytes == 50
+    cache.clear()
+    assert (cache.bytes, list(cache.entries)) == (0, [])
