@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from copy import deepcopy
 from functools import update_wrapper
-from threading import RLock
+from threading import Lock, RLock
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -101,34 +104,77 @@ class Compiled:
         self.captures = 0
         self._func, self._backend, self._cache_size = func, backend, cache_size
         self._programs: OrderedDict[Hashable, tuple[Program, Reads]] = OrderedDict()
+        self._lock = Lock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The result of the function, by the program captured for such arguments."""
         if _is_inside_another():
             return self._func(*args, **kwargs)
         call = read_call(args, kwargs)
-        found = self._programs.get(call.key)
-        if found is None or not (found[1].hold() and found[0].holds()):
+        found = self._find(call.key)
+        if found is None:
             found = self._capture(call)
         elif len(self._programs) > 1:
-            self._programs.move_to_end(call.key)
-        return found[0](call.tensors)
+            self._touch(call.key)
+        return found(call.tensors)
 
-    def _capture(self, call: Any) -> tuple[Program, Reads]:
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        """Bind as a method: the instance is the first argument, a static one."""
+        return self if instance is None else MethodType(self, instance)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
+        """A copy of the function, of which nothing is captured."""
+        return Compiled(deepcopy(self._func, memo), self._backend, self._cache_size)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The function, of which nothing is captured.
+
+        Raises:
+            TypeError: if the function is one that a transform made, or another that pickle cannot name.
+        """
+        func = self._func
+        if isinstance(func, FunctionType) and _named(func) is not func:
+            raise TypeError(
+                f"compile: {func.__qualname__} cannot be pickled, as pickle finds no such function by its name; pickle "
+                "the function that is differentiated, and call torchjac.compile(torchjac.jacrev(func)) where it is read"
+            )
+        return Compiled, (func, self._backend, self._cache_size)
+
+    def _find(self, key: Hashable) -> Program | None:
+        found = self._programs.get(key)
+        return found[0] if found is not None and found[1].hold() and found[0].holds() else None
+
+    def _touch(self, key: Hashable) -> None:
+        with self._lock:
+            if key in self._programs:  # another thread may have dropped it
+                self._programs.move_to_end(key)
+
+    def _capture(self, call: Any) -> Program:
         check_call(call)
         with _TRACER:
+            found = self._find(call.key)  # another thread may have captured it
+            if found is not None:
+                return found
             observer = Observer(Reads(self._func, call.leaves))
             try:
                 program = capture(self._func, call, self._backend, observer)
                 observer.reads.reach(program.captured)
             finally:
                 observer.finish()
-            reads = observer.reads
-            self._programs[call.key] = found = program, reads
-            self.captures += 1
-            while len(self._programs) > self._cache_size:
-                self._programs.popitem(last=False)
-        return found
+            with self._lock:
+                self._programs[call.key] = program, observer.reads
+                self.captures += 1
+                while len(self._programs) > self._cache_size:
+                    self._programs.popitem(last=False)
+        return program
+
+
+def _named(func: FunctionType) -> Any:
+    """What pickle finds by a function's name."""
+    found: Any = sys.modules.get(func.__module__)
+    for name in func.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found
 
 
 def _is_inside_another() -> bool:

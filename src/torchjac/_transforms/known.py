@@ -106,15 +106,12 @@ def is_unread(kind: type) -> bool:
 
 def is_unknown(kind: type) -> bool:
     """Whether objects of a class keep what they keep where Python cannot look."""
-    if is_library(kind.__module__) and kind.__module__.partition(".")[0] in ("torch", "torchjac", "numpy"):
+    top = kind.__module__.partition(".")[0]
+    if top in ("torch", "torchjac", "numpy", "types", "typing", "pybind11_builtins") or issubclass(kind, enum.Enum):
         return False
-    if hasattr(kind, "__next__") and is_library(kind.__module__):
+    if hasattr(kind, "__next__") and is_library(top):
         return True
-    return (
-        not issubclass(kind, enum.Enum)
-        and kind.__dictoffset__ == 0
-        and not any("__slots__" in base.__dict__ for base in kind.__mro__)
-    )
+    return kind.__dictoffset__ == 0 and not any("__slots__" in base.__dict__ for base in kind.__mro__)
 
 
 def impure_c(function: Any) -> str | None:

@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
 
 from .._capture.constants import Constants
+from .interrupt import HeldInterrupts
 from .known import impure_c, impure_python, is_library, looks_at_anything
 from .reads import Reads, RefusedError
 
@@ -48,6 +49,7 @@ class Observer:
             int, int
         ] = {}  # by id: code is equal to other code of the same make in another file
         self._met: list[CodeType] = []
+        self.interrupts = HeldInterrupts()
         self._before: Any = None
 
     def __enter__(self) -> None:
@@ -87,6 +89,8 @@ class Observer:
             kind = self._codes.get(id(frame.f_code))
             if kind is None:
                 kind = self._meet(frame)
+            if kind == _USER:
+                self.interrupts.release()
             if kind > _USER and (caller := self._caller(frame)) is not None:
                 self._call_library(kind, frame, caller)
         elif event == "c_call":

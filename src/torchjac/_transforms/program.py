@@ -14,7 +14,7 @@ from .._capture.constants import Assumed, Constants, still_holds
 from .backend import Run, compile_graph
 from .numbers import take_out_numbers
 from .observe import Observer, UnwatchedConstants, ValuesLeave
-from .record import Recording, record_ops
+from .record import Recording, is_random, record_ops
 from .signature import Call, put_back
 
 
@@ -47,9 +47,7 @@ class NoPull(NamedTuple):
 
     def __call__(self, inputs: Sequence[Tensor], cotangents: list[Tensor]) -> list[Tensor]:
         """Raise: the answer was asked for its gradient."""
-        raise RuntimeError(
-            f"compile: the answer has no gradient, as PyTorch refuses it: {self.reason}"
-        ) from self.reason
+        raise RuntimeError(f"compile: the answer has no gradient: {self.reason}") from self.reason
 
 
 class Program(NamedTuple):
@@ -103,10 +101,12 @@ def capture(func: Callable[..., Any], call: Call, backend: Any, observer: Observ
         with UnwatchedConstants() as constants, ValuesLeave(constants), observer:
             return flat(tensors, constants)
 
-    forward = record_ops(ahead, call.tensors)
+    with observer.interrupts:
+        forward = record_ops(ahead, call.tensors)
     apart, assumed = made["apart"], made["assumed"]
     if made["outputs"]:
-        pull = _pull(flat, call.tensors, forward, made["outputs"], backend)
+        with observer.interrupts:
+            pull = _pull(flat, call.tensors, forward, made["outputs"], backend, observer)
         at: list[int | float] = list(range(len(apart.tensors)))
     else:
         pull, at = None, take_out_numbers(forward.graph, forward.outputs, apart.numbers)
@@ -127,6 +127,7 @@ def _pull(
     forward: Recording,
     outputs: list[int],
     backend: Any,
+    observer: Observer,
 ) -> Pull | NoPull:
     if forward.writes:
         raise RuntimeError(
@@ -134,15 +135,17 @@ def _pull(
             "its answer is differentiable, for which it would run again and write twice; call it under "
             "torch.no_grad(), or not compiled"
         )
+    if is_random(forward.graph):
+        why = "it draws random numbers, and running it again for its gradient would draw others"
+        return NoPull(outputs, [], RuntimeError(why))
     sources: list[int] = []
 
     def back(given: list[Tensor]) -> list[Tensor]:
         inputs = given[: len(tensors)]
         known = [*inputs, *forward.captured]
         asked = [number for number, tensor in enumerate(known) if tensor.requires_grad]
-        with (
-            Constants() as constants
-        ):  # over the way back too: its formulas read captured tensors as they are
+        # Over the way back too: its formulas read captured tensors as they are.
+        with UnwatchedConstants() as constants, ValuesLeave(constants), observer:
             results = flat(inputs, constants)
             try:
                 grads = torch.autograd.grad(

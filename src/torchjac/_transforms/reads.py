@@ -141,7 +141,8 @@ class Reads:
         self._looks: list[Any] = []
         self._empty: list[Any] = []
         self._settings = [get() for get in _SETTINGS]
-        self.reach([torch.Tensor, *(_GLOBAL_HOOKS if self._ask(any, _GLOBAL_HOOKS) else ()), *roots])
+        # What a tracer replaces while it traces is read now.
+        self.reach([torch.nn.Module, torch.Tensor, *(_GLOBAL_HOOKS if self._ask(any, _GLOBAL_HOOKS) else ()), *roots])
 
     # What ran
 
@@ -356,6 +357,10 @@ class Reads:
                 yield from self._space(base.__dict__, False, base).read(called)
 
     def _read_function(self, found: FunctionType) -> Iterator[Any]:
+        compiled = found.__dict__.get("_torchdynamo_orig_callable")  # private: what `torch.compile` was given
+        if compiled is not None:
+            yield compiled
+            return
         library = is_library(found.__globals__.get("__name__"))  # `__module__` may be that of what is wrapped
         for cell in found.__closure__ or ():
             try:

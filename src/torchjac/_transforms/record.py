@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,11 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 #: Code that stands here is not the user's.
 _OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+
+
+def is_random(graph: fx.GraphModule) -> bool:
+    """Whether a graph draws random numbers."""
+    return any(torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) for node in graph.graph.nodes)
 
 
 class Recording(NamedTuple):
@@ -45,7 +51,7 @@ def record_ops(function: Callable[[list[Tensor]], list[Tensor]], tensors: Sequen
         RuntimeError: where the function looks at values of tensors.
     """
     mode = FakeTensorMode()
-    with mode, _values_refused():
+    with mode, _values_refused(), _dynamo_transparent():
         example = [_like(tensor) for tensor in tensors]
         graph = make_fx(lambda *given: function(list(given)))(*example)
     graph.graph.eliminate_dead_code()
@@ -141,6 +147,18 @@ def _base(node: fx.Node) -> fx.Node:
             break
         node = node.args[0]
     return node
+
+
+@contextmanager
+def _dynamo_transparent() -> Iterator[None]:
+    """Call functions that `torch.compile` made as what they were made of."""
+    if "torch._dynamo" not in sys.modules:  # else there are none
+        yield
+        return
+    from torch._dynamo import config
+
+    with config.patch(error_on_nested_fx_trace=False):
+        yield
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import fields, is_dataclass
+from types import FunctionType
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -10,6 +12,8 @@ from torch import Tensor
 
 # Private; see arguments.py.
 from torch.utils import _pytree as pytree
+
+from .known import PLAIN
 
 _KINDS = frozenset([Tensor, torch.nn.Parameter])
 
@@ -111,7 +115,10 @@ def _modes() -> Hashable:
 
 
 def _static_key(leaf: Any) -> Hashable:
-    """Equal only for arguments with which a function does the same: 1, 1.0 and True are three."""
+    """Equal only for arguments with which a function does the same: 1, 1.0 and True are three.
+
+    Objects are told by their identity, but for those that are their fields: equality may leave out what is read.
+    """
     try:
         hash(leaf)
     except TypeError:
@@ -119,4 +126,10 @@ def _static_key(leaf: Any) -> Hashable:
             "compile: an argument that is no tensor must be hashable, since the program is captured for its value; "
             f"got {leaf!r} of type {type(leaf).__name__}"
         ) from None
-    return type(leaf), repr(leaf) if isinstance(leaf, (float, complex)) else leaf
+    if isinstance(leaf, (float, complex)):
+        return type(leaf), repr(leaf)
+    if isinstance(leaf, (*PLAIN, frozenset, type, FunctionType)):
+        return type(leaf), leaf
+    if is_dataclass(leaf):
+        return type(leaf), tuple([_static_key(getattr(leaf, field.name)) for field in fields(leaf)])
+    return type(leaf), id(leaf)  # the program keeps it alive
