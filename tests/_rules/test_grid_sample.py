@@ -21,6 +21,20 @@ def points(*shape: int) -> torch.Tensor:
     return (s.inside(*shape) - 0.5) * 5
 
 
+def backward(slot: int):
+    """What grid sampling makes of a cotangent for the image or for the grid."""
+
+    def pulled(g, image, grid):
+        op = (
+            torch.ops.aten.grid_sampler_2d_backward
+            if g.dim() == 4
+            else torch.ops.aten.grid_sampler_3d_backward
+        )
+        return op(g, image, grid, 0, 0, False, [True, True])[slot]
+
+    return pulled
+
+
 # Of the image a weight for each tap at each point and as many places for each side; of the grid a number for each
 # channel and each number of a point.
 CASES = [
@@ -41,6 +55,18 @@ CASES = [
         stored=[64 + 3 * 16, 24], note="independent",
     ),
     case("GridSampler2DBackward0", sampled(), s(2, 3, 4, 5), s.inside(2, 0, 3, 2)),
+    case(
+        "GridSampler2DBackwardBackward0", backward(0), s(2, 3, 2, 3), s(2, 3, 4, 5), s.inside(2, 2, 3, 2),
+        stored=[48 + 2 * 24, 0, 2 * 60 * 12], note="independent",
+    ),
+    case(
+        "GridSampler2DBackwardBackward0", backward(1), s(2, 3, 2, 3), s(2, 3, 4, 5), s.inside(2, 2, 3, 2),
+        stored=[72, 24 * 60, 48], note="independent",
+    ),
+    case(
+        "GridSampler3DBackwardBackward0", backward(1), s(2, 1, 1, 2, 2), s(2, 1, 2, 3, 2), s.inside(2, 1, 2, 2, 3),
+        stored=[24, 24 * 12, 72], note="independent",
+    ),
 ]  # fmt: skip
 
 
@@ -87,3 +113,23 @@ def test_at_scale(mode: str, taps: int) -> None:
     image, grid = torch.rand(1, 1, 600, 600), torch.rand(1, 500, 500, 2) - 0.5
     assert jacobian(sampled(mode))(image, grid).nnz == 250_000 * taps
     assert jacobian(sampled(mode), 1)(image, grid).nnz == 500_000
+
+
+@pytest.mark.parametrize("mode, taps", [("bilinear", 4), ("nearest", 1), ("bicubic", 16)])
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize("corners", [False, True])
+def test_hessians(mode, taps, padding, corners) -> None:
+    """By the grid a matrix for each point; by the image what the taps of a point tie."""
+    f = sampled(mode, padding, corners)
+    image, grid = s(2, 3, 4, 5), points(2, 2, 3, 2)
+    cases = [
+        (lambda grid: f(image, grid).sin().sum(), grid, 2 * 24),
+        (lambda image: f(image, grid).sin().sum(), image, 2 * 3 * 6 * taps**2),
+    ]
+    for g, x, most in cases:
+        J = jacobian(jacrev(g))(x)
+        torch.testing.assert_close(J.to_dense(), loop_jacobian(torch.func.grad(g), x), rtol=1e-9, atol=1e-9)
+        assert J.nnz <= most
+    both = lambda grid: f(image * grid.sum((1, 2, 3)).reshape(2, 1, 1, 1), grid).sin().sum()
+    J = jacobian(jacrev(both))(grid)
+    torch.testing.assert_close(J.to_dense(), loop_jacobian(torch.func.grad(both), grid), rtol=1e-9, atol=1e-9)

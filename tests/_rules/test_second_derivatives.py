@@ -83,6 +83,8 @@ def test_products_twice(op, x):
     torch.testing.assert_close(hessian(f)(x), expected, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(jacfwd(jacrev(f))(x), expected, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(jacobian(jacrev(f))(x).to_dense(), expected, rtol=1e-6, atol=1e-6)
+    by_structure = jacrev(lambda x: jacobian(f)(x).to_dense())
+    torch.testing.assert_close(by_structure(x), expected, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(vmap(hessian(f))(torch.stack([x, x]))[1], expected, rtol=1e-6, atol=1e-6)
 
 
@@ -114,6 +116,12 @@ def test_products_by_index(name, source):
 def test_products_of_nothing_twice():
     """No entry, no derivative."""
     assert hessian(lambda x: x.prod() + x.cumprod(0).sum())(torch.zeros(0)).shape == (0, 0)
+
+
+def test_products_of_one_entry_twice():
+    """A 0-dim tensor is its own product, recorded by structure too."""
+    for f in (torch.prod, lambda x: x.prod(0), lambda x: x.cumprod(0)):
+        assert jacrev(lambda x: jacobian(f)(x).to_dense() * x)(torch.tensor(3.0)) == 1
 
 
 def test_a_small_angle():

@@ -1,10 +1,12 @@
-"""The five modes in which a sample is compared with the row-by-row loop.
+"""The modes in which a sample is compared with the row-by-row loop: its values in five, its structure in two.
 
 plain        jacrev(f)(x)
 vmap         vmap(jacrev(f))(two different x, stacked)
 hessian      jacrev(jacrev(g))(x), g a weighted sum of f
 inner_vmap   jacrev(vmap(f))(two different x, stacked)
 forward      jacfwd(f)(x)
+
+first_order and second_order are told in `structure`.
 """
 
 from __future__ import annotations
@@ -22,12 +24,14 @@ from tests.conformance.exemptions import exemption
 from tests.conformance.loop import Rows, loop_hessian, loop_jacobian
 from tests.conformance.problems import MAX_ENTRIES, Problem, Skip, brief, problem_or_skip, total
 from tests.conformance.samples import label
+from tests.conformance.structure import first_order, second_order
 from tests.conformance.walks import WALKS, Around, forced, walked
 from torch import Tensor
 
 import torchjac
 
 MODES = ("plain", "vmap", "hessian", "inner_vmap", "forward")
+STRUCTURES = ("first_order", "second_order")
 
 #: A Hessian is compared while the function has at most so many inputs: a million entries again.
 MAX_HESSIAN_INPUTS = 1000
@@ -246,4 +250,6 @@ CHECKS: dict[str, Callable[[Any, Problem, Around], Outcome]] = {
     "hessian": _hessian,
     "inner_vmap": _inner_vmap,
     "forward": _forward,
+    "first_order": lambda op, f, around: first_order(f, around),
+    "second_order": second_order,
 }

@@ -2,7 +2,8 @@
 
 The database (`op_db`) gives for each op a list of samples: shapes, dtypes, broadcasting, keyword
 arguments, edge cases, all written by PyTorch's authors. Each sample is a function of its differentiable
-tensors; torchjac must return what the row-by-row loop returns, in five modes (`tests.conformance.modes`).
+tensors; torchjac must return what the row-by-row loop returns, in five modes (`tests.conformance.modes`), and name
+no more entries than are there, or for a reason, in two more (`tests.conformance.structure`).
 
 Of plain mode it also tells how the structured walk went: which kinds of rules it found, whether structure
 was kept, and how often backward formulas were called; ``--report`` writes that as a table of the ops.
@@ -24,9 +25,9 @@ import torch
 # A script finds only what lies in its own folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.conformance.modes import MODES
+from tests.conformance.modes import MODES, STRUCTURES
 from tests.conformance.processes import run_all
-from tests.conformance.tables import report, table
+from tests.conformance.tables import LOST, losses, report, table
 from tests.conformance.walks import WALKS
 
 
@@ -37,7 +38,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--ops", default="", metavar="REGEX", help="only ops whose name matches")
     parser.add_argument("--sample", type=int, help="only this sample of each op")
-    parser.add_argument("--mode", default="plain", choices=(*MODES, "all"))
+    parser.add_argument("--mode", default="plain", choices=(*MODES, "all", *STRUCTURES, "structures"))
     parser.add_argument(
         "--walk",
         default="structure",
@@ -54,7 +55,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--report", metavar="PATH", help="write the table of rules and calls there")
     options = parser.parse_args(arguments)
     options.dtype = getattr(torch, options.dtype)
-    options.modes = MODES if options.mode == "all" else (options.mode,)
+    options.modes = {"all": MODES, "structures": STRUCTURES}.get(options.mode, (options.mode,))
     options.walks = tuple(options.walk.split(","))
     if not set(options.walks) <= set(WALKS):
         parser.error(f"--walk {options.walk}: must be some of {', '.join(WALKS)}, with commas")
@@ -71,13 +72,15 @@ def main() -> int:
     options = parse()
     results = run_all(options)
     print(table(results, options.all_rows))
+    if any(result.status in LOST for result in results):
+        print(losses(results))
     if options.json:
         with open(options.json, "w") as file:
             json.dump([asdict(result) for result in results], file, indent=1)
     if options.report:
         with open(options.report, "w") as file:
             file.write(report(results) + "\n")
-    return int(any(result.status in ("wrong", "error") for result in results))
+    return int(any(result.status in ("wrong", "error", "unexplained") for result in results))
 
 
 if __name__ == "__main__":

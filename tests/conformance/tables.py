@@ -8,7 +8,10 @@ from typing import Any
 
 from tests.conformance.processes import Result
 
-COLUMNS = ("ok", "wrong", "error", "loop nan", "exempt", "loop fails", "skip")
+COLUMNS = ("ok", "wrong", "error", "loop nan", "exempt", "loop fails", "skip", "loses", "unexplained")
+
+#: What samples are that name entries which are zero
+LOST = ("loses", "unexplained")
 
 
 def table(results: Sequence[Result], everything: bool) -> str:
@@ -16,13 +19,13 @@ def table(results: Sequence[Result], everything: bool) -> str:
     groups: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for result in results:
         groups[result.op, result.mode].append(result)
-    titles = " ".join(f"{column:>10s}" for column in COLUMNS)
+    titles = " ".join(f"{column:>11s}" for column in COLUMNS)
     head = f"{'op':50s} {'mode, walk':22s} samples {titles}    seconds"
     lines = [head]
 
     def line(name: str, mode: str, rows: Sequence[Result]) -> str:
         counts = Counter(row.status for row in rows)
-        cells = " ".join(f"{counts[column] or '.':>10}" for column in COLUMNS)
+        cells = " ".join(f"{counts[column] or '.':>11}" for column in COLUMNS)
         return f"{name:50.50s} {mode:22s} {len(rows):7d} {cells} {sum(row.seconds for row in rows):10.2f}"
 
     for (name, mode), rows in sorted(groups.items()):
@@ -37,6 +40,21 @@ def table(results: Sequence[Result], everything: bool) -> str:
     lines += ["", head]
     for mode in dict.fromkeys(row.mode for row in results):
         lines.append(line("total", mode, [row for row in results if row.mode == mode]))
+    return "\n".join(lines)
+
+
+def losses(results: Sequence[Result]) -> str:
+    """The ops of which some samples lose structure: in how many, and what the one says that loses most."""
+    ops: dict[tuple[str, str], list[Result]] = defaultdict(list)
+    for result in results:
+        if result.status in LOST:
+            ops[result.mode, result.op].append(result)
+    lines = ["", f"{'entries named that are zero':50s} {'mode, walk':22s} samples    most"]
+    for (mode, op), rows in sorted(ops.items()):
+        worst = max(rows, key=lambda row: (row.status == "unexplained", row.diff))
+        lines.append(
+            f"{op:50.50s} {mode:22s} {len(rows):7d} {worst.diff:6.1f}x  #{worst.sample} {worst.note}"
+        )
     return "\n".join(lines)
 
 

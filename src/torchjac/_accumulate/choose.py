@@ -39,8 +39,8 @@ def choose_up(
     chosen: list[Local] = []
     for k, pairs in known.others.get(slot, known.passes).items():
         blocks = [block for carried in arrived.get(k, {}).values() for block in carried]
-        if k in known.spelled and blocks:
-            spelling = known.spelled[k](slot, blocks)
+        spelling = known.spelled[k](slot, blocks) if k in known.spelled and blocks else None
+        if spelling is not None:
             named = sum(map(entries, blocks)) * spelling.entries // max(prod(node.into(k).shape), 1)
             if terms_pay(spelling.terms * len(blocks), named, columns * spelling.entries):
                 chosen += spelling.make()

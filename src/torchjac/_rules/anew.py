@@ -68,6 +68,6 @@ def lead_of(node: Node, cotangent: Tensor, slot: int) -> Sequence[int]:
 def shaped(node: Node, lead: Sequence[int], results: Results) -> Results:
     """The results in the shapes of the inputs; what nothing needs is dropped."""
     return [
-        None if value is None or not node.needs(k) else value.reshape(*lead, *node.into(k).shape)
+        None if value is None or not node.needs(k) else value.reshape((*lead, *node.into(k).shape))
         for k, value in enumerate(results)
     ]

@@ -8,6 +8,7 @@ on u: one for the nearest, two of the linear filter, four of the cubic one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
 from math import prod
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .._blocks.block import Block
+from .._blocks.ends import swapped
 from .._blocks.maps import Gather, Label, Map, bare
 from .._capture.tape import Node
 from .registry import Known, Local, Passes, Spelling, rule
@@ -72,36 +74,73 @@ def grid_sample(node: Node) -> Known:
 
     Example: 9 × 9 pixels at 12 × 12 points: 4 taps for each of 144 entries of 11,664; of the grid 288 of 41,472.
     """
-    image, grid = node.into(0).shape if node.needs(0) else (), node.shape
+    image = node.into(0).shape if node.needs(0) else ()
     rank = len(node.shape) - 2
     passes: dict[int, Passes] = {}
     if node.needs(0):
         passes[0] = ((0, 0), (1, 1))
     if node.needs(1):
         passes[1] = ((0, 0), *((2 + d, 1 + d) for d in range(rank)))
-    mode = node.saved("interpolation_mode")
-    taps = COUNTS[mode] ** rank
+    entries, taps = prod(node.shape), COUNTS[node.saved("interpolation_mode")] ** rank
 
     def make() -> list[Local]:
-        points = node.saved("grid")
-        points = points.to(torch.promote_types(points.dtype, torch.float32))
-        corners = (node.saved("padding_mode"), node.saved("align_corners"))
-        sides = [_taps(points[..., rank - 1 - d], image[2 + d], mode, *corners) for d in range(rank)]
-        over = new_labels(node.shape)
-        batch, channel, *at = over
-        each = [Label(COUNTS[mode]) for _ in range(rank)]
-        shapes = [[COUNTS[mode] if d == own else 1 for d in range(rank)] for own in range(rank)]
-        weights = [
-            weight.reshape(*grid[:1], *grid[2:], *shape)
-            for (_, weight), shape in zip(sides, shapes, strict=True)
-        ]
-        weight = reduce(torch.mul, weights).to(node.outputs[0].dtype)
-        wrt: list[Map] = [bare(batch), bare(channel)]
-        wrt += [Gather(place, (batch, *at, label)) for (place, _), label in zip(sides, each, strict=True)]
-        block = Block(weight, (batch, *at, *each), tuple(map(bare, over)), tuple(wrt))
-        return [Local(0, block, selects=True)]
+        return [Local(0, _by_image(node, node.shape, image), selects=True)]
 
-    entries = prod(node.shape) * taps
     return Known(
-        passes=passes, spelled={0: lambda *_: Spelling(1, taps, entries, make)} if node.needs(0) else {}
+        passes=passes,
+        spelled={0: lambda *_: Spelling(1, taps, entries * taps, make)} if node.needs(0) else {},
     )
+
+
+@rule("GridSampler2DBackwardBackward0", "GridSampler3DBackwardBackward0")
+def grid_sample_backward(node: Node) -> Known:
+    """The backward of grid sampling, of a cotangent g, an image and a grid: from g those of the image and of the grid.
+
+    dimage[n,c,j[n,o,t]] += w[n,o,t] g[n,c,o], whose terms by g are those of `grid_sample` with the ends swapped
+
+    In dgrid[n,o] the points n and o of g and grid pass; by the image, and in dimage by the grid, only n does.
+    """
+    shape, image = node.into(0).shape if node.needs(0) else (), node.saved("input").shape
+    rank = len(image) - 2
+    points = range(1, 1 + rank)
+    first: dict[int, Passes] = {0: ((0, 0), (1, 1)), 2: ((0, 0),)}
+    second: dict[int, Passes] = {
+        0: ((0, 0), *((d, d + 1) for d in points)), 1: ((0, 0),), 2: ((0, 0), *((d, d) for d in points)),
+    }  # fmt: skip
+    entries, taps = prod(shape), COUNTS[node.saved("interpolation_mode")] ** rank
+
+    def by_cotangent(slot: int, _: object) -> Spelling | None:
+        if slot:
+            return None
+
+        def make() -> list[Local]:
+            return [Local(0, swapped(_by_image(node, shape, image)), selects=True)]
+
+        return Spelling(1, prod(shape[2:]), entries * taps, make)
+
+    needed = [k for k in range(3) if node.needs(k)]
+    return Known(
+        passes={k: first[k] for k in needed if k in first},
+        others={1: {k: second[k] for k in needed}},
+        spelled={0: by_cotangent} if node.needs(0) else {},
+    )
+
+
+def _by_image(node: Node, out: Sequence[int], image: Sequence[int]) -> Block:
+    """The taps of each output entry: the block of an output of a shape by an image of a shape."""
+    mode, rank = node.saved("interpolation_mode"), len(image) - 2
+    points = node.saved("grid")
+    points = points.to(torch.promote_types(points.dtype, torch.float32))
+    corners = (node.saved("padding_mode"), node.saved("align_corners"))
+    sides = [_taps(points[..., rank - 1 - d], image[2 + d], mode, *corners) for d in range(rank)]
+    over = new_labels(out)
+    batch, channel, *at = over
+    each = [Label(COUNTS[mode]) for _ in range(rank)]
+    shapes = [[COUNTS[mode] if d == own else 1 for d in range(rank)] for own in range(rank)]
+    weights = [
+        weight.reshape(*out[:1], *out[2:], *shape) for (_, weight), shape in zip(sides, shapes, strict=True)
+    ]
+    weight = reduce(torch.mul, weights).to(node.outputs[0].dtype)
+    wrt: list[Map] = [bare(batch), bare(channel)]
+    wrt += [Gather(place, (batch, *at, label)) for (place, _), label in zip(sides, each, strict=True)]
+    return Block(weight, (batch, *at, *each), tuple(map(bare, over)), tuple(wrt))

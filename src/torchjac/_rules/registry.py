@@ -52,7 +52,7 @@ class Known(NamedTuple):
     An input named in ``passes`` is found by calling the node; any other input has the terms of ``locals``.
     ``passes`` holds for every output; ``others`` has the outputs for which other dims pass.
     Where ``spelled`` names an input of ``passes`` too, it tells what all its terms at an output would be, for the
-    blocks that wait there: they are used where calls cost more.
+    blocks that wait there: they are used where calls cost more. None is for an output where they are not spelled.
     ``scans`` names inputs of ``passes``, with a dim of the output and one of the input: along these, an entry depends
     on those up to its own position.
     """
@@ -60,7 +60,7 @@ class Known(NamedTuple):
     locals: Sequence[Local] = ()
     passes: Mapping[int, Passes] = {}
     others: Mapping[int, Mapping[int, Passes]] = {}
-    spelled: Mapping[int, Callable[[int, Sequence[Block]], Spelling]] = {}
+    spelled: Mapping[int, Callable[[int, Sequence[Block]], Spelling | None]] = {}
     scans: Mapping[int, tuple[int, int]] = {}
 
 
