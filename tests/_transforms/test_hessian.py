@@ -167,7 +167,7 @@ def test_operator_inside_vmap() -> None:
 
 def test_layout_is_checked() -> None:
     """Any other word is refused, and jacrev has `jacobian` for that."""
-    with pytest.raises(ValueError, match="hessian: layout must be torch.strided"):
+    with pytest.raises(ValueError, match="hessian: layout must be"):
         hessian(torch.sum, layout="blocks")
     with pytest.raises(ValueError, match="jacrev: layout must be"):
         jacrev(torch.sum, layout="operator")
