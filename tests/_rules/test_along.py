@@ -44,8 +44,6 @@ CASES = [
         s(2, 3),
         stored=[18, 18],
     ),
-    along("LinalgCrossBackward0", lambda x, y: L.cross(x, y), s(2, 3), s(2, 3), stored=[18, 18]),
-    along("LinalgCrossBackward0", lambda x, y: L.cross(x, y, dim=0), s(3, 2), s(3, 1), stored=[18, 18]),
     along("FftR2CBackward0", lambda x: torch.fft.rfft(x).abs(), s(2, 5), stored=[30]),
     along(
         "FftR2CBackward0",

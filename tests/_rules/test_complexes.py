@@ -4,7 +4,8 @@ import pytest
 import torch
 from tests._rules.cases import Case, Sampler, case, check, over_cases
 
-from torchjac.testing import check_rule
+from torchjac import hessian, jacrev
+from torchjac.testing import check_jacobian, check_rule, finite_differences
 
 s = Sampler()
 z = torch.complex(s(2, 3), s(2, 3))
@@ -76,3 +77,36 @@ PROGRAMS = {
 def test_complex_program(name: str) -> None:
     """Real functions through complex tensors are right, whatever is known of their ops."""
     check_rule(*PROGRAMS[name])
+
+
+c, d = (torch.complex(s(*shape), s(*shape)) for shape in ((4, 3), (3, 2)))
+both = torch.view_as_real
+
+#: Products of complex factors, and how many entries they have
+PRODUCTS = {
+    "matrix by vector": (lambda x: both(c @ torch.complex(x, x.sin())), s(3), 24),
+    "matrix by matrix": (lambda x: (c @ torch.complex(x, x.cos())).imag, s(3, 2), 24),
+    "by a constant": (lambda x: (torch.complex(x, x.cos()) @ d).real, s(5, 3), 30),
+    "with itself": (lambda x: both(torch.complex(x, x.cos()) @ torch.complex(x.sin(), x).mT), s(2, 3), 48),
+    "batched": (lambda x: both(torch.complex(x, x.cos()) @ torch.complex(x.sin(), x).mT), s(2, 2, 3), 80),
+    "added, times complex numbers": (
+        lambda x: both(
+            torch.addmm(torch.complex(x, x)[:, :2], torch.complex(x, x.sin()), d, beta=2 - 1j, alpha=1 + 2j)
+        ),
+        s(2, 3), 24,
+    ),
+    "inner": (lambda x: both(torch.dot(torch.complex(x, x.sin()), torch.complex(x.cos(), x))), s(3), 6),
+    "inner, conjugated": (lambda x: both(torch.vdot(torch.complex(x, x.sin()), torch.complex(x.cos(), x))), s(3), 6),
+    "outer": (lambda x: torch.outer(torch.complex(x, x.sin()), torch.complex(x.cos(), x)).imag, s(3), 15),
+    "einsum": (lambda x: torch.einsum("ij,kj->ik", torch.complex(x, x.sin()), c).abs(), s(5, 3), 60),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products(name: str) -> None:
+    """A complex factor is kept once, as its conjugate; rows, blocks and second derivatives agree."""
+    f, x, entries = PRODUCTS[name]
+    (J,) = check_jacobian(f, x)
+    assert J.nnz <= entries
+    loss = lambda x: f(x).square().sum()
+    torch.testing.assert_close(hessian(loss)(x), finite_differences(jacrev(loss), x), rtol=1e-5, atol=1e-5)

@@ -1,5 +1,7 @@
 """Writes that do more than move entries: the graph of the node's own call is composed of local Jacobians."""
 
+import sys
+
 import pytest
 import torch
 from tests._rules.cases import Case, Sampler, case, check, over_cases, walk
@@ -182,3 +184,48 @@ def test_few_digits() -> None:
     x = torch.ones(5, dtype=torch.bfloat16)
     f = written(lambda out: out[1:].mul_(2))
     assert torch.equal(jacobian(f)(x).to_dense(), torch.diag(torch.tensor([1.0, 2, 2, 2, 2])).bfloat16())
+
+
+class Detaching(torch.autograd.Function):
+    """Doubles in place; its backward hides one entry from the graph."""
+
+    @staticmethod
+    def forward(ctx, x):
+        """Double."""
+        ctx.mark_dirty(x)
+        return x.mul_(2)
+
+    @staticmethod
+    def backward(ctx, g):
+        """Twice the cotangent, of which the first entry carries no graph."""
+        doubled = 2 * g
+        return torch.cat([doubled[:1].detach(), doubled[1:]])
+
+
+@pytest.mark.parametrize("n", [2, 5, 400_000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_a_function_hides_from_the_graph(n: int, dtype: torch.dtype) -> None:
+    """That a Function ran is seen, not judged by numbers: one entry of many is not lost in a rounding."""
+
+    def f(x):
+        out = x.clone()
+        Detaching.apply(out[1:])
+        return out
+
+    expected = torch.full((n,), 2.0, dtype=dtype)
+    expected[0] = 1
+    assert torch.equal(jacobian(f)(torch.rand(n, dtype=dtype)).diagonal(), expected)
+
+
+def test_a_profiler_stays() -> None:
+    """What watches Python's calls does so after a write was looked at as before."""
+    seen = []
+    before = sys.getprofile()
+    sys.setprofile(lambda *event: seen.append(event[1]))
+    try:
+        jacobian(written(lambda out: out[1:].mul_(3)))(s(4))
+        watching = sys.getprofile()
+    finally:
+        sys.setprofile(before)
+    assert watching is not None
+    assert seen

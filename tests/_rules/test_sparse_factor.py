@@ -67,6 +67,18 @@ def test_layouts(matrix, columns) -> None:
     torch.testing.assert_close(torchjac.hessian(lambda b: f(b).sum())(b), expected)
 
 
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
+def test_complex_matrix(layout: torch.layout) -> None:
+    """Complex entries are as exact as real ones: one for each, conjugated on the way down."""
+    diagonal = torch.diag(torch.ones(400, dtype=torch.complex128)).to_sparse(layout=layout)
+    assert torchjac.jacobian(lambda x: (diagonal @ torch.complex(x, x)).real)(s(400)).nnz == 400
+    dense = torch.complex(MATRIX.to_dense(), 2 * MATRIX.to_dense())
+    matrix = dense.to_sparse(layout=layout)
+    f = lambda x: torch.view_as_real(matrix @ torch.complex(x, x.sin()))
+    (J,) = check_jacobian(f, s(4, 2))
+    assert J.nnz == 5 * 2 * 2
+
+
 def test_a_large_matrix() -> None:
     """A hundred thousand rows: five numbers and ten positions each, and nothing dense on the way."""
     n = 100_000

@@ -41,11 +41,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         "(len(node.shape) - 2, 1)",
     ),
     Mutation(
-        "_rules/along.py", "pooling: a spatial dim passes",
-        "range(len(node.into(0).shape) - spatial)",
-        "range(len(node.into(0).shape) - spatial + 1)",
-    ),
-    Mutation(
         "_rules/along.py", "solve: rows and columns swapped",
         'column = 1 if getattr(node.fn, "_saved_left", True) else 2',
         'column = 2 if getattr(node.fn, "_saved_left", True) else 1',
@@ -282,8 +277,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/matmul.py", "α forgotten in every product",
-        "return value if factor == 1 else value * factor",
-        "return value",
+        "value = value if factor == 1 else value * factor\n    return",
+        "return",
     ),
     Mutation(
         "_rules/matmul.py", "β forgotten",
@@ -297,8 +292,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/matmul.py", "addbmm: α forgotten in one factor",
-        '(2, "i k", "b j k", "b i j"), names, node.saved("alpha")\n    )\n\n\n@rule("MvBackward0")',
-        '(2, "i k", "b j k", "b i j"), names\n    )\n\n\n@rule("MvBackward0")',
+        '(2, "i k", "b j k", "b i j"), names, node.saved("alpha")\n    )\n\n\n@rule("MvBackward0", any_dtype=True)',
+        '(2, "i k", "b j k", "b i j"), names\n    )\n\n\n@rule("MvBackward0", any_dtype=True)',
     ),
     Mutation(
         "_rules/matmul.py", "bilinear: wrong sign",
@@ -344,8 +339,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/normalise.py", "the backward of a layer norm by the weight: the mean is not taken off",
-        " - 1 / max(n, 1)\n",
-        "\n",
+        "dtype=norm.unit.dtype, device=norm.unit.device) - 1 / max(n, 1)\n",
+        "dtype=norm.unit.dtype, device=norm.unit.device)\n",
     ),
     Mutation(
         "_rules/norms.py", "the mean added",
@@ -456,8 +451,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/pieces.py", "triangle: lower and upper swapped",
-        "(torch.tril if node.name",
-        "(torch.triu if node.name",
+        "(torch.tril if lower",
+        "(torch.triu if lower",
     ),
     Mutation(
         "_rules/pieces.py", "stack: every input at the first position",
@@ -497,7 +492,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/pointwise.py", "selecting ops multiply",
-        'selects=node.name.split("Backward")[0] in SELECTING',
+        'selects=node.name.rpartition("Backward")[0] in SELECTING',
         "selects=False",
     ),
     Mutation(
@@ -545,7 +540,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     # ------------------------------------------------------------------------------------------ formula
     Mutation(
         "_rules/formula.py", "what a Function computes outside of the graph not looked at",
-        "if not _tells_all(recorded, given):",
+        "if hidden:",
         "if False:",
     ),
     Mutation(
@@ -760,6 +755,72 @@ MUTATIONS: tuple[Mutation, ...] = (
         "map_ if size != 1 or not map_.labels or map_.labels[0].size == 1 else constant(0)",
         "map_",
     ),
+    # ------------------------------------------------------------------------------------------ cross
+    Mutation(
+        "_rules/cross.py", "both terms read the same position",
+        "arange(3, device=factor.device) + ahead) % 3",
+        "arange(3, device=factor.device) + 1) % 3",
+    ),
+    Mutation(
+        "_rules/cross.py", "both terms of one sign",
+        "(sign if ahead == 1 else -sign)",
+        "sign",
+    ),
+    # ------------------------------------------------------------------------------------------ grid_sample
+    Mutation(
+        "_rules/grid_sample.py", "width and height swapped",
+        "points[..., rank - 1 - d]",
+        "points[..., d]",
+    ),
+    Mutation(
+        "_rules/grid_sample.py", "what is outside weighs something",
+        "return at, torch.where(inside, weight, 0)",
+        "return at, weight",
+    ),
+    # ------------------------------------------------------------------------------------------ index_backward
+    Mutation(
+        "_rules/index_backward.py", "the zeros stand in front",
+        "for size in (whole - own, 0)]",
+        "for size in (0, whole - own)]",
+    ),
+    Mutation(
+        "_rules/index_backward.py", "the padding row gets a gradient",
+        'rows = rows.masked_fill((ids == node.saved("padding_idx")).unsqueeze(-1), 0)',
+        "rows = rows * 1",
+    ),
+    # ------------------------------------------------------------------------------------------ reduce_by_index
+    Mutation(
+        "_rules/reduce_by_index.py", "the mean of the source alone",
+        "own = torch.ones_like(self.into) if self.includes_self else None",
+        "own = None",
+    ),
+    Mutation(
+        "_rules/reduce_by_index.py", "a product with two zeros has no slope of its own",
+        "torch.where(count == 2, rest - s, 0)",
+        "torch.where(count == 2, 0, 0)",
+    ),
+    # ------------------------------------------------------------------------------------------ resample
+    Mutation(
+        "_rules/resample.py", "the cubic filter of the antialiased one",
+        "a: float = -0.75",
+        "a: float = -0.5",
+    ),
+    Mutation(
+        "_rules/resample.py", "pixels begin at their corner",
+        "at = at * step if corners else (at + 0.5) * step - 0.5",
+        "at = at * step",
+    ),
+    # ------------------------------------------------------------------------------------------ scan
+    Mutation(
+        "_rules/scan.py", "the scanned dim passes",
+        "for d in range(rank) if d != dim])}",
+        "for d in range(rank)])}",
+    ),
+    Mutation(
+        "_rules/scan.py", "the triangle is the other one",
+        "at_most(bare(inner), bare(over[dim]))",
+        "at_most(bare(over[dim]), bare(inner))",
+    ),
     # ------------------------------------------------------------------------------------------ what rules share
     Mutation(
         "_rules/spell.py", "a broadcast dim is read along the output",
@@ -930,8 +991,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_blocks/multiply.py", "zeros that select multiply",
-        "return product.masked_fill_(right == 0, 0), over",
-        "return product, over",
+        "product.masked_fill_(value == 0, 0)",
+        "pass",
     ),
     Mutation(
         "_blocks/compose.py", "laws of other labels looked up",

@@ -59,20 +59,6 @@ def affine_grid(node: Node) -> Known:
     return Known(passes={0: ((0, 0), (len(node.shape) - 1, 1))})
 
 
-@rule("LinalgCrossBackward0")
-def linalg_cross(node: Node) -> Known:
-    """Cross product along one dim of both factors."""
-    rank = len(node.shape)
-    dim = node.saved("dim") % rank
-    return Known(
-        passes={
-            k: tuple((d, d) for d in range(rank) if d != dim and node.into(k).shape[d] == node.shape[d])
-            for k in range(2)
-            if node.needs(k)
-        }
-    )
-
-
 @rule("FftR2CBackward0", "FftC2RBackward0", "FftC2CBackward0")
 def fft(node: Node) -> Known:
     """Fourier transforms work along the dims named."""

@@ -9,17 +9,20 @@ there, and its own history is no part of the graph.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from types import FrameType
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
+from torch.autograd.function import BackwardCFunction
 
 from .._blocks.block import Block, identity
 from .._blocks.compose import compose
 from .._blocks.ends import swapped
 from .._blocks.traced import is_tracing
-from .._capture.capture import Captured, capture_at_level, plain
+from .._capture.capture import Captured, capture_at_level
 from .._capture.tape import Edge, Node
 from .assign import MOVING, apart, moved
 from .call import call, fit
@@ -27,6 +30,11 @@ from .registry import Known, Local, local_jacobian
 
 #: What waits at a tensor of the graph: the number of a result, the block, and whether its zeros drop what they meet
 _Waiting: TypeAlias = list[tuple[int, Block, bool]]
+
+Results: TypeAlias = tuple[Tensor | None, ...]
+
+#: What PyTorch calls for the backward of a Function in Python
+BACKWARD = BackwardCFunction.apply.__code__
 
 
 def composed(node: Node) -> list[Local] | None:
@@ -37,46 +45,45 @@ def composed(node: Node) -> list[Local] | None:
     if is_tracing() or torch.is_inference_mode_enabled():
         return None
     given = apart(node.outputs[0])
-    if given is None or torch.finfo(given.dtype).bits < 32:  # too few digits to tell what is missing in a sum
+    if given is None:
         return None
     needed = [k for k in range(len(node.inputs)) if node.needs(k)]
+    hidden = False
 
     def formula(leaves: list[Tensor]) -> tuple[list[Tensor], list[int]]:
-        results = call(node, leaves)
+        nonlocal hidden
+        results, hidden = _ran_function(lambda: call(node, leaves))
         present = [(k, result) for k in needed if (result := results[k]) is not None]
         return [fit(result, node.into(k)) for k, result in present], [k for k, _ in present]
 
     try:
         recorded = capture_at_level(formula, [given])
-        if not _tells_all(recorded, given):
-            return None
     except RuntimeError:  # a Python Function that refuses, or saving through hooks
+        return None
+    if hidden:
         return None
     found = _down(node, recorded)
     return found and [Local(recorded.extra[k], swapped(block), selects=drops) for k, block, drops in found]
 
 
-def _tells_all(recorded: Captured, given: Tensor) -> bool:
-    """Whether the graph has all that was computed, as a Python Function may compute outside of it.
+def _ran_function(run: Callable[[], Results]) -> tuple[Results, bool]:
+    """What a call gives, and whether the backward of a `torch.autograd.Function` ran in it.
 
-    ⟨c, g⟩ = ⟨∂⟨c, g⟩/∂u, u⟩ for a g that is linear in u, and for any c.
+    What that computes outside of the graph is not in it; PyTorch's own formulas are all there.
     """
-    results, ends = recorded.outputs, recorded.tape.outputs
-    (start,) = recorded.tape.inputs
-    with torch.no_grad():
-        # As batched as the result: a write takes no other cotangent.
-        weights = [torch.arange(1, part.numel() + 1).to(part).view(part.shape) + 0 * part for part in results]
-        products = [weight * part for weight, part in zip(weights, results, strict=True)]
-        linked = [k for k, end in enumerate(ends) if end is not None]
-        if linked:
-            outputs, cotangents = [results[k] for k in linked], [weights[k] for k in linked]
-            edges = [GradientEdge(start.fn, 0)]
-            (slope,) = torch.autograd.grad(outputs, edges, cotangents, retain_graph=True)
-            products.append(-slope * given)
-        missing = sum([part.sum() for part in products])
-        size = sum([part.abs().sum() for part in products])
-        agrees = missing.abs() <= 64 * torch.finfo(given.dtype).eps * size if products else torch.tensor(True)
-    return bool(plain(agrees).all())
+    ran: list[str] = []
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if frame.f_code is BACKWARD:
+            ran.append(event)
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        results = run()
+    finally:
+        sys.setprofile(before)
+    return results, bool(ran)
 
 
 def _down(node: Node, recorded: Captured) -> _Waiting | None:

@@ -238,9 +238,9 @@ def _product(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Res
 def _product_added(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
     (rows,) = cotangents
     alpha, beta = node.saved("alpha"), node.saved("beta")
-    scaled = rows if alpha == 1 else rows * alpha
+    scaled = rows if alpha == 1 else rows * alpha.conjugate()
     factors = _of_factors(node, scaled, 1, "mat1", "mat2")
-    return factors and [rows if beta == 1 else rows * beta, *factors]
+    return factors and [rows if beta == 1 else rows * beta.conjugate(), *factors]
 
 
 def _of_factors(node: Node, rows: Tensor, k: int, left: str, right: str) -> list[Tensor | None] | None:

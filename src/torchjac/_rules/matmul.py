@@ -1,4 +1,7 @@
-"""Products of matrices and vectors: identity ⊗ factor, each factor kept once."""
+"""Products of matrices and vectors: identity ⊗ factor, each factor kept once.
+
+The cotangent of a complex factor is the product with the conjugate of the other: so it is that which is kept.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,13 @@ from .sparse_factor import entries_local
 from .spell import local
 
 
-def _scaled(value: Tensor, factor: float) -> Tensor:
-    return value if factor == 1 else value * factor
+def _scaled(value: Tensor, factor: complex) -> Tensor:
+    value = value if factor == 1 else value * factor
+    return value.conj_physical() if value.is_complex() else value
 
 
 def _product(
-    node: Node, first: tuple, second: tuple, names: tuple[str, str], alpha: float = 1.0
+    node: Node, first: tuple, second: tuple, names: tuple[str, str], alpha: complex = 1.0
 ) -> list[Local]:
     """Terms of a product of two factors: (input, out spelling, wrt spelling, spelling of the other)."""
     terms = []
@@ -42,11 +46,15 @@ def _as_it_lies(value: Tensor, on: str) -> tuple[Tensor, str]:
     return value.mT, " ".join((*rest, column, row))
 
 
-def _bias(node: Node, beta: float) -> list[Local]:
-    return [diagonal_term(node, 0, float(beta))] if node.needs(0) else []
+def _bias(node: Node, beta: complex) -> list[Local]:
+    if not node.needs(0):
+        return []
+    if not isinstance(beta, complex):
+        return [diagonal_term(node, 0, float(beta))]
+    return [diagonal_term(node, 0, torch.tensor(beta.conjugate(), dtype=node.outputs[0].dtype))]
 
 
-@rule("MmBackward0")
+@rule("MmBackward0", any_dtype=True)
 def mm(node: Node) -> list[Local]:
     """Matrix product: out[i,k] = Σⱼ a[i,j] b[j,k].
 
@@ -58,7 +66,7 @@ def mm(node: Node) -> list[Local]:
     return _product(node, (0, "i k", "i j", "j k"), (1, "i k", "j k", "i j"), ("mat2", "self"))
 
 
-@rule("AddmmBackward0")
+@rule("AddmmBackward0", any_dtype=True)
 def addmm(node: Node) -> list[Local]:
     """Matrix product and sum: out[i,k] = β c[i,k] + α Σⱼ a[i,j] b[j,k]."""
     names = ("mat2", "mat1")
@@ -67,7 +75,7 @@ def addmm(node: Node) -> list[Local]:
     )
 
 
-@rule("SparseAddmmBackward0")
+@rule("SparseAddmmBackward0", any_dtype=True)
 def sparse_addmm(node: Node) -> list[Local] | None:
     """Product of a sparse matrix and a dense one, and sum: out[i,k] = β c[i,k] + α Σⱼ S[i,j] b[j,k]."""
     if node.needs(1):  # the gradient of a sparse matrix is sparse
@@ -79,13 +87,13 @@ def sparse_addmm(node: Node) -> list[Local] | None:
     return terms
 
 
-@rule("BmmBackward0")
+@rule("BmmBackward0", any_dtype=True)
 def bmm(node: Node) -> list[Local]:
     """Batched product: out[b,i,k] = Σⱼ a[b,i,j] c[b,j,k]; the batch stays tied."""
     return _product(node, (0, "b i k", "b i j", "b j k"), (1, "b i k", "b j k", "b i j"), ("mat2", "self"))
 
 
-@rule("BaddbmmBackward0")
+@rule("BaddbmmBackward0", any_dtype=True)
 def baddbmm(node: Node) -> list[Local]:
     """Batched product and sum: out[b,i,k] = β d[b,i,k] + α Σⱼ a[b,i,j] c[b,j,k]."""
     names = ("batch2", "batch1")
@@ -94,7 +102,7 @@ def baddbmm(node: Node) -> list[Local]:
     )
 
 
-@rule("AddbmmBackward0")
+@rule("AddbmmBackward0", any_dtype=True)
 def addbmm(node: Node) -> list[Local]:
     """Sum of a batch of products: out[i,k] = β d[i,k] + α Σ_b Σⱼ a[b,i,j] c[b,j,k]."""
     names = ("batch2", "batch1")
@@ -103,13 +111,13 @@ def addbmm(node: Node) -> list[Local]:
     )
 
 
-@rule("MvBackward0")
+@rule("MvBackward0", any_dtype=True)
 def mv(node: Node) -> list[Local]:
     """Matrix times vector: out[i] = Σⱼ a[i,j] x[j]."""
     return _product(node, (0, "i", "i j", "j"), (1, "i", "j", "i j"), ("vec", "self"))
 
 
-@rule("AddmvBackward0")
+@rule("AddmvBackward0", any_dtype=True)
 def addmv(node: Node) -> list[Local]:
     """Matrix times vector and sum: out[i] = β c[i] + α Σⱼ a[i,j] x[j]."""
     return _bias(node, node.saved("beta")) + _product(
@@ -117,14 +125,16 @@ def addmv(node: Node) -> list[Local]:
     )
 
 
-@rule("DotBackward0", "VdotBackward0")
-def dot(node: Node) -> list[Local]:
-    """Inner product: out = Σᵢ x[i] y[i]."""
+@rule("DotBackward0", "VdotBackward0", any_dtype=True)
+def dot(node: Node) -> list[Local] | None:
+    """Inner product: out = Σᵢ x[i] y[i]; with x conjugated it is not linear in x."""
+    if node.name.startswith("V") and node.touches_complex:
+        return None
     names = ("tensor", "self") if node.name.startswith("Dot") else ("other", "self")
     return _product(node, (0, "", "i", "i"), (1, "", "i", "i"), names)
 
 
-@rule("AddrBackward0")
+@rule("AddrBackward0", any_dtype=True)
 def addr(node: Node) -> list[Local]:
     """Outer product and sum: out[i,j] = β c[i,j] + α x[i] y[j]."""
     return _bias(node, node.saved("beta")) + _product(

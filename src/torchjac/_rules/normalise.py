@@ -7,14 +7,14 @@ normalisation the letters are those of `norms`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 
 import torch
 from torch import Tensor
 
 from .._blocks.block import Block
-from .._blocks.maps import Map, bare
+from .._blocks.maps import Affine, Label, Map, bare
 from .._capture.tape import Node
 from .norms import FIRST, SECOND, Norm, is_training
 from .registry import Known, Local, Passes, Spelling, rule
@@ -123,16 +123,53 @@ def batch_norm(node: Node) -> Known:
 
 @rule("NativeGroupNormBackward0")
 def group_norm(node: Node) -> Known:
-    """Group norm: out[b, c, …] = w[c] x̂[b, c, …] + d[c]; the batch passes for x."""
+    """Group norm: out[b, c, …] = w[c] x̂[b, c, …] + d[c]; the batch passes for x, and groups do not mix.
+
+    ∂out[b,o]/∂x[b′,i] = δ[b,b′] w[o] r[b] (δ[o,i] − 1/N − x̂[b,o] x̂[b,i] / N) for o and i of one group of N entries
+
+    Example: 6 channels of 5 numbers in 3 groups: 300 entries for each sample, not 900.
+    """
     affine = _Affine(node, range(1, 2))
+    spelled = {}
     if node.needs(0):
         affine.passes[0] = ((0, 0),)
+        spelled[0] = _by_group(node)
     if node.needs(1) and torch.is_grad_enabled():
         affine.weight_by_seeds()
     elif node.needs(1):
         affine.weight(FIRST[node.name](node).unit)
     affine.bias()
-    return affine.known()
+    return affine.known()._replace(spelled=spelled)
+
+
+def _by_group(node: Node) -> Callable[[int, Sequence[Block]], Spelling | None]:
+    """The terms of the output of a group norm by x; the statistics, which are outputs too, have none."""
+    shape = node.saved("input").shape
+    groups = node.saved("group")
+    inner = shape[1] // groups
+    sizes = (inner, *shape[2:])
+    n = prod(sizes)
+
+    def make() -> list[Local]:
+        norm = FIRST[node.name](node)
+        unit = norm.unit.reshape(shape[0], groups, n)
+        mixed = torch.eye(n, dtype=unit.dtype, device=unit.device) - 1 / max(n, 1)
+        mixed = mixed - unit.unsqueeze(-1) * (unit / max(n, 1)).unsqueeze(-2)
+        scale = norm.weighted(norm.scale.expand(shape[0], groups, inner, 1)).expand(
+            shape[0], groups, inner, n // max(inner, 1)
+        )
+        value = mixed * scale.reshape(shape[0], groups, n, 1)
+        batch, group, *rest = new_labels((shape[0], groups, *sizes, *sizes))
+        rows, columns = rest[: len(sizes)], rest[len(sizes) :]
+
+        def maps(own: Sequence[Label]) -> tuple[Map, ...]:
+            channel = Affine(0, ((group, inner), (own[0], 1)))
+            return (bare(batch), channel, *map(bare, own[1:]))
+
+        value = value.reshape(shape[0], groups, *sizes, *sizes).to(node.outputs[0].dtype)
+        return [Local(0, Block(value, (batch, group, *rest), maps(rows), maps(columns)))]
+
+    return lambda slot, _: None if slot else Spelling(1, n, shape[0] * groups * n * n, make)
 
 
 @rule("NativeLayerNormBackwardBackward0")

@@ -11,7 +11,7 @@ from .._capture.tape import Node
 from .registry import Local
 
 
-def entries_local(node: Node, k: int, out: str, wrt: str, factor: Tensor, scale: float, on: str) -> Local:
+def entries_local(node: Node, k: int, out: str, wrt: str, factor: Tensor, scale: complex, on: str) -> Local:
     """The local Jacobian of a product with a sparse factor, spelled as `spell.local` does.
 
     For out[i,k] = Σⱼ S[i,j] b[j,k] with entries S[row[e], column[e]] = v[e]:
@@ -36,4 +36,5 @@ def entries_local(node: Node, k: int, out: str, wrt: str, factor: Tensor, scale:
         )
         for words, shape in ((out, node.shape), (wrt, node.into(k).shape))
     ]
-    return Local(k, Block(values if scale == 1 else values * scale, (entry,), *sides))
+    values = values if scale == 1 else values * scale
+    return Local(k, Block(values.conj_physical() if values.is_complex() else values, (entry,), *sides))

@@ -9,7 +9,7 @@ import torch
 
 from .._blocks.block import Block, remembered
 from .._blocks.ends import swapped
-from .._blocks.maps import Affine, Gather, Label, Map, bare
+from .._blocks.maps import Affine, Gather, Label, Map, bare, constant
 from .._capture.tape import Node
 from .registry import Local, rule
 from .spell import diagonal as diagonal_block
@@ -77,7 +77,7 @@ def unravel(at: torch.Tensor, over: tuple[Label, ...], shape: Sequence[int]) -> 
     """The maps of positions in a flattened tensor, one for each of its dims."""
     maps: list[Map] = []
     for size in reversed(shape):
-        maps.append(Gather(at % max(size, 1), over))
+        maps.append(Gather(at % max(size, 1), over) if size != 1 else constant(0))
         at = at // max(size, 1)
     return tuple(reversed(maps))
 
