@@ -62,8 +62,9 @@ $(DOCS): $(READY)
 
 docs: $(DOCS)
 	$(BIN)/python docs/pictures.py
+	$(BIN)/python docs/ops.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "the documentation is in site/index.html"
 
 clean:
-	rm -rf .venv site docs/pictures
+	rm -rf .venv site docs/pictures docs/reference/ops.md

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from docs import ops
 from docs.pictures import EXAMPLES, PICTURES
 from tests import pages
 from tests.versions import NEWEST
 
 from torchjac import warn_structure_lost
-from torchjac._rules.registry import RULES
+from torchjac._rules.registry import RULES, name_of
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -145,4 +146,15 @@ def test_outputs_can_be_renewed(tmp_path):
 def test_every_page_is_in_the_navigation():
     """mkdocs.yml lists each page once."""
     listed = re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
-    assert sorted(listed) == sorted(name.replace("\\", "/") for name in NAMES)
+    made = {str(ops.OUT.relative_to(DOCS))}  # by `make docs`
+    assert sorted(listed) == sorted(name.replace("\\", "/") for name in made.union(NAMES))
+
+
+def test_the_page_of_ops():
+    """It has a row for each rule of ours, which says something of each of its ops."""
+    rows = [line.split(" | ") for line in ops.page().splitlines() if line.startswith("| `")]
+    listed = {op.strip("|` ") for ops_of_rule, *_ in rows for op in ops_of_rule.split(", ")}
+    assert listed >= {ops.op_of(name_of(op)) for op, found in RULES.items() if found.built_in}
+    assert all(says.strip("| ") for _, says, *_ in rows)
+    assert ops.op_of("MaxPool2DWithIndicesBackwardBackward0") == "MaxPool2DWithIndices backward"
+    assert ops.op_of("torch::autograd::CopySlices") == "CopySlices"

@@ -1,6 +1,7 @@
 """Every registered rule is named by a test, and every name is a node of PyTorch."""
 
 import pytest
+from docs.ops import OPAQUE_TWICE, is_twice
 from tests._rules import (
     test_along,
     test_average,
@@ -33,7 +34,7 @@ from tests._rules import (
 )  # fmt: skip
 from tests.versions import lacks
 
-from torchjac._rules.registry import RULES, name_of
+from torchjac._rules.registry import RULES, name_of, named
 
 MODULES = (
     test_along, test_average, test_bags, test_complexes, test_conv, test_cross, test_determinant, test_gather,
@@ -87,3 +88,17 @@ def test_every_name_is_a_node(name: str) -> None:
     if lacks(name):
         pytest.skip(f"this PyTorch lacks {name}")
     assert name in test_pointwise.node_names() | OUTSIDE
+
+
+def test_nodes_of_second_derivatives():
+    """Each node that PyTorch leaves where a gradient is differentiated again has a rule, or a reason for none."""
+    twice = {name for name in test_pointwise.node_names() if is_twice(name)}
+    assert len(twice) > 70
+    ruled = {name for name in twice if named(name) is not None}
+    assert twice - ruled == OPAQUE_TWICE.keys() & twice
+    assert not OPAQUE_TWICE.keys() & ruled
+    assert {
+        "NllLossBackwardBackward0",
+        "GridSampler3DBackwardBackward0",
+        "SoftmaxBackwardDataBackward0",
+    } <= ruled
