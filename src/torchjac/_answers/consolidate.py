@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from .._blocks.block import entries, stored
 from .._blocks.maps import Gather
 from .._blocks.pattern import pattern_of
-from .._blocks.traced import inside_functorch, is_tracing
+from .._blocks.traced import is_plain
 from .sparse import cut
 
 if TYPE_CHECKING:
@@ -51,10 +50,10 @@ class Consolidated:
 
     def times(self, vectors: Tensor, transposed: bool) -> Tensor | None:
         """The product with flattened vectors in columns; None where it must go through the blocks."""
-        if not self._pays or not _is_plain(vectors) or vectors.dtype not in (torch.float32, torch.float64):
+        if not self._pays or not is_plain(vectors) or vectors.dtype not in (torch.float32, torch.float64):
             return None
         if any(
-            isinstance(block.value, Tensor) and not _is_plain(block.value) for block in self._jacobian.blocks
+            isinstance(block.value, Tensor) and not is_plain(block.value) for block in self._jacobian.blocks
         ):
             return None
         if self._matrix is None:
@@ -72,15 +71,6 @@ def _has_few_names(jacobian: Jacobian) -> bool:
     rows, columns = prod(jacobian.out_shape), prod(jacobian.in_shape)
     named, held = (sum(map(count, jacobian.blocks)) for count in (entries, stored))
     return named <= MOST_NAMED * (held + rows + columns)
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    """Whether no derivative is recorded of what is done to a tensor, and no transform or trace is active."""
-    recorded = torch.is_grad_enabled() and tensor.requires_grad
-    if recorded or tensor.is_meta or inside_functorch() or is_tracing():
-        return False
-    dual = forward_ad.unpack_dual(tensor)  # type: ignore[no-untyped-call]
-    return dual.tangent is None
 
 
 def _matrix(jacobian: Jacobian) -> Any:

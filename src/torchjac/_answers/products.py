@@ -9,10 +9,14 @@ import torch
 from torch import Tensor
 
 from .._blocks.block import Block, Kind
+from .._blocks.cost import coordinates_pay
 from .._blocks.ends import swapped
+from .._blocks.lists import lists_pay
 from .._blocks.maps import Label, bare
+from .._blocks.normal import normal
 from .._blocks.pair import product_of_two
 from .._blocks.product import product
+from .._blocks.traced import is_plain
 from .written import written
 
 if TYPE_CHECKING:
@@ -49,12 +53,20 @@ def gram(
 ) -> list[Block]:
     """The blocks of JᵀWJ, W diagonal (the identity where it is None)."""
     left = transposed(blocks)
+    shapes = (in_shape, out_shape, in_shape)
+    tensors = [block.value for block in blocks if isinstance(block.value, Tensor)]
+    if weight is not None:
+        tensors.append(weight)
+    if lists_pay(left, blocks, shapes, like.device) and all(map(is_plain, tensors)):
+        found = normal(blocks, weight, out_shape, in_shape, like)
+        if found is not None and coordinates_pay(found, (), in_shape, in_shape):
+            return found
     if weight is not None:
         on = tuple(map(Label, out_shape))
         maps = tuple(map(bare, on))
         diagonal = Block(weight, on, maps, maps)
         left = tuple(product(left, [diagonal], (in_shape, out_shape, out_shape), like))
-    return product(left, blocks, (in_shape, out_shape, in_shape), like)
+    return product(left, blocks, shapes, like)
 
 
 def weighting(weight: Any, like: Jacobian) -> Jacobian:

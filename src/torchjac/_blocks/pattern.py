@@ -106,7 +106,7 @@ class Pattern:
         """Where each row begins among the nonzeros, and where the last one ends; int32 where that suffices."""
         assert self._boxes is not None
         counts = torch.from_numpy(self._boxes.row_counts(self.out_shape))
-        begin = torch.zeros(self.rows + 1, dtype=self._narrow(self.nnz))
+        begin = torch.zeros(self.rows + 1, dtype=narrow(self.nnz))
         torch.cumsum(counts, 0, dtype=begin.dtype, out=begin[1:])
         return begin.to(self.device)
 
@@ -114,7 +114,7 @@ class Pattern:
     def index(self) -> Tensor:
         """The column of each nonzero, rising in each row; int32 where that suffices."""
         assert self._boxes is not None
-        index = torch.empty(self.nnz, dtype=self._narrow(self.columns), device=self.device)
+        index = torch.empty(self.nnz, dtype=narrow(self.columns), device=self.device)
         for piece in self._boxes.pieces:
             if piece.adds:
                 continue
@@ -134,7 +134,7 @@ class Pattern:
     def row(self) -> Tensor:
         """The row of each nonzero."""
         counts = self.begin.diff()
-        rows = torch.arange(self.rows, dtype=self._narrow(self.rows), device=self.device)
+        rows = torch.arange(self.rows, dtype=narrow(self.rows), device=self.device)
         return rows.repeat_interleave(counts, output_size=self.nnz)
 
     def fill(self, blocks: Sequence[Block], like: Kind, into: Tensor | None = None) -> Tensor:
@@ -155,18 +155,18 @@ class Pattern:
             return flat
         if self._once:
             for place, value in zip(self._places, values, strict=True):
-                flat.scatter_(0, place.long(), value.reshape(-1))
+                flat.scatter_(0, place, value.reshape(-1))
             return flat
         flat.zero_()
         for place, value in zip(self._places, values, strict=True):
-            flat.index_add_(0, place, value.reshape(-1))
+            flat.scatter_add_(0, place, value.reshape(-1))
         return flat
 
     def _terms(self, blocks: Sequence[Block], over: Sequence[tuple[Label, ...]]) -> list[Block]:
         """The blocks of the list of values by the values of the blocks."""
         if self._boxes is None:
             return [
-                Block(block.value, block.on, (Gather(place.long().view(size), labels),), ())
+                Block(block.value, block.on, (Gather(place.view(size), labels),), ())
                 for block, labels, place, size in zip(blocks, over, self._places, self._sizes, strict=True)
                 if place.numel()
             ]
@@ -200,25 +200,33 @@ class Pattern:
         ]
         column = torch.cat([torch.zeros(0, dtype=torch.int64, device=self.device), *columns])
         row = torch.cat([torch.zeros(0, dtype=torch.int64, device=self.device), *rows])
-        narrow = self._narrow(max(self.rows, self.columns))
-        row, column = row.to(narrow), column.to(narrow)
-        order = column.argsort(stable=True)
-        order = order.index_select(0, row.index_select(0, order).argsort(stable=True))
-        row, column = row.index_select(0, order), column.index_select(0, order)
-        new = torch.ones_like(row, dtype=torch.bool)
-        new[1:] = (row[1:] != row[:-1]) | (column[1:] != column[:-1])
-        place = torch.empty(row.numel(), dtype=self._narrow(row.numel()), device=self.device)
-        place[order] = new.cumsum(0, dtype=place.dtype) - 1
-        self.index = column[new]
-        self._once = self.index.numel() == row.numel()
-        counts = torch.bincount(row[new], minlength=self.rows)
-        self.begin = torch.zeros(self.rows + 1, dtype=self._narrow(row.numel()), device=self.device)
+        size = narrow(max(self.rows, self.columns))
+        place, row, self.index = sorted_places(row.to(size), column.to(size))
+        self._once = self.index.numel() == place.numel()
+        counts = torch.bincount(row, minlength=self.rows)
+        self.begin = torch.zeros(self.rows + 1, dtype=narrow(place.numel()), device=self.device)
         self.begin[1:] = counts.cumsum(0)
         self._places = place.split([prod(size) for size in self._sizes])
 
-    @staticmethod
-    def _narrow(largest: int) -> torch.dtype:
-        return torch.int32 if largest < 2**31 else torch.int64
+
+def narrow(largest: int) -> torch.dtype:
+    """The integers that count so far and take the least memory."""
+    return torch.int32 if largest < 2**31 else torch.int64
+
+
+def sorted_places(row: Tensor, column: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where each entry goes among the nonzeros, row by row, and the row and the column of each nonzero.
+
+    Sorted by columns and then by rows: of int32, PyTorch sorts by counting, in time that is linear (torch 2.13).
+    """
+    order = column.argsort(stable=True)
+    order = order.index_select(0, row.index_select(0, order).argsort(stable=True))
+    row, column = row.index_select(0, order), column.index_select(0, order)
+    new = torch.ones_like(row, dtype=torch.bool)
+    new[1:] = (row[1:] != row[:-1]) | (column[1:] != column[:-1])
+    place = torch.empty(row.numel(), dtype=torch.int64, device=row.device)
+    place[order] = new.cumsum(0) - 1
+    return place, row[new], column[new]
 
 
 def _flat(maps: Sequence[Map], over: tuple[Label, ...], shape: Sequence[int], device: torch.device) -> Tensor:

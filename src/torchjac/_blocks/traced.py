@@ -58,6 +58,15 @@ def is_tracing() -> bool:
     )
 
 
+def is_plain(tensor: Tensor) -> bool:
+    """Whether no derivative is recorded of what is done to a tensor, and no transform or trace is active."""
+    recorded = torch.is_grad_enabled() and tensor.requires_grad
+    if recorded or tensor.is_meta or inside_functorch() or is_tracing():
+        return False
+    dual = forward_ad.unpack_dual(tensor)  # type: ignore[no-untyped-call]
+    return dual.tangent is None
+
+
 def is_functionalizing() -> bool:
     """Whether the tracer is `torch.compile`'s second stage."""
     return tracer_mode("FUNCTIONAL") is not None

@@ -46,6 +46,7 @@ class Batch(NamedTuple):
     below: Tensor  # (blocks, rows of the border, size)
     columns: Tensor  # (blocks, columns)
     rows: Tensor  # (blocks, rows)
+    schur: Tensor  # where the products go in the Schur complement
 
 
 class Plan(NamedTuple):
@@ -137,6 +138,7 @@ def _batches(pattern: Pattern, border: Array, block: Array, count: Array) -> Pla
         tables = [unknowns, inner, right, below]
         tables += [pairs[1][numpy.isin(pairs[0], members)].reshape(len(members), width) for pairs, width in (
             (e_pairs, wide), (f_pairs, high))]  # fmt: skip
+        tables.append((tables[5][:, :, None] * len(outer) + tables[4][:, None, :]).reshape(-1))
         batches.append(Batch(*(torch.from_numpy(numpy.ascontiguousarray(table)) for table in tables)))
     return Plan(torch.from_numpy(outer), torch.from_numpy(corner), batches)
 
@@ -161,9 +163,7 @@ class Arrow:
         """
         self._plan = found
         numbers = torch.cat([torch.from_numpy(values), torch.zeros(1, dtype=torch.from_numpy(values).dtype)])
-        side = len(found.border)
         schur = numbers.take(found.corner)
-        flat = schur.view(-1)
         self._parts: list[tuple[Any, Tensor, Tensor]] = []
         for batch in found.batches:
             inner, right, below = (numbers.take(table) for table in batch[1:4])
@@ -172,11 +172,10 @@ class Arrow:
             if bool((pivots <= SMALL_PIVOT * inner.abs().flatten(1).amax(-1)).any()):
                 raise UnfitError("a block is close to singular")
             solved = torch.linalg.lu_solve(*factors[:2], right)
-            at = batch.rows[:, :, None] * side + batch.columns[:, None, :]
-            flat.index_add_(0, at.view(-1), (below @ solved).view(-1), alpha=-1)
-            self._parts.append(
-                (factors[:2], solved, torch.linalg.lu_solve(*factors[:2], below.mT, adjoint=True))
-            )
+            schur.view(-1).scatter_add_(0, batch.schur, (below @ solved).view(-1).neg_())
+            mirrored = torch.equal(below, right.mT) and torch.equal(inner, inner.mT)
+            pulled = solved if mirrored else torch.linalg.lu_solve(*factors[:2], below.mT, adjoint=True)
+            self._parts.append((factors[:2], solved, pulled))
         *self._schur, info = torch.linalg.lu_factor_ex(schur)
         if int(info):
             raise UnfitError("the Schur complement is singular")
