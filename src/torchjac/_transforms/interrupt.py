@@ -22,7 +22,9 @@ class HeldInterrupts:
 
     def __enter__(self) -> None:
         """Take interrupts, which come in the main thread only."""
-        if threading.current_thread() is threading.main_thread() and callable(signal.getsignal(signal.SIGINT)):
+        if threading.current_thread() is threading.main_thread() and callable(
+            signal.getsignal(signal.SIGINT)
+        ):
             self._handler = signal.signal(signal.SIGINT, self._hold)
 
     def __exit__(self, *exception: Any) -> None:

@@ -107,7 +107,9 @@ def is_unread(kind: type) -> bool:
 def is_unknown(kind: type) -> bool:
     """Whether objects of a class keep what they keep where Python cannot look."""
     top = kind.__module__.partition(".")[0]
-    if top in ("torch", "torchjac", "numpy", "types", "typing", "pybind11_builtins") or issubclass(kind, enum.Enum):
+    if top in ("torch", "torchjac", "numpy", "types", "typing", "pybind11_builtins") or issubclass(
+        kind, enum.Enum
+    ):
         return False
     if hasattr(kind, "__next__") and is_library(top):
         return True

@@ -142,7 +142,9 @@ class Reads:
         self._empty: list[Any] = []
         self._settings = [get() for get in _SETTINGS]
         # What a tracer replaces while it traces is read now.
-        self.reach([torch.nn.Module, torch.Tensor, *(_GLOBAL_HOOKS if self._ask(any, _GLOBAL_HOOKS) else ()), *roots])
+        self.reach(
+            [torch.nn.Module, torch.Tensor, *(_GLOBAL_HOOKS if self._ask(any, _GLOBAL_HOOKS) else ()), *roots]
+        )
 
     # What ran
 

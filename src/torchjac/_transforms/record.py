@@ -27,7 +27,9 @@ _OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 
 def is_random(graph: fx.GraphModule) -> bool:
     """Whether a graph draws random numbers."""
-    return any(torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) for node in graph.graph.nodes)
+    return any(
+        torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) for node in graph.graph.nodes
+    )
 
 
 class Recording(NamedTuple):
