@@ -7,7 +7,7 @@ key cannot tell (of the saved tensors: shapes, strides, entries of index tables)
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch.autograd import forward_ad
@@ -16,7 +16,7 @@ from .._blocks.traced import inside_functorch, is_tracing
 from .._capture.capture import Captured
 from .._capture.graph import signature
 from .._plan.cache import Cache, Entry
-from .._plan.program import Program, program
+from .._plan.program import program
 from .._plan.recorder import Recorder, recorder
 from .._plan.steps import MismatchError
 from .progress import is_watched
@@ -34,10 +34,17 @@ STEP_BYTES = 400
 MOST_FAILURES = 3
 
 
-def planned(captured: Captured, asked: tuple[Hashable, ...], compute: Callable[[], T]) -> T:
+def planned(
+    captured: Captured,
+    asked: tuple[Hashable, ...],
+    compute: Callable[[], T],
+    otherwise: Callable[[], Callable[[], T] | None] = lambda: None,
+) -> T:
     """Return what ``compute`` gives of a captured call, by a program where one is known.
 
     ``asked`` is all that the result depends on beside the graph. The result is a tree of tuples and lists.
+    ``otherwise`` gives another way to compute it, if there is one: where a graph comes for the second time that way is
+    taken, and from then on the cheaper one.
     """
     if not _may_plan(captured):
         return compute()
@@ -46,31 +53,36 @@ def planned(captured: Captured, asked: tuple[Hashable, ...], compute: Callable[[
     if graph is None:
         return compute()
     key = (graph, asked, torch.is_grad_enabled(), captured.records, torch.get_default_dtype())
-    entry = PROGRAMS.get(key)
     origins = [*nodes, *outputs]
-    failures = 0
-    if entry is not None:
-        if type(entry.program) is Program:
-            try:
-                result = entry.program.run(origins)
-            except MismatchError:
-                failures = entry.failures + 1
-            else:
-                if entry.failures:
-                    PROGRAMS.put(key, entry._replace(failures=0))
-                return result
-        if entry.program is None or failures > MOST_FAILURES:
-            if entry.program is not None:
-                PROGRAMS.put(key, Entry(None, 0, STEP_BYTES * len(nodes)))
-            return compute()
+    entry = PROGRAMS.get(key)
+    if entry is None:
+        return _record(key, origins, compute, Entry(None, 0, 0))
+    if entry.weighed == 1 and (other := otherwise()) is not None:
+        return _record(key, origins, other, entry._replace(weighed=2))
+    if entry.program is None:
+        return compute()
+    try:
+        result: T = entry.program.run(origins)
+    except MismatchError:
+        if entry.failures < MOST_FAILURES:
+            return _record(key, origins, compute, Entry(None, entry.failures + 1, 0, 2))
+        PROGRAMS.put(key, Entry(None, 0, STEP_BYTES * len(nodes), 2))
+        return compute()
+    if entry.failures:
+        PROGRAMS.put(key, entry._replace(failures=0))
+    return result
+
+
+def _record(key: Hashable, origins: list[Any], compute: Callable[[], T], entry: Entry) -> T:
+    """Compute a result, and keep the program of that where it is cheaper than the one of an entry."""
     recording = Recorder(origins)
     with recording:
         result = compute()
-    made = program(recording, result)
-    size = STEP_BYTES * (len(nodes) + (0 if made is None else len(made.registers))) + (
-        0 if made is None else made.bytes
-    )
-    PROGRAMS.put(key, Entry(made, failures, size))
+    made, known = program(recording, result), entry.program
+    if known is not None and (made is None or known.price <= made.price):
+        made = known
+    size = 0 if made is None else STEP_BYTES * len(made.registers) + made.bytes
+    PROGRAMS.put(key, entry._replace(program=made, bytes=STEP_BYTES * len(origins) + size))
     return result
 
 

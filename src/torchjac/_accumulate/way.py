@@ -46,6 +46,15 @@ def way(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> str:
     return "structure" if structure_pays(tape, out_shapes) else "rows"
 
 
+def other_way(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> str | None:
+    """The way that `way` does not choose, where it is as right and the numbers that rows move are few."""
+    rows = sum(map(prod, out_shapes))
+    batched = all_run_batched(tape.names) or all(map(runs_batched, tape.nodes))
+    if rows <= 1 or rules_only(tape.names) or not batched or rows * tape.numbers > cost.WEIGHED_AT_MOST:
+        return None
+    return "rows" if way(tape, out_shapes) == "structure" else "structure"
+
+
 def structure_pays(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
     """Whether structure spares more work than its walk takes in Python, for a tape that is not small.
 

@@ -138,6 +138,9 @@ def is_narrow(rows: int, columns: int, least: int) -> bool:
 NODE_NUMBERS = 20_000
 
 
+#: Where rows move more numbers than these, the second call of a function does not try whether they are cheaper.
+WEIGHED_AT_MOST = 1 << 22
+
 #: In the time that the orders are weighed so many numbers are written for each node.
 WEIGHED_NUMBERS = 10_000
 

@@ -9,11 +9,19 @@ from typing import Any, NamedTuple
 
 
 class Entry(NamedTuple):
-    """What is kept under a key: a program, or why there is none; how often it failed; and what it takes."""
+    """What is kept under a key.
+
+    Attributes:
+        program: the program, None where there can be none.
+        failures: how often in a row its guards have not held.
+        bytes: what the entry takes.
+        weighed: how many of the ways to compute the result were tried.
+    """
 
     program: Any
     failures: int
     bytes: int
+    weighed: int = 1
 
 
 class Cache:

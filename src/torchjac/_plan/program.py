@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from .number import Number
+from .price import price
 from .recorder import Recorder, Register, Step
 from .steps import Equal, Load, Take, Tree, build, call
 
@@ -19,18 +20,19 @@ from .steps import Equal, Load, Take, Tree, build, call
 class Program:
     """Steps on registers, of which some begin with values; and how the result is made of the registers.
 
-    ``bytes`` is what the tensors take that a program holds. Once it was run a few times, its steps are written as a
-    Python function, which spares the interpretation of each.
+    ``bytes`` is what the tensors take that a program holds, ``price`` what a run takes. Once it was run a few times,
+    its steps are written as a Python function, which spares the interpretation of each.
     """
 
     def __init__(
-        self, registers: list[Any], origins: int, steps: list[Step], result: Tree, bytes: int
+        self, registers: list[Any], origins: int, steps: list[Step], result: Tree, bytes: int, price: float
     ) -> None:
         self.registers = registers
         self.origins = origins
         self.steps = steps
         self.result = result
         self.bytes = bytes
+        self.price = price
         self.runs = 0
         self.compiled: Callable[[Sequence[Any]], Any] | None = None
 
@@ -117,7 +119,7 @@ def program(found: Recorder, result: Any) -> Program | None:
         elif register.step < 0 and at >= len(found.origins):
             values[at] = register.value
     held += sum(step.function.table.nbytes for step in kept if isinstance(step.function, Equal))
-    return Program(values, len(found.origins), kept, made, held)
+    return Program(values, len(found.origins), kept, made, held, price(kept, registers))
 
 
 def _guarded(found: Recorder) -> list[Step]:

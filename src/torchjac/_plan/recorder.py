@@ -169,7 +169,7 @@ class Recorder(TorchFunctionMode):
         )
         if isinstance(result, (tuple, list)):
             for k, part in enumerate(result):
-                if part is not None and id(part) not in self.at:
+                if part is not None and id(part) not in self.at and self.failed is None:
                     self.at[id(part)] = self._step(Take(k), (register,), part)
 
     def _step(

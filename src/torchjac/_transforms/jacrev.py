@@ -19,7 +19,7 @@ from .._accumulate.own import owned
 from .._accumulate.planned import planned
 from .._accumulate.progress import watched
 from .._accumulate.seeds import Limits, RowsTooWideError
-from .._accumulate.way import way
+from .._accumulate.way import other_way, way
 from .._answers.sparse import refill
 from .._blocks.cost import rows_budget
 from .._blocks.traced import inside_functorch, is_tracing
@@ -151,7 +151,12 @@ def dense_jacobians(
     def find(part: Recorded) -> list[list[Tensor]]:
         if outs is None:
             asked = ("dense", chunk_size, mode)
-            answers = planned(part.captured, asked, lambda: dense_answers(part, chunk_size, mode))
+            answers = planned(
+                part.captured,
+                asked,
+                lambda: dense_answers(part, chunk_size, mode),
+                lambda: _other_way(part, chunk_size, mode),
+            )
         else:
             answers = fill(outs, dense_answers(part, chunk_size, mode, targets(outs)))
         if (
@@ -164,8 +169,20 @@ def dense_jacobians(
     return found(recorded, find)
 
 
+def _other_way(
+    recorded: Recorded, chunk_size: int | None, mode: str
+) -> Callable[[], list[list[Tensor]]] | None:
+    """What finds the dense Jacobians in the way that was not chosen, where that is as right and can pay."""
+    other = other_way(recorded.captured.tape, recorded.shapes)
+    return None if other is None else lambda: dense_answers(recorded, chunk_size, mode, how=other)
+
+
 def dense_answers(
-    recorded: Recorded, chunk_size: int | None, mode: str = "auto", into: Targets | None = None
+    recorded: Recorded,
+    chunk_size: int | None,
+    mode: str = "auto",
+    into: Targets | None = None,
+    how: str | None = None,
 ) -> list[list[Tensor]]:
     """The Jacobians ``[output][input]`` as dense tensors, by structure wherever that can pay.
 
@@ -178,7 +195,7 @@ def dense_answers(
     by_engine = captured.hooked or torch.is_anomaly_enabled()
     if by_engine:
         how = "rows"
-    else:
+    elif how is None:
         how = "structure" if is_tracing() or (forward and _is_mixed(recorded)) else way(tape, shapes)
     if how == "columns" and not _is_mixed(recorded):
         answers = dense_columns(captured, inputs, chunk_size)

@@ -1,0 +1,63 @@
+"""What a program takes: a sum over its steps, in microseconds of one thread.
+
+The figures were fitted on CPUs (see `benchmarks/`); only their ratios matter, for they compare programs of one answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from torch import Tensor
+
+from .recorder import Register, Step
+from .steps import Check, Load, Nested, SameMemory, Take, Whole
+
+#: A call of PyTorch on tensors of a few numbers
+LAUNCH = 1.5
+#: A step that takes no call of PyTorch, or one that looks at metadata only
+LOOK = 0.3
+#: A call that goes through vmap, or that Python makes of several calls
+WHOLE = 25.0
+#: A number that is written
+NUMBER = 0.6e-3
+#: A number that is multiplied in a product of matrices
+MULTIPLIED = 0.1e-3
+
+_LOOKS = (Check, Load, SameMemory, Take)
+_VIEWS = frozenset(
+    ("reshape", "view", "permute", "transpose", "select", "narrow", "expand", "unsqueeze", "squeeze", "as_strided",
+     "detach", "unbind", "__get__", "__getitem__", "contiguous", "diagonal", "bound", "movedim", "to")
+)  # fmt: skip
+_PRODUCTS = frozenset(("matmul", "mm", "bmm", "addmm", "baddbmm", "mv", "dot", "einsum", "tensordot"))
+
+
+def price(steps: Sequence[Step], registers: Sequence[Register]) -> float:
+    """Return what some steps take."""
+    return sum([_price(step, registers) for step in steps])
+
+
+def _price(step: Step, registers: Sequence[Register]) -> float:
+    function = step.function
+    if type(function) is Nested:
+        function = function.function
+    if isinstance(function, _LOOKS):
+        return LOOK
+    value = registers[step.register].value
+    written = sum([_numel(part) for part in (value if isinstance(value, (tuple, list)) else (value,))])
+    if type(function) is Whole:
+        return WHOLE + NUMBER * written
+    name = getattr(function, "__name__", "")
+    if name in _VIEWS:
+        return LAUNCH / 2
+    if name in _PRODUCTS:
+        # Of m × k and k × n numbers, m × n: the product of the three is m²k²n².
+        factors = [_numel(registers[at].value) for at in step.reads]
+        multiplied = prod([numel for numel in factors if numel] + [written]) ** 0.5
+        return 2 * LAUNCH + MULTIPLIED * multiplied
+    return LAUNCH + NUMBER * written
+
+
+def _numel(value: Any) -> int:
+    return value.numel() if isinstance(value, Tensor) else 0
