@@ -5,7 +5,7 @@ import torch
 from tests._rules.cases import Case, Sampler, case, check, over_cases
 
 from torchjac import grad, hessian, jacobian, jacrev, vmap
-from torchjac.testing import check_rule, loop_jacobian
+from torchjac.testing import check_jacobian, check_rule, loop_jacobian
 
 s = Sampler()
 COPY = "torch::autograd::CopySlices"
@@ -46,7 +46,11 @@ CASES = [
         differences=False,
         stored=[10, 0],
     ),
-    case("AsStridedBackward0", lambda x: x.as_strided((2, 2), (1, 1)), s(3), note="independent"),
+    case("AsStridedBackward0", lambda x: x.as_strided((2, 2), (1, 1)), s(3), calls=2, stored=[0]),
+    case("AsStridedBackward0", lambda x: x.as_strided((3, 4), (2, 1), 1), s(9), calls=2, stored=[0]),
+    case("AsStridedBackward0", lambda x: x[::2].as_strided((2, 3), (4, 2), 2), s(12), calls=2, stored=[0]),
+    case("AsStridedBackward0", lambda x: x.as_strided((3,), (0,), 1), s(2), note="independent"),
+    case("AsStridedBackward0", lambda x: x.as_strided((2, 3), (3, 1)), s(6), calls=1, stored=[0]),
     case("AsStridedBackward0", lambda x: x.as_strided((3,), (2,), 1), s(2, 3), calls=6, stored=[12]),
 ]
 
@@ -108,3 +112,42 @@ def test_second_derivative(shape: tuple[int, ...]) -> None:
     x = s(*shape)
     expected = torch.func.hessian(lambda x: torch.cat([x[:1] ** 3, x[1:]]).square().sum())(x)
     torch.testing.assert_close(jacrev(jacrev(f))(x), expected)
+
+
+def test_frames() -> None:
+    """A short-time transform keeps its frames: an entry for each number of a frame, with and without margins."""
+    x = s(100)
+    f = lambda x: torch.view_as_real(torch.stft(x, 16, 4, return_complex=True, center=False))
+    (J,) = check_jacobian(f, x)
+    assert J.nnz == 22 * 9 * 16 * 2
+    g = lambda x: torch.stft(
+        x.view(2, 50), 16, 4, return_complex=True, window=torch.hann_window(16).to(x)
+    ).abs()
+    (J,) = check_jacobian(g, x)
+    assert J.nnz < 2 * 13 * 9 * 16
+    inverse = lambda x: torch.istft(torch.stft(x, 16, 4, return_complex=True), 16, 4)
+    check_jacobian(inverse, x)
+
+
+def test_complex_writes() -> None:
+    """A transform written into a part of a buffer, or taken from it, stays where it is written."""
+
+    def f(x):
+        out = torch.zeros(3, 9, dtype=torch.complex128)
+        out[1] = torch.fft.rfft(x[:16])
+        out[2] -= torch.fft.rfft(x[16:32]) * 2j
+        return torch.view_as_real(out)
+
+    (J,) = check_jacobian(f, s(40))
+    assert J.nnz == 2 * 9 * 16 * 2
+    large = jacobian(lambda x: f(x).square().sum(-1))(s(32))
+    assert large.nnz == 2 * 9 * 16
+
+    def g(x):  # what multiplies is left to calls
+        out = torch.complex(x, x.sin()).view(3, 4).clone()
+        out[1, 2:] = x[:2]
+        out[0].mul_(2j)
+        out.real[2] = x[:4]
+        return torch.view_as_real(out)
+
+    check_jacobian(g, s(12))

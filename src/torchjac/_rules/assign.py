@@ -27,7 +27,7 @@ from .._capture.capture import plain
 from .._capture.tape import Meta, Node
 from .call import call
 from .registry import Local
-from .strided import Box, Law, around, bounds, box_of, law_of, placed, same
+from .strided import Box, Law, around, bounds, box_of, is_injective, law_of, placed, same
 from .writes import kept
 
 
@@ -63,31 +63,48 @@ def moved(node: Node) -> list[Local] | None:
 
 
 def apart(meta: Meta) -> Tensor | None:
-    """The numbers k + 1 + cos(k²) / 4: no two are equal, nor a multiple or a sum of others.
+    """The numbers k + 1 + cos(k²) / 4: no two are equal, nor a multiple or a sum of others; as complex ones a + i a.
 
     None where they have no values, or where the dtype has too few numbers for so many.
     """
     shape, dtype, device = meta
-    if device.type == "meta" or not dtype.is_floating_point:
+    if device.type == "meta" or not (dtype.is_floating_point or dtype in (torch.complex64, torch.complex128)):
         return None
     if prod(shape) * torch.finfo(dtype).eps > 0.25 or torch.finfo(dtype).bits < 16:
         return None
-    number = torch.arange(prod(shape), dtype=dtype, device=device)
-    return plain(number.square().cos_().div_(4).add_(number).add_(1).view(shape))
+    number = torch.arange(prod(shape), dtype=dtype.to_real(), device=device)
+    number = number.square().cos_().div_(4).add_(number).add_(1).view(shape)
+    return plain(torch.complex(number, number) if dtype.is_complex else number)
 
 
 def _viewed(node: Node, given: Tensor) -> list[Local] | None:
-    """A view of memory, as a view that was written into becomes: out[i] = x[part(i)]."""
+    """A view of memory, as a view that was written into becomes, or frames that overlap: out[i] = x[part(i)].
+
+    Example: frames of 16 numbers, one every 4 of 100: 352 entries, no number stored.
+    """
     with torch.no_grad():
         (result,) = call(node, [given])
-    if result is None:
-        return None
-    part = _strided(node.fn, tuple(result.shape), result.stride())
-    if part is None:
-        return None
+        if result is None:
+            return None
+        part = _strided(node.fn, tuple(result.shape), result.stride())
+        if part is None:
+            return None
+        if not is_injective(part.size, part.stride):  # sums of small integers are the same in any order
+            given = plain(
+                torch.arange(given.numel(), device=given.device).mul_(7919).remainder_(1009).add_(1)
+            )
+            given = given.to(result.dtype).view(part.size)
+            (result,) = call(node, [given])
     expected = part.laid(given.new_zeros(result.shape))
-    part.of(expected).copy_(given)
+    flat = expected.as_strided((_reach(expected),), (1,))
+    at = torch.arange(flat.numel(), device=given.device).as_strided(part.size, part.stride, part.offset)
+    flat.index_add_(0, at.reshape(-1), given.reshape(-1))
     return [Local(0, swapped(placed(part.law, part.size, part.size)))] if _equal(result, expected) else None
+
+
+def _reach(tensor: Tensor) -> int:
+    """How much memory lies between the first and the last entry of a tensor that has some."""
+    return 1 + sum([(size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True)])
 
 
 def _assigned(node: Node, given: Tensor) -> list[Local] | None:

@@ -16,11 +16,13 @@ from torch import Tensor
 from .._blocks.block import Block
 from .._blocks.maps import Affine, Label, Map
 from .._blocks.traced import is_known, leaves_a_trail
+from .._blocks.windows import is_injective
 from .._capture.tape import Node
 from .assign import moved
 from .call import call
 from .formula import composed
 from .registry import Known, Local, rule
+from .spell import spelling
 from .strided import Box, around, bounds
 from .views import unravel
 
@@ -39,13 +41,17 @@ def probed(node: Node) -> Known | None:
     """
     meta = node.outputs[0]
     size = prod(meta.shape)
-    if size == 0 or meta.dtype.is_complex:
+    if size == 0:
         return None
     seen = moved(node)
+    if seen is None and meta.dtype.is_complex:
+        return None
     if seen is None and node.name == "torch::autograd::CopySlices":
         seen = composed(node)
     if seen is not None:
-        return Known(seen)
+        # Entries of rows that overlap are summed by a call, and stand side by side in terms.
+        overlap = node.name == "AsStridedBackward0" and any(map(_overlaps, seen))
+        return Known(passes={0: ()}, spelled={0: lambda *_: spelling(seen)}) if overlap else Known(seen)
     number = torch.arange(size, device=meta.device).view(meta.shape)
     ones = (number >= 0).to(meta.dtype)  # made of integers, so that a trace knows its values
     needed = [k for k in range(len(node.inputs)) if node.needs(k)]
@@ -68,6 +74,14 @@ def probed(node: Node) -> Known | None:
         if not part.mixes:
             terms += _terms(node, k, part)
     return Known(terms, {k: () for k, part in found.items() if part.mixes})
+
+
+def _overlaps(term: Local) -> bool:
+    """Whether two values of the labels of a term read one entry."""
+    return any(
+        type(map_) is Affine and len(map_.terms) > 1 and not is_injective(dict(map_.terms), map_.labels)
+        for map_ in term.block.wrt
+    )
 
 
 class _Found:
