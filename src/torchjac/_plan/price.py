@@ -54,7 +54,7 @@ def _price(step: Step, registers: Sequence[Register]) -> float:
     if name in _PRODUCTS:
         # Of m × k and k × n numbers, m × n: the product of the three is m²k²n².
         factors = [_numel(registers[at].value) for at in step.reads]
-        multiplied = prod([numel for numel in factors if numel] + [written]) ** 0.5
+        multiplied: float = prod([numel for numel in factors if numel] + [written]) ** 0.5
         return 2 * LAUNCH + MULTIPLIED * multiplied
     return LAUNCH + NUMBER * written
 
