@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 from torchjac import explain, hessian, jacfwd, jacobian, jacrev, value_and_jacobian, vmap
 
@@ -180,3 +181,31 @@ def test_state_after_an_error():
             assert torch.is_inference_mode_enabled()
     assert torch.is_grad_enabled()
     assert torch.Tensor.register_hook is register
+
+
+def _nested(x, layout=torch.strided):
+    return torch.nested.as_nested_tensor([x[:1], x[1:]], layout=layout)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+@pytest.mark.parametrize("transform", [jacrev, jacfwd, hessian, jacobian])
+def test_nested_tensors_are_refused_by_name(transform, layout):
+    """At either end and inside, of both layouts; what else a function does with nested tensors goes."""
+    x = torch.ones(3, 2)
+    with pytest.raises(NotImplementedError, match="input must be a dense tensor, got a nested one"):
+        transform(lambda n: n.unbind()[0])(_nested(x, layout))
+    with pytest.raises(NotImplementedError, match="output must be a dense tensor, got a nested one"):
+        transform(lambda x: _nested(x, layout))(x)
+    with pytest.raises(NotImplementedError, match=r"func makes a nested tensor \(Nested"):
+        transform(lambda x: (_nested(x, layout) * 2).unbind()[1].sum())(x)
+    transform(lambda x: x * _nested(x.detach(), layout).unbind()[0])(x)
+
+
+def test_fake_tensors_are_named():
+    """A fake tensor is differentiated inside its mode, and refused outside."""
+    with FakeTensorMode():
+        x = torch.ones(3)
+        assert jacrev(torch.sin)(x).shape == (3, 3)
+    with pytest.raises(RuntimeError, match=r"jacrev: a differentiated input is a fake tensor.*\(3,\)"):
+        jacrev(torch.sin)(x)

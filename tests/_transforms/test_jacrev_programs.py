@@ -7,7 +7,7 @@ fails on several of these (``torch_works=False`` says which).
 import pytest
 import torch
 
-from torchjac import jacrev, vmap
+from torchjac import hessian, jacobian, jacrev, vmap
 from torchjac.testing import finite_differences, loop_jacobian
 
 pytestmark = pytest.mark.usefixtures("way")
@@ -499,3 +499,12 @@ def test_an_op_whose_batching_rule_fails(count):
     f = lambda x: torch.cat([x.flip(0).reshape(-1)] * count)
     x = torch.tensor(1.5, dtype=torch.float64)
     assert torch.equal(jacrev(f)(x), torch.ones(count, dtype=torch.float64))
+
+
+def test_torchscript_keeps_its_profile():
+    """A TorchScript function is called as it was profiled: a batch of cotangents would make later answers zero."""
+    scripted = torch.jit.CompilationUnit("def f(x: Tensor) -> Tensor:\n    return x * x * x\n").f
+    x = torch.tensor([1.0, 2.0])
+    assert [hessian(scripted)(x).sum().item() for _ in range(4)] == [18.0] * 4
+    assert [jacrev(scripted)(x).sum().item() for _ in range(4)] == [15.0] * 4
+    assert [jacobian(scripted)(x).trace().item() for _ in range(4)] == [15.0] * 4

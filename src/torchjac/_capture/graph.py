@@ -114,6 +114,8 @@ def signature(graph: Graph, outputs: Sequence[Tensor]) -> tuple[Hashable, ...] |
             if at >= first:
                 _describe(fn, key)
             for meta in fn._input_metadata:
+                if meta.is_nested_tensor:
+                    return None
                 key += (tuple(meta.shape), meta.dtype, meta.device)
     except UnkeyedError:
         return None

@@ -52,11 +52,15 @@ class Node:
         metas = fn._input_metadata
         if len(metas) == 1:  # nearly every node
             (meta,) = metas
+            if meta.is_nested_tensor:
+                raise _no_nested(name)
             shape, dtype = tuple(meta.shape), meta.dtype
             self.outputs: tuple[Meta, ...] = (_new(Meta, (shape, dtype, meta.device)),)
             self.numbers = prod(shape)
             self.is_complex = dtype.is_complex
         else:
+            if any(meta.is_nested_tensor for meta in metas):
+                raise _no_nested(name)
             self.outputs = tuple([Meta(tuple(meta.shape), meta.dtype, meta.device) for meta in metas])
             self.numbers = sum([prod(meta.shape) for meta in self.outputs])
             self.is_complex = any(meta.dtype.is_complex for meta in self.outputs)
@@ -149,6 +153,13 @@ def _like(node: Node, fn: Any) -> Node:
     if node.fn is None or fn is not None:
         found.inputs = node.inputs
     return found
+
+
+def _no_nested(name: str) -> NotImplementedError:
+    return NotImplementedError(
+        f"func makes a nested tensor ({name}), whose parts have no common shape; write it with a padded one or "
+        "with a list of tensors"
+    )
 
 
 #: A node and the number of its output: a tensor of the graph

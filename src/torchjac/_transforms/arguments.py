@@ -8,9 +8,12 @@ from typing import Any, NamedTuple
 import numpy
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 # Private, but it is the tree that torch.func's own transforms accept (torch 2.9-2.13).
 from torch.utils import _pytree as pytree
+
+from .._blocks.traced import is_tracing
 
 
 class Differentiated(NamedTuple):
@@ -73,6 +76,16 @@ def check_leaf(leaf: Any, what: str, side: str) -> None:
         raise (RuntimeError if side == "output" else ValueError)(
             f"{what}: every differentiated {side} must be a tensor, got {leaf!r} of type "
             f"{type(leaf).__name__}{hint}"
+        )
+    if leaf.is_nested:
+        raise NotImplementedError(
+            f"{what}: every differentiated {side} must be a dense tensor, got a nested one of {leaf.size(0)} parts; "
+            "differentiate by its values, or by a list of its parts"
+        )
+    if isinstance(leaf, FakeTensor) and not is_tracing():
+        raise RuntimeError(
+            f"{what}: a differentiated {side} is a fake tensor, which has no values, of shape {tuple(leaf.shape)}; "
+            "call the function inside the FakeTensorMode that made it"
         )
     if leaf.is_complex():
         raise NotImplementedError(
