@@ -270,3 +270,29 @@ def test_nothing_is_spelled_where_calls_are_cheaper(monkeypatch) -> None:
     f = lambda x: mix @ F.conv2d(x, weight, padding=2).reshape(-1)
     monkeypatch.setattr("torchjac._rules.conv.offsets", None)
     torch.testing.assert_close(jacobian(f)(x).to_dense(), loop_jacobian(f, x), rtol=1e-9, atol=1e-12)
+
+
+#: The largest blocks that are left by calls: with N samples a number for each pair within one of them, and so on
+PASSED = {
+    (False, 1): {(0, 0): 2 * 20**2, (0, 1): 40 * 72, (1, 0): 72 * 40, (1, 2): 6 * 12},
+    (True, 1): {(0, 0): 2 * 20**2, (0, 1): 40 * 72, (1, 0): 72 * 40, (1, 2): 6 * 12},
+    (False, 2): {(0, 0): 2 * 20**2, (1, 1): 6 * 6**2, (1, 2): 6 * 6},
+    (True, 2): {(0, 0): 2 * 20**2},
+}
+
+
+@pytest.mark.parametrize("transposed, groups", PASSED)
+def test_the_backward_on_seeds(transposed, groups, monkeypatch) -> None:
+    """Where calls are cheaper, samples, and channels of the output, stay apart in the Hessian too."""
+    monkeypatch.setattr("torchjac._accumulate.choose.terms_pay", lambda *_: False)
+    kernel = (4, 6 // groups, 3) if transposed else (6, 4 // groups, 3)
+    op = F.conv_transpose1d if transposed else F.conv1d
+    args = s(2, 4, 5), s(*kernel), s(6)
+    f = lambda *args: op(*args, padding=1, groups=groups).sin().sum()
+    for i in range(3):
+        slope = torchjac.jacrev(f, i)
+        for j in range(3):
+            J = jacobian(slope, j)(*args)
+            by = lambda z, i=i, j=j: torch.func.grad(f, i)(*args[:j], z, *args[j + 1 :])
+            torch.testing.assert_close(J.to_dense(), loop_jacobian(by, args[j]), rtol=1e-9, atol=1e-9)
+            assert J.nnz <= PASSED[transposed, groups].get((i, j), J.shape.numel())

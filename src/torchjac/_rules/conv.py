@@ -100,6 +100,8 @@ def convolution_backward(node: Node) -> Known:
     gx[b,i,at(o,k)] = Σ weight[c,i,k] g[b,c,o]
     gw[c,i,k]       = Σ g[b,c,o] x[b,i,at(o,k)]
     gb[c]           = Σ g[b,c,o]
+
+    By calls b passes from g to gx, c from g to gw and gb, and without groups i from weight to gx and from x to gw.
     """
     saved = {
         name: node.saved(key) for name, key in (("out", "grad_output"), ("x", "input"), ("weight", "weight"))
@@ -119,6 +121,14 @@ def convolution_backward(node: Node) -> Known:
         return Spelling(*sizes(g, out), lambda: terms_of(g, k, out, name, other, saved[other], slot))
 
     inputs = [k for k in range(3) if node.needs(k)]
+    of_c, of_i = (1, 0) if node.saved("transposed") else (0, 1)  # the weight's dims of channels of out and of x
+    apart = node.saved("groups") == 1
+    passes: list[dict[int, Passes]] = [
+        {0: ((0, 0),), 2: ((1, of_i),) if apart else ()},
+        {0: ((of_c, 1),) if apart or not of_c else (), 1: ((of_i, 1),) if apart else ()},
+        {0: ((0, 1),)},
+    ]
+    first, *others = [{k: each.get(k, ()) for k in inputs} for each in passes]
     return Known(
-        (), dict.fromkeys(inputs, ()), spelled={k: lambda slot, _, k=k: wrt(k, slot) for k in inputs}
+        (), first, dict(enumerate(others, 1)), {k: lambda slot, _, k=k: wrt(k, slot) for k in inputs}
     )
