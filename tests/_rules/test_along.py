@@ -28,8 +28,6 @@ CASES = [
     along("SoftmaxBackward0", lambda x: x.softmax(1), s(3, 1), stored=[3]),
     along("SafeSoftmaxBackward0", lambda x: torch.ops.aten._safe_softmax(x, -1), s(2, 3), stored=[18]),
     along("LogSoftmaxBackward0", lambda x: x.log_softmax(1), s(2, 3), stored=[18]),
-    along("GluBackward0", lambda x: F.glu(x, 1), s(2, 6), stored=[36]),
-    along("GluBackward0", lambda x: F.glu(x, 0), s(4, 3), stored=[24]),
     along(
         "SoftmaxBackwardDataBackward0",
         lambda g, y: torch.ops.aten._softmax_backward_data(g, y, 1, torch.float64),
@@ -219,13 +217,6 @@ CASES = [
         s(3, 2, 4),
         s(1, 1, 4),
         stored=[144, 24],
-    ),
-    along(
-        "GluBackwardBackward0",
-        lambda g, x: torch.ops.aten.glu_backward(g, x, 1),
-        s(2, 3),
-        s(2, 6),
-        stored=[36, 72],
     ),
     along(
         "MaskedSoftmaxBackward0",

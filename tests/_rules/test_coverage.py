@@ -11,6 +11,7 @@ from tests._rules import (
     test_cross,
     test_determinant,
     test_gather,
+    test_glu,
     test_grid_sample,
     test_losses,
     test_masked,
@@ -37,7 +38,7 @@ from tests.versions import lacks
 from torchjac._rules.registry import RULES, name_of, named
 
 MODULES = (
-    test_along, test_average, test_bags, test_complexes, test_conv, test_cross, test_determinant, test_gather,
+    test_along, test_average, test_bags, test_complexes, test_conv, test_cross, test_determinant, test_gather, test_glu,
     test_grid_sample, test_losses, test_masked, test_matmul, test_normalise, test_pairs, test_pieces, test_pointwise,
     test_pool, test_probe, test_recurrent, test_reduce, test_reduce_by_index, test_resample, test_scan, test_shuffle,
     test_sparse, test_sparse_factor, test_views, test_writes,

@@ -30,16 +30,16 @@ def _all_but(node: Node, dims: Sequence[int]) -> Known:
 
 
 @rule(
-    "SoftmaxBackward0", "LogSoftmaxBackward0", "SafeSoftmaxBackward0", "GluBackward0", "MaskedSoftmaxBackward0",
+    "SoftmaxBackward0", "LogSoftmaxBackward0", "SafeSoftmaxBackward0", "MaskedSoftmaxBackward0",
 )  # fmt: skip
 def along_dim(node: Node) -> Known:
-    """Softmax and glu work along one dim."""
+    """Softmax works along one dim."""
     return _all_but(node, (node.saved("dim"),))
 
 
-@rule("SoftmaxBackwardDataBackward0", "LogSoftmaxBackwardDataBackward0", "GluBackwardBackward0")
+@rule("SoftmaxBackwardDataBackward0", "LogSoftmaxBackwardDataBackward0")
 def along_dim_backward(node: Node) -> Known:
-    """The backward of softmax or glu works along the same dim, for the cotangent and for the tensor."""
+    """The backward of softmax works along the same dim, for the cotangent and for the tensor."""
     rank = len(node.shape)
     dim = node.saved("dim") % rank if rank else 0
     pairs = tuple((d, d) for d in range(rank) if d != dim)

@@ -121,7 +121,9 @@ def convolution_backward(node: Node) -> Known:
         return Spelling(*sizes(g, out), lambda: terms_of(g, k, out, name, other, saved[other], slot))
 
     inputs = [k for k in range(3) if node.needs(k)]
-    of_c, of_i = (1, 0) if node.saved("transposed") else (0, 1)  # the weight's dims of channels of out and of x
+    of_c, of_i = (
+        (1, 0) if node.saved("transposed") else (0, 1)
+    )  # the weight's dims of channels of out and of x
     apart = node.saved("groups") == 1
     passes: list[dict[int, Passes]] = [
         {0: ((0, 0),), 2: ((1, of_i),) if apart else ()},
