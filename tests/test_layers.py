@@ -16,7 +16,7 @@ ORDER = [
     {"_accumulate"},
     {"_answers"},
     {"_transforms"},
-    {"extend", "testing"},
+    {"extend", "ipopt", "scipy", "testing"},
     {"_cli"},
     {"__init__", "__main__"},
 ]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import torchjac
-from torchjac import Costs, Jacobian, Report, Step, extend, testing
+from torchjac import Costs, Jacobian, Report, Step, extend, ipopt, scipy, testing
 
 #: Taken from torch.func as they are; their signatures are PyTorch's.
 FROM_TORCH = {
@@ -78,9 +78,15 @@ torchjac.extend.spelling(terms)
 torchjac.extend.spread(value, over)
 torchjac.extend.unregister(*ops)
 torchjac.hessian(func, argnums=0, *, has_aux=False, chunk_size=None, layout=torch.strided, progress=False)
+torchjac.ipopt.Problem(objective, x0, constraints=None)
 torchjac.jacfwd(func, argnums=0, has_aux=False, *, randomness='error')
 torchjac.jacobian(func, argnums=0, *, has_aux=False, mode='auto', progress=False)
 torchjac.jacrev(func, argnums=0, *, has_aux=False, chunk_size=None, layout=torch.strided, progress=False, out=None)
+torchjac.scipy.Constraint(func, lower, upper)
+torchjac.scipy.least_squares_args(func, x0)
+torchjac.scipy.minimize_args(func, x0, constraints=())
+torchjac.scipy.root_args(func, x0)
+torchjac.scipy.solve_ivp_args(func, y0)
 torchjac.testing
 torchjac.testing.check_jacobian(func, *args, argnums=0, rtol=1e-07, atol=1e-09, differences=True)
 torchjac.testing.check_rule(op, *args, differences=True)
@@ -108,7 +114,7 @@ def spelled(name, thing):
 
 def found():
     """The table as it is."""
-    for module in (torchjac, extend, testing):
+    for module in (torchjac, extend, ipopt, scipy, testing):
         for name in module.__all__:
             if name not in FROM_TORCH:
                 yield spelled(f"{module.__name__}.{name}", getattr(module, name))
@@ -135,7 +141,7 @@ def test_from_torch(name):
 
 def test_every_name_is_documented():
     """Each public name has a docstring."""
-    for module in (torchjac, extend, testing):
+    for module in (torchjac, extend, ipopt, scipy, testing):
         for name in module.__all__:
             thing = getattr(module, name)
             assert inspect.getdoc(thing), f"{module.__name__}.{name}"

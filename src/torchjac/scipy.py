@@ -1,0 +1,138 @@
+"""Functions of tensors for `scipy.optimize` and `scipy.integrate`: exact, sparse derivatives, in NumPy's arrays.
+
+Each function here takes one of tensors and a first point, of any shape and in float64, and gives the keyword arguments
+of a SciPy function that have to do with it. What SciPy calls is evaluated once for each point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy
+import torch
+from torch import Tensor
+
+from ._answers.sparse import import_scipy
+from ._transforms.evaluated import Array, Evaluated, start
+from ._transforms.jacobian import jacobian
+from ._transforms.jacrev import jacrev
+
+__all__ = ["Constraint", "least_squares_args", "minimize_args", "root_args", "solve_ivp_args"]
+
+
+def least_squares_args(func: Callable[[Tensor], Tensor], x0: Tensor | Array) -> dict[str, Any]:
+    """``fun``, ``x0`` and ``jac`` for `scipy.optimize.least_squares`; the Jacobian is a sparse matrix.
+
+    Example:
+        >>> import torch
+        >>> from scipy.optimize import least_squares
+        >>> from torchjac.scipy import least_squares_args
+        >>> residual = lambda x: torch.cat([x[1:] - x[:-1] ** 2, 1 - x[:1]])
+        >>> found = least_squares(**least_squares_args(residual, torch.zeros(5)), bounds=(-2, 2))
+        >>> found.x.round(3).tolist()
+        [1.0, 1.0, 1.0, 1.0, 1.0]
+    """
+    point, shape = start(x0)
+    at = Evaluated(func, shape, "least_squares_args")
+    return {"fun": at.value, "x0": point, "jac": lambda x: at.jacobian(x).to_scipy()}
+
+
+def root_args(func: Callable[[Tensor], Tensor], x0: Tensor | Array) -> dict[str, Any]:
+    """``fun``, ``x0`` and ``jac`` for `scipy.optimize.root`, whose methods with a Jacobian take a dense one.
+
+    Example:
+        >>> import torch
+        >>> from scipy.optimize import root
+        >>> from torchjac.scipy import root_args
+        >>> root(**root_args(lambda x: x**2 - 2, torch.ones(2, 1))).x.round(4).tolist()
+        [1.4142, 1.4142]
+    """
+    point, shape = start(x0)
+    at = Evaluated(func, shape, "root_args")
+    size = len(point)
+    return {
+        "fun": at.value,
+        "x0": point,
+        "jac": lambda x: at.jacobian(x).to_dense().reshape(-1, size).cpu().numpy(),
+    }
+
+
+def solve_ivp_args(func: Callable[[float, Tensor], Tensor], y0: Tensor | Array) -> dict[str, Any]:
+    """``fun``, ``y0`` and ``jac`` for `scipy.integrate.solve_ivp`, of a function of time and state.
+
+    Example:
+        >>> import torch
+        >>> from scipy.integrate import solve_ivp
+        >>> from torchjac.scipy import solve_ivp_args
+        >>> stiff = lambda t, y: -1000 * (y - torch.cos(y.roll(1)))
+        >>> solve_ivp(**solve_ivp_args(stiff, torch.zeros(4)), t_span=(0, 1), method="BDF").y[:, -1].round(3).tolist()
+        [0.739, 0.739, 0.739, 0.739]
+    """
+    point, shape = start(y0)
+    at = Evaluated(func, shape, "solve_ivp_args")
+    return {
+        "fun": lambda t, y: at.value(y, t),
+        "y0": point,
+        "jac": lambda t, y: at.jacobian(y, t).to_scipy("csc"),
+    }
+
+
+class Constraint(NamedTuple):
+    """``lower <= func(x) <= upper``, for `minimize_args`; bounds are numbers or one for each output."""
+
+    func: Callable[[Tensor], Tensor]
+    lower: Any
+    upper: Any
+
+
+def minimize_args(
+    func: Callable[[Tensor], Tensor], x0: Tensor | Array, constraints: Sequence[Constraint] = ()
+) -> dict[str, Any]:
+    """``fun``, ``x0``, ``jac``, ``hess`` and ``constraints`` for `scipy.optimize.minimize`, method "trust-constr".
+
+    Hessians, that of the function and those of the constraints times their multipliers, and the constraints' Jacobians
+    are sparse matrices. For methods that take none of them leave them out.
+
+    Example:
+        >>> import torch
+        >>> from scipy.optimize import minimize
+        >>> from torchjac.scipy import Constraint, minimize_args
+        >>> on_circle = Constraint(lambda x: x.square().sum(), 1, 1)
+        >>> args = minimize_args(lambda x: x[0] + 2 * x[1], torch.tensor([-1.0, 0.0]), [on_circle])
+        >>> minimize(**args, method="trust-constr").x.round(3).tolist()
+        [-0.447, -0.894]
+    """
+    point, shape = start(x0)
+    at = Evaluated(func, shape, "minimize_args")
+    second = Evaluated(jacrev(func), shape, "minimize_args")
+    found: dict[str, Any] = {
+        "fun": at.scalar,
+        "x0": point,
+        "jac": at.gradient,
+        "hess": lambda x: second.jacobian(x).to_scipy(),
+    }
+    if constraints:
+        found["constraints"] = [_nonlinear(Constraint(*each), shape) for each in constraints]
+    return found
+
+
+def _nonlinear(constraint: Constraint, shape: tuple[int, ...]) -> Any:
+    optimize = import_scipy("minimize_args").optimize
+    at = Evaluated(constraint.func, shape, "minimize_args")
+    return optimize.NonlinearConstraint(
+        at.value,
+        constraint.lower,
+        constraint.upper,
+        jac=lambda x: at.jacobian(x).to_scipy(),
+        hess=lambda x, multipliers: weighted_hessian(constraint.func, shape, x, multipliers).to_scipy(),
+    )
+
+
+def weighted_hessian(
+    func: Callable[[Tensor], Tensor], shape: tuple[int, ...], x: Array, multipliers: Array
+) -> Any:
+    """The Hessian of the outputs' sum, each times its multiplier, as a `Jacobian`."""
+    weights = torch.from_numpy(numpy.array(multipliers, dtype=numpy.float64)).reshape(-1)
+    point = torch.from_numpy(numpy.array(x, dtype=numpy.float64)).reshape(shape)
+    return jacobian(jacrev(lambda x: (func(x).reshape(-1) * weights).sum()))(point).detach()

@@ -1,0 +1,90 @@
+"""What SciPy is given: flat arrays, exact sparse derivatives, and one evaluation for each point."""
+
+import numpy
+import pytest
+import scipy.sparse as sp
+import torch
+from scipy.integrate import solve_ivp
+from scipy.optimize import approx_fprime, least_squares, minimize, root
+
+from torchjac.scipy import Constraint, least_squares_args, minimize_args, root_args, solve_ivp_args
+
+START = torch.linspace(-1, 1, 6).reshape(2, 3)
+
+
+def counted(f):
+    """A function that counts its calls in ``f.calls``."""
+
+    def call(*args):
+        call.calls += 1
+        return f(*args)
+
+    call.calls = 0
+    return call
+
+
+def chain(x):
+    """Rosenbrock's residuals, of any shape."""
+    flat = x.reshape(-1)
+    return torch.stack([10 * (flat[1:] - flat[:-1] ** 2), 1 - flat[:-1]])
+
+
+def test_least_squares() -> None:
+    """The minimum within bounds; the Jacobian is sparse, and the function is called once for each point."""
+    f = counted(chain)
+    args = least_squares_args(f, START)
+    assert args["x0"].dtype == numpy.float64
+    x = args["x0"] + 0.1
+    value, jac = args["fun"](x), args["jac"](x)
+    assert f.calls == 1
+    assert sp.issparse(jac)
+    numpy.testing.assert_allclose(jac.toarray(), approx_fprime(x, args["fun"], 1e-7), atol=1e-5)
+    numpy.testing.assert_allclose(value, chain(torch.from_numpy(x)).flatten())
+    found = least_squares(**args, bounds=(-3, 3))
+    numpy.testing.assert_allclose(found.x, 1, atol=1e-6)
+
+
+def test_root() -> None:
+    """A root, with a dense Jacobian."""
+    f = lambda x: x**3 + x.flip(0) - 2
+    found = root(**root_args(f, START.abs() + 0.5))
+    assert found.success
+    numpy.testing.assert_allclose(found.x, 1, atol=1e-8)
+
+
+@pytest.mark.parametrize("method", ["BDF", "Radau"])
+def test_solve_ivp(method) -> None:
+    """A stiff equation of a matrix with time in it, against its solution."""
+    f = lambda t, y: -500 * (y - y.new_tensor(numpy.cos(t)))
+    args = solve_ivp_args(f, START)
+    assert sp.issparse(args["jac"](0.0, args["y0"]))
+    run = solve_ivp(**args, t_span=(0, 1), method=method, rtol=1e-6, atol=1e-8)
+    expected = (500**2 * numpy.cos(1) + 500 * numpy.sin(1)) / (500**2 + 1)
+    numpy.testing.assert_allclose(run.y[:, -1], expected, atol=1e-5)
+
+
+def test_minimize() -> None:
+    """A constrained minimum; Hessians of the function and of the constraints are sparse and right."""
+    on_circles = Constraint(lambda x: x.square().sum(1), 1, [1, 2])
+    f = lambda x: x.sum() + x[0, 0] * x[1, 1]
+    args = minimize_args(f, START, [on_circles])
+    x = args["x0"] + 0.2
+    numpy.testing.assert_allclose(args["jac"](x), approx_fprime(x, args["fun"], 1e-7), atol=1e-5)
+    numpy.testing.assert_allclose(args["hess"](x).toarray(), approx_fprime(x, args["jac"], 1e-7), atol=1e-5)
+    (constraint,) = args["constraints"]
+    weights = numpy.array([2.0, -3.0])
+    hess = constraint.hess(x, weights)
+    assert sp.issparse(hess)
+    numpy.testing.assert_allclose(hess.toarray(), numpy.diag(numpy.repeat(2 * weights, 3)))
+    found = minimize(**args, method="trust-constr", options={"gtol": 1e-9, "xtol": 1e-12})
+    squares = (found.x.reshape(2, 3) ** 2).sum(1)
+    numpy.testing.assert_allclose(squares[0], 1, atol=1e-5)
+    assert squares[1] < 2 + 1e-5
+
+
+def test_errors() -> None:
+    """A function to minimise gives one number, and any function one tensor."""
+    with pytest.raises(ValueError, match="must return one number, got 6"):
+        minimize_args(torch.sin, START)["fun"](numpy.zeros(6))
+    with pytest.raises(ValueError, match="must return one tensor, got 2"):
+        least_squares_args(lambda x: (x, x), START)["fun"](numpy.zeros(6))
