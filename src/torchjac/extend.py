@@ -42,7 +42,7 @@ from ._blocks.maps import Affine, Gather, Label, bare, constant
 from ._capture.tape import Node
 from ._rules.call import call
 from ._rules.links import forget_kinds
-from ._rules.registry import RULES, Known, Local, Op, Rule, Spelling, name_of
+from ._rules.registry import RULES, Known, Local, Op, Rule, Spelling, forget, name_of
 from ._rules.registry import rule as _rule
 from ._rules.spell import broadcast, local, new_labels, ones, spelling, spread
 from ._rules.validate import Validator
@@ -119,5 +119,5 @@ def unregister(*ops: Op) -> None:
     for op in ops:
         if op not in RULES:
             raise KeyError(f"unregister: {name_of(op)} has no rule")
-        del RULES[op]
+        forget(op)
     forget_kinds()

@@ -19,6 +19,7 @@ from .._plan.cache import Cache, Entry
 from .._plan.program import program
 from .._plan.recorder import Recorder, recorder
 from .._plan.steps import MismatchError
+from .._rules.registry import changes
 from .progress import is_watched
 from .report import warns
 
@@ -52,7 +53,8 @@ def planned(
     graph = signature(captured.graph, outputs)
     if graph is None:
         return compute()
-    key = (graph, asked, torch.is_grad_enabled(), captured.records, torch.get_default_dtype())
+    modes = (torch.is_grad_enabled(), captured.records, torch.get_default_dtype(), changes())
+    key = (graph, asked, modes)
     origins = [*nodes, *outputs]
     entry = PROGRAMS.get(key)
     if entry is None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .._plan.key import KeyOf
 from .._plan.recorder import whole
 from .block import Block, Kind, labels
 from .maps import Affine, Gather, Label, Map, align, bare, positions, take
@@ -207,6 +208,7 @@ class Write(torch.autograd.Function):
         """Keep where the values stand; a write needs no values to be differentiated."""
         layout, *tensors = inputs
         ctx.layout = layout
+        ctx.torchjac_key = KeyOf(layout)
         ctx.tables = {k: t for k, t in enumerate(tensors) if not t.is_floating_point() and not t.is_complex()}
         ctx.count = len(tensors)
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from operator import attrgetter
+from operator import attrgetter, methodcaller
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
+from .._plan.key import KeyOf
 from .deletion import MOST_NESTED, anchor_some
 
 
@@ -108,11 +108,16 @@ def signature(graph: Graph, outputs: Sequence[Tensor]) -> tuple[Hashable, ...] |
     key: list[Hashable] = [*graph.edges, *graph.ends]
     for output in outputs:
         key += (output.shape, output.dtype, output.device)
+    append = key.append
     first = len(graph.nodes) - len(graph.edges)
     try:
         for at, fn in enumerate(graph.nodes):
             if at >= first:
-                _describe(fn, key)
+                kind = type(fn)
+                append(kind)
+                for read in _KINDS.get(kind) or _kind(kind):
+                    value = read(fn)
+                    append(value if type(value) is int or value is None else _plain(value))
             for meta in fn._input_metadata:
                 if meta.is_nested_tensor:
                     return None
@@ -122,30 +127,25 @@ def signature(graph: Graph, outputs: Sequence[Tensor]) -> tuple[Hashable, ...] |
     return tuple(key)
 
 
-def _describe(fn: Any, key: list[Hashable]) -> None:
-    kind = type(fn)
-    if isinstance(fn, BackwardCFunction):
-        forward = kind._forward_cls  # type: ignore[attr-defined]
-        key += (forward, getattr(fn, "torchjac_key", None))
-        return
-    name = fn.name()
-    key.append(name)
-    for read in _saved_numbers(kind, name):
-        value = read(fn)
-        key.append(value if type(value) is int or value is None else _plain(value))
+#: What reads the attributes that nodes of a type saved and that are no tensors
+_KINDS: dict[type, tuple[Callable[[Any], Any], ...]] = {}
 
 
-@lru_cache(maxsize=4096)
-def _saved_numbers(kind: type, name: str) -> tuple[Callable[[Any], Any], ...]:
-    """Return what reads the attributes that a kind of node saved and that are no tensors."""
+def _kind(kind: type) -> tuple[Callable[[Any], Any], ...]:
+    if issubclass(kind, BackwardCFunction):  # a type for each Function, inside functorch for each call
+        return (attrgetter("_forward_cls"), _own_key)
     names = dir(kind)
-    return tuple(
-        attrgetter(name) for name in names if name.startswith("_saved_") and f"_raw{name}" not in names
-    )
+    saved = [attrgetter(name) for name in names if name.startswith("_saved_") and f"_raw{name}" not in names]
+    return _KINDS.setdefault(kind, (methodcaller("name"), *saved))
+
+
+def _own_key(fn: Any) -> Any:
+    """Return what a node of a Function of ours adds to a key."""
+    return getattr(fn, "torchjac_key", None)
 
 
 #: Types of saved values that are equal only if they are the same
-_EXACT = (str, torch.dtype, torch.device, torch.layout, torch.memory_format)
+_EXACT = (str, type, KeyOf, torch.dtype, torch.device, torch.layout, torch.memory_format)
 
 
 def _plain(value: Any) -> Hashable:

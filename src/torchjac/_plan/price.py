@@ -5,8 +5,8 @@ The figures were fitted on CPUs (see `benchmarks/`); only their ratios matter, f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from math import prod
 from typing import Any
 
 from torch import Tensor
@@ -54,7 +54,7 @@ def _price(step: Step, registers: Sequence[Register]) -> float:
     if name in _PRODUCTS:
         # Of m × k and k × n numbers, m × n: the product of the three is m²k²n².
         factors = [_numel(registers[at].value) for at in step.reads]
-        multiplied: float = prod([numel for numel in factors if numel] + [written]) ** 0.5
+        multiplied = math.sqrt(math.prod([numel for numel in factors if numel] + [written]))
         return 2 * LAUNCH + MULTIPLIED * multiplied
     return LAUNCH + NUMBER * written
 

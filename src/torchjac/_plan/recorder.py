@@ -328,12 +328,17 @@ def _holds(value: Any) -> bool:
     return isinstance(value, slice) and _holds((value.start, value.stop, value.step))
 
 
-def engine_runs() -> None:
-    """Tell the recorder that PyTorch's engine takes over, which no program can run."""
+def refuse_program(reason: str) -> None:
+    """Tell the recorder that no program can be made of what follows."""
     found = recorder()
     if found is not None:
-        found.fail("PyTorch's engine")
+        found.fail(reason)
         found.stop()
+
+
+def engine_runs() -> None:
+    """Tell the recorder that PyTorch's engine takes over."""
+    refuse_program("PyTorch's engine")
 
 
 @contextmanager

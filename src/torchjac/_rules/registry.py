@@ -9,6 +9,7 @@ import torch
 
 from .._blocks.block import Block
 from .._capture.tape import Node
+from .._plan.recorder import refuse_program
 
 
 class Local(NamedTuple):
@@ -83,6 +84,21 @@ Op: TypeAlias = str | type[torch.autograd.Function]
 
 RULES: dict[Op, Registered] = {}
 
+#: How often rules from outside came or went, which is part of every key of a program
+_changes = 0
+
+
+def changes() -> int:
+    """Return how often rules from outside came or went."""
+    return _changes
+
+
+def forget(op: Op) -> None:
+    """Take a rule from outside away."""
+    global _changes
+    del RULES[op]
+    _changes += 1
+
 
 def name_of(op: Op) -> str:
     """The name of the autograd node."""
@@ -102,6 +118,8 @@ def rule(*ops: Op, any_dtype: bool = False, built_in: bool = True) -> Callable[[
             if op in RULES and (built_in or RULES[op].built_in):
                 names = f"{RULES[op].rule.__name__} and {function.__name__}"
                 raise ValueError(f"two rules for {name_of(op)}: {names}; unregister the first")
+        global _changes
+        _changes += not built_in
         RULES.update(dict.fromkeys(ops, Registered(function, any_dtype, built_in)))
         return function
 
@@ -127,6 +145,8 @@ def local_jacobian(node: Node) -> Known:
     found = RULES.get(node.function) if node.is_python else None
     if found is None:  # view_copy has view's derivative
         found = RULES.get(node.name) or RULES.get(node.name.removesuffix("_copy"))
+    if found is not None and not found.built_in:
+        refuse_program("a rule from outside, which may look at anything")
     known = found.rule(node) if found is not None else None
     if known is not None and type(known) is not Known:
         known = Known(known)

@@ -15,6 +15,12 @@ from torch.utils import _pytree as pytree
 
 from .._blocks.traced import is_tracing
 
+#: The dtypes of nearly every tensor
+_TAKEN = frozenset((torch.float32, torch.float64))
+
+#: The tree that is one leaf
+LEAF = pytree.tree_structure(0)
+
 
 class Differentiated(NamedTuple):
     """The leaves a Jacobian is taken with respect to, and how to rebuild the argument from them."""
@@ -58,7 +64,7 @@ def differentiated(
 ) -> Differentiated:
     """The tensors of the differentiated arguments; raises where one is no real floating-point tensor."""
     chosen = args[positions[0]] if isinstance(argnums, int) else tuple(args[n] for n in positions)
-    leaves, spec = pytree.tree_flatten(chosen)
+    leaves, spec = ([chosen], LEAF) if type(chosen) is Tensor else pytree.tree_flatten(chosen)
     for leaf in leaves:
         check_leaf(leaf, what, "input")
     return Differentiated(leaves, spec)
@@ -66,6 +72,8 @@ def differentiated(
 
 def check_leaf(leaf: Any, what: str, side: str) -> None:
     """Raise unless a leaf is a dense floating-point tensor; the exceptions are of torch.func's types."""
+    if type(leaf) is Tensor and leaf.dtype in _TAKEN and leaf.layout is torch.strided and not leaf.is_nested:
+        return  # nearly every leaf
     if isinstance(leaf, numpy.ndarray):
         raise (RuntimeError if side == "output" else ValueError)(
             f"{what}: every differentiated {side} must be a tensor, got a NumPy array of shape {leaf.shape} and "
@@ -128,7 +136,7 @@ def split_aux(result: Any, has_aux: bool, what: str) -> tuple[Any, Any]:
 
 def check_outputs(outputs: Any, what: str) -> tuple[list[Tensor], Any]:
     """The tensors of the output tree; raises where there is none or one cannot be differentiated."""
-    leaves, spec = pytree.tree_flatten(outputs)
+    leaves, spec = ([outputs], LEAF) if type(outputs) is Tensor else pytree.tree_flatten(outputs)
     if not leaves:
         raise RuntimeError(
             f"{what}: the function returned no tensor ({outputs!r}); there is nothing to differentiate"
@@ -140,8 +148,13 @@ def check_outputs(outputs: Any, what: str) -> tuple[list[Tensor], Any]:
 
 def nest(leaves: Sequence[Sequence[Any]], out_spec: Any, in_spec: Any) -> Any:
     """Rows of answers as the output tree holding trees like the differentiated argument."""
-    rows = [pytree.tree_unflatten(row, in_spec) for row in leaves]
-    return pytree.tree_unflatten(rows, out_spec)
+    rows = [unflatten(row, in_spec) for row in leaves]
+    return unflatten(rows, out_spec)
+
+
+def unflatten(leaves: Sequence[Any], spec: Any) -> Any:
+    """A tree of leaves; nearly every one is a single leaf."""
+    return leaves[0] if spec is LEAF else pytree.tree_unflatten(leaves, spec)
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], tree: Any) -> Any:

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 
 # Private; see arguments.py.
-from torch.utils import _pytree as pytree
-
 from .._blocks.traced import has_tangents, inside_functorch, is_tracing
 from .._capture.beneath import Beneath, capture_beneath
 from .._capture.capture import Captured, capture, left_level
@@ -27,6 +25,7 @@ from .arguments import (
     nest,
     put_arguments,
     split_aux,
+    unflatten,
 )
 
 #: Finds something for each output and input of a recorded call: ``[output][input]``
@@ -90,7 +89,7 @@ def record(
     inputs, in_spec = differentiated(args, argnums, positions, what)
 
     def run(leaves: list[Tensor]) -> tuple[list[Tensor], tuple[Any, Any]]:
-        chosen = pytree.tree_unflatten(leaves, in_spec)
+        chosen = unflatten(leaves, in_spec)
         result = func(*put_arguments(args, argnums, positions, chosen), **kwargs)
         output, aux = split_aux(result, has_aux, what)
         outputs, out_spec = check_outputs(output, what)
