@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -247,6 +249,74 @@ def test_under_vmap(program: Program) -> None:
         actual = torch.func.vmap(transform)(*batch)
         for k in range(2):
             agree(actual[k], loop_jacobian(f, *(tensor[k] for tensor in batch)))
+
+
+@st.composite
+def mappings(draw: Any) -> list[tuple[int, dict[str, int]]]:
+    """One or two levels of vmap, the outermost first: a size, and the inputs mapped over with a number for the dim."""
+    names = st.sampled_from([("x",), ("y",), ("x", "y"), ("x", "y")])
+    one = st.tuples(
+        st.integers(1, 3),
+        names.flatmap(lambda each: st.fixed_dictionaries(dict.fromkeys(each, st.integers(0, 5)))),
+    )
+    return draw(st.lists(one, min_size=1, max_size=2))
+
+
+def batched(
+    tensor: Tensor, levels: Sequence[tuple[int, int | None]]
+) -> tuple[Tensor, list[int | None], Tensor]:
+    """A batch of variations of a tensor: as vmaps take it, with their in_dims, and with all batch dims in front.
+
+    Levels that do not map over it stand in front with size 1.
+    """
+    sizes = [1 if at is None else size for size, at in levels]
+    count = torch.arange(math.prod(sizes), dtype=tensor.dtype).view(*sizes, *(1,) * tensor.dim())
+    whole = tensor * (1 - count / 8) + count / 16
+    given, in_dims = whole, []
+    for level in reversed(range(len(levels))):
+        at = levels[level][1]
+        dim = None if at is None else at % (given.dim() - level)
+        given = given.squeeze(level) if dim is None else given.movedim(level, level + dim)
+        in_dims.append(dim)
+    return given, in_dims[::-1], whole
+
+
+@given(programs(lines=5), mappings(), st.integers(0, 1))
+@examples(0.15)
+def test_inside_vmaps(program: Program, mapping: list[tuple[int, dict[str, int]]], argnum: int) -> None:
+    """Inside one or two vmaps over any dims of either input, each sample's Jacobian is the loop's."""
+    note(f"{program.snippet()}\nlevels {mapping}, argnums={argnum}")
+    if "float32" in program.source:
+        return
+    f = program.function()
+    each = [
+        batched(tensor, [(size, dims.get(name)) for size, dims in mapping])
+        for name, tensor in zip("xy", program.inputs, strict=True)
+    ]
+
+    def mapped(function: Callable[..., Tensor]) -> Tensor:
+        for level in reversed(range(len(mapping))):
+            function = torch.func.vmap(function, tuple(in_dims[level] for _, in_dims, _ in each))
+        return function(*(given for given, _, _ in each))
+
+    try:
+        mapped(f)
+    except (RuntimeError, ValueError, IndexError):
+        return
+    sizes = [size for size, _ in mapping]
+    expected = []
+    for at in itertools.product(*map(range, sizes)):
+        sample = [
+            whole[tuple(0 if n == 1 else k for k, n in zip(at, whole.shape, strict=False))]
+            for *_, whole in each
+        ]
+        expected.append(loop_jacobian(f, *sample, argnum=argnum))
+    rows = torch.stack(expected)
+    rows = rows.view(*sizes, *rows.shape[1:])
+    with always_by_structure():
+        agree(mapped(torchjac.jacrev(f, argnum)), rows)
+    agree(mapped(torchjac.jacrev(f, argnum)), rows)
+    agree(mapped(lambda *args: torchjac.jacobian(f, argnum)(*args).to_dense()), rows)
 
 
 @given(programs(lines=5))

@@ -40,20 +40,23 @@ def inside_vmaps_only() -> bool:
     return bool(stack) and all(level.key() == functorch.TransformType.Vmap for level in stack)
 
 
-@contextmanager
-def levels_left() -> Iterator[Stack]:
+class levels_left:  # a context manager, and used as one
     """Leave all levels of functorch for a while, as it does itself to run a Function outside of them."""
-    functorch = torch._C._functorch  # private; see above
-    stack: Stack = []
-    token = _entered.set(None)
-    try:
+
+    __slots__ = ("stack", "token")
+
+    def __enter__(self) -> Stack:
+        functorch = torch._C._functorch  # private; see above
+        self.stack: Stack = []
+        self.token = _entered.set(None)
         while functorch.peek_interpreter_stack() is not None:
-            stack.append(functorch.pop_dynamic_layer_stack())
-        yield stack
-    finally:
-        for level in reversed(stack):
-            functorch.push_dynamic_layer_stack(level)
-        _entered.reset(token)
+            self.stack.append(functorch.pop_dynamic_layer_stack())
+        return self.stack
+
+    def __exit__(self, *_: object) -> None:
+        for level in reversed(self.stack):
+            torch._C._functorch.push_dynamic_layer_stack(level)
+        _entered.reset(self.token)
 
 
 @contextmanager
@@ -65,15 +68,13 @@ def levels_entered(stack: Stack | None) -> Iterator[None]:
     functorch = torch._C._functorch  # private; see above
     with levels_left():
         token = _entered.set(stack)
-        pushed = 0
+        for level in reversed(stack):
+            functorch.push_dynamic_layer_stack(level)
         try:
-            for level in reversed(stack):
-                functorch.push_dynamic_layer_stack(level)
-                pushed += 1
             with samples_tell():
                 yield
         finally:
-            for _ in range(pushed):
+            for _ in stack:
                 functorch.pop_dynamic_layer_stack()
             _entered.reset(token)
 
