@@ -1,10 +1,13 @@
 """The tape: which nodes stand on it, in which order, and what is read off them."""
 
+import pytest
 import torch
 from torch.autograd import Function
 
+from torchjac import jacobian, jacrev
 from torchjac._capture.memo import MOST_NODES, Memo
 from torchjac._capture.tape import Meta, read_tape
+from torchjac.testing import loop_jacobian
 
 
 def _recorded(f, *inputs):
@@ -195,3 +198,34 @@ def test_memo_forgets():
     kept.put("c", 0, 1)
     assert kept.kept == {"c": 0}
     assert kept.get("a", None) is None
+
+
+RESHAPED = {
+    "there and back": (
+        lambda x: x.sin()[:, None].view(3, 2, 1).squeeze(-1).view(6).view(3, 2).cos(),
+        ["Cos", "Sin"],
+    ),
+    "halfway back": (lambda x: x.sin().view(6).view(2, 3).view(6).exp(), ["Exp", "View", "Sin"]),
+    "read between": (
+        lambda x: (y := x.sin().view(6)).view(3, 2).cos() + y.exp().view(3, 2),
+        ["Add", "View", "Exp", "View", "Cos", "Sin"],
+    ),
+    "of an output": (lambda x: x.sin().view(6).view(3, 2), ["Sin"]),
+    "of the input": (lambda x: x.view(6).view(3, 2).sin(), ["Sin"]),
+    "from a slot": (lambda x: x.split([2, 1])[1].view(2).view(1, 2).exp(), ["Exp", "SplitWithSizes"]),
+    "expanded": (lambda x: x[:, :1].expand(3, 2).expand(3, 2).exp(), ["Exp", "Expand", "Slice"]),
+    "turned": (lambda x: x.t().permute(1, 0).view(3, 2).exp(), ["Exp", "Permute", "T"]),
+    "a vector": (lambda x: x[0].permute(0).exp(), ["Exp", "Select"]),
+}
+
+
+@pytest.mark.parametrize("name", RESHAPED)
+def test_reshapes_that_come_back(name):
+    """Reshapes that end in the shape they began with are not on the tape, unless something reads between."""
+    f, kept = RESHAPED[name]
+    x = torch.rand(3, 2, dtype=torch.float64)
+    found = [name.split("Backward")[0] for name in _names(_recorded(f, x))]
+    assert sorted(found) == sorted(kept)
+    assert found[0] == kept[0]
+    torch.testing.assert_close(jacrev(f)(x), loop_jacobian(f, x))
+    torch.testing.assert_close(jacobian(f)(x).to_dense(), loop_jacobian(f, x))

@@ -271,6 +271,13 @@ def test_what_asks_for_a_level(function, slope, same):
     same(vmap(jacrev(function))(x), torch.diag_embed(slope(x)))
 
 
+def test_batching_rules_that_autograd_gets_wrong(way, same):
+    """What is wrong beneath vmap, as autograd shows for a vmap of such a function, is captured at a level."""
+    g = lambda x: x.sin().select_scatter(x[0] * 2, 0, -1)
+    x = torch.rand(5, 3)
+    same(vmap(jacrev(g))(x), loops(g, x))
+
+
 def test_attention_without_gradients(beneath, same):
     """Kernels without a derivative are not taken: a sample says that it requires gradients."""
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval().requires_grad_(False)

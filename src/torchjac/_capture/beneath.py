@@ -18,6 +18,12 @@ from .graph import read_graph
 from .vmap_levels import Levels, Physical, levels_entered, levels_left, lifted, lowered
 
 
+#: name → what a batching rule does that autograd, beneath it, differentiates wrongly (torch 2.9-2.13)
+WRONG_BENEATH: dict[str, str] = {
+    "ScatterBackward0": "that of select_scatter writes an entry once for each position, and each counts",
+}
+
+
 class Part(NamedTuple):
     """What was captured for some inputs, all batched by the same levels."""
 
@@ -78,6 +84,8 @@ def capture_beneath(
             return ends, (outputs, [levels for _, levels in whole], extra)
 
         captured = capture(beneath, [tensor for tensor, _ in physical])
+    if not captured.tape.names.isdisjoint(WRONG_BENEATH):
+        raise RuntimeError("beneath vmap the graph of this function has wrong derivatives")
     outputs, out_levels, extra = captured.extra
     captured = replace(captured, extra=extra)
     parts = [

@@ -251,16 +251,63 @@ def spend(leaf: torch.Tensor) -> None:
 def tape_of(graph: Graph) -> Tape:
     """Return the tape of a graph."""
     first = len(graph.nodes) - len(graph.edges)
-    made = [Node(fn) for fn in graph.nodes[:first]]
+    made: list[Node | Edge] = [Node(fn) for fn in graph.nodes[:first]]
+    nodes: list[Node] = []
     for fn, places in zip(graph.nodes[first:], graph.edges, strict=True):
-        inputs = [None if at is None or at < 0 else (made[at], slot) for at, slot in places]
-        made.append(Node(fn, tuple(inputs)))
-    ends = [None if end is None else (made[end[0]], end[1]) for end in graph.ends]
+        inputs = [None if at is None or at < 0 else _edge(made[at], slot) for at, slot in places]
+        node = Node(fn, tuple(inputs))
+        made.append((_reshapes(node) and _same_below(node)) or node)
+        if made[-1] is node:
+            nodes.append(node)
+    ends = [None if end is None else _edge(made[end[0]], end[1]) for end in graph.ends]
     inputs_of = {node: number for number, node in enumerate(made[:first])}
-    nodes = made[first:][::-1]
+    nodes.reverse()
+    if len(nodes) < len(graph.edges):
+        nodes = _read_only(nodes, ends)
     return Tape(Unlinked(nodes) if len(nodes) > MOST_NESTED else nodes, ends, inputs_of, graph.foreign)
+
+
+def _edge(found: Node | Edge, slot: int) -> Edge:
+    return (found, slot) if type(found) is Node else found  # type: ignore[return-value]
 
 
 def read_tape(outputs: Sequence[torch.Tensor], starts: Sequence[Any]) -> Tape:
     """Read the graph between some tensors and the nodes the inputs began as."""
     return tape_of(read_graph(outputs, starts))
+
+
+#: Ops that keep the order of the entries: where a chain of them has one shape at both ends it does nothing
+RESHAPES = {
+    "AliasBackward0", "ExpandBackward0", "ReshapeAliasBackward0", "SqueezeBackward0", "SqueezeBackward1",
+    "SqueezeBackward2", "SqueezeBackward4", "SqueezeBackward5", "UnsafeViewBackward0", "UnsqueezeBackward0",
+    "ViewBackward0",
+}  # fmt: skip
+
+
+def _reshapes(node: Node) -> bool:
+    return node.name in RESHAPES or (node.name == "PermuteBackward0" and len(node.shape) < 2)
+
+
+def _same_below(node: Node) -> Edge | None:
+    """The tensor that a chain of reshapes has come back to: what a batching rule folds it folds out again."""
+    (meta,) = node.outputs
+    edge = node.inputs[0]
+    while edge is not None:
+        below, slot = edge
+        if below.outputs[slot] == meta:
+            return edge
+        if not below.inputs or not _reshapes(below) or below.numbers != node.numbers:  # it expanded
+            return None
+        edge = below.inputs[0]
+    return None
+
+
+def _read_only(nodes: Sequence[Node], ends: Sequence[Edge | None]) -> list[Node]:
+    """The nodes without the reshapes that nothing reads any more."""
+    read = {end[0] for end in ends if end is not None}
+    kept = []
+    for node in nodes:
+        if node in read or not _reshapes(node):
+            kept.append(node)
+            read.update([edge[0] for edge in node.inputs if edge is not None])
+    return kept
