@@ -216,6 +216,7 @@ RESHAPED = {
     "expanded": (lambda x: x[:, :1].expand(3, 2).expand(3, 2).exp(), ["Exp", "Expand", "Slice"]),
     "turned": (lambda x: x.t().permute(1, 0).view(3, 2).exp(), ["Exp", "Permute", "T"]),
     "a vector": (lambda x: x[0].permute(0).exp(), ["Exp", "Select"]),
+    "of no dim": (lambda x: x.squeeze(0).exp(), ["Exp"]),
 }
 
 

@@ -278,7 +278,7 @@ def read_tape(outputs: Sequence[torch.Tensor], starts: Sequence[Any]) -> Tape:
 
 #: Ops that keep the order of the entries: where a chain of them has one shape at both ends it does nothing
 RESHAPES = {
-    "AliasBackward0", "ExpandBackward0", "ReshapeAliasBackward0", "SqueezeBackward0", "SqueezeBackward1",
+    "ExpandBackward0", "ReshapeAliasBackward0", "SqueezeBackward0", "SqueezeBackward1",
     "SqueezeBackward2", "SqueezeBackward4", "SqueezeBackward5", "UnsafeViewBackward0", "UnsqueezeBackward0",
     "ViewBackward0",
 }  # fmt: skip
