@@ -17,7 +17,6 @@ from .capture import Captured, capture
 from .graph import read_graph
 from .vmap_levels import Levels, Physical, levels_entered, levels_left, lifted, lowered
 
-
 #: name → what a batching rule does that autograd, beneath it, differentiates wrongly (torch 2.9-2.13)
 WRONG_BENEATH: dict[str, str] = {
     "ScatterBackward0": "that of select_scatter writes an entry once for each position, and each counts",
@@ -84,7 +83,7 @@ def capture_beneath(
             return ends, (outputs, [levels for _, levels in whole], extra)
 
         captured = capture(beneath, [tensor for tensor, _ in physical])
-    if not captured.tape.names.isdisjoint(WRONG_BENEATH):
+    if not captured.graph.names.isdisjoint(WRONG_BENEATH):
         raise RuntimeError("beneath vmap the graph of this function has wrong derivatives")
     outputs, out_levels, extra = captured.extra
     captured = replace(captured, extra=extra)
