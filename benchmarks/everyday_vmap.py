@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import platform
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 from math import exp, log
 from typing import Any, NamedTuple
 
@@ -39,7 +41,7 @@ class Problem(NamedTuple):
 
 def dense(*sizes: int) -> list[Tensor]:
     """Weights and biases of a network."""
-    pairs = zip(sizes, sizes[1:], strict=False)
+    pairs = pairwise(sizes)
     return [part for a, b in pairs for part in (torch.randn(b, a) / a**0.5, 0.1 * torch.randn(b))]
 
 
@@ -95,9 +97,9 @@ def pendulum(x: Tensor) -> Tensor:
     return torch.stack([u, v, du, dv])
 
 
-def predator(x: Tensor) -> Tensor:
+def predator(coupling: Tensor, x: Tensor) -> Tensor:
     """Lotka and Volterra with six species."""
-    return x * (1 - x @ COUPLING)
+    return x * (1 - x @ coupling)
 
 
 def rotation(q: Tensor) -> Tensor:
@@ -126,7 +128,7 @@ def planar_arm(q: Tensor) -> Tensor:
     return torch.stack([at.cos().sum(), at.sin().sum()])
 
 
-def spatial_arm(q: Tensor) -> Tensor:
+def spatial_arm(twists: Tensor, q: Tensor) -> Tensor:
     """Where the end of a six-link arm is."""
     pose = torch.eye(4, dtype=q.dtype)
     zero, one = torch.zeros_like(q[0]), torch.ones_like(q[0])
@@ -151,7 +153,7 @@ def spatial_arm(q: Tensor) -> Tensor:
             one,
         ]
         turn = torch.stack(entries).view(4, 4)
-        pose = pose @ turn @ TWISTS[k]
+        pose = pose @ turn @ twists[k]
     return pose[:3, 3]
 
 
@@ -181,29 +183,29 @@ def runge_kutta(x: Tensor) -> Tensor:
     return x
 
 
-def euler(x: Tensor) -> Tensor:
+def euler(field: Tensor, x: Tensor) -> Tensor:
     """Twenty steps of Euler's method for a network's field."""
     for _ in range(20):
-        x = x + 0.05 * (x @ FIELD).tanh()
+        x = x + 0.05 * (x @ field).tanh()
     return x
 
 
-def coupling(x: Tensor) -> Tensor:
+def coupling(order: Tensor, weights: Tensor, x: Tensor) -> Tensor:
     """Four coupling layers of a normalising flow."""
     for k in range(4):
-        a, z = x[ORDER].chunk(2)
-        s, t = (a @ FLOW[k]).chunk(2)
+        a, z = x[order].chunk(2)
+        s, t = (a @ weights[k]).chunk(2)
         x = torch.cat([a, z * s.tanh().exp() + t])
     return x
 
 
-def kalman(x: Tensor) -> Tensor:
+def kalman(turning: Tensor, x: Tensor) -> Tensor:
     """The prediction of an extended Kalman filter: position, velocity, quaternion and biases after a step."""
     p, v, q, bias = x[:3], x[3:6], x[6:10], x[10:13]
-    w = 0.01 * (TURNING - bias)
+    w = 0.01 * (turning - bias)
     step = torch.cat([1 - (w * w).sum(0, keepdim=True) / 8, w / 2])
     q = product(torch.cat([q, step]))
-    v = v + 0.01 * rotation(q) @ TURNING
+    v = v + 0.01 * rotation(q) @ turning
     return torch.cat([p + 0.01 * v, v, q, bias])
 
 
@@ -232,17 +234,17 @@ def springs(x: Tensor) -> Tensor:
 
 def heat(parts: list[Tensor], x: Tensor, J: Any) -> Tensor:
     """The residual of the heat equation at a point, by nested Jacobians of a network."""
-    u = lambda x: network(parts, x)[0]
+
+    def u(x: Tensor) -> Tensor:
+        return network(parts, x)[0]
+
     return J(u)(x)[0] - J(J(u))(x)[1, 1]
 
 
 def problems() -> dict[str, Problem]:
     """All of them, with new weights in the default dtype."""
     torch.manual_seed(0)
-    globals().update(
-        COUPLING=torch.randn(6, 6) / 6, FIELD=torch.randn(8, 8) / 3, FLOW=torch.randn(4, 3, 6), TURNING=torch.randn(3),
-        ORDER=torch.tensor([3, 1, 5, 0, 2, 4]), TWISTS=torch.eye(4) + 0.3 * torch.randn(6, 4, 4),
-    )  # fmt: skip
+    mixing, turning, order = torch.randn(6, 6) / 6, torch.randn(3), torch.tensor([3, 1, 5, 0, 2, 4])
     small, deep, wide = dense(6, 32, 32, 4), dense(4, *[8] * 20, 2), dense(16, 256, 10)
     images = [torch.randn(4, 1, 3, 3) / 3, torch.randn(4, 4, 3, 3) / 6, torch.randn(3, 4 * 36) / 12]
     cell, heads = [torch.randn(64, 24) / 5, torch.zeros(64)], list(torch.randn(3, 8, 8) / 3)
@@ -251,18 +253,18 @@ def problems() -> dict[str, Problem]:
         "Lorenz": Problem(lorenz, (3,)),
         "kinetics": Problem(kinetics, (3,)),
         "double pendulum": Problem(pendulum, (4,)),
-        "predators": Problem(predator, (6,)),
+        "predators": Problem(partial(predator, mixing), (6,)),
         "rotation of a quaternion": Problem(rotation, (4,)),
         "product of quaternions": Problem(product, (8,)),
         "planar arm": Problem(planar_arm, (7,)),
-        "spatial arm": Problem(spatial_arm, (6,)),
+        "spatial arm": Problem(partial(spatial_arm, torch.eye(4) + 0.3 * torch.randn(6, 4, 4)), (6,)),
         "camera": Problem(camera, (11,)),
         "Runge-Kutta": Problem(runge_kutta, (3,)),
-        "Euler of a network": Problem(euler, (8,)),
-        "coupling flow": Problem(coupling, (6,)),
-        "Kalman step": Problem(kalman, (13,)),
+        "Euler of a network": Problem(partial(euler, torch.randn(8, 8) / 3), (8,)),
+        "coupling flow": Problem(partial(coupling, order, torch.randn(4, 3, 6)), (6,)),
+        "Kalman step": Problem(partial(kalman, turning), (13,)),
         "Gaussian process": Problem(posterior, (6,)),
-        "softmax": Problem(lambda x: torch.softmax(x @ COUPLING, -1), (6,)),
+        "softmax": Problem(lambda x: torch.softmax(x @ mixing, -1), (6,)),
         "MLP by input": Problem(lambda x: network(small, x), (6,)),
         "deep MLP by input": Problem(lambda x: network(deep, x), (4,)),
         "wide MLP by input": Problem(lambda x: network(wide, x), (16,)),
@@ -276,7 +278,7 @@ def problems() -> dict[str, Problem]:
         "springs Hessian": Problem(springs, (6, 2), order=2),
         "arm energy Hessian": Problem(lambda q: planar_arm(q).square().sum(), (7,), order=2),
         "likelihood Hessian": Problem(likelihood, (5,), order=2),
-        "log-sum-exp Hessian": Problem(lambda x: (x @ COUPLING).logsumexp(0), (6,), order=2),
+        "log-sum-exp Hessian": Problem(lambda x: (x @ mixing).logsumexp(0), (6,), order=2),
         "MLP by parameters": Problem(network, (6,), small),
         "deep MLP by parameters": Problem(network, (4,), deep),
         "wide MLP by parameters": Problem(network, (16,), wide),
@@ -290,10 +292,13 @@ def problems() -> dict[str, Problem]:
 def calls(problem: Problem, x: Tensor) -> dict[str, Callable[[], Any]]:
     """Ours and torch.func's ways to take it, by their names; the first is ours."""
     func, f, p = torch.func, problem.function, problem.parameters
-    vmap = torch.func.vmap
+    vmap, ours = torch.func.vmap, torchjac.jacrev
     if problem.order == 0:
-        at = lambda J: lambda: J(lambda p: vmap(lambda x: f(p, x, J))(x))(p)
-        return {"ours": at(torchjac.jacrev), "jacrev": at(func.jacrev)}
+
+        def residuals(J: Any) -> Any:
+            return J(lambda p: vmap(lambda x: f(p, x, J))(x))(p)
+
+        return {"ours": lambda: residuals(ours), "jacrev": lambda: residuals(func.jacrev)}
     if problem.order == 2:
         return {
             "ours": lambda: vmap(torchjac.hessian(f))(x),
@@ -301,10 +306,12 @@ def calls(problem: Problem, x: Tensor) -> dict[str, Callable[[], Any]]:
             "jacrev(jacrev)": lambda: vmap(func.jacrev(func.jacrev(f)))(x),
         }
     if p is not None:
-        at = lambda J: lambda: vmap(J(f), (None, 0))(p, x)
-        return {"ours": at(torchjac.jacrev), "jacrev": at(func.jacrev)}
+        return {
+            "ours": lambda: vmap(ours(f), (None, 0))(p, x),
+            "jacrev": lambda: vmap(func.jacrev(f), (None, 0))(p, x),
+        }
     return {
-        "ours": lambda: vmap(torchjac.jacrev(f))(x),
+        "ours": lambda: vmap(ours(f))(x),
         "jacrev": lambda: vmap(func.jacrev(f))(x),
         "jacfwd": lambda: vmap(func.jacfwd(f))(x),
         "diagonal": lambda: torchjac.jacobian(vmap(f))(x).block_diagonal(),
