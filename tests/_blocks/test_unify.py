@@ -80,3 +80,20 @@ def test_unknown_positions_under_vmap() -> None:
         return index
 
     torch.func.vmap(joined)(torch.zeros(2, 3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_dim_of_one_entry(count: int) -> None:
+    """Whatever a table holds it is 0, so that nothing is matched by values; of no positions there are none."""
+    one, label = Label(1), Label(count)
+    table = Gather(torch.zeros(count, dtype=torch.int64), (label,))
+    for other in (constant(0), bare(one), bare(Label(1))):
+        assert _solutions(table, other, 1) == _pairs(table, other)
+        assert _solutions(other, table, 1) == _pairs(other, table)
+    empty = bare(Label(0))
+    for other in (constant(0), bare(one), table):
+        assert unify((empty,), (other,), (1,), CPU) is None
+    unknown = torch.func.vmap(
+        lambda at: torch.tensor(unify((Gather(at, (one,)),), (constant(0),), (1,), CPU) == {})
+    )
+    assert unknown(torch.zeros(2, 1, dtype=torch.int64)).all()

@@ -30,6 +30,7 @@ from tests._rules import (
     test_shuffle,
     test_sparse,
     test_sparse_factor,
+    test_sparse_ops,
     test_views,
     test_writes,
 )  # fmt: skip
@@ -41,7 +42,7 @@ MODULES = (
     test_along, test_average, test_bags, test_complexes, test_conv, test_cross, test_determinant, test_gather, test_glu,
     test_grid_sample, test_losses, test_masked, test_matmul, test_normalise, test_pairs, test_pieces, test_pointwise,
     test_pool, test_probe, test_recurrent, test_reduce, test_reduce_by_index, test_resample, test_scan, test_shuffle,
-    test_sparse, test_sparse_factor, test_views, test_writes,
+    test_sparse, test_sparse_factor, test_sparse_ops, test_views, test_writes,
 )  # fmt: skip
 
 #: Names no test reaches on CPU, each with its reason

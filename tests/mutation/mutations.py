@@ -821,6 +821,17 @@ MUTATIONS: tuple[Mutation, ...] = (
         "at_most(bare(inner), bare(over[dim]))",
         "at_most(bare(over[dim]), bare(inner))",
     ),
+    # ------------------------------------------------------------------------------------------ sparse_ops
+    Mutation(
+        "_rules/sparse_ops.py", "softmax: the factor of the other entry",
+        "values[e] * (same - values[f])",
+        "values[f] * (same - values[f])",
+    ),
+    Mutation(
+        "_rules/sparse_ops.py", "the groups are those of the dim itself",
+        "group if other == dim else",
+        "group if other != dim else",
+    ),
     # ------------------------------------------------------------------------------------------ what rules share
     Mutation(
         "_rules/spell.py", "a broadcast dim is read along the output",

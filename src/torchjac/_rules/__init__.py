@@ -34,6 +34,7 @@ from . import (
     scan,
     shuffle,
     sparse,
+    sparse_ops,
     views,
     writes,
 )
@@ -72,6 +73,7 @@ __all__ = [
     "scan",
     "shuffle",
     "sparse",
+    "sparse_ops",
     "views",
     "writes",
 ]

@@ -41,7 +41,9 @@ NEEDS_ALL_COTANGENTS: dict[str, str] = {
 #: name → what goes wrong in second derivatives through the formula; the rule, or `call`, does not use it
 WRONG_TWICE: dict[str, str] = {
     **dict.fromkeys(SECOND, "its graph takes the statistics for constants"),
-    **dict.fromkeys((FUSED, "CdistBackward0", "PdistBackward0"), "it has no derivative"),
+    **dict.fromkeys(
+        (FUSED, "CdistBackward0", "PdistBackward0", "SparseMaskBackward0"), "it has no derivative"
+    ),
     "LogcumsumexpBackward0": "its graph loses what depends on entries of the cotangent that are zero",
     **{
         f"ToSparse{layout}Backward{k}": "its graph has nodes that take sparse cotangents"
