@@ -1,18 +1,16 @@
-"""Hooks registered while a function is captured are noticed, in its own thread; nothing stays patched."""
+"""Hooks registered while a function is captured are noticed, in whatever thread; nothing of others is overwritten."""
 
+import subprocess
+import sys
 import threading
 
 import pytest
 import torch
 
+from torchjac import jacrev
 from torchjac._capture.capture import capture
-from torchjac._capture.hooks import watch_hooks
-
-BEFORE = torch.Tensor.register_hook, torch.autograd.function._HookMixin._register_hook
-
-
-def _unpatched():
-    return (torch.Tensor.register_hook, torch.autograd.function._HookMixin._register_hook) == BEFORE
+from torchjac._capture.hooks import hooks_made
+from torchjac.testing import loop_jacobian
 
 
 def _hooked(f):
@@ -54,7 +52,6 @@ def test_noticed(f):
     """Each kind of hook is noticed; without it nothing is."""
     assert _hooked(f)
     assert not _hooked(torch.sin)
-    assert _unpatched()
 
 
 def test_noticed_under_vmap():
@@ -62,54 +59,168 @@ def test_noticed_under_vmap():
     seen = []
     torch.func.vmap(lambda x: (seen.append(_hooked(_on_tensor)), x)[1])(torch.randn(2, 3))
     assert seen == [True]
-    assert _unpatched()
+
+
+def test_a_removed_hook_is_none():
+    """A hook that is removed before the function returns changes nothing."""
+
+    def f(x):
+        y = x.sin()
+        for handle in (
+            y.register_hook(lambda g: 2 * g),
+            y.grad_fn.register_hook(lambda gi, go: None),
+            y.grad_fn.register_prehook(lambda go: None),
+        ):
+            handle.remove()
+        return y
+
+    assert not _hooked(f)
+
+
+def test_other_handles_are_none():
+    """Hooks of modules that do not act on gradients, and those of tensors that the answer does not go through."""
+
+    def f(x):
+        net = torch.nn.Linear(3, 3)
+        net.register_forward_hook(lambda module, given, found: found)
+        net(x).register_hook(lambda g: 2 * g)
+        return x.sin()
+
+    assert not _hooked(f)
 
 
 def test_nested():
-    """What an inner capture notices, the outer one notices too."""
-    with watch_hooks() as outer:
-        with watch_hooks() as inner:
-            torch.randn(3, requires_grad=True).register_hook(lambda g: g)
-        with watch_hooks() as empty:
-            pass
-    assert (len(outer), len(inner), len(empty)) == (1, 1, 0)
-    assert _unpatched()
+    """What is hooked inside an inner Jacobian is hooked for the outer one, where its graph leads there."""
+    x = torch.tensor([0.5, 0.2, -1.0], dtype=torch.float64)
 
+    def f(x):
+        y = x.sin()
+        y.register_hook(lambda g: 3 * g)
+        return y.square()
 
-def test_after_an_error():
-    """An error leaves nothing patched."""
-    with pytest.raises(ZeroDivisionError), watch_hooks():
-        raise ZeroDivisionError
-    assert _unpatched()
+    torch.testing.assert_close(jacrev(f)(x), torch.diag(6 * x.sin() * x.cos()))
+    loop = loop_jacobian(lambda x: jacrev(f)(x), x)
+    torch.testing.assert_close(jacrev(jacrev(f))(x), loop)
+    assert not _hooked(torch.sin)
 
 
 def test_hooks_still_work():
-    """A hook registered meanwhile is the tensor's own, and can be removed."""
+    """A hook is the tensor's own, as often as it is registered, and can be removed."""
     x = torch.ones(3, requires_grad=True)
-    with watch_hooks():
-        handle = x.register_hook(lambda g: g * 5)
-    (x * 2).sum().backward()
-    assert torch.equal(x.grad, torch.full((3,), 10.0))
-    handle.remove()
+    y = x * 1
+    handles = [x.register_hook(lambda g: g * 5), y.register_hook(lambda g: g * 7)]
+    (y * 2).sum().backward(retain_graph=True)
+    assert torch.equal(x.grad, torch.full((3,), 70.0))
+    for handle in handles:
+        handle.remove()
     x.grad = None
-    (x * 2).sum().backward()
+    (y * 2).sum().backward()
     assert torch.equal(x.grad, torch.full((3,), 2.0))
 
 
-def test_other_threads_are_not_seen():
+def test_a_mode_sees_one_call():
+    """A mode around it sees what it would see without torchjac."""
+    seen = []
+
+    class Sees(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            seen.append(func)
+            return func(*args, **(kwargs or {}))
+
+    y = torch.ones(3, requires_grad=True).sin()
+    with Sees():
+        y.register_hook(lambda g: g)
+    assert seen.count(torch.Tensor.register_hook) == 1
+    assert torch.Tensor.grad_fn.__get__ not in seen
+
+
+def test_a_worker_thread():
+    """A hook that a thread registers which the function starts is honoured, as autograd honours it."""
+
+    def f(x):
+        y = x.sin()
+        thread = threading.Thread(target=y.register_hook, args=(lambda g: 10 * g,))
+        thread.start()
+        thread.join()
+        return y
+
+    x = torch.tensor([0.5, 0.2, -1.0], dtype=torch.float64)
+    torch.testing.assert_close(jacrev(f)(x), torch.diag(10 * x.cos()))
+    assert _hooked(f)
+
+
+def test_other_threads_are_none():
     """A hook registered by another thread meanwhile is none of ours."""
     inside, done = threading.Event(), threading.Event()
 
     def other():
         inside.wait()
-        torch.randn(3, requires_grad=True).register_hook(lambda g: g)
+        y = torch.randn(3, requires_grad=True).sin()
+        y.register_hook(lambda g: g)
+        y.grad_fn.register_hook(lambda gi, go: None)
         done.set()
 
     thread = threading.Thread(target=other)
     thread.start()
-    with watch_hooks() as seen:
+
+    def f(x):
         inside.set()
         done.wait()
+        return x.sin()
+
+    before = hooks_made()
+    assert not _hooked(f)
+    assert hooks_made() > before
     thread.join()
-    assert seen == []
-    assert _unpatched()
+
+
+PATCHES = """
+import torch
+from torch.utils import checkpoint as checkpoints
+
+counts = {"register_hook": 0, "_register_hook": 0, "_checkpoint_hook": 0}
+
+def patch():
+    for holder, name in (
+        (torch.Tensor, "register_hook"), (torch.autograd.function._HookMixin, "_register_hook"),
+    ):
+        def counted(*args, name=name, theirs=getattr(holder, name)):
+            counts[name] += 1
+            return theirs(*args)
+        setattr(holder, name, counted if holder is torch.Tensor else staticmethod(counted))
+
+    class Counted(checkpoints._checkpoint_hook):
+        def __init__(self, frame):
+            counts["_checkpoint_hook"] += 1
+            super().__init__(frame)
+
+    checkpoints._checkpoint_hook = Counted
+
+def stand():
+    return torch.Tensor.register_hook, torch.autograd.function._HookMixin._register_hook, checkpoints._checkpoint_hook
+
+def f(x):
+    y = checkpoints.checkpoint(torch.sin, x, use_reentrant=False)
+    y.register_hook(lambda g: 2 * g)
+    y.grad_fn.register_hook(lambda gi, go: None)
+    return y
+
+when = {when!r}
+if "before" in when:
+    patch()
+import torchjac
+if "after" in when:
+    patch()
+kept = stand()
+assert torchjac.jacrev(f)(torch.zeros(3)).tolist() == [[2, 0, 0], [0, 2, 0], [0, 0, 2]]
+assert stand() == kept
+assert counts == dict.fromkeys(counts, 2 if when == "before and after" else 1), counts
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "after", "before and after"])
+def test_patches_of_others(when):
+    """Who replaced the same methods before torchjac was imported, or after, is called, and nothing is put back."""
+    program = PATCHES.replace("{when!r}", repr(when))
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr

@@ -129,10 +129,23 @@ def test_hooks_are_refused(transform) -> None:
     def f(x):
         y = x.sin()
         y.register_hook(lambda grad: 2 * grad)
-        return y.sum()
+        return y.square().sum()
 
     with pytest.raises(RuntimeError, match="hooks that act on gradients"):
         transform(f)(torch.randn(3))
+
+
+def test_hooks_that_have_run() -> None:
+    """What a hook did is part of the gradient; where its tensor is not, the gradient's Jacobian has no hooks."""
+
+    def f(x):
+        y = x.sin()
+        y.register_hook(lambda grad: 2 * grad)
+        return y.sum()
+
+    x = torch.randn(3, dtype=torch.float64)
+    H = torchjac.hessian(f, layout=torch.sparse_csr)(x)
+    torch.testing.assert_close(H.to_dense(), torch.diag(-2 * x.sin()))
 
 
 @pytest.mark.parametrize("transform", [jacrev, torchjac.hessian])

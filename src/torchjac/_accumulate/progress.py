@@ -7,6 +7,8 @@ from contextvars import ContextVar
 from functools import wraps
 from typing import Any, TypeVar
 
+from .._capture.state import Change, undisturbed
+
 T = TypeVar("T")
 
 #: Seconds a loop must have taken before its bar is drawn.
@@ -25,13 +27,25 @@ def watched(function: Callable[..., T]) -> Callable[..., T]:
 
     @wraps(function)
     def shown(*args: Any, **kwargs: Any) -> T:
-        token = _watched.set(True)
-        try:
+        with undisturbed(), _Watching():
             return function(*args, **kwargs)
-        finally:
-            _watched.reset(token)
 
     return shown
+
+
+class _Watching(Change):
+    """Bars are asked for."""
+
+    def __init__(self) -> None:
+        self.before = _watched.get()
+
+    def make(self) -> None:
+        """Ask for them."""
+        _watched.set(True)
+
+    def undo(self) -> None:
+        """As before."""
+        _watched.set(self.before)
 
 
 def is_watched() -> bool:

@@ -16,14 +16,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import disable_saved_tensors_hooks
+from torch._C import _autograd  # private; see `_saving_refused`
 
 from .._blocks.traced import inside_functorch, is_tracing
 from .._plan.recorder import engine_runs
 from .deletion import anchor
 from .graph import Graph, read_graph
-from .hooks import has_hooks, watch_hooks
+from .hooks import has_hooks, hooks_made
 from .inference import run_normally
+from .state import normal_mode
 from .tangent import cut
 from .tape import Tape, spend, tape_of
 
@@ -141,6 +142,7 @@ def entry(tensor: Tensor) -> Tensor:
 def _in_autograd(run: Callable, inputs: Sequence[Tensor]) -> Captured:
     inferring = torch.is_inference_mode_enabled()
     recording = torch.is_grad_enabled() and not inferring
+    before = hooks_made()
     leaves: list[Tensor] = []
 
     def recorded() -> tuple[list[Any], list[Tensor], Any]:
@@ -151,9 +153,8 @@ def _in_autograd(run: Callable, inputs: Sequence[Tensor]) -> Captured:
         starts = [tensor.grad_fn for tensor in entries]  # read now: a write in place gives the tensor another
         return starts, *run(entries)
 
-    with torch.inference_mode(False) if inferring else nullcontext(), torch.enable_grad():
-        with watch_hooks() as hooked:
-            starts, outputs, extra = run_normally(recorded, inputs, inferring)
+    with normal_mode() if inferring else nullcontext(), torch.enable_grad():
+        starts, outputs, extra = run_normally(recorded, inputs, inferring)
         graph = read_graph(outputs, starts)
     for tensor, start in zip(inputs, starts, strict=True):
         if recording and tensor.grad_fn is not None:  # a chain of calls is one graph
@@ -162,7 +163,7 @@ def _in_autograd(run: Callable, inputs: Sequence[Tensor]) -> Captured:
         spend(leaf)
     _refuse_reentrant(graph)
     records = recording and (graph.foreign or any(tensor.requires_grad for tensor in inputs))
-    return Captured(outputs, extra, graph, records, has_hooks(hooked, graph))
+    return Captured(outputs, extra, graph, records, has_hooks(before, graph))
 
 
 def _refuse_reentrant(graph: Graph) -> None:
@@ -188,11 +189,26 @@ _NO_SAVING = (
 )
 
 
+class _saving_refused:  # a context manager, and used as one
+    """Refuse hooks on saved tensors, as torch.func does."""
+
+    def __enter__(self) -> None:
+        self.before = _autograd._saved_tensors_hooks_get_disabled_error_message()
+        _autograd._saved_tensors_hooks_disable(_NO_SAVING)
+
+    def __exit__(self, *_: object) -> None:
+        if self.before is None:
+            _autograd._saved_tensors_hooks_enable()
+        else:
+            _autograd._saved_tensors_hooks_disable(self.before)
+
+
 def capture_at_level(run: Callable, inputs: Sequence[Tensor]) -> Captured:
     """Run at a level of its own: what `torch.func.vjp` does, without its trees and checks, half of a small capture."""
     engine_runs()
     functorch = torch._C._functorch  # private; what vjp itself calls (torch 2.9-2.13)
-    with watch_hooks() as hooked, disable_saved_tensors_hooks(_NO_SAVING):
+    before = hooks_made()
+    with _saving_refused():
         level = functorch._grad_increment_nesting()
         try:
             with torch.enable_grad():
@@ -203,7 +219,7 @@ def capture_at_level(run: Callable, inputs: Sequence[Tensor]) -> Captured:
             functorch._grad_decrement_nesting()
     graph = read_graph(outputs, starts)
     _refuse_reentrant(graph)
-    return Captured(outputs, extra, graph, torch.is_grad_enabled(), has_hooks(hooked, graph))
+    return Captured(outputs, extra, graph, torch.is_grad_enabled(), has_hooks(before, graph))
 
 
 def _sources(inputs: Sequence[Tensor], level: int) -> list[Tensor]:

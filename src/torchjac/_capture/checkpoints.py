@@ -5,14 +5,14 @@ Outside its engine PyTorch runs a block again for every saved tensor that is unp
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch.utils import checkpoint
 
+from .state import Change
 from .vmap_levels import levels_entered, levels_now
 
 #: So many blocks stay unpacked at once: nested ones need each other, and a walk passes from one to the next.
@@ -23,39 +23,44 @@ _kept: ContextVar[dict[Any, dict[Any, torch.Tensor]] | None] = ContextVar(
     "torchjac_blocks_kept", default=None
 )
 
-# Private: what packs and unpacks the saved tensors of one run of a block. PyTorch runs a block once for all
-# that is unpacked inside a GraphExecGroup; a version without it runs it once for each tensor, as before.
-_Alone = checkpoint._checkpoint_hook
+# Private: what packs and unpacks the saved tensors of one run of a block, derived from once, when torchjac is imported,
+# whatever stands there. PyTorch runs a block once for all that is unpacked inside a GraphExecGroup; a version without
+# it runs it once for each tensor, as before.
+_Alone: Any = checkpoint._checkpoint_hook
 _Group = getattr(checkpoint, "GraphExecGroup", None)
 
 
-class _Shared(_Alone):
-    """The hooks of a checkpointed block whose saved tensors are unpacked all at once while a walk reads them."""
+if _Group is not None and isinstance(_Alone, type):
 
-    def __init__(self, block: Any) -> None:
-        super().__init__(block)
-        alone, levels = self.unpack_hook, levels_now()
+    class Shared(_Alone):
+        """The hooks of a checkpointed block whose saved tensors are unpacked all at once while a walk reads them."""
 
-        def unpack(holder: Any) -> torch.Tensor:
-            with levels_entered(levels):  # the block saw samples
-                return _unpack(block, holder, alone)
+        def __init__(self, block: Any) -> None:
+            super().__init__(block)
+            alone, levels = self.unpack_hook, levels_now()
 
-        self.unpack_hook = unpack
+            def unpack(holder: Any) -> torch.Tensor:
+                with levels_entered(levels):  # the block saw samples
+                    return _unpack(block, holder, alone)
+
+            self.unpack_hook = unpack
+
+    checkpoint._checkpoint_hook = Shared
 
 
-def share_blocks(yes: bool) -> None:
-    """Whether blocks that run from now on are shared."""
-    checkpoint._checkpoint_hook = _Shared if yes and _Group is not None else _Alone
-
-
-@contextmanager
-def blocks_kept() -> Iterator[None]:
+class blocks_kept(Change):  # a context manager, and used as one
     """Keep what the latest blocks saved, for as long as a walk goes on."""
-    token = _kept.set({})
-    try:
-        yield
-    finally:
-        _kept.reset(token)
+
+    def __init__(self) -> None:
+        self.before = _kept.get()
+
+    def make(self) -> None:
+        """Keep none yet."""
+        _kept.set({})
+
+    def undo(self) -> None:
+        """Forget them."""
+        _kept.set(self.before)
 
 
 def _unpack(block: Any, holder: Any, alone: Any) -> torch.Tensor:

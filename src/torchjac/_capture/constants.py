@@ -6,8 +6,7 @@ integer tensors, and matching two blocks looks at them; made inside a trace, the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -252,16 +251,18 @@ class Constants(TorchDispatchMode):
         return self._named[id(tensor)][1]
 
 
-@contextmanager
-def constants_computed() -> Iterator[Constants]:
+class constants_computed:  # a context manager, and used as one
     """Inside a trace, compute integers that depend on nothing traced."""
-    modes = map(torch._C._get_dispatch_stack_at, range(torch._C._len_torch_dispatch_stack()))
-    active = next((mode for mode in modes if isinstance(mode, Constants)), None)
-    if active is not None:
-        yield active
-        return
-    with Constants() as made:
-        yield made
+
+    def __enter__(self) -> Constants:
+        modes = map(torch._C._get_dispatch_stack_at, range(torch._C._len_torch_dispatch_stack()))
+        active = next((mode for mode in modes if isinstance(mode, Constants)), None)
+        self.made = Constants() if active is None else None
+        return active or self.made.__enter__()
+
+    def __exit__(self, *exception: Any) -> None:
+        if self.made is not None:
+            self.made.__exit__(*exception)
 
 
 def _memory(tensor: Tensor) -> int:

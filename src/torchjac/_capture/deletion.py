@@ -33,22 +33,17 @@ class _Thread(threading.local):
 _here = _Thread()
 
 
-class _Below:
-    """The wrappers of the nodes below an anchor, dropped after it."""
-
-    __slots__ = ("wrappers",)
-
-    def __init__(self, wrappers: Any) -> None:
-        self.wrappers = wrappers
+class _Below(list[Any]):
+    """What leads to the nodes below an anchor, with their wrappers; dropped after it."""
 
     # Defaults, as the names of a module may be gone at the exit of the interpreter.
     def __del__(self, thread: Any = _here, queue_type: Any = _Queue, ref: Any = weakref.ref) -> None:
         queue = thread.queue()
         if queue is not None:
-            queue.append(self.wrappers)
+            queue += self
             return
-        queue = queue_type((self.wrappers,))
-        self.wrappers = None
+        queue = queue_type(self)
+        self.clear()
         thread.queue = ref(queue)  # an interrupt that ends this frame ends the queue as well
         while queue:
             queue.pop()

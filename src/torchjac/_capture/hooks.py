@@ -1,78 +1,62 @@
-"""Noticing hooks that a function registers: they change gradients, and only PyTorch's engine runs them."""
+"""Telling whether nodes have hooks: they change gradients, and only PyTorch's engine runs them.
+
+Every registration makes a handle with a number of its own, in whatever thread it is done: where none was made while a
+function ran, no node that it recorded has hooks. Otherwise the nodes are asked. A node does not tell of the hooks of
+its tensors (torch 2.9-2.14), so `Tensor.register_hook` leaves them on it; this is the one method that importing
+torchjac replaces, once, by what calls whatever stood there.
+"""
 
 from __future__ import annotations
 
-from contextvars import ContextVar
-from threading import Lock
+from functools import wraps
 from typing import Any
 
 import torch
+from torch.utils.hooks import RemovableHandle
 
-from .checkpoints import share_blocks
 from .graph import Graph
 
-_seen: ContextVar[list[Any] | None] = ContextVar("torchjac_hooks_seen", default=None)
-_lock = Lock()
-_watchers = 0
-_register_on_tensor = torch.Tensor.register_hook
-# Private: what `Node.register_hook` and `register_prehook` call to keep a hook (torch 2.9-2.13).
-_register_on_node = torch.autograd.function._HookMixin._register_hook
+#: Where a node's ``metadata`` keeps the hooks of its tensors
+_KEY = "torchjac_hooks"
+
+_register_hook = torch.Tensor.register_hook
 
 
-def _note(hook: Any) -> None:
-    seen = _seen.get()
-    if seen is not None:
-        seen.append(hook)
+@wraps(_register_hook)
+def register_hook(self: torch.Tensor, hook: Any) -> Any:
+    """`Tensor.register_hook`, which leaves the tensor's hooks on its node too."""
+    handle = _register_hook(self, hook)
+    with torch._C.DisableTorchFunction():  # what a mode or a subclass sees stays the one call
+        if self.grad_fn is not None:
+            self.grad_fn.metadata.setdefault(_KEY, []).append(self._backward_hooks)
+    return handle
 
 
-def _noticed_on_tensor(tensor: torch.Tensor, hook: Any) -> Any:
-    """`Tensor.register_hook`, noting that it was called."""
-    _note(hook)
-    return _register_on_tensor(tensor, hook)
+torch.Tensor.register_hook = register_hook  # type: ignore[method-assign]
 
 
-def _noticed_on_node(hooks: Any, hook: Any) -> Any:
-    """The registration of a node's hook, noting that it was called."""
-    _note(hook)
-    return _register_on_node(hooks, hook)
+def hooks_made() -> int:
+    """A number that is another after a hook was registered, in any thread."""
+    return RemovableHandle.next_id
 
 
-def _replace(on_tensor: Any, on_node: Any) -> None:
-    torch.Tensor.register_hook = on_tensor
-    torch.autograd.function._HookMixin._register_hook = staticmethod(on_node)
+def has_hooks(before: int, graph: Graph) -> bool:
+    """Whether nodes of a graph have hooks, if none were there when ``hooks_made`` was ``before``."""
+    return hooks_made() != before and any(map(_is_hooked, graph.nodes))
 
 
-class watch_hooks:  # a context manager, and used as one
-    """Collect the hooks that this thread registers on tensors and nodes meanwhile.
-
-    A node does not tell whether it has hooks (torch 2.9-2.13), so the methods that register them are replaced
-    while a function is captured.
-    """
-
-    def __enter__(self) -> list[Any]:
-        global _watchers
-        self.outer = _seen.get()
-        self.seen: list[Any] = []
-        self.token = _seen.set(self.seen)
-        with _lock:
-            _watchers += 1
-            if _watchers == 1:
-                _replace(_noticed_on_tensor, _noticed_on_node)
-                share_blocks(True)
-        return self.seen
-
-    def __exit__(self, *_: object) -> None:
-        global _watchers
-        _seen.reset(self.token)
-        if self.outer is not None:  # what an inner Jacobian runs is part of the graph of the outer one
-            self.outer.extend(self.seen)
-        with _lock:
-            _watchers -= 1
-            if _watchers == 0:
-                _replace(_register_on_tensor, _register_on_node)
-                share_blocks(False)
+def _is_hooked(fn: Any) -> bool:
+    if any(fn.metadata.get(_KEY, ())):
+        return True
+    # Registering one more is the only way to see the others.
+    for register in (fn.register_hook, fn.register_prehook):
+        handle = register(_nothing)
+        hooks = handle.hooks_dict_ref()
+        handle.remove()
+        if hooks:
+            return True
+    return False
 
 
-def has_hooks(seen: list[Any], graph: Graph) -> bool:
-    """Whether hooks were registered on tensors or nodes, or by modules between the ends of a graph."""
-    return bool(seen) or "BackwardHookFunctionBackward" in graph.names
+def _nothing(*_: Any) -> None:
+    """A hook that changes nothing."""

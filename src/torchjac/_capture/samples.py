@@ -6,14 +6,16 @@ backward hook is left out), so it must be told as it is.
 
 from __future__ import annotations
 
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 import torch
 from torch import Tensor
 
-_lock = Lock()
-_asked = 0
+from .state import Change
+
+_lock = RLock()
+_asking: set[int] = set()
 _own: Any = torch._C.TensorBase
 
 
@@ -46,21 +48,31 @@ _ASKED = {
 }
 
 
-class samples_tell:  # a context manager, and used as one
+#: What stood in the place of the properties before
+_before: dict[str, Any] = {}
+
+
+class samples_tell(Change):  # a context manager, and used as one
     """Let samples tell what the tensors beneath them would."""
 
-    def __enter__(self) -> None:
-        global _asked
+    def make(self) -> None:
+        """Replace the properties, unless they are."""
         with _lock:
-            _asked += 1
-            if _asked == 1:
-                for name, asked in _ASKED.items():
+            _asking.add(id(self))
+            for name, asked in _ASKED.items():
+                if vars(Tensor).get(name) is not asked:
+                    _before[name] = vars(Tensor).get(name)
                     setattr(Tensor, name, asked)
 
-    def __exit__(self, *_: object) -> None:
-        global _asked
+    def undo(self) -> None:
+        """Put back what stood there, once nobody asks; what others have put there meanwhile stays."""
         with _lock:
-            _asked -= 1
-            if _asked == 0:
-                for name in _ASKED:
-                    delattr(Tensor, name)
+            _asking.discard(id(self))
+            for name, asked in _ASKED.items():
+                if not _asking and vars(Tensor).get(name) is asked:
+                    if _before[name] is None:
+                        delattr(Tensor, name)
+                    else:
+                        setattr(Tensor, name, _before[name])
+        while _lock._is_owned():  # type: ignore[attr-defined]  # an interrupt came on the way out of the lock
+            _lock.release()

@@ -6,8 +6,6 @@ whole batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeAlias
 
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .samples import samples_tell
+from .state import Change
 
 #: The numbers of the vmaps that a tensor is batched by, ascending: the outermost first
 Levels: TypeAlias = tuple[int, ...]
@@ -40,43 +39,71 @@ def inside_vmaps_only() -> bool:
     return bool(stack) and all(level.key() == functorch.TransformType.Vmap for level in stack)
 
 
-class levels_left:  # a context manager, and used as one
+class levels_left(Change):  # a context manager, and used as one
     """Leave all levels of functorch for a while, as it does itself to run a Function outside of them."""
 
-    __slots__ = ("stack", "token")
-
-    def __enter__(self) -> Stack:
-        functorch = torch._C._functorch  # private; see above
+    def __init__(self) -> None:
+        self.count = torch._C._functorch.get_dynamic_layer_stack_depth()  # private; see above
+        self.are_off = False
         self.stack: Stack = []
-        self.token = _entered.set(None)
-        while functorch.peek_interpreter_stack() is not None:
+        self.before = _entered.get()
+
+    def make(self) -> Stack:
+        """Take all levels off functorch's stack; those that come meanwhile end before they are put back."""
+        functorch = torch._C._functorch  # private; see above
+        _entered.set(None)
+        while len(self.stack) < self.count:
             self.stack.append(functorch.pop_dynamic_layer_stack())
+        self.are_off = True
         return self.stack
 
-    def __exit__(self, *_: object) -> None:
+    def undo(self) -> None:
+        """Put them back, as many as are off."""
+        functorch = torch._C._functorch  # private; see above
+        if self.are_off:
+            functorch.pop_dynamic_layer_stack_and_undo_to_depth(0)
+            self.are_off = False
+        while (depth := functorch.get_dynamic_layer_stack_depth()) < self.count:
+            functorch.push_dynamic_layer_stack(self.stack[self.count - 1 - depth])
+        _entered.set(self.before)
+
+
+class _Entered(Change):
+    """Levels that were left, on the stack again."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack, self.before = stack, _entered.get()
+
+    def make(self) -> None:
+        """Put them on functorch's stack, which is empty."""
+        functorch = torch._C._functorch  # private; see above
+        _entered.set(self.stack)
         for level in reversed(self.stack):
-            torch._C._functorch.push_dynamic_layer_stack(level)
-        _entered.reset(self.token)
-
-
-@contextmanager
-def levels_entered(stack: Stack | None) -> Iterator[None]:
-    """Enter levels again that were left; those that are active meanwhile are left."""
-    if stack is None:
-        yield
-        return
-    functorch = torch._C._functorch  # private; see above
-    with levels_left():
-        token = _entered.set(stack)
-        for level in reversed(stack):
             functorch.push_dynamic_layer_stack(level)
-        try:
-            with samples_tell():
-                yield
-        finally:
-            for _ in stack:
-                functorch.pop_dynamic_layer_stack()
-            _entered.reset(token)
+
+    def undo(self) -> None:
+        """Take them off, after those that came on top of them have ended."""
+        functorch = torch._C._functorch  # private; see above
+        if functorch.get_dynamic_layer_stack_depth() > len(self.stack):
+            functorch.pop_dynamic_layer_stack_and_undo_to_depth(len(self.stack))
+        while functorch.get_dynamic_layer_stack_depth():
+            functorch.pop_dynamic_layer_stack()
+        _entered.set(self.before)
+
+
+class levels_entered:  # a context manager, and used as one
+    """Enter levels again that were left; those that are active meanwhile are left."""
+
+    def __init__(self, stack: Stack | None) -> None:
+        self.changes = () if stack is None else (levels_left(), _Entered(stack), samples_tell())
+
+    def __enter__(self) -> None:
+        for change in self.changes:
+            change.__enter__()
+
+    def __exit__(self, *exception: object) -> None:
+        for change in reversed(self.changes):
+            change.__exit__(*exception)
 
 
 def levels_now() -> Stack | None:

@@ -8,7 +8,6 @@ index table. A program is run again only where all its guards hold.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager, nullcontext
 from functools import partial, wraps
 from operator import attrgetter
 from threading import local
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode, _pop_mode, _pop_mode_temporarily
+from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
 
 from .number import Number
 from .steps import Check, Load, Nested, Part, SameMemory, Take, Whole, call
@@ -47,6 +46,11 @@ MOST_BYTES = 1 << 26
 def recorder() -> Recorder | None:
     """Return the recorder of this thread that is active, if any."""
     return getattr(_current, "recorder", None)
+
+
+def set_recorder(found: Recorder | None) -> None:
+    """Make a recorder that of this thread."""
+    _current.recorder = found
 
 
 class Register(NamedTuple):
@@ -258,7 +262,7 @@ class Recorder(TorchFunctionMode):
 
     def number(self, tensor: Tensor) -> float:
         """Return the number in a tensor of one entry, known to the program by its register and not by its value."""
-        with _pop_mode_temporarily():
+        with torch._C.DisableTorchFunction():
             value = float(tensor)
             if self.failed is not None:
                 return value
@@ -341,16 +345,19 @@ def engine_runs() -> None:
     refuse_program("PyTorch's engine")
 
 
-@contextmanager
-def unrecorded() -> Any:
+class unrecorded:  # a context manager, and used as one
     """Let what is called inside be no part of the program."""
-    found = recorder()
-    _current.recorder = None
-    with nullcontext() if found is None else _pop_mode_temporarily():
-        try:
-            yield
-        finally:
-            _current.recorder = found
+
+    def __enter__(self) -> None:
+        self.found = recorder()
+        if self.found is not None:
+            set_recorder(None)
+            _pop_mode()  # type: ignore[no-untyped-call]
+
+    def __exit__(self, *_: object) -> None:
+        if self.found is not None:
+            _push_mode(self.found)  # type: ignore[no-untyped-call]
+            set_recorder(self.found)
 
 
 def whole(function: Callable[P, T]) -> Callable[P, T]:

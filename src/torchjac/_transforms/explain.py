@@ -10,6 +10,7 @@ from .._accumulate.count import Counter
 from .._accumulate.factors import accumulate_factors
 from .._accumulate.order import named, pick, weighed
 from .._accumulate.report import Costs, Report
+from .._capture.state import undisturbed
 from .dynamo import beside_dynamo
 from .run import Recorded, check_function, found, record
 
@@ -43,22 +44,23 @@ def explain(
 
     @wraps(func)
     def report_of(*args: Any, **kwargs: Any) -> Report:
-        recorded = record("explain", func, argnums, has_aux, args, kwargs)
-        report = Report()
+        with undisturbed():
+            recorded = record("explain", func, argnums, has_aux, args, kwargs)
+            report = Report()
 
-        def walk(part: Recorded) -> list[list[Any]]:
-            tape, shapes = part.captured.tape, part.shapes
-            accumulate_factors(tape, shapes, report=report)
-            order = pick(tape, shapes, factors=True)
-            estimated = weighed(tape, shapes, order)
-            if estimated:
-                # Once more: under a mode that sees every op, rules are careful as inside a trace.
-                with Counter() as counter:
-                    accumulate_factors(tape, shapes)
-                report.costs = Costs(named(order), estimated, counter.work)
-            return []
+            def walk(part: Recorded) -> list[list[Any]]:
+                tape, shapes = part.captured.tape, part.shapes
+                accumulate_factors(tape, shapes, report=report)
+                order = pick(tape, shapes, factors=True)
+                estimated = weighed(tape, shapes, order)
+                if estimated:
+                    # Once more: under a mode that sees every op, rules are careful as inside a trace.
+                    with Counter() as counter:
+                        accumulate_factors(tape, shapes)
+                    report.costs = Costs(named(order), estimated, counter.work)
+                return []
 
-        found(recorded, walk)
+            found(recorded, walk)
         return report
 
     return beside_dynamo("explain", report_of)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from .._capture.state import undisturbed
 from .dynamo import HAS_OP, beside_dynamo, in_dynamo
 from .jacrev import dense_jacobians
 from .run import check_function, record
@@ -71,7 +72,8 @@ def jacfwd(
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_dynamo_compiling():
             return in_dynamo("jacfwd", "forward", func, argnums, has_aux, None, args, kwargs)
-        recorded = record("jacfwd", func, argnums, has_aux, args, kwargs)
-        return recorded.finish(dense_jacobians(recorded, None, "forward"), has_aux)
+        with undisturbed():
+            recorded = record("jacfwd", func, argnums, has_aux, args, kwargs)
+            return recorded.finish(dense_jacobians(recorded, None, "forward"), has_aux)
 
     return jacobian_of if HAS_OP else beside_dynamo("jacfwd", jacobian_of)

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from .._accumulate.progress import watched
 from .._blocks.traced import inside_functorch
 from .._capture.capture import left_level
+from .._capture.state import undisturbed
 from .dynamo import beside_dynamo
 from .operators import operators
 from .run import Recorded, check_function, record
@@ -54,8 +55,9 @@ def jacobian(
 
     @wraps(func)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
-        recorded = record("jacobian", func, argnums, has_aux, args, kwargs)
-        return recorded.finish(operators(recorded, "jacobian", mode=mode), has_aux)
+        with undisturbed():
+            recorded = record("jacobian", func, argnums, has_aux, args, kwargs)
+            return recorded.finish(operators(recorded, "jacobian", mode=mode), has_aux)
 
     found = beside_dynamo("jacobian", jacobian_of)
     return watched(found) if progress else found
@@ -93,9 +95,10 @@ def value_and_jacobian(
 
     @wraps(func)
     def value_and_jacobian_of(*args: Any, **kwargs: Any) -> Any:
-        recorded = record("value_and_jacobian", func, argnums, has_aux, args, kwargs)
-        answer = recorded.finish(operators(recorded, "value_and_jacobian", mode=mode), has_aux)
-        value = _value(recorded)
+        with undisturbed():
+            recorded = record("value_and_jacobian", func, argnums, has_aux, args, kwargs)
+            answer = recorded.finish(operators(recorded, "value_and_jacobian", mode=mode), has_aux)
+            value = _value(recorded)
         return ((value, answer[1]), answer[0]) if has_aux else (value, answer)
 
     found = beside_dynamo("value_and_jacobian", value_and_jacobian_of)

@@ -26,6 +26,7 @@ from .._blocks.traced import inside_functorch, is_tracing
 from .._blocks.write import dense
 from .._capture.capture import as_batched
 from .._capture.once import once_pairs, only_once
+from .._capture.state import undisturbed
 from .._rules.unbatched import CANNOT_BATCH, rules_only
 from .dynamo import HAS_OP, beside_dynamo, in_dynamo
 from .operators import OPERATOR, Layout, check_layout, operators
@@ -122,21 +123,23 @@ def reverse(
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_dynamo_compiling():
             return in_dynamo(what, "auto", func, argnums, has_aux, chunk_size, args, kwargs)
-        recorded = record(what, func, argnums, has_aux, args, kwargs)
-        if layout == OPERATOR:
-            return recorded.finish(operators(recorded, f"{what} with layout={layout!r}", chunk_size), has_aux)
-        if layout is not torch.strided:
-            matrices = None if out is None else sparse_out(out, recorded, layout, what)
-            rows = operators(recorded, f"{what} with layout={layout}", chunk_size)
-            if matrices is not None:
-                for row, into in zip(rows, matrices, strict=True):
-                    for leaf, matrix in zip(row, into, strict=True):
-                        refill(matrix, leaf.blocks, leaf.out_shape, leaf.in_shape, leaf, what)
-                return recorded.finish(matrices, has_aux)
-            return recorded.finish([[leaf.to_sparse(layout) for leaf in row] for row in rows], has_aux)
-        outs = None if out is None else check_out(out, recorded, what)
-        answers = dense_jacobians(recorded, chunk_size, outs=outs)
-        return recorded.finish(answers, has_aux)
+        with undisturbed():
+            recorded = record(what, func, argnums, has_aux, args, kwargs)
+            if layout == OPERATOR:
+                asked = f"{what} with layout={layout!r}"
+                return recorded.finish(operators(recorded, asked, chunk_size), has_aux)
+            if layout is not torch.strided:
+                matrices = None if out is None else sparse_out(out, recorded, layout, what)
+                rows = operators(recorded, f"{what} with layout={layout}", chunk_size)
+                if matrices is not None:
+                    for row, into in zip(rows, matrices, strict=True):
+                        for leaf, matrix in zip(row, into, strict=True):
+                            refill(matrix, leaf.blocks, leaf.out_shape, leaf.in_shape, leaf, what)
+                    return recorded.finish(matrices, has_aux)
+                return recorded.finish([[leaf.to_sparse(layout) for leaf in row] for row in rows], has_aux)
+            outs = None if out is None else check_out(out, recorded, what)
+            answers = dense_jacobians(recorded, chunk_size, outs=outs)
+            return recorded.finish(answers, has_aux)
 
     plain = layout is torch.strided and out is None
     found = jacobian_of if plain and HAS_OP else beside_dynamo(what, jacobian_of)

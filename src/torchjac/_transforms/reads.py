@@ -405,7 +405,7 @@ class Reads:
             public = [name for name in space.space if name in _OF_MODULES or not name.startswith("_")]
             yield from space.read([*public, *(names & space.space.keys())])
         elif isinstance(owner, (type, ModuleType)):
-            yield from space.read((names & space.space.keys()) - _REPLACED)
+            yield from space.read(names & space.space.keys())
             if self.everything and space.order is not None:
                 yield from [each for each in space.read(space.order) if not _is_refused(each)]
         elif any(map(_keeps, type(owner).__mro__)):
@@ -429,8 +429,6 @@ _CONTAINERS = (
     ContextVar, SimpleNamespace, _local,
 )  # fmt: skip
 _OF_TENSORS = {"grad", "_backward_hooks"}
-#: What `watch_hooks` replaces while a function runs.
-_REPLACED = {"register_hook"}
 
 
 def _keeps(base: type) -> bool:

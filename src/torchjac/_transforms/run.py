@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -15,6 +14,7 @@ from .._capture.beneath import Beneath, capture_beneath
 from .._capture.capture import Captured, capture, left_level
 from .._capture.checkpoints import blocks_kept
 from .._capture.constants import constants_computed
+from .._capture.state import Change, normal_mode
 from .._capture.tangent import cut
 from .._capture.vmap_levels import inside_vmaps_only, levels_left
 from .arguments import (
@@ -130,34 +130,54 @@ def found(
     return answers
 
 
-@contextmanager
-def walking(recorded: Recorded) -> Iterator[None]:
+class walking:  # a context manager, and used as one
     """The modes in which a tape is walked.
 
     It is recorded itself only where it must be (`Recorded.walks_recorded`), and never rounded by an autocast
     around the call: that concerns the ops of the function. Inside a trace, where entries stand stays known.
     """
-    with blocks_kept(), torch.set_grad_enabled(recorded.walks_recorded):
-        rare = list(_rare_modes(recorded))
-        if not rare:
-            yield
-            return
-        with ExitStack() as modes:
-            for mode in rare:
-                modes.enter_context(mode)
-            yield
+
+    def __init__(self, recorded: Recorded) -> None:
+        self.recorded = recorded
+        self.modes = [blocks_kept(), *_rare_modes(recorded)]
+
+    def __enter__(self) -> None:
+        self.grad = torch.is_grad_enabled()
+        for mode in self.modes:
+            mode.__enter__()
+        torch._C._set_grad_enabled(self.recorded.walks_recorded)
+
+    def __exit__(self, *exception: Any) -> None:
+        for mode in reversed(self.modes):
+            mode.__exit__(*exception)
+        torch._C._set_grad_enabled(self.grad)
 
 
-def _rare_modes(recorded: Recorded) -> Iterator[AbstractContextManager[Any]]:
+def _rare_modes(recorded: Recorded) -> Iterator[Any]:
     if is_tracing():
         yield constants_computed()
     if torch.is_inference_mode_enabled():
-        yield torch.inference_mode(False)
-        yield torch.set_grad_enabled(recorded.walks_recorded)  # leaving inference mode turns it on
-    kinds = {tensor.device.type for tensor in (*recorded.inputs, *recorded.captured.outputs)}
-    for kind in kinds - {"meta"}:
-        if torch.is_autocast_enabled(kind):
-            yield torch.autocast(kind, enabled=False)
+        yield normal_mode()
+    if torch._C._is_any_autocast_enabled():
+        kinds = {tensor.device.type for tensor in (*recorded.inputs, *recorded.captured.outputs)}
+        for kind in kinds - {"meta"}:
+            if torch.is_autocast_enabled(kind):
+                yield _NotRounded(kind)
+
+
+class _NotRounded(Change):
+    """An autocast that is off. One inside it would keep count of itself, where nobody could set that back."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def make(self) -> None:
+        """Turn it off."""
+        torch.set_autocast_enabled(self.kind, False)
+
+    def undo(self) -> None:
+        """Turn it on."""
+        torch.set_autocast_enabled(self.kind, True)
 
 
 def check_function(func: Any, argnums: Any, chunk_size: Any, what: str) -> None:

@@ -1,0 +1,153 @@
+"""The state of the thread is after a call what it was before, wherever an exception or an interrupt cut it short.
+
+Each change is undone where it was made. But an interrupt may come in the very line that undoes one, so whoever enters
+the library looks at the state first, and an exception that leaves it finds all set back. What undoes a change is never
+a generator, which an error may keep, and which would undo it once more when that is dropped.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+# Private: nothing public tells of levels, modes and groups, or ends those of others (torch 2.9-2.14).
+from torch._C import _autograd, _functorch
+from torch.utils import _python_dispatch
+
+from .._plan.recorder import recorder, set_recorder
+
+
+class _Thread(threading.local):
+    """The changes of this thread that were not undone yet, the innermost last."""
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+
+
+_here = _Thread()
+
+
+class Change:
+    """A change of what the library, or PyTorch, keeps for a while; a context manager.
+
+    Attributes:
+        make: makes the change, and gives what the context is to be known by.
+        undo: sets back what was changed so far, be it nothing or all, also if it is called again.
+    """
+
+    make: Callable[[], Any]
+    undo: Callable[[], None]
+
+    def __enter__(self) -> Any:
+        _here.changes.append(self)
+        return self.make()
+
+    def __exit__(self, *_: object) -> None:
+        while (last := _here.changes[-1]) is not self:  # its own way back was cut short
+            last.undo()
+            _here.changes.pop()
+        self.undo()
+        _here.changes.pop()
+
+
+class normal_mode(Change):
+    """Leave inference mode; whether a graph is recorded is another question."""
+
+    def __init__(self) -> None:
+        self.guards: list[Any] = []
+
+    def make(self) -> None:
+        """Make a guard, which would enter the mode again whenever it is dropped."""
+        self.guards.append(torch._C._InferenceMode(False))
+
+    def undo(self) -> None:
+        """End the guard."""
+        while self.guards:
+            self.guards.pop().__exit__(None, None, None)
+
+
+class State(NamedTuple):
+    """What a call may change in the state of its thread."""
+
+    grad: bool
+    levels: int
+    writes_allowed: bool
+    hooks_disabled: str | None
+    dispatch_modes: list[Any]
+    function_modes: int
+    group: Any
+    changes: int
+    recorder: Any
+
+
+#: The group inside which each checkpointed block runs once; older versions have none.
+_group: Callable[[], Any] = getattr(torch._C, "_get_graph_exec_group", lambda: None)
+
+
+def state() -> State:
+    """The state of this thread."""
+    return State(
+        torch.is_grad_enabled(),
+        _functorch.get_dynamic_layer_stack_depth(),
+        _functorch.get_inplace_requires_grad_allowed(),
+        _autograd._saved_tensors_hooks_get_disabled_error_message(),
+        [torch._C._get_dispatch_stack_at(at) for at in range(torch._C._len_torch_dispatch_stack())],
+        torch._C._len_torch_function_stack(),
+        _group(),
+        len(_here.changes),
+        recorder(),
+    )
+
+
+def set_back(before: State) -> None:
+    """Make the state of this thread what it was."""
+    now = state()
+    for _ in range(now.function_modes - before.function_modes):
+        torch._C._pop_torch_function_stack()
+    for _ in range(len(now.dispatch_modes) - len(before.dispatch_modes)):
+        torch._C._pop_torch_dispatch_stack(None)
+    _tell_modes(before.dispatch_modes)
+    while len(_here.changes) > before.changes:
+        _here.changes.pop().undo()
+    if _functorch.get_dynamic_layer_stack_depth() > before.levels:
+        _functorch.pop_dynamic_layer_stack_and_undo_to_depth(before.levels)
+    _functorch.set_inplace_requires_grad_allowed(before.writes_allowed)
+    torch._C._set_grad_enabled(before.grad)
+    if before.hooks_disabled is None:
+        _autograd._saved_tensors_hooks_enable()
+    elif now.hooks_disabled != before.hooks_disabled:
+        _autograd._saved_tensors_hooks_disable(before.hooks_disabled, False)
+    set_recorder(before.recorder)
+    if now.group is not before.group:
+        torch._C._set_graph_exec_group(before.group)
+
+
+def _tell_modes(modes: list[Any]) -> None:
+    """Set what PyTorch remembers of the modes that are active."""
+    outside = [mode for mode in modes if not mode.is_infra_mode()]
+    flags = {
+        "_is_in_torch_dispatch_mode": bool(modes),
+        "_is_in_non_infra_torch_dispatch_mode": bool(outside),
+        "_is_in_any_mode_without_ignore_compile_internals": any(
+            not mode.ignore_compile_internals() for mode in outside
+        ),
+    }
+    for name, flag in flags.items():
+        if hasattr(_python_dispatch, name):
+            setattr(_python_dispatch, name, flag)
+
+
+class undisturbed:  # a context manager, and used as one
+    """Leave the state of this thread as it is, should an exception end what is done here."""
+
+    __slots__ = ("before",)
+
+    def __enter__(self) -> None:
+        self.before = state()
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        if kind is not None:
+            set_back(self.before)
