@@ -438,3 +438,31 @@ def test_bad_ops():
         extend.rule(torch.sin)
     with pytest.raises(KeyError, match="unregister: NothingBackward0 has no rule"):
         extend.unregister("NothingBackward0")
+
+
+def test_tensors_of_the_rule_are_its_own():
+    """A tensor that a rule keeps is never given away: writing into the answer leaves it as it is."""
+    kept = torch.rand(3, dtype=torch.float64)
+    before = kept.clone()
+
+    class Scaled(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return kept * x
+
+        @staticmethod
+        def backward(ctx, cotangent):
+            return kept * cotangent
+
+    @extend.rule(Scaled)
+    def scaled(node):
+        return [extend.local(node, 0, "i", "i", kept, on="i")]
+
+    try:
+        for transform in (jacobian, jacrev, lambda f: jacobian(f, mode="forward")):
+            J = transform(Scaled.apply)(torch.rand(3, dtype=torch.float64))
+            for value in [J] if isinstance(J, torch.Tensor) else [block.value for block in J.blocks]:
+                value.zero_()
+            torch.testing.assert_close(kept, before)
+    finally:
+        extend.unregister(Scaled)

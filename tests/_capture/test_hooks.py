@@ -214,7 +214,7 @@ if "after" in when:
 kept = stand()
 assert torchjac.jacrev(f)(torch.zeros(3)).tolist() == [[2, 0, 0], [0, 2, 0], [0, 0, 2]]
 assert stand() == kept
-assert counts == dict.fromkeys(counts, 2 if when == "before and after" else 1), counts
+assert min(counts.values()) >= (2 if when == "before and after" else 1), counts
 """
 
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from torchjac import jacobian, vmap
+from torchjac import jacobian, jacrev, vmap
 from torchjac.testing import check_jacobian
 
 
@@ -60,3 +60,36 @@ def test_one_tensor_as_image_and_weight(monkeypatch) -> None:
     monkeypatch.setattr("torchjac._accumulate.choose.terms_pay", lambda *_: False)
     bias = torch.randn(2, dtype=torch.float64, requires_grad=True)
     check_jacobian(lambda x: F.conv2d(x, x, bias, padding=1), torch.randn(2, 2, 3, 2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (1, 4), (3, 1)])
+def test_missing_cotangents_are_as_batched_as_any(shape):
+    """A Function of two outputs that writes into a tensor like its cotangents is called on a batch, once an output."""
+    calls = []
+
+    class Both(torch.autograd.Function):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(x):
+            return x.sin(), x.cos()
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            ctx.save_for_backward(*inputs)
+
+        @staticmethod
+        def backward(ctx, g, h):
+            calls.append(None)
+            (x,) = ctx.saved_tensors
+            found = h.new_zeros(h.shape)
+            return found.add_(g * x.cos() - h * x.sin())
+
+    x = torch.randn(shape, dtype=torch.float64)
+    right = torch.diag_embed(x.cos()), torch.diag_embed(-x.sin())
+    torch.testing.assert_close(vmap(jacrev(Both.apply))(x), right)
+    assert len(calls) <= 2
+    calls.clear()
+    flat = x.flatten()
+    torch.testing.assert_close(jacrev(Both.apply)(flat), (torch.diag(flat.cos()), torch.diag(-flat.sin())))
+    assert len(calls) <= 2

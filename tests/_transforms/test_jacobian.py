@@ -6,6 +6,7 @@ from tests.functions import Marked
 
 import torchjac
 from torchjac import Jacobian, grad, jacobian, jacrev, value_and_jacobian, vmap
+from torchjac._accumulate import own
 
 LAYOUTS = [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc]
 
@@ -154,3 +155,18 @@ def test_unknown_layouts(transform, layout) -> None:
     """A layout is refused when the transform is made, before the function is called."""
     with pytest.raises(ValueError, match=r"layout must be torch\.strided"):
         transform(torch.sin, layout=layout)
+
+
+@pytest.mark.parametrize("transform", [jacrev, jacobian, torchjac.jacfwd])
+def test_many_outputs_cost_what_they_hold(transform, monkeypatch) -> None:
+    """What was borrowed is collected once, not for each of many outputs and inputs."""
+    asked = []
+    memory_of = own.memory_of
+    monkeypatch.setattr(own, "memory_of", lambda tensor: (asked.append(None), memory_of(tensor))[1])
+    counts = []
+    for count in (100, 200):
+        asked.clear()
+        transform(lambda x, count=count: [x.sin() * i for i in range(count)])(torch.rand(3))
+        transform(lambda xs: sum(x.sin() for x in xs))([torch.rand(3) for _ in range(count)])
+        counts.append(len(asked))
+    assert counts[1] <= 2 * counts[0] + 4

@@ -10,15 +10,24 @@ from .._capture.capture import memory_of
 from .._capture.tape import Tape
 
 
-def owned(blocks: list[Block], tape: Tape) -> list[Block]:
-    """Blocks that a walk of a tape gave, with values copied that its nodes have lent (a matrix f multiplies with)."""
+def borrowed(tape: Tape) -> set[int]:
+    """The memory of what the nodes of a tape have lent to a walk (a matrix f multiplies with)."""
     if inside_functorch():  # its tensors do not tell where they are, and are not written into in place
+        return set()
+    return {memory_of(tensor) for node in tape.nodes for tensor in node.lent}
+
+
+def owned(blocks: list[Block], lent: set[int]) -> list[Block]:
+    """Blocks, with values copied that stand in the memory that was lent."""
+    if not lent:
         return blocks
-    lent = {memory_of(tensor) for node in tape.nodes for tensor in node.lent}
 
     def own(block: Block) -> Block:
         value = block.value
-        borrowed = isinstance(value, Tensor) and memory_of(value) in lent
-        return block._replace(value=value.clone()) if borrowed else block
+        return (
+            block._replace(value=value.clone())
+            if isinstance(value, Tensor) and memory_of(value) in lent
+            else block
+        )
 
     return [own(block) for block in blocks]

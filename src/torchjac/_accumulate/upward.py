@@ -24,7 +24,7 @@ from .._capture.capture import capture
 from .._capture.tape import Node
 from .._rules.call import call, fit
 from .._rules.registry import Passes
-from .own import owned
+from .own import borrowed, owned
 from .reverse import Pending, walk
 from .seeds import Limits, push
 
@@ -120,8 +120,7 @@ def _by_formula(
         for number, blocks in arrived[k].items():
             pending.setdefault(end, {}).setdefault(number, []).extend(blocks)
     found = walk(recorded.tape, pending, in_shapes, limits)
+    lent = borrowed(recorded.tape)
     return [
-        Sent(slot, number, block)
-        for number, (blocks,) in enumerate(found)
-        for block in owned(blocks, recorded.tape)
+        Sent(slot, number, block) for number, (blocks,) in enumerate(found) for block in owned(blocks, lent)
     ]

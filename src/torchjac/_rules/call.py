@@ -35,6 +35,8 @@ def call(
             for cotangent, meta in zip(cotangents, node.outputs, strict=True)
         ]
     if node.is_python:
+        if inside_functorch():  # a backward may write into its cotangents, or into tensors made like them
+            cotangents = [None if c is None else c + batched_zero(c) for c in cotangents]
         return _call_python(node, cotangents)
     if node.name in COSTLY_EACH:
         wanted = [k for k in range(len(node.inputs)) if node.needs(k) and (wanted is None or k in wanted)]

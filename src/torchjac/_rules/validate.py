@@ -49,6 +49,8 @@ class Validator:
         needed = [term for term in terms if self.node.needs(term.input)]
         for term in needed:
             self._block(term.block, self.node.outputs[term.slot].shape, self.node.into(term.input).shape)
+            if isinstance(term.block.value, Tensor):
+                self.node.lent.append(term.block.value)  # which may be a tensor of the rule's own
         return needed
 
     def _spelling(

@@ -15,7 +15,7 @@ from .._accumulate.dense import Targets, dense_rows
 from .._accumulate.forward import accumulate_forward, goes_forward
 from .._accumulate.order import goes_up
 from .._accumulate.ordered import accumulate_best
-from .._accumulate.own import owned
+from .._accumulate.own import borrowed, owned
 from .._accumulate.planned import planned
 from .._accumulate.progress import watched
 from .._accumulate.seeds import Limits, RowsTooWideError
@@ -217,6 +217,7 @@ def dense_answers(
         found = (accumulate_forward if forward else accumulate_best)(tape, shapes, limits)
     except RowsTooWideError:
         return _like_outputs(dense_rows(captured, inputs, chunk_size, into), recorded, mode)
+    lent = borrowed(tape)
     into = into or [[None] * len(inputs) for _ in shapes]
     return [
         [
@@ -224,7 +225,7 @@ def dense_answers(
                 dense(
                     blocks
                     if len(blocks) > 1
-                    else owned(blocks, tape),  # several are written into a new tensor
+                    else owned(blocks, lent),  # several are written into a new tensor
                     shape,
                     tuple(tensor.shape),
                     output if mode == "forward" else tensor,

@@ -10,7 +10,7 @@ from torch import Tensor
 from .._accumulate.factors import Factor, accumulate_factors, alone
 from .._accumulate.forward import accumulate_forward, goes_forward
 from .._accumulate.ordered import accumulate_best
-from .._accumulate.own import owned
+from .._accumulate.own import borrowed, owned
 from .._accumulate.planned import planned
 from .._accumulate.report import Report, Step
 from .._accumulate.reverse import accumulate
@@ -61,8 +61,10 @@ def _operators(recorded: Recorded, limits: Limits, report: Report, mode: str) ->
                 walk = accumulate_forward
             factors = alone(tape, shapes, walk(tape, shapes, limits, report))
 
+        lent = borrowed(tape)
+
         def own(factor: Factor, like: Tensor) -> Factor:
-            blocks = [fitted(block, like.dtype, like.device) for block in owned(factor.blocks, tape)]
+            blocks = [fitted(block, like.dtype, like.device) for block in owned(factor.blocks, lent)]
             return factor._replace(blocks=[_cut(block, recorded) for block in blocks])
 
         return [
