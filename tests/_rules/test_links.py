@@ -73,3 +73,23 @@ def test_empty(op, args):
     for k, arg in enumerate(args):
         if arg.numel() == 0 or node.numbers == 0:
             assert links(node, k) == 0
+
+
+@pytest.mark.parametrize("kind", [F.conv1d, F.conv2d, F.conv_transpose2d])
+@pytest.mark.parametrize(
+    "settings", [{}, {"padding": 1}, {"dilation": 2}, {"groups": 2}, {"stride": 2, "padding": 2}]
+)
+def test_a_weight_is_not_unpacked(kind, settings):
+    """Of a constant weight only what the shapes tell is used: what unpacks it may be the user's, and costly."""
+    unpacked = []
+    dims = (9, 11) if kind is not F.conv1d else (9,)
+    x, weight = rand(2, 4, *dims), rand(4, 4 // settings.get("groups", 1), *(3,) * len(dims))
+
+    def op(x):
+        keep = lambda tensor: (unpacked.append(None), tensor)[1]
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, keep):
+            return kind(x, weight, **settings)
+
+    node = _node(op, x)
+    assert links(node, 0) == node.numbers * weight[0].numel()
+    assert unpacked == []

@@ -25,6 +25,7 @@ from .._rules.unbatched import (
     all_run_batched,
     engine_fails,
     goes_alone,
+    raise_if_out_of_memory,
     rules_only,
     runs_batched,
 )
@@ -61,8 +62,8 @@ def pull_rows(
                 for at in track(range(0, count, size), f"{size} rows at once")
             )
             return _join(parts, count, into)
-        except CANNOT_BATCH:
-            pass
+        except CANNOT_BATCH as error:
+            raise_if_out_of_memory(error, f"sending {size} of {count} rows at once through the graph")
     found = (
         _engine(starts, [row[0] for row in rows(at, at + 1)], inputs) for at in track(range(count), "rows")
     )
@@ -146,7 +147,8 @@ def walk_rows(
             for node in nodes:
                 take_through(node, pending, number)
             parts.append([pending.get((node, 0)) for node in goals])
-    except CANNOT_BATCH:
+    except CANNOT_BATCH as error:
+        raise_if_out_of_memory(error, f"sending {size} of {count} rows at once through {len(nodes)} nodes")
         if alone:
             raise
         return None  # the engine finds out which node it is, or shows the user's own error

@@ -26,7 +26,7 @@ from .._capture.tape import Node
 from .._plan.recorder import whole
 from .._rules.call import call, fit
 from .._rules.registry import Local, Passes
-from .._rules.unbatched import CANNOT_BATCH, runs_batched
+from .._rules.unbatched import CANNOT_BATCH, raise_if_out_of_memory, runs_batched
 from .plan import rows_at_once
 from .progress import track
 
@@ -215,7 +215,8 @@ def call_rows(
         size = chunk or rows_at_once([node, *(below for below, _ in filter(None, node.inputs))], count)
         try:
             found = _batched(one, rows, size)
-        except CANNOT_BATCH:
+        except CANNOT_BATCH as error:
+            raise_if_out_of_memory(error, f"calling {node.name} on {size} of {count} rows at once")
             # No batching rule, or a Function that leaves PyTorch: one row at a time is always right, and an
             # error of the user's own shows itself again there.
             found = _stack(one, rows)

@@ -42,7 +42,7 @@ def links(node: Node, k: int) -> int:
         if side == 1:
             return size * inner // (size // out[-2] if len(out) > 1 else 1)
     elif kind == "convolution" and k < 2:
-        return size * prod(node.fn._saved_weight.shape[1:])
+        return size * _kernel_size(node)
     elif kind == "linear algebra":  # all of a matrix, for each of a batch
         return size * inner // max(prod(out[:-2]), prod(into[:-2]))
     elif kind == "mixing" and size == inner:
@@ -50,6 +50,25 @@ def links(node: Node, k: int) -> int:
     elif kind == "opaque":
         return size * inner
     return max(size, inner)
+
+
+def _kernel_size(node: Node) -> int:
+    """How many entries a slice of a convolution's weight has, told without the weight: it may have to be unpacked.
+
+    Where windows skip entries of the image it may be a little less.
+    """
+    if node.needs(1):
+        return prod(node.into(1).shape[1:])
+    (_, into, *image), (_, out, *found) = node.into(0).shape, node.shape
+    names = ("stride", "dilation", "padding", "output_padding")
+    # A number for all dims, as padding="valid" leaves, is saved once.
+    moves = [each * len(image) if len(each) == 1 else each for each in map(node.saved, names)]
+    transposed = node.saved("transposed")
+    size = (out if transposed else into) // node.saved("groups")
+    for before, after, step, dilate, margin, more in zip(image, found, *moves, strict=True):
+        coarse, fine = (before, after - more) if transposed else (after, before)
+        size *= (fine + 2 * margin - (coarse - 1) * step - 1) // dilate + 1
+    return size
 
 
 @lru_cache(maxsize=1024)

@@ -61,6 +61,17 @@ WRONG_TWICE: dict[str, str] = {
 CANNOT_BATCH = (RuntimeError, TypeError, ValueError, IndexError)
 
 
+def raise_if_out_of_memory(error: Exception, doing: str) -> None:
+    """Raise an error again, with a note of what was being done, if what lacked was memory and no batching rule.
+
+    Row by row it might fit, but so slowly that it would pass for hanging.
+    """
+    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        if hasattr(error, "add_note"):  # Python 3.11
+            error.add_note(f"torchjac was {doing}; fewer rows at once need less: see chunk_size")
+        raise error
+
+
 def runs_batched(node: Node) -> bool:
     """Whether a node may be called under vmap, by `call`."""
     return is_anew(node.name) or all_run_batched({node.name})
