@@ -7,8 +7,9 @@ from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._functorch.aot_autograd import make_boxed_func
+from torch.fx.experimental.proxy_tensor import make_fx
 
-from torchjac import compile, hessian, jacfwd, jacobian, jacrev, value_and_jacobian
+from torchjac import compile, hessian, jacfwd, jacobian, jacrev, jvp, value_and_jacobian, vmap
 from torchjac.testing import loop_jacobian
 
 pytestmark = pytest.mark.skipif(
@@ -257,3 +258,22 @@ def test_out_beside():
     with torch.no_grad():
         torch.compile(lambda x: jacrev(torch.sin, out=out)(x + 1), backend="eager")(torch.ones(4))
     assert torch.equal(out, torch.full((4,), 2.0).cos().diag())
+
+
+@pytest.mark.parametrize("transform", [jacrev, hessian])
+def test_other_shapes_inside_vmap(transform) -> None:
+    """A second shape makes sizes dynamic, and a body inside vmap takes them before its tensors."""
+    f = lambda x: vmap(transform(lambda x: (x.sin() * x.shape[0]).sum()))(x)
+    compiled = torch.compile(f, backend="eager")
+    for shape in ((3, 4), (5, 2), (2, 7)):
+        x = torch.rand(shape)
+        torch.testing.assert_close(compiled(x), f(x))
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_forward_mode_over_a_loss(backend) -> None:
+    """The tangent of a loss's gradient, which PyTorch's own formula has no memory for (torch 2.13)."""
+    x, v, y = torch.rand(3), torch.rand(3), torch.rand(3)
+    second = lambda x, v: jvp(jacrev(lambda x: torch.nn.functional.mse_loss(x, y)), (x,), (v,))[1]
+    torch.testing.assert_close(torch.compile(second, backend=backend)(x, v), 2 / 3 * v)
+    torch.testing.assert_close(make_fx(second)(x, v)(x, v), 2 / 3 * v)

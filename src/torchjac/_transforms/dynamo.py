@@ -38,8 +38,8 @@ class DenseJacobian(HigherOrderOperator):
     """The outputs of a body and their dense Jacobians.
 
     ``body`` takes tensors and gives a list: first ``outputs`` tensors that are differentiated, with respect to the
-    first ``inputs`` operands, then others that are handed through. The op gives those others, and then a Jacobian
-    for each output and input.
+    first ``inputs`` tensors among the operands, then others that are handed through. The op gives those others, and
+    then a Jacobian for each output and input. Operands that are sizes come first.
     """
 
     def __init__(self) -> None:
@@ -88,9 +88,11 @@ def _run(
     from .jacrev import dense_jacobians  # it uses this file itself
 
     fixed = [_fixed(operand) for operand in operands]
+    first = next((at for at, operand in enumerate(fixed) if isinstance(operand, Tensor)), 0)
+    sizes, given_leaves, rest = fixed[:first], fixed[first : first + inputs], fixed[first + inputs :]
 
     def func(*leaves: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        results = body(*leaves, *fixed[inputs:])
+        results = body(*sizes, *leaves, *rest)
         return tuple(results[:outputs]), tuple(results[outputs:])
 
     # Index tensors of blocks are constants with values, and a backward pass through the answer reads them.
@@ -98,7 +100,7 @@ def _run(
         fake.allow_non_fake_inputs = True
     # AOTAutograd records in anomaly mode to know which line made an op; nobody asked that the engine be watched.
     with constants_computed() as constants, torch.autograd.set_detect_anomaly(False):
-        recorded = record(what, func, tuple(range(inputs)), True, tuple(fixed[:inputs]), {})
+        recorded = record(what, func, tuple(range(inputs)), True, tuple(given_leaves), {})
         answers = dense_jacobians(recorded, chunk_size, mode)
         _, others = recorded.finish(answers, True)
         given = (*others, *[answer for row in answers for answer in row])
@@ -123,6 +125,22 @@ def _fixed(operand: Any) -> Any:
     if not isinstance(operand, Tensor) or not any(isinstance(n, torch.SymInt) for n in operand.shape):
         return operand
     return operand.as_strided([int(n) for n in operand.shape], [int(n) for n in operand.stride()])
+
+
+def _sizes_first(module: torch.fx.GraphModule, operands: Sequence[Any]) -> list[Any]:
+    """Put the sizes that a body takes in front of its tensors, and give its operands in that order.
+
+    Dynamo asks the first tensor for a size that no placeholder before it gave, and inside vmap it cannot tell
+    (torch 2.13).
+    """
+    places = module.graph.find_nodes(op="placeholder")
+    is_size = [isinstance(place.meta.get("example_value"), torch.SymInt) for place in places]
+    for place, size in zip(places, is_size, strict=True):
+        if size:
+            places[0].prepend(place)
+    module.recompile()
+    sizes = [operand for operand, size in zip(operands, is_size, strict=True) if size]
+    return sizes + [operand for operand, size in zip(operands, is_size, strict=True) if not size]
 
 
 dense_jacobian = DenseJacobian()
@@ -190,17 +208,19 @@ def _tell_dynamo() -> None:
 
         def _call_function(self, tx: Any, args: Any, kwargs: Any) -> Any:
             what, mode, chunk_size, _, _, *leaves = args[1:]
-            operands, _, _, result, _, _, tensors, _ = self.create_wrapped_node(
+            operands, _, _, result, module, _, tensors, _ = self.create_wrapped_node(
                 tx, args[0], leaves, {}, NAME,
                 subgraph_name=NAME, set_subgraph_inputs="automatic_with_forced_inputs",
             )  # fmt: skip
+            body, *operands = operands
+            operands = _sizes_first(module, operands)
             outputs, rest = result.items
             count = len(outputs.items)
             settings = [each.as_python_constant() for each in (what, mode, chunk_size)]
             proxy = tx.output.create_proxy(
                 "call_function",
                 self.value,
-                args=(operands[0], *settings, len(leaves), count, *operands[1:]),
+                args=(body, *settings, len(leaves), count, *operands),
                 kwargs={},
             )
             flat: Any = builder.wrap_fx_proxy(tx=tx, proxy=proxy)

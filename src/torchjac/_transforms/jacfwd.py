@@ -32,9 +32,12 @@ def jacfwd(
 
     Differs from `torch.func.jacfwd`, whose calling convention it has:
 
-    - ops need a backward formula and not a forward one, and an inner `torch.no_grad` counts;
+    - ops need a backward formula and not a forward one, and an inner `torch.no_grad` counts; where PyTorch's two say
+      different things (`max_unpool` with an index twice, `cholesky` and `eigh` of a matrix that is not symmetric) the
+      answer is what the backward one says;
     - the dtype is always that of the output (PyTorch 2.13 gives float64 for some functions of float32 tensors);
-    - ``func`` is called once, outside any vmap, so random ops are drawn once whatever ``randomness`` says.
+    - ``func`` is called once, outside any vmap, so random ops are drawn once whatever ``randomness`` says, and "error"
+      raises none.
 
     Args:
         func: as for `jacrev`.
