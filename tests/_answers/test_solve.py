@@ -248,6 +248,15 @@ def test_singular(f, shape) -> None:
     assert jac.slogdet().logabsdet == -torch.inf
 
 
+def test_a_singular_block_is_named() -> None:
+    """Of many small matrices the one without an inverse is told."""
+    weight = torch.ones(5, 3, dtype=torch.float64)
+    weight[3] = 0
+    jac = jacobian(lambda x: weight * (x.cumsum(-1) + x))(weight)
+    with pytest.raises(torch.linalg.LinAlgError, match=r"singular \(block 3 on its diagonal\)"):
+        jac.solve(weight)
+
+
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 @pytest.mark.parametrize("shape", [(4,), (100,)])
 def test_values_that_are_not_finite(bad, shape) -> None:

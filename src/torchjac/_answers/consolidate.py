@@ -48,6 +48,10 @@ class Consolidated:
         nnz = self._matrix.nnz if not isinstance(self._matrix, Tensor) else self._matrix._nnz()
         return f"products: by one matrix of {nnz:,} nonzeros, made at product {self._products}: blocks hold tables"
 
+    def expect_many(self) -> None:
+        """Make the matrix at the next product: an iterative solver asks for many."""
+        self._products = max(self._products, 1)
+
     def times(self, vectors: Tensor, transposed: bool) -> Tensor | None:
         """The product with flattened vectors in columns; None where it must go through the blocks."""
         if not self._pays or not is_plain(vectors) or vectors.dtype not in (torch.float32, torch.float64):

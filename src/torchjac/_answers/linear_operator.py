@@ -31,6 +31,8 @@ def linear_operator(jacobian: Jacobian) -> Any:
     from_scipy = import_scipy("as_linear_operator").sparse.linalg.LinearOperator
     rows, columns = prod(jacobian.out_shape), prod(jacobian.in_shape)
     transpose = jacobian.mT
+    for each in (jacobian, *jacobian.factors):
+        each._consolidated.expect_many()
 
     def times(operator: Jacobian) -> Callable[[numpy.ndarray], numpy.ndarray]:
         def run(array: numpy.ndarray) -> numpy.ndarray:

@@ -63,7 +63,7 @@ def solve(jacobian: Jacobian, right: Tensor) -> Tensor:
         count = matrices.shape[0]
         columns = right.reshape(*out_shape, -1).permute(*order, len(out_shape))
         columns = columns.reshape(count, size // count, -1)
-        solved: Tensor = torch.linalg.solve(matrices, columns).reshape((*shape, *tail))
+        solved: Tensor = _blockwise(matrices, columns).reshape((*shape, *tail))
         # Back from (shared dims, rest of the input) to the input's own order.
         order = [*dims, *(dim for dim in range(len(in_shape)) if dim not in dims)]
         return solved.movedim(tuple(range(len(order))), tuple(order))
@@ -127,6 +127,19 @@ def _singular(jacobian: Jacobian) -> SlogDet:
 
 def _of_diagonal(values: Tensor) -> SlogDet:
     return SlogDet(values.sign().prod(), values.abs().log().sum())
+
+
+def _blockwise(matrices: Tensor, right: Tensor) -> Tensor:
+    """The solutions of a batch of systems."""
+    try:
+        found: Tensor = torch.linalg.solve(matrices, right)
+        return found
+    except LinAlgError as error:
+        if inside_functorch():  # there no block can be looked at
+            raise
+        info = torch.linalg.lu_factor_ex(matrices.detach())[2]
+        at = int(info.nonzero()[0]) if bool(info.any()) else 0
+        raise LinAlgError(f"solve: the Jacobian is singular (block {at} on its diagonal)") from error
 
 
 def _matrices(jacobian: Jacobian, dims: tuple[int, ...]) -> tuple[Tensor, list[int]]:

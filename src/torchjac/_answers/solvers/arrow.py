@@ -9,7 +9,8 @@ are; the blocks of one size are factorised and multiplied as one batch.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from math import prod
+from typing import NamedTuple
 
 import numpy
 import torch
@@ -164,18 +165,15 @@ class Arrow:
         self._plan = found
         numbers = torch.cat([torch.from_numpy(values), torch.zeros(1, dtype=torch.from_numpy(values).dtype)])
         schur = numbers.take(found.corner)
-        self._parts: list[tuple[Any, Tensor, Tensor]] = []
+        self._parts: list[tuple[Blocks, Tensor, Tensor]] = []
         for batch in found.batches:
             inner, right, below = (numbers.take(table) for table in batch[1:4])
-            factors = torch.linalg.lu_factor_ex(inner)
-            pivots = factors[0].diagonal(dim1=-2, dim2=-1).abs().amin(-1)
-            if bool((pivots <= SMALL_PIVOT * inner.abs().flatten(1).amax(-1)).any()):
-                raise UnfitError("a block is close to singular")
-            solved = torch.linalg.lu_solve(*factors[:2], right)
+            blocks = Blocks(inner)
+            solved = blocks.solve(right)
             schur.view(-1).scatter_add_(0, batch.schur, (below @ solved).view(-1).neg_())
             mirrored = torch.equal(below, right.mT) and torch.equal(inner, inner.mT)
-            pulled = solved if mirrored else torch.linalg.lu_solve(*factors[:2], below.mT, adjoint=True)
-            self._parts.append((factors[:2], solved, pulled))
+            pulled = solved if mirrored else blocks.solve(below.mT, transposed=True)
+            self._parts.append((blocks, solved, pulled))
         *self._schur, info = torch.linalg.lu_factor_ex(schur)
         if int(info):
             raise UnfitError("the Schur complement is singular")
@@ -195,23 +193,54 @@ class Arrow:
             inner.append(given[batch.unknowns])
             # F C⁻¹ b is ((F C⁻¹) b): what the border's rows take of the blocks.
             rows, matrix = (batch.columns, solved.mT) if transposed else (batch.rows, pulled.mT)
-            outer.index_add_(0, rows.view(-1), (matrix @ inner[-1]).flatten(0, 1), alpha=-1)
+            at = rows.view(-1, 1) * outer.shape[1] + torch.arange(outer.shape[1])
+            outer.view(-1).scatter_add_(0, at.view(-1), (matrix @ inner[-1]).view(-1).neg_())
         outer = torch.linalg.lu_solve(*self._schur, outer, adjoint=transposed)
         answer = torch.empty_like(given)
         answer[found.border] = outer
-        for batch, (factors, solved, pulled), part in zip(found.batches, self._parts, inner, strict=True):
+        for batch, (blocks, solved, pulled), part in zip(found.batches, self._parts, inner, strict=True):
             columns, matrix = (batch.rows, pulled) if transposed else (batch.columns, solved)
-            answer[batch.unknowns] = (
-                torch.linalg.lu_solve(*factors, part, adjoint=transposed) - matrix @ outer[columns]
-            )
+            answer[batch.unknowns] = blocks.solve(part, transposed) - matrix @ outer[columns]
         return answer.numpy()
 
     def slogdet(self) -> tuple[float, float]:
         """The sign and the logarithm of the determinant: those of the blocks and of the Schur complement."""
-        sign, logarithm = 1.0, 0.0
-        for lu, pivots in [tuple(self._schur), *(factors for factors, _, _ in self._parts)]:
-            diagonal = lu.diagonal(dim1=-2, dim2=-1)
-            swaps = (pivots != torch.arange(1, pivots.shape[-1] + 1)).sum()
-            sign *= (-1.0) ** int(swaps + (diagonal < 0).sum())
-            logarithm += float(diagonal.abs().log().sum())
-        return sign, logarithm
+        parts = [_slogdet(*self._schur), *(blocks.slogdet() for blocks, _, _ in self._parts)]
+        return prod(sign for sign, _ in parts), sum(logarithm for _, logarithm in parts)
+
+
+class Blocks:
+    """The factors of a batch of small matrices; those of size one are divided by."""
+
+    def __init__(self, matrices: Tensor) -> None:
+        """Factorise.
+
+        Raises:
+            UnfitError: where one is close to singular.
+        """
+        self._single = matrices if matrices.shape[-1] == 1 else None
+        self._factors = (
+            (matrices, torch.ones((), dtype=torch.int32))
+            if self._single is not None
+            else torch.linalg.lu_factor_ex(matrices)[:2]
+        )
+        pivots = self._factors[0].diagonal(dim1=-2, dim2=-1).abs().amin(-1)
+        if bool((pivots <= SMALL_PIVOT * matrices.abs().flatten(1).amax(-1)).any()):
+            raise UnfitError("a block is close to singular")
+
+    def solve(self, right: Tensor, transposed: bool = False) -> Tensor:
+        """The solutions for a batch of right sides."""
+        if self._single is not None:
+            return right / self._single
+        found: Tensor = torch.linalg.lu_solve(*self._factors, right, adjoint=transposed)
+        return found
+
+    def slogdet(self) -> tuple[float, float]:
+        """The sign and the logarithm of the product of all determinants."""
+        return _slogdet(*self._factors)
+
+
+def _slogdet(lu: Tensor, pivots: Tensor) -> tuple[float, float]:
+    diagonal = lu.diagonal(dim1=-2, dim2=-1)
+    swaps = (pivots != torch.arange(1, diagonal.shape[-1] + 1)).sum()
+    return (-1.0) ** int(swaps + (diagonal < 0).sum()), float(diagonal.abs().log().sum())
