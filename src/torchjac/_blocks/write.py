@@ -168,8 +168,13 @@ def _write_traced(
 ) -> Tensor:
     """The same without a write in place, which a tracer (make_fx, linearize) may take for a constant.
 
-    Inductor writes each step into the memory of the one before, and a step that adds nothing reads nothing.
+    Inductor writes each step into the memory of the one before, and a step that adds nothing reads nothing. Complex
+    numbers are written as pairs of real ones: Inductor (2.13) takes a view of a complex tensor for an op of its own,
+    does not know that it shares memory, and loses what is written through it.
     """
+    if dtype.is_complex:
+        pairs = [_in_pairs(block, dtype, device) for block in blocks]
+        return torch.view_as_complex(_write_traced(pairs, (*shape, 2), dtype.to_real(), device))
     flat = zeros_traced(prod(shape), dtype, device)
     windows = [window_of(block, shape) for block in blocks]
     adds = not are_apart(windows)
@@ -192,6 +197,17 @@ def _write_traced(
         else:
             flat = flat.index_add(0, at, value)
     return flat.view(shape)
+
+
+def _in_pairs(block: Block, dtype: torch.dtype, device: torch.device) -> Block:
+    """A complex block as a real one with one more dim, of the real and the imaginary part."""
+    value = block.value if isinstance(block.value, Tensor) else torch.full((), block.value, device=device)
+    pair = Label(2)
+    return block._replace(
+        value=torch.view_as_real(value.to(dtype).resolve_conj()),
+        on=(*block.on, pair),
+        wrt=(*block.wrt, bare(pair)),
+    )
 
 
 class Write(torch.autograd.Function):

@@ -7,7 +7,7 @@ integer tensors, and matching two blocks looks at them; made inside a trace, the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -98,9 +98,12 @@ class Constants(TorchDispatchMode):
         if not _LOOKS_AT_VALUES.isdisjoint(func.tags) and all(map(self._has_value, tensors)):
             args, kwargs = pytree.tree_map_only(Tensor, self.value_of, (args, kwargs))
             return self._run(func, args, kwargs, [])
-        if func is torch.ops.aten.masked_select.default and self._is_constant(args[1]):
-            whole, mask = torch.broadcast_tensors(*args)
-            return self.__torch_dispatch__(torch.ops.aten.index.Tensor, types, (whole, [mask]))
+        if func is torch.ops.aten.masked_select.default and self._has_value(args[1]):
+            shape = torch.broadcast_shapes(args[0].shape, args[1].shape)
+            mask = self._run(Tensor.expand, (self.value_of(args[1]), shape), {}, [])
+            return self.__torch_dispatch__(
+                torch.ops.aten.index.Tensor, types, (args[0].expand(shape), [mask])
+            )
         targets = _targets(func, args, kwargs)
         if len(constants) == len(tensors) and not _is_random(func):
             foreign = [tensor for tensor in targets if _memory(tensor) not in self._own]
@@ -116,10 +119,13 @@ class Constants(TorchDispatchMode):
         if targets:
             self._derived.clear()  # any of them might be a view of what was written into
             self._spoiled.update(map(_memory, targets))
-        elif tensors and not _is_random(func) and all(map(self._has_value, tensors)):
+        elif not _is_random(func) and all(map(self._has_value, tensors)):
             for number, leaf in enumerate(pytree.tree_leaves(result)):
                 if isinstance(leaf, Tensor):
                     self._derived[id(leaf)] = leaf, func, *given, number
+        for leaf in pytree.tree_leaves(result):
+            if isinstance(leaf, Tensor) and leaf.layout is not torch.strided:
+                _refuse_layout("makes", leaf)
         return result
 
     def _has_value(self, tensor: Tensor) -> bool:
@@ -178,13 +184,13 @@ class Constants(TorchDispatchMode):
         return integers or id(tensor) in self._made
 
     def _positions(self, indices: Sequence[Tensor | None]) -> list[Tensor | None]:
-        """Index tensors with constant masks replaced by the positions where they are true: their number is known."""
+        """Index tensors with known masks replaced by the positions where they are true: their number is known."""
         found: list[Tensor | None] = []
         for index in indices:
-            if index is None or index.dtype is not torch.bool or not self._is_constant(index):
+            if index is None or index.dtype is not torch.bool or not self._has_value(index):
                 found.append(index)
             else:
-                found.extend(self._run(Tensor.nonzero, (index,), {"as_tuple": True}, [index]))
+                found.extend(self._run(Tensor.nonzero, (self.value_of(index),), {"as_tuple": True}, []))
         return found
 
     def _leave(self, target: Tensor) -> None:
@@ -238,10 +244,7 @@ class Constants(TorchDispatchMode):
             return tensor
         if id(tensor) not in self._named:
             if tensor.layout is not torch.strided:  # without values it is taken to store nothing (2.13)
-                raise NotImplementedError(
-                    f"the function uses a tensor of layout {tensor.layout} and shape {tuple(tensor.shape)}, of which a "
-                    "program without values does not know the entries; use a dense one, or do not compile it"
-                )
+                _refuse_layout("uses", tensor)
             with _disable_current_modes():
                 named = fake.from_tensor(tensor, static_shapes=True)
             if proxy is not None:
@@ -263,6 +266,13 @@ class constants_computed:  # a context manager, and used as one
     def __exit__(self, *exception: Any) -> None:
         if self.made is not None:
             self.made.__exit__(*exception)
+
+
+def _refuse_layout(does: str, tensor: Tensor) -> NoReturn:
+    raise NotImplementedError(
+        f"the function {does} a tensor of layout {tensor.layout} and shape {tuple(tensor.shape)}, of which a program "
+        "without values does not know the entries; use a dense one, or do not compile it"
+    )
 
 
 def _memory(tensor: Tensor) -> int:

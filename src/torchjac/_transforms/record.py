@@ -32,6 +32,9 @@ def is_random(graph: fx.GraphModule) -> bool:
     )
 
 
+_DISTRIBUTIONS = str(Path(torch.__file__).parent / "distributions")
+
+
 class Recording(NamedTuple):
     """A graph of ATen ops, whose inputs are those of the function and then the tensors that it captured.
 
@@ -177,9 +180,17 @@ def _values_refused() -> Iterator[None]:
 
 
 def _refusal(what: str, error: Exception) -> str:
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_OURS)]
+    stack = traceback.extract_tb(error.__traceback__)
+    frames = [f for f in stack if not f.filename.startswith(_OURS)]
     where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return (
+    said = (
         f"compile: the function looks at values of a tensor ({what}){where}, but it is recorded without values; "
         "choose with torch.where, pass the value as an argument that is no tensor, or call the function not compiled"
     )
+    if what.startswith("aten.linalg_lstsq"):
+        said += "; of torch.linalg.lstsq(A, b) the shapes depend on values: take torch.linalg.pinv(A) @ b"
+    if any(f.filename.startswith(_DISTRIBUTIONS) for f in stack):
+        said += (
+            "; here torch.distributions checks its arguments: make the distribution with validate_args=False"
+        )
+    return said
