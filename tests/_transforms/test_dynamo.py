@@ -78,6 +78,15 @@ def test_inductor():
     assert counter.frame_count == 1
 
 
+@pytest.mark.parametrize("backend", ["eager", "inductor"])
+def test_products_with_a_hessian(backend):
+    """Forward over reverse, under vmap too: the tangent of a number of the rules, an integer's, is no constant."""
+    x, v = torch.rand(4, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)
+    products = vmap(lambda v: jvp(jacrev(lambda x: x.sin().pow(2).sum()), (x,), (v,))[1])
+    found, _ = compiled(products, backend)
+    torch.testing.assert_close(found(v), 2 * v * (2 * x).cos())
+
+
 def test_structure():
     """What is computed is as much as the structure needs: nothing but the writing has the size of the answer."""
     n, sizes = 50, []

@@ -315,6 +315,10 @@ def _makes_integers(func: Any, args: tuple, kwargs: dict) -> bool:
     """Whether an op without tensors makes integers or booleans (arange, zeros of int64)."""
     if all(argument.name != "device" for argument in func._schema.arguments):  # promote_types is an op too
         return False
+    if (
+        func is torch.ops.aten._efficientzerotensor.default
+    ):  # a number's tangent, which has no values to compute with
+        return False
     with _disable_current_modes():
         made = func(*args, **{**kwargs, "device": "meta"})
     return isinstance(made, Tensor) and not (made.dtype.is_floating_point or made.dtype.is_complex)
