@@ -286,3 +286,11 @@ def test_forward_mode_over_a_loss(backend) -> None:
     second = lambda x, v: jvp(jacrev(lambda x: torch.nn.functional.mse_loss(x, y)), (x,), (v,))[1]
     torch.testing.assert_close(torch.compile(second, backend=backend)(x, v), 2 / 3 * v)
     torch.testing.assert_close(make_fx(second)(x, v)(x, v), 2 / 3 * v)
+
+
+def test_modules_see_the_mode_they_run_in() -> None:
+    """Under no_grad the body is traced with gradients, as it runs: a layer in evaluation takes no fused path."""
+    layer, x = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True).eval(), torch.rand(1, 2, 4)
+    with torch.no_grad():
+        found = torch.compile(jacrev(layer), backend="eager")(x)
+    torch.testing.assert_close(found, loop_jacobian(layer, x), rtol=1e-4, atol=1e-5)

@@ -179,9 +179,9 @@ def in_dynamo(
 
     def body(*given: Tensor) -> Any:
         chosen = pytree.tree_unflatten(list(given), in_spec)
-        output, aux = split_aux(
-            func(*put_arguments(args, argnums, positions, chosen), **kwargs), has_aux, what
-        )
+        with torch.enable_grad():  # as it will run: modules ask for the mode
+            result = func(*put_arguments(args, argnums, positions, chosen), **kwargs)
+        output, aux = split_aux(result, has_aux, what)
         outputs, _ = check_outputs(output, what)
         return tuple(outputs), (pytree.tree_map(lambda _: 0, output), aux)
 
