@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter, methodcaller
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -85,15 +85,12 @@ def _read(root: Any, number: dict[Any, int | None], graph: Graph, read: list[tup
         else:
             read.append(stack.pop())
             places = tuple([(number[below], slot) for below, slot in edges])
-            for at, _ in places:
-                if at is not None and at >= 0:
-                    number[fn] = len(nodes)
-                    nodes.append(fn)
-                    all_edges.append(places)
-                    break
-            else:
-                if not edges and _is_foreign(fn):
-                    graph.foreign = True
+            if any(at is not None and at >= 0 for at, _ in places):
+                number[fn] = len(nodes)
+                nodes.append(fn)
+                all_edges.append(places)
+            elif not edges and _is_foreign(fn):
+                graph.foreign = True
 
 
 def _is_foreign(fn: Any) -> bool:
@@ -106,58 +103,67 @@ def _is_foreign(fn: Any) -> bool:
 def signature(graph: Graph, outputs: Sequence[Tensor]) -> tuple[Hashable, ...] | None:
     """Return the signature of a graph; None where a node holds what no key can tell."""
     key: list[Hashable] = [*graph.edges, *graph.ends]
+    first = len(graph.nodes) - len(graph.edges)
     for output in outputs:
         key += (output.shape, output.dtype, output.device)
     append = key.append
-    first = len(graph.nodes) - len(graph.edges)
     try:
         for at, fn in enumerate(graph.nodes):
             if at >= first:
                 kind = type(fn)
                 append(kind)
-                for read in _KINDS.get(kind) or _kind(kind):
-                    value = read(fn)
-                    append(value if type(value) is int or value is None else _plain(value))
+                read = _KINDS[kind] if kind in _KINDS else _kind(kind, fn)
+                if read is not None:
+                    append(_exact(read(fn)))
             for meta in fn._input_metadata:
                 if meta.is_nested_tensor:
                     return None
-                key += (tuple(meta.shape), meta.dtype, meta.device)
+                append(tuple(meta.shape))
+                append(meta.dtype)
+                append(meta.device)
     except UnkeyedError:
         return None
     return tuple(key)
 
 
-#: What reads the attributes that nodes of a type saved and that are no tensors
-_KINDS: dict[type, tuple[Callable[[Any], Any], ...]] = {}
+#: What reads all that nodes of a type saved and that is no tensor; None where that is nothing
+_KINDS: dict[type, Callable[[Any], Any] | None] = {}
 
 
-def _kind(kind: type) -> tuple[Callable[[Any], Any], ...]:
+def _kind(kind: type, fn: Any) -> Callable[[Any], Any] | None:
     if issubclass(kind, BackwardCFunction):  # a type for each Function, inside functorch for each call
-        return (attrgetter("_forward_cls"), _own_key)
+        return _function
     names = dir(kind)
-    saved = [attrgetter(name) for name in names if name.startswith("_saved_") and f"_raw{name}" not in names]
-    return _KINDS.setdefault(kind, (methodcaller("name"), *saved))
+    saved = [name for name in names if name.startswith("_saved_") and f"_raw{name}" not in names]
+    read = attrgetter(*saved) if saved else None
+    if not fn.name().endswith(kind.__name__):  # a type that nodes of several names share
+        return lambda fn: (fn.name(), read and read(fn))
+    _KINDS[kind] = read
+    return read
 
 
-def _own_key(fn: Any) -> Any:
-    """Return what a node of a Function of ours adds to a key."""
-    return getattr(fn, "torchjac_key", None)
+def _function(fn: Any) -> tuple[Any, Any]:
+    """Return the Function of a node, and what a Function of ours adds to a key."""
+    return type(fn)._forward_cls, getattr(fn, "torchjac_key", None)
 
 
 #: Types of saved values that are equal only if they are the same
-_EXACT = (str, type, KeyOf, torch.dtype, torch.device, torch.layout, torch.memory_format)
+_SAME = frozenset((int, str, type(None), KeyOf, torch.dtype, torch.device, torch.layout, torch.memory_format))
 
 
-def _plain(value: Any) -> Hashable:
+def _exact(value: Any) -> Hashable:
     """Return a value as part of a key, in which 1, 1.0 and True differ, and 0.0 and −0.0."""
-    if type(value) is float:
-        return ("float", value.hex())
-    if type(value) is bool:
-        return ("bool", value)
-    if isinstance(value, (tuple, list)):
-        return tuple([item if type(item) is int else _plain(item) for item in value])
-    if value is None or type(value) is int or isinstance(value, _EXACT):
+    kind = type(value)
+    if kind in _SAME:
+        return value  # type: ignore[no-any-return]
+    if kind is tuple or kind is list:
+        return tuple([item if type(item) is int else _exact(item) for item in value])
+    if kind is float:
+        return (kind, value.hex())
+    if kind is bool:
+        return (kind, value)
+    if kind is complex:
+        return (kind, value.real.hex(), value.imag.hex())
+    if isinstance(value, type):
         return value
-    if type(value) is complex:
-        return ("complex", value.real.hex(), value.imag.hex())
     raise UnkeyedError
