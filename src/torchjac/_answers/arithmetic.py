@@ -11,6 +11,7 @@ from torch import Tensor
 from .._blocks.block import Block, fitted, identity, labels, valued
 from .._blocks.merge import merge
 from . import chain
+from .plus import plus
 from .products import check_operand
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ def scaled(jacobian: Jacobian, by: Tensor | float) -> Jacobian:
         at = min(range(len(factors)), key=lambda n: factors[n].stored)
         factors[at] = scaled(factors[at], by)
         return chain.chained(factors)
+    if jacobian._terms:
+        rest, low = (scaled(term, by) for term in jacobian._terms)
+        return added(rest, low)
     return jacobian._new(
         jacobian.out_shape,
         jacobian.in_shape,
@@ -53,8 +57,11 @@ def scaled(jacobian: Jacobian, by: Tensor | float) -> Jacobian:
 
 
 def added(first: Jacobian, second: Jacobian) -> Jacobian:
-    """The sum entry by entry: blocks that stand at the same places are added, others stay side by side."""
-    return _summed(first, [*first.blocks, *second.blocks])
+    """The sum entry by entry: blocks that stand at the same places are added, others stay side by side.
+
+    One of low rank is kept apart.
+    """
+    return plus([first, second]) or _summed(first, [*first.blocks, *second.blocks])
 
 
 def add_diagonal(jacobian: Jacobian, values: Any) -> Jacobian:
@@ -67,9 +74,11 @@ def add_diagonal(jacobian: Jacobian, values: Any) -> Jacobian:
     block = identity(jacobian.in_shape)
     if isinstance(values, Tensor) and values.dim():
         values = check_operand(values, jacobian.in_shape, jacobian, "add_diagonal: values")
-        return _summed(jacobian, [*jacobian.blocks, Block(values, labels(block), block.out, block.wrt)])
-    number = check_number(values, jacobian, "add_diagonal: values")
-    return _summed(jacobian, [*jacobian.blocks, valued(block, number)])
+        diagonal = Block(values, labels(block), block.out, block.wrt)
+    else:
+        diagonal = valued(block, check_number(values, jacobian, "add_diagonal: values"))
+    shapes = jacobian.out_shape, jacobian.in_shape
+    return added(jacobian, jacobian._new(*shapes, (fitted(diagonal, jacobian.dtype, jacobian.device),)))
 
 
 def _summed(like: Jacobian, blocks: list[Block]) -> Jacobian:

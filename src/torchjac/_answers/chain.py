@@ -7,6 +7,7 @@ single blocks sees those of the product, which is formed then and kept.
 from __future__ import annotations
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -28,7 +29,28 @@ if TYPE_CHECKING:
     from .operator import Jacobian
 
 
-class Chain(Sequence[Block]):
+class LateBlocks(Sequence[Block], ABC):
+    """Blocks that are formed where someone looks at one."""
+
+    @property
+    @abstractmethod
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks, formed once."""
+
+    @overload
+    def __getitem__(self, key: int) -> Block: ...
+    @overload
+    def __getitem__(self, key: slice) -> tuple[Block, ...]: ...
+    def __getitem__(self, key: int | slice) -> Block | tuple[Block, ...]:
+        """A block, or some."""
+        return self.blocks[key]
+
+    def __len__(self) -> int:
+        """How many blocks there are."""
+        return len(self.blocks)
+
+
+class Chain(LateBlocks):
     """The blocks of a product, multiplied out where someone looks at one."""
 
     def __init__(self, factors: Sequence[Jacobian]) -> None:
@@ -42,18 +64,6 @@ class Chain(Sequence[Block]):
             at = min(range(len(factors) - 1), key=lambda n: _work(factors[n], factors[n + 1]))
             factors[at : at + 2] = [multiplied(factors[at], factors[at + 1])]
         return tuple(factors[0].blocks)
-
-    @overload
-    def __getitem__(self, key: int) -> Block: ...
-    @overload
-    def __getitem__(self, key: slice) -> tuple[Block, ...]: ...
-    def __getitem__(self, key: int | slice) -> Block | tuple[Block, ...]:
-        """A block of the product, or some."""
-        return self.blocks[key]
-
-    def __len__(self) -> int:
-        """How many blocks the product has."""
-        return len(self.blocks)
 
 
 def chained(factors: Sequence[Jacobian]) -> Jacobian:

@@ -22,6 +22,7 @@ from .chain import Chain
 from .consolidate import Consolidated
 from .kind import Kind, kind_of
 from .linear_operator import linear_operator, on_array
+from .plus import Plus
 from .solve import SlogDet
 from .solvers.system import System
 from .written import written
@@ -79,6 +80,8 @@ class Jacobian:
     @property
     def stored(self) -> int:
         """How many numbers the blocks hold, index tensors included; of a product, how many its factors do."""
+        if self._terms:
+            return sum(term.stored for term in self._terms)
         return sum(stored(block) for factor in self.factors or (self,) for block in factor.blocks)
 
     @property
@@ -125,6 +128,7 @@ class Jacobian:
         - "block-diagonal": output and input agree along some dims, as a batch does, and what is left is small
           or mostly full.
         - "low-rank": a product through fewer numbers than it has rows and columns, so that it is singular.
+        - "low-rank plus": one of low rank, as a product is, beside one of any other kind that was added to it.
         - "sparse": none of these, larger than 64 × 64, and at most one entry in four is named.
         - "dense": anything else.
 
@@ -152,6 +156,8 @@ class Jacobian:
         """
         if self.factors:
             return chain.chained([factor.mT for factor in reversed(self.factors)])
+        if self._terms:
+            return self._new(self.in_shape, self.out_shape, Plus(*(term.mT for term in self._terms)))
         found = self._parent
         if found is None:
             found = self._new(self.in_shape, self.out_shape, products.transposed(self.blocks))
@@ -488,10 +494,19 @@ class Jacobian:
     def solve(self, right: Any, solver: Any = None, preconditioner: Any = None) -> Any:
         """X with J X = right, of shape ``in_shape`` for one right side and ``in_shape + (k,)`` for k of them.
 
-        `kind` tells the way. "diagonal" divides; "block-diagonal" solves its blocks by `torch.linalg.solve`;
-        "sparse" factorises by SciPy's `splu` (SuperLU) on the CPU, once for this Jacobian; "dense" writes it
-        out and uses `torch.linalg.solve`. Half precision is solved in float32. Differentiable in the right side and
-        the values, of all kinds.
+        `kind` tells the way. "diagonal" divides; "block-diagonal" solves its blocks by `torch.linalg.solve`; "dense"
+        writes it out and uses `torch.linalg.solve`; "low-rank plus" goes by Woodbury's formula. A "sparse" one is
+        factorised on the CPU by the first way that its pattern allows, which `explain` then tells:
+
+        - a narrow band, as it stands or in the order of reverse Cuthill-McKee, by LAPACK: Cholesky where it is
+          symmetric and positive definite;
+        - a triangle by substitution;
+        - an arrow, small blocks on the diagonal beside a border, by the Schur complement of the border;
+        - anything else by SciPy's SuperLU, in the ordering for its pattern and diagonal.
+
+        The factors are kept: for more right sides, for `mT`, `slogdet` and the backward pass. What follows from the
+        pattern is kept for the next Jacobian with the same one. Half precision is solved in float32. Differentiable in
+        the right side and the values.
 
         Args:
             right: shape ``out_shape`` or ``out_shape + (k,)``; an array of NumPy gives one.
@@ -699,7 +714,8 @@ class Jacobian:
 
     def __repr__(self) -> str:
         """Shape, structure and size at a glance."""
-        terms = f"factors={len(self.factors)}" if self.factors else f"blocks={len(self.blocks)}"
+        kept = "factors" if self.factors else "terms" if self._terms else "blocks"
+        terms = f"{kept}={len(self.factors or self._terms or self.blocks)}"
         return (
             f"Jacobian(shape={tuple(self.out_shape)}+{tuple(self.in_shape)}, nnz={self._nnz_in_words()}, "
             f"{terms}, stored={self.stored:,}, dtype={self.dtype})"
@@ -711,6 +727,8 @@ class Jacobian:
 
     def _nnz_in_words(self) -> str:
         size = self.shape.numel()
+        if self._terms:
+            return f"at most {size:,}"
         if self.factors and not chain.is_full(self):
             return f"at most {chain.most_entries(self):,}"
         if not self.factors and not self._is_cheap():
@@ -719,12 +737,14 @@ class Jacobian:
 
     def _is_cheap(self) -> bool:
         """Whether the entries can be counted, and are few enough to be where nobody asked for a count."""
-        if self.device.type == "meta" or self.factors:
+        if self.device.type == "meta" or self.factors or self._terms:
             return False
         return sum(map(entries, self.blocks)) <= CHEAP
 
     @cached_property
     def _kind(self) -> Kind:
+        if self._terms:
+            return Kind("low-rank plus")
         if chain.rank_bound(self) < min(self._matrix_shape()):
             return Kind("low-rank")
         return kind_of(self.blocks, self.out_shape, self.in_shape)
@@ -746,7 +766,15 @@ class Jacobian:
         """By the solvers that were named."""
         return {}
 
+    @property
+    def _terms(self) -> tuple[Jacobian, ...]:
+        """The Jacobians that this one is the sum of, where it is kept so: one of any structure, and one of low rank."""
+        return self.blocks.terms if isinstance(self.blocks, Plus) else ()
+
     def _times(self, vectors: Tensor) -> Tensor:
+        if self._terms:
+            rest, low = (term._times(vectors) for term in self._terms)
+            return rest + low
         if self.factors:
             for factor in reversed(self.factors):
                 vectors = factor._times(vectors)
@@ -814,6 +842,9 @@ class Jacobian:
         """Something done to each block; of a product, to those of its factors."""
         if self.factors:
             return chain.chained([factor._each(change, like) for factor in self.factors])
+        if self._terms:
+            rest, low = (term._each(change, like) for term in self._terms)
+            return arithmetic.added(rest, low)
         blocks = tuple(map(change, self.blocks))
         return replace(self, dtype=like.dtype, device=like.device, blocks=blocks)
 

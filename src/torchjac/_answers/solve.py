@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is public, but not exported by name
 
 from .._blocks.traced import inside_functorch
+from . import plus
 from .chain import rank_bound
 from .parts import diagonal_blocks
 from .solvers.named import factorise_by
@@ -68,6 +69,12 @@ def solve(jacobian: Jacobian, right: Tensor) -> Tensor:
         order = [*dims, *(dim for dim in range(len(in_shape)) if dim not in dims)]
         return solved.movedim(tuple(range(len(order))), tuple(order))
     columns = right.reshape(size, -1)
+    if kind == "low-rank plus":
+        try:
+            return plus.woodbury(jacobian, columns).reshape((*in_shape, *tail))
+        except LinAlgError:  # a term may be singular though the sum is not
+            solved = torch.linalg.solve(jacobian.to_dense().reshape(size, size), columns)
+            return solved.reshape((*in_shape, *tail))
     if kind == "diagonal":
         solved = columns / _nonzero(jacobian.diagonal().reshape(size, 1))
     elif kind == "sparse":
@@ -103,6 +110,11 @@ def slogdet(jacobian: Jacobian) -> SlogDet:
         return _singular(jacobian)
     if jacobian.dtype in HALF:
         return SlogDet(*(part.to(jacobian.dtype) for part in slogdet(jacobian._single)))
+    if kind == "low-rank plus":
+        try:
+            return SlogDet(*plus.slogdet(jacobian))
+        except LinAlgError:
+            return SlogDet(*torch.linalg.slogdet(jacobian.to_dense().reshape(size, size)))
     if kind == "diagonal":
         return _of_diagonal(jacobian.diagonal())
     if kind == "block-diagonal":
