@@ -235,13 +235,53 @@ MUTATIONS: tuple[Mutation, ...] = (
     # ------------------------------------------------------------------------------------------ losses
     Mutation(
         "_rules/losses.py", "likelihood: wrong sign",
-        "value = -seen.to(meta.dtype)",
-        "value = seen.to(meta.dtype)",
+        "value = -seen.to(scores.dtype)",
+        "value = seen.to(scores.dtype)",
     ),
     Mutation(
         "_rules/losses.py", "likelihood: the mean over entries, not weights",
-        'value / node.saved("total_weight")',
+        "value / -value.sum()",
         "value / seen.sum()",
+    ),
+    Mutation(
+        "_rules/losses.py", "likelihood: the backward is not the transpose",
+        "swapped(_likelihood(node, node.outputs[0]))",
+        "_likelihood(node, node.outputs[0])",
+    ),
+    Mutation(
+        "_rules/glu.py", "the gate's half where the other stands",
+        "return over, [first, (*first[:dim], behind, *first[dim + 1 :])]",
+        "return over, [(*first[:dim], behind, *first[dim + 1 :]), first]",
+    ),
+    Mutation(
+        "_rules/glu.py", "the backward does not tell its halves apart",
+        "pair if number == 0 else pair[::-1]",
+        "pair",
+    ),
+    Mutation(
+        "_rules/products.py", "the entry itself among the others",
+        "before(x, dim) * before(x.flip(dim), dim).flip(dim)",
+        "before(x, dim) * before(x.flip(dim), dim).flip(dim) * x",
+    ),
+    Mutation(
+        "_rules/products.py", "running product: only the next entries count",
+        "step *= 2",
+        "step *= 4",
+    ),
+    Mutation(
+        "_rules/angles.py", "wrong sign",
+        "-y / r / r",
+        "y / r / r",
+    ),
+    Mutation(
+        "_rules/angles.py", "half precision by PyTorch's formula",
+        "bits < 32",
+        "bits < 16",
+    ),
+    Mutation(
+        "_rules/grid_sample.py", "the backward's taps not swapped",
+        "swapped(_by_image(node, shape, image))",
+        "_by_image(node, shape, image)",
     ),
     Mutation(
         "_rules/losses.py", "a mean taken for a loss of each entry",
