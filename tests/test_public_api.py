@@ -44,7 +44,7 @@ Jacobian.to(self, *args, **kwargs)
 Jacobian.to_bsr(self)
 Jacobian.to_dense(self)
 Jacobian.to_scipy(self, format='csr')
-Jacobian.to_sparse(self, layout=torch.sparse_coo, *, index_dtype=torch.int64)
+Jacobian.to_sparse(self, layout=torch.sparse_coo, *, index_dtype=torch.int64, triangle=None)
 Jacobian.trace(self)
 Report.answers
 Report.costs

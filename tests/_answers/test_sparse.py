@@ -56,6 +56,21 @@ def test_short_indices(layout) -> None:
         torch.testing.assert_close(found.to_dense(), dense)
 
 
+@pytest.mark.parametrize("triangle", ["lower", "upper"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_triangles(layout, triangle) -> None:
+    """The diagonal and one side of it, in every layout, the second time by what was kept."""
+    for jac, dense in cases():
+        expected = dense.tril() if triangle == "lower" else dense.triu()
+        for _ in range(2):
+            found = jac.to_sparse(layout, triangle=triangle)
+            torch.testing.assert_close(found.to_dense(), expected)
+            if found.values().numel():
+                found.values().zero_()
+    with pytest.raises(ValueError, match="triangle must be 'lower', 'upper' or None, got 'left'"):
+        jac.to_sparse(layout, triangle="left")
+
+
 @pytest.mark.parametrize("layout", [*LAYOUTS, torch.sparse_bsr])
 def test_inside_transforms(layout) -> None:
     """Where PyTorch has no such tensors the error says so; grad takes sparse_coo."""

@@ -585,7 +585,11 @@ class Jacobian:
         return written(self.blocks, self.out_shape, self.in_shape, self)
 
     def to_sparse(
-        self, layout: torch.layout = torch.sparse_coo, *, index_dtype: torch.dtype = torch.int64
+        self,
+        layout: torch.layout = torch.sparse_coo,
+        *,
+        index_dtype: torch.dtype = torch.int64,
+        triangle: str | None = None,
     ) -> Tensor:
         """The Jacobian as a sparse matrix of shape (output.numel(), input.numel()).
 
@@ -596,9 +600,10 @@ class Jacobian:
         Args:
             layout: ``torch.sparse_coo``, ``sparse_csr`` or ``sparse_csc``.
             index_dtype: ``torch.int64``, or ``torch.int32`` for CSR and CSC (what MKL and cuSPARSE like).
+            triangle: "lower" or "upper" for the diagonal and what is below or above it: half of a Hessian.
 
         Raises:
-            ValueError: if the layout is none of these, or cannot have indices of that dtype.
+            ValueError: if the layout is none of these, or cannot have indices of that dtype, or for another triangle.
             RuntimeError: inside vmap, which has no sparse tensors, and for CSR and CSC inside `torch.func.grad`.
 
         Example:
@@ -609,7 +614,7 @@ class Jacobian:
                     [1, 2]])
         """
         ends = (self.blocks, self.out_shape, self.in_shape, self)
-        matrix: Tensor = sparse.sparse_tensor(*ends, layout, "to_sparse", index_dtype)
+        matrix: Tensor = sparse.sparse_tensor(*ends, layout, "to_sparse", index_dtype, triangle)
         return matrix
 
     def to_scipy(self, format: str = "csr") -> Any:

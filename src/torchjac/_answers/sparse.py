@@ -112,18 +112,23 @@ def sparse_tensor(
     layout: torch.layout,
     what: str,
     index_dtype: torch.dtype = torch.int64,
+    triangle: str | None = None,
 ) -> Any:
-    """A sparse matrix of the sum of blocks; its indices are sorted.
+    """A sparse matrix of the sum of blocks, or of a triangle of it; its indices are sorted.
 
     Raises:
         ValueError: if the layout is none of ``torch.sparse_coo``, ``sparse_csr`` and ``sparse_csc``, or cannot
-            have indices of that dtype.
+            have indices of that dtype, or there is no such triangle.
         RuntimeError: inside a transform that has no tensors of this layout.
     """
     if layout not in (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc):
         raise ValueError(f"{what}: layout must be torch.sparse_coo, sparse_csr or sparse_csc, got {layout}")
     _check_transforms([block.value for block in blocks], layout, what)
+    if triangle not in (None, "lower", "upper"):
+        raise ValueError(f"{what}: triangle must be 'lower', 'upper' or None, got {triangle!r}")
     found = _by_layout(blocks, out_shape, in_shape, like, layout)
+    if triangle is not None:
+        found = _triangle(found, (triangle == "lower") == (layout is not torch.sparse_csc))
     size = (prod(out_shape), prod(in_shape))
     _check_index(index_dtype, layout, max(*size, found.values.numel()), what)
     if layout is torch.sparse_coo:
@@ -134,9 +139,22 @@ def sparse_tensor(
     if _in_parts.get():
         return parts
     matrix = parts.tensor()
-    if found.pattern is not None and not inside_functorch():
+    if found.pattern is not None and triangle is None and not inside_functorch():
         _made[matrix] = found.pattern
     return matrix
+
+
+def _triangle(found: Assembled, below: bool) -> Assembled:
+    """The entries on the diagonal and on one side of it; which they are is kept with the pattern."""
+    notes = {} if found.pattern is None else found.pattern.notes
+    if ("triangle", below) not in notes:
+        row = found.row()
+        at = ((found.column <= row) if below else (found.column >= row)).nonzero()[:, 0]
+        row, column = row.index_select(0, at), found.column.index_select(0, at)
+        notes["triangle", below] = at, pointers(row, found.size[0]), row, column
+    at, begin, row, column = notes["triangle", below]
+    values = found.values.index_select(0, at)
+    return found._replace(begin=begin, column=column, row=lambda: row, values=values)
 
 
 def pattern_tensor(
