@@ -49,14 +49,19 @@ class Beneath(NamedTuple):
 
     def inside(self, answer: Tensor, output: int, number: int) -> Tensor:
         """The derivative of an output by an input, found beneath, as it is seen inside the levels."""
-        kept, in_levels = self.kept(output, number), self.in_levels[number]
-        rank = self.outputs[output].dim()
-        at = {level: dim for dim, level in enumerate(kept)}
-        at |= {level: len(kept) + rank + dim for dim, level in enumerate(in_levels)}
-        levels = tuple(sorted(at))
-        return lifted(
-            answer.movedim([at[level] for level in levels], list(range(len(at)))).contiguous(), levels
-        )
+        in_levels, rank = self.in_levels[number], self.outputs[output].dim()
+        if (
+            self.out_levels[output] == in_levels
+        ):  # nearly always: they stand in their order, behind the output's dims
+            levels, first = in_levels, range(rank, rank + len(in_levels))
+        else:
+            kept = self.kept(output, number)
+            at = {level: dim for dim, level in enumerate(kept)}
+            at |= {level: len(kept) + rank + dim for dim, level in enumerate(in_levels)}
+            levels = tuple(sorted(at))
+            first = [at[level] for level in levels]
+        order = (*first, *[dim for dim in range(answer.dim()) if dim not in first])
+        return lifted(answer.permute(order).contiguous(), levels)
 
 
 def capture_beneath(

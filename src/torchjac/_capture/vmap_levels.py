@@ -114,6 +114,11 @@ def levels_now() -> Stack | None:
 def lowered(tensor: Tensor) -> Physical:
     """The physical tensor beneath all vmaps."""
     functorch = torch._C._functorch  # private; see above
+    if not functorch.is_batchedtensor(tensor):
+        return Physical(tensor, ())
+    value = functorch.get_unwrapped(tensor)
+    if functorch.maybe_get_bdim(tensor) == 0 and not functorch.is_batchedtensor(value):  # nearly always
+        return Physical(value, (functorch.maybe_get_level(tensor),))
     found: list[tuple[int, int]] = []
     while functorch.is_batchedtensor(tensor):
         found.append((functorch.maybe_get_level(tensor), functorch.maybe_get_bdim(tensor)))
