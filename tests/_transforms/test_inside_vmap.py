@@ -3,6 +3,8 @@
 The oracle is the row-by-row loop for one sample after another, outside any transform.
 """
 
+from typing import ClassVar
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +12,8 @@ from tests.functions import Cubed, Doubled
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from torchjac import explain, hessian, jacfwd, jacobian, jacrev, value_and_jacobian, vmap
+from torchjac import hessian, jacfwd, jacobian, jacrev, value_and_jacobian, vmap
+from torchjac._capture.capture import plain
 from torchjac._transforms import run
 from torchjac.testing import finite_differences, loop_jacobian
 
@@ -285,22 +288,37 @@ def test_attention_without_gradients(beneath, same):
     same(vmap(jacrev(layer))(x), loops(layer, x))
 
 
-def test_node_calls_do_not_grow_with_the_batch(monkeypatch):
-    """An op without a rule is called on one sample's rows, whatever the batch."""
-    monkeypatch.setattr("torchjac._transforms.jacrev.way", lambda *_: "structure")
+class Opaque(torch.autograd.Function):
+    """y = x Σx, with no rule of ours; it keeps the shapes of the cotangents it is called on, batch dims included."""
 
-    def rows(batch):
-        report = None
+    generate_vmap_rule = True
+    seen: ClassVar = []
 
-        def opaque(x):
-            nonlocal report
-            report = explain(torch.linalg.pinv)(x)
-            return x.sum()
+    @staticmethod
+    def forward(x):
+        return x * x.sum(-1, keepdim=True)
 
-        vmap(opaque)(torch.rand(batch, 3, 2))
-        return [(step.name, step.calls) for step in report.steps]
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
 
-    assert rows(2) == rows(50)
+    @staticmethod
+    def backward(ctx, cotangent):
+        Opaque.seen.append(tuple(plain(cotangent).shape))
+        (x,) = ctx.saved_tensors
+        return cotangent * x.sum(-1, keepdim=True) + (cotangent * x).sum(-1, keepdim=True)
+
+
+@pytest.mark.parametrize("batch", [2, 50])
+def test_an_op_without_a_rule(batch, way, beneath, same):
+    """It is called on the rows of one sample, for all samples at once, whatever the batch."""
+    x = torch.rand(batch, 3)
+    g = lambda x: Opaque.apply(x.sin())
+    Opaque.seen.clear()
+    found = vmap(jacrev(g))(x)
+    (shape,) = Opaque.seen
+    assert shape == (3, batch, 3)
+    same(found, loops(g, x))
 
 
 METHODS = {
