@@ -6,6 +6,7 @@ from tests._answers.cases import random_jacobians
 from tests._blocks.blocks import CPU, LIKE, total
 
 from torchjac import grad, jacobian
+from torchjac._blocks import pattern as module
 from torchjac._blocks.block import Block
 from torchjac._blocks.maps import Affine, Gather, Label, bare
 from torchjac._blocks.pattern import Pattern, pattern_of
@@ -102,6 +103,20 @@ def test_made_once() -> None:
     assert after is not before
     assert after.index.tolist() == [5, 0, 2, 1]
     assert before.index.tolist() == [2, 0, 2, 1]
+
+
+def test_what_is_kept_is_bounded(monkeypatch) -> None:
+    """Patterns that were not met for long are forgotten where all together hold too many bytes, notes counted."""
+    store = module._Patterns()
+    monkeypatch.setattr(module, "MOST_BYTES", 4000)
+    find = lambda jac: store.find(jac.blocks, jac.out_shape, jac.in_shape, jac.device)
+    first = jacobian(lambda x: x[TABLE] ** 2)(torch.rand(N, dtype=torch.float64))
+    kept = find(first)
+    assert find(first) is kept
+    kept.notes["plan"] = [torch.zeros(600, dtype=torch.int64)]
+    assert kept.nbytes > 4800
+    find(jacobian(lambda x: x[1:] * x[:-1])(torch.rand(N, dtype=torch.float64)))
+    assert find(first) is not kept
 
 
 def test_entries_on_one_place_are_summed() -> None:

@@ -96,10 +96,9 @@ class Pattern:
 
     @property
     def nbytes(self) -> int:
-        """The memory of the index tensors that are kept."""
-        kept = [*self.tables, *self.__dict__.get("_places", ())]
-        kept += [self.__dict__[name] for name in ("begin", "index") if name in self.__dict__]
-        return sum(tensor.nbytes for tensor in kept)
+        """The memory of all index tensors that are kept, those of the notes too."""
+        kept = [self.__dict__.get(name) for name in ("begin", "index", "row", "_places")]
+        return _held([self.tables, self.notes, *kept])
 
     @cached_property
     def begin(self) -> Tensor:
@@ -207,6 +206,13 @@ class Pattern:
         self.begin = torch.zeros(self.rows + 1, dtype=narrow(place.numel()), device=self.device)
         self.begin[1:] = counts.cumsum(0)
         self._places = place.split([prod(size) for size in self._sizes])
+
+
+def _held(kept: Any) -> int:
+    """The bytes of tensors and arrays in containers."""
+    if isinstance(kept, (list, tuple, dict)):
+        return sum(map(_held, kept.values() if isinstance(kept, dict) else kept))
+    return int(getattr(kept, "nbytes", 0))
 
 
 def narrow(largest: int) -> torch.dtype:
