@@ -51,5 +51,10 @@ def test_written_out():
 
 def test_no_samples():
     """A batch of none."""
-    dense = vmap(lambda x: jacobian(torch.sin)(x).to_dense())(torch.rand(0, 3))
-    assert dense.shape == (0, 3, 3)
+    for function in (
+        torch.sin,
+        lambda x: x.sort()[0],
+        lambda x: x.flip(0).gather(0, torch.tensor([0, 2, 2])),
+    ):
+        dense = vmap(lambda x, function=function: jacobian(function)(x).to_dense())(torch.rand(0, 3))
+        assert dense.shape == (0, 3, 3)

@@ -940,6 +940,26 @@ MUTATIONS: tuple[Mutation, ...] = (
         "len(wanted) < len(edges)",
     ),
     Mutation(
+        "_capture/beneath.py", "samples are not summed",
+        "return tensor.sum(dims) if dims else tensor",
+        "return tensor",
+    ),
+    Mutation(
+        "_capture/beneath.py", "levels in the order in which they are met",
+        "levels = tuple(sorted(at))",
+        "levels = tuple(at)",
+    ),
+    Mutation(
+        "_capture/vmap_levels.py", "batch dims last",
+        "order = batch + dims",
+        "order = dims + batch",
+    ),
+    Mutation(
+        "_capture/tape.py", "any reshape does nothing",
+        "if below.outputs[slot] == meta:",
+        "if below.numbers == node.numbers:",
+    ),
+    Mutation(
         "_capture/tape.py", "how nodes are joined left out of a make",
         "found += [None if edge is None else (number[edge[0]], edge[1]) for edge in node.inputs]",
         "found += [None for edge in node.inputs]",

@@ -71,10 +71,8 @@ def _of_sample(block: Block, kept: Mapping[int, int], in_levels: Mapping[int, in
             return map_
         index, over = map_
         for dim in reversed([dim for dim, label in enumerate(over) if label in labels]):
-            first = index.narrow(dim, 0, min(1, index.shape[dim]))
-            if torch.equal(
-                index, first.expand_as(index)
-            ):  # one table for all samples, whose values stay known
+            # One table for all samples has values that stay known.
+            if index.shape[dim] and torch.equal(index, index.narrow(dim, 0, 1).expand_as(index)):
                 index, over = index.select(dim, 0), over[:dim] + over[dim + 1 :]
         return Gather(*read(index, over))
 
