@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from functools import partial
-from operator import attrgetter, is_, itemgetter, methodcaller
+from operator import attrgetter, is_, methodcaller
 from types import (
     BuiltinFunctionType,
     CellType,
@@ -30,19 +30,18 @@ from types import (
     ModuleType,
     SimpleNamespace,
 )
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy
 import torch
 
-# Private: what tells a tensor without values, and computes for real inside a trace (torch 2.9-2.14).
+# Private: what tells a tensor without values, and the hooks of all modules (torch 2.9-2.14).
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.modules import module as _module
 
+from .held import MISSING, Lookup, Space, cache_state, leave, refill_sequence, same
 from .known import PLAIN, QUIET, STATEFUL, is_library, is_unknown, is_unread
 from .signature import kind_of
-
-_MISSING = object()
 
 #: PyTorch's settings that a function may read, or that change what its ops do (torch 2.9-2.14).
 _SETTINGS = tuple(
@@ -69,54 +68,6 @@ class RefusedError(RuntimeError):
     """The function reads what a captured program cannot look at again."""
 
 
-class Space:
-    """Names in a dict (or a class's), with what stood there; ``order`` are all its keys, where others would count."""
-
-    def __init__(self, space: Any, order: bool, owner: Any) -> None:
-        self.space, self.owner = space, owner
-        self.order = list(space) if order else None
-        self.held: dict[Any, Any] = {}
-
-    def read(self, names: Iterable[Any]) -> Iterator[Any]:
-        """Keep what stands at names; gives the new ones."""
-        for name in names:
-            if name not in self.held and name in self.space:
-                self.held[name] = self.space[name]
-                yield self.held[name]
-
-    def look(self) -> tuple[Any, ...]:
-        """What `Reads.hold` looks at, and what puts it back."""
-        names = list(self.held)
-        pick = itemgetter(*names) if len(names) > 1 else itemgetter(*names * 2) if names else _nothing
-        held = tuple(self.held.values()) * (2 if len(names) == 1 else 1)
-        return self.space, self.order, pick, held, self.refill
-
-    def refill(self) -> None:
-        """Put back what stood there."""
-        if isinstance(self.owner, type):
-            for name, value in self.held.items():
-                if self.space.get(name, _MISSING) is not value:
-                    setattr(self.owner, name, value)
-        elif isinstance(self.space, dict):
-            for key, value in self.held.items():
-                if dict.get(self.space, key, _MISSING) is not value:
-                    dict.__setitem__(self.space, key, value)
-            for key in [key for key in self.space if key not in self.order] if self.order is not None else ():
-                dict.__delitem__(self.space, key)
-
-
-def _nothing(_: Any) -> tuple[()]:
-    return ()
-
-
-class Lookup(NamedTuple):
-    """A question that is asked again, with its answer."""
-
-    ask: Callable[..., Any]
-    given: tuple[Any, ...]
-    answer: Any
-
-
 class Reads:
     """What was found outside by the code that ran, from some roots."""
 
@@ -129,9 +80,8 @@ class Reads:
         self.codes: list[CodeType] = []  # of the functions reached
         self._seen: dict[int, Any] = {}  # keeps what it names alive, so that an id stands for one object
         self._spaces: dict[int, Space] = {}
-        self._owners: list[
-            tuple[Any, Space | None]
-        ] = []  # what has attributes, read again when there are more names
+        # What has attributes, read again when there are more names.
+        self._owners: list[tuple[Any, Space | None]] = []
         self._cells: list[tuple[CellType, Any]] = []
         self._functions: list[tuple[FunctionType, CodeType, Any, Any]] = []
         self._sequences: list[tuple[Any, tuple[Any, ...]]] = []
@@ -156,7 +106,7 @@ class Reads:
         missing = [name for name in looked_up if name not in scope]
         found += self._space(vars(builtins), False).read(missing)
         for name in missing:
-            self._ask(scope.get, name, _MISSING)
+            self._ask(scope.get, name, MISSING)
         self.reach([*found, *modules])
 
     def ran_with_any_name(self) -> None:
@@ -209,8 +159,8 @@ class Reads:
             try:
                 found = cell.cell_contents
             except ValueError:
-                found = _MISSING
-            if found is not value and not _same(found, value):
+                found = MISSING
+            if found is not value and not same(found, value):
                 yield partial(setattr, cell, "cell_contents", value)
         for function, code, defaults, kwdefaults in self._functions:
             if (
@@ -218,14 +168,14 @@ class Reads:
                 or function.__defaults__ is not defaults
                 or function.__kwdefaults__ is not kwdefaults
             ):
-                yield _leave
+                yield leave
         for space in self._empty:
             if space:
                 yield self._spaces[id(space)].refill
         for space, order, pick, held, refill in self._looks:
             try:
                 if (order is None or list(space) == order) and (
-                    all(map(is_, pick(space), held)) or all(map(_same, pick(space), held))
+                    all(map(is_, pick(space), held)) or all(map(same, pick(space), held))
                 ):
                     continue
             except (KeyError, RuntimeError):  # gone, or written by another thread just now
@@ -233,21 +183,21 @@ class Reads:
             yield refill
         for sequence, held in self._sequences:
             if len(sequence) != len(held) or not (
-                all(map(is_, sequence, held)) or all(map(_same, sequence, held))
+                all(map(is_, sequence, held)) or all(map(same, sequence, held))
             ):
-                yield partial(_refill_sequence, sequence, held)
+                yield partial(refill_sequence, sequence, held)
         for ask, given, answer in self._lookups.values():
             found = ask(*given)
-            if found is not answer and not _same(found, answer):
-                yield given[0].cache_clear if ask is _cache_state else _leave
+            if found is not answer and not same(found, answer):
+                yield given[0].cache_clear if ask is cache_state else leave
         for tensor, kind in self._tensors:
             if kind_of(tensor) != kind:
-                yield _leave
+                yield leave
         for table, held in self._tables:
             if (table.shape, table.dtype) != (held.shape, held.dtype) or table.tobytes() != held.tobytes():
                 yield partial(numpy.copyto, table, held)
         if [get() for get in _SETTINGS] != self._settings:
-            yield _leave
+            yield leave
 
     # What stands in an object
 
@@ -325,7 +275,7 @@ class Reads:
         elif isinstance(found, (bytearray, array)):
             self._ask(bytes, found)
         elif isinstance(found, (weakref.ref, ContextVar)):
-            yield self._ask(found) if isinstance(found, weakref.ref) else self._ask(found.get, _MISSING)
+            yield self._ask(found) if isinstance(found, weakref.ref) else self._ask(found.get, MISSING)
 
     def _read_instance(self, found: Any) -> Iterator[Any]:
         kind = type(found)
@@ -380,7 +330,7 @@ class Reads:
 
     def _read_cache(self, found: Any) -> Iterator[Any]:
         """A function with a cache gives what it gave once, whatever it would read today."""
-        self._ask(_cache_state, found)
+        self._ask(cache_state, found)
         yield found.__wrapped__
 
     def _own(self, owner: Any, space: Space | None) -> Iterator[Any]:
@@ -399,7 +349,7 @@ class Reads:
         if space is None:
             if isinstance(owner, _local):
                 for name in names:
-                    yield self._ask(getattr, owner, name, _MISSING)
+                    yield self._ask(getattr, owner, name, MISSING)
                 return
         elif isinstance(owner, torch.nn.Module):
             public = [name for name in space.space if name in _OF_MODULES or not name.startswith("_")]
@@ -420,7 +370,7 @@ class Reads:
             for base in type(owner).__mro__:
                 for name, value in base.__dict__.items():
                     if isinstance(value, MemberDescriptorType) and name in names:
-                        yield self._ask(getattr, owner, name, _MISSING)
+                        yield self._ask(getattr, owner, name, MISSING)
 
 
 _NUMBERS = {int, float, bool, str, complex, type(None), bytes}
@@ -452,38 +402,9 @@ def _name_or_id(each: Any) -> Any:
     return each if isinstance(each, str) else id(each)
 
 
-def _cache_state(wrapper: Any) -> tuple[int, int]:
-    """What tells that a cache was filled or emptied."""
-    state = wrapper.cache_info()
-    return state.misses, state.currsize
-
-
-def _leave() -> None:
-    """Put nothing back."""
-
-
-def _refill_sequence(sequence: Any, held: tuple[Any, ...]) -> None:
-    if type(sequence) in (list, deque, set):
-        sequence.clear()
-        (sequence.update if isinstance(sequence, set) else sequence.extend)(held)
-
-
 def _refuse(found: Any, why: str) -> RefusedError:
     kind = type(found)
     return RefusedError(
         f"compile: the function reads an object of type {kind.__module__}.{kind.__qualname__}, {why}, and a captured "
         "program would go stale; read it outside and pass what it gives as an argument"
     )
-
-
-def _same(found: Any, value: Any) -> bool:
-    """Whether two objects are one, or values that a function cannot tell apart."""
-    if found is value:
-        return True
-    if type(found) is not type(value):
-        return False
-    if isinstance(value, (float, complex)):
-        return repr(found) == repr(value)  # 0.0 and -0.0 are equal, and NaN is not
-    if isinstance(value, tuple):
-        return len(found) == len(value) and all(map(_same, found, value))
-    return isinstance(value, PLAIN) and bool(found == value)

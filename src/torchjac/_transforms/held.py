@@ -1,0 +1,90 @@
+"""What was found at a place, kept to be compared with what stands there later, and put back."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from .known import PLAIN
+
+#: Stands for what is not there.
+MISSING = object()
+
+
+class Space:
+    """Names in a dict (or a class's), with what stood there; ``order`` are all its keys, where others would count."""
+
+    def __init__(self, space: Any, order: bool, owner: Any) -> None:
+        self.space, self.owner = space, owner
+        self.order = list(space) if order else None
+        self.held: dict[Any, Any] = {}
+
+    def read(self, names: Iterable[Any]) -> Iterator[Any]:
+        """Keep what stands at names; gives the new ones."""
+        for name in names:
+            if name not in self.held and name in self.space:
+                self.held[name] = self.space[name]
+                yield self.held[name]
+
+    def look(self) -> tuple[Any, ...]:
+        """What `Reads.hold` looks at, and what puts it back."""
+        names = list(self.held)
+        pick = itemgetter(*names) if len(names) > 1 else itemgetter(*names * 2) if names else _nothing
+        held = tuple(self.held.values()) * (2 if len(names) == 1 else 1)
+        return self.space, self.order, pick, held, self.refill
+
+    def refill(self) -> None:
+        """Put back what stood there."""
+        if isinstance(self.owner, type):
+            for name, value in self.held.items():
+                if self.space.get(name, MISSING) is not value:
+                    setattr(self.owner, name, value)
+        elif isinstance(self.space, dict):
+            for key, value in self.held.items():
+                if dict.get(self.space, key, MISSING) is not value:
+                    dict.__setitem__(self.space, key, value)
+            for key in [key for key in self.space if key not in self.order] if self.order is not None else ():
+                dict.__delitem__(self.space, key)
+
+
+def _nothing(_: Any) -> tuple[()]:
+    return ()
+
+
+class Lookup(NamedTuple):
+    """A question that is asked again, with its answer."""
+
+    ask: Callable[..., Any]
+    given: tuple[Any, ...]
+    answer: Any
+
+
+def same(found: Any, value: Any) -> bool:
+    """Whether two objects are one, or values that a function cannot tell apart."""
+    if found is value:
+        return True
+    if type(found) is not type(value):
+        return False
+    if isinstance(value, (float, complex)):
+        return repr(found) == repr(value)  # 0.0 and -0.0 are equal, and NaN is not
+    if isinstance(value, tuple):
+        return len(found) == len(value) and all(map(same, found, value))
+    return isinstance(value, PLAIN) and bool(found == value)
+
+
+def cache_state(wrapper: Any) -> tuple[int, int]:
+    """What tells that a cache was filled or emptied."""
+    state = wrapper.cache_info()
+    return state.misses, state.currsize
+
+
+def leave() -> None:
+    """Put nothing back."""
+
+
+def refill_sequence(sequence: Any, held: tuple[Any, ...]) -> None:
+    if type(sequence) in (list, deque, set):
+        sequence.clear()
+        (sequence.update if isinstance(sequence, set) else sequence.extend)(held)
