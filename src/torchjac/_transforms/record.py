@@ -27,9 +27,17 @@ _OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 
 def is_random(graph: fx.GraphModule) -> bool:
     """Whether a graph draws random numbers."""
-    return any(
-        torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) for node in graph.graph.nodes
-    )
+    return any(map(_draws, graph.graph.nodes))
+
+
+def _draws(node: fx.Node) -> bool:
+    if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+        return False
+    assert isinstance(node.target, torch._ops.OpOverload)
+    given = {argument.name: argument.default_value for argument in node.target._schema.arguments}
+    names = zip(given, node.args, strict=False)
+    drops = {**given, **dict(names), **node.kwargs}.get("dropout_p")
+    return not (isinstance(drops, (int, float)) and drops == 0)  # attention is tagged without dropout too
 
 
 _DISTRIBUTIONS = str(Path(torch.__file__).parent / "distributions")
