@@ -47,6 +47,7 @@ AFFINE = {
     "one column": (lambda x: x.expand(4) ** 2, (1,)),
     "nothing": (lambda x: x[:0], (4,)),
     "roll": (lambda x: x.roll(2) * x, (5,)),
+    "fields": (lambda x: x - torch.stack([heat(x[0]) * x[1], x[0] * x[1]]), (2, 4, 5)),
 }
 
 

@@ -238,7 +238,7 @@ class _Group:
 def _groups(placed: Sequence[Placed | None], box: Sequence[tuple[int, int]]) -> list[_Group] | None:
     """The blocks of a box by their columns in rising order; None if that order is not the same in each row."""
     here = [
-        (number, one)
+        (number, _settled(one, box))
         for number, one in enumerate(placed)
         if one
         and all(r.low <= low and high <= r.high for r, (low, high) in zip(one.ranges, box, strict=True))
@@ -270,6 +270,16 @@ def _groups(placed: Sequence[Placed | None], box: Sequence[tuple[int, int]]) -> 
         if _least(b.offset - a.offset - a.span, steps, box) <= 0:
             return None
     return groups
+
+
+def _settled(one: Placed, box: Sequence[tuple[int, int]]) -> Placed:
+    """A block without steps along digits of one position in a box, where it is like one that has no label."""
+    single = [high - low == 1 for low, high in box]
+    offset = one.offset + sum(
+        step * low for step, (low, _), alone in zip(one.steps, box, single, strict=True) if alone
+    )
+    steps = tuple([0 if alone else step for step, alone in zip(one.steps, single, strict=True)])
+    return one._replace(offset=offset, steps=steps)
 
 
 def _least(offset: int, steps: Sequence[int], box: Sequence[tuple[int, int]], first: bool = False) -> int:
