@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import torchjac
-from torchjac import Costs, Jacobian, Report, Step, extend, ipopt, scipy, testing
+from torchjac import Costs, Jacobian, ProgramCache, Report, Step, extend, ipopt, scipy, testing
 
 #: Taken from torch.func as they are; their signatures are PyTorch's.
 FROM_TORCH = {
@@ -14,7 +14,7 @@ FROM_TORCH = {
 }  # fmt: skip
 
 #: Made by the library and given to users, who do not make them.
-GIVEN = {Costs, Jacobian, Report, Step, extend.Node}
+GIVEN = {Costs, Jacobian, ProgramCache, Report, Step, extend.Node}
 
 #: What a change of this table means: docs/project/deprecation.md.
 TABLE = """
@@ -51,6 +51,7 @@ Report.costs
 Report.lost
 torchjac.Costs
 torchjac.Jacobian
+torchjac.ProgramCache
 torchjac.Report
 torchjac.Step
 torchjac.StructureLostWarning
@@ -82,6 +83,7 @@ torchjac.ipopt.Problem(objective, x0, constraints=None)
 torchjac.jacfwd(func, argnums=0, has_aux=False, *, randomness='error')
 torchjac.jacobian(func, argnums=0, *, has_aux=False, mode='auto', progress=False)
 torchjac.jacrev(func, argnums=0, *, has_aux=False, chunk_size=None, layout=torch.strided, progress=False, out=None)
+torchjac.program_cache(*, max_bytes=None, clear=False)
 torchjac.scipy.Constraint(func, lower, upper)
 torchjac.scipy.least_squares_args(func, x0)
 torchjac.scipy.minimize_args(func, x0, constraints=())

@@ -21,10 +21,12 @@ from ._transforms.hessian import hessian
 from ._transforms.jacfwd import jacfwd
 from ._transforms.jacobian import jacobian, value_and_jacobian
 from ._transforms.jacrev import jacrev
+from ._transforms.program_cache import ProgramCache, program_cache
 
 __all__ = [
     "Costs",
     "Jacobian",
+    "ProgramCache",
     "Report",
     "Step",
     "StructureLostWarning",
@@ -41,6 +43,7 @@ __all__ = [
     "jacrev",
     "jvp",
     "linearize",
+    "program_cache",
     "stack_module_state",
     "testing",
     "value_and_jacobian",

@@ -7,7 +7,7 @@ import weakref
 import pytest
 import torch
 
-from torchjac import hessian, jacobian, jacrev
+from torchjac import hessian, jacobian, jacrev, program_cache
 from torchjac._accumulate.planned import PROGRAMS
 from torchjac._plan.cache import Cache, Entry
 from torchjac.testing import loop_jacobian
@@ -195,3 +195,23 @@ def test_the_cache_is_bounded_by_bytes() -> None:
     assert cache.bytes == 50
     cache.clear()
     assert (cache.bytes, list(cache.entries)) == (0, [])
+
+
+def test_program_cache() -> None:
+    """It tells what is held, and bounds and clears it."""
+    x = torch.ones(3, dtype=D)
+    before = program_cache()
+    try:
+        jacrev(torch.sin)(x)
+        jacrev(torch.cos)(x)
+        held = program_cache()
+        assert held.programs == 2
+        assert 0 < held.bytes <= held.max_bytes
+        assert program_cache(clear=True)[:2] == (0, 0)
+        assert program_cache(max_bytes=0).max_bytes == 0
+        jacrev(torch.sin)(x)
+        assert program_cache()[:2] == (0, 0)
+        with pytest.raises(ValueError, match="max_bytes must be an int"):
+            program_cache(max_bytes=-1)
+    finally:
+        program_cache(max_bytes=before.max_bytes)

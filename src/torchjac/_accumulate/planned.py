@@ -31,6 +31,12 @@ PROGRAMS = Cache(64 << 20)
 #: What a step and a register take
 STEP_BYTES = 400
 
+#: A graph of more nodes is recorded when it comes for the second time
+NODES_AT_ONCE = 1000
+
+#: A graph of more nodes is never recorded: a program of it would fill the cache
+MOST_NODES = 20_000
+
 #: So often a program may fail its guards in a row before its key is given up
 MOST_FAILURES = 3
 
@@ -47,7 +53,7 @@ def planned(
     ``otherwise`` gives another way to compute it, if there is one: where a graph comes for the second time that way is
     taken, and from then on the cheaper one.
     """
-    if not _may_plan(captured):
+    if len(captured.graph.nodes) > MOST_NODES or not _may_plan(captured):
         return compute()
     outputs, nodes = captured.outputs, captured.graph.nodes
     graph = signature(captured.graph, outputs)
@@ -57,9 +63,12 @@ def planned(
     key = (graph, asked, modes)
     origins = [*nodes, *outputs]
     entry = PROGRAMS.get(key)
-    if entry is None:
+    if entry is None and len(nodes) > NODES_AT_ONCE:  # what is called once is not worth it
+        PROGRAMS.put(key, Entry(None, 0, STEP_BYTES * len(nodes), 0))
+        return compute()
+    if entry is None or entry.weighed == 0:
         return _record(key, origins, compute, Entry(None, 0, 0))
-    if entry.weighed == 1 and (other := otherwise()) is not None:
+    if entry.weighed == 1 and len(nodes) <= NODES_AT_ONCE and (other := otherwise()) is not None:
         return _record(key, origins, other, entry._replace(weighed=2))
     if entry.program is None:
         return compute()

@@ -15,7 +15,7 @@ class Entry(NamedTuple):
         program: the program, None where there can be none.
         failures: how often in a row its guards have not held.
         bytes: what the entry takes.
-        weighed: how many of the ways to compute the result were tried.
+        weighed: how many of the ways to compute the result were tried; 0 where the key was only seen.
     """
 
     program: Any
@@ -47,8 +47,22 @@ class Cache:
             old = self.entries.pop(key, None)
             self.entries[key] = entry
             self.bytes += entry.bytes - (0 if old is None else old.bytes)
-            while self.bytes > self.most and self.entries:
-                self.bytes -= self.entries.popitem(last=False)[1].bytes
+            self._shrink()
+
+    def bound(self, most: int) -> None:
+        """Let entries take so many bytes from now on."""
+        with self.lock:
+            self.most = most
+            self._shrink()
+
+    def held(self) -> tuple[int, int]:
+        """Return how many programs there are, and the bytes that all entries take."""
+        with self.lock:
+            return sum(entry.program is not None for entry in self.entries.values()), self.bytes
+
+    def _shrink(self) -> None:
+        while self.bytes > self.most and self.entries:
+            self.bytes -= self.entries.popitem(last=False)[1].bytes
 
     def clear(self) -> None:
         """Forget everything."""

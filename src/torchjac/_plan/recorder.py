@@ -39,6 +39,15 @@ SHAPED_BY_VALUES = frozenset(
 #: Methods that tell how a tensor lies in memory, which neither the key of a program nor its loads tell
 LAYOUT_LOOKS = frozenset(("stride", "is_contiguous", "storage_offset"))
 
+#: What only looks at the metadata of a tensor, which the key of a program or its loads tell
+METADATA = frozenset(
+    [getattr(Tensor, name).__get__
+     for name in ("shape", "dtype", "device", "layout", "requires_grad", "ndim", "is_meta", "is_cpu", "is_cuda",
+                  "is_nested", "is_sparse")]
+    + [Tensor.dim, Tensor.size, Tensor.numel, Tensor.is_floating_point, Tensor.is_complex, Tensor.element_size,
+       Tensor._is_zerotensor, Tensor.untyped_storage, Tensor.is_inference]
+)  # fmt: skip
+
 #: A recording that makes more bytes than this is given up: there, Python is not what a call takes
 MOST_BYTES = 1 << 26
 
@@ -131,7 +140,7 @@ class Recorder(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call a function of PyTorch and note it."""
         result = func(*args, **kwargs) if kwargs else func(*args)
-        if self.failed is None:
+        if self.failed is None and func not in METADATA:
             self._note(func, args, kwargs or {}, result)
         return result
 
@@ -145,14 +154,14 @@ class Recorder(TorchFunctionMode):
             function, reads = self._call(func, args, kwargs)
             if self.failed is None:
                 self._step(Check(function, result), reads, None, kept=True)
-        elif isinstance(result, Tensor):
+        elif _is_tensor(result):
             if (name[-1:] == "_" and name[-2:] != "__") or name in _IN_PLACE or "out" in kwargs:
                 self.add(func, args, kwargs, result, writes=kwargs.get("out", args[0] if args else None))
             else:
                 self.add(func, args, kwargs, result)
         elif name == "__setitem__":
             self.add(func, args, kwargs, None, writes=args[0])
-        elif isinstance(result, (tuple, list)) and any(isinstance(part, Tensor) for part in result):
+        elif isinstance(result, (tuple, list)) and any(map(_is_tensor, result)):
             self.add(func, args, kwargs, result)
 
     def add(
@@ -191,7 +200,7 @@ class Recorder(TorchFunctionMode):
             self.written[memory] = None if tables is None or before is None else before | tables
         register = self._register(result, len(self.steps), tables)
         self.steps.append(Step(function, reads, register, writes, kept))
-        if isinstance(result, Tensor):
+        if _is_tensor(result):
             self.at[id(result)] = register
         return register
 
@@ -207,7 +216,7 @@ class Recorder(TorchFunctionMode):
 
     def _register(self, value: Any, step: int, tables: frozenset[int] | None) -> int:
         memory = 0
-        if isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta:
+        if _is_tensor(value) and value.layout is torch.strided and not value.is_meta:
             if not value._is_zerotensor():
                 memory = value.untyped_storage()._cdata
             self.bytes += value.numel() * value.element_size()
@@ -222,8 +231,11 @@ class Recorder(TorchFunctionMode):
 
     def place(self, value: Any) -> int:
         """Return the register of a value: of a tensor or a number that was noted, or of a constant."""
-        if isinstance(value, (Tensor, Number)):
-            found = value.register if isinstance(value, Number) else self.at.get(id(value))
+        kind = type(value)
+        if kind is int or value is None:
+            return self.constant(value)
+        if kind is Number or _is_tensor(value):
+            found = value.register if kind is Number else self.at.get(id(value))
             if found is None:
                 self.fail("a tensor from outside")
                 return -1
@@ -236,9 +248,7 @@ class Recorder(TorchFunctionMode):
 
     def _call(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, tuple[int, ...]]:
         """Return a function of registers, and the registers."""
-        if not any(_holds(arg) for arg in args) and not any(
-            _holds(value) or isinstance(value, (Tensor, Number)) for value in kwargs.values()
-        ):
+        if not _any_holds(args) and not (kwargs and _holds(list(kwargs.values()))):
             return (partial(func, **kwargs) if kwargs else func), tuple([self.place(arg) for arg in args])
         reads: list[int] = []
 
@@ -325,10 +335,25 @@ def _has_mask(func: Any, args: Sequence[Any]) -> bool:
     return func is torch.where and len(args) == 1
 
 
+def _is_tensor(value: Any) -> bool:
+    """Whether something is a tensor; `isinstance` alone takes ten times as long for whatever is none."""
+    kind = type(value)
+    return kind is Tensor or (kind not in _NO_TENSORS and isinstance(value, Tensor))
+
+
+_NO_TENSORS = frozenset(
+    (int, float, bool, str, tuple, list, slice, type(None), torch.Size, torch.dtype, Number)
+)
+
+
+def _any_holds(values: Sequence[Any]) -> bool:
+    return any(type(value) is not Tensor and type(value) is not int and _holds(value) for value in values)
+
+
 def _holds(value: Any) -> bool:
     """Whether something is a container with tensors in it."""
     if isinstance(value, (list, tuple)):
-        return any(isinstance(part, (Tensor, Number)) or _holds(part) for part in value)
+        return any(type(part) is Number or _is_tensor(part) or _holds(part) for part in value)
     return isinstance(value, slice) and _holds((value.start, value.stop, value.step))
 
 
