@@ -82,19 +82,19 @@ def assemble(
     """The sum of blocks by rows, its entries sorted and each named once.
 
     Raises:
-        RuntimeError: on the meta device where only values of index tensors tell.
+        RuntimeError: on the meta device where several blocks may name the same entry.
     """
     rows, columns = prod(out_shape), prod(in_shape)
     blocks = inside(blocks, like.device)
-    pattern = pattern_of(blocks, out_shape, in_shape, like.device)
-    if pattern is not None:
-        values = pattern.fill(blocks, like)
-        return Assembled(pattern.begin, pattern.index, lambda: pattern.row, values, (rows, columns), pattern)
-    if like.device.type == "meta":
+    if like.device.type == "meta" and len(blocks) > 1:
         raise RuntimeError(
             "where the entries of a Jacobian on the meta device stand cannot be told one by one, as its blocks "
             "may name the same entry, which only positions with values tell; take the Jacobian on a real device"
         )
+    pattern = pattern_of(blocks, out_shape, in_shape, like.device)
+    if pattern is not None:
+        values = pattern.fill(blocks, like)
+        return Assembled(pattern.begin, pattern.index, lambda: pattern.row, values, (rows, columns), pattern)
     at, values = coordinates(blocks, (*out_shape, *in_shape), like)
     row, column = split(at, columns)
     return Assembled(pointers(row, rows), column, lambda: row, values, (rows, columns), None)

@@ -25,7 +25,7 @@ def program_cache(*, max_bytes: int | None = None, clear: bool = False) -> Progr
     """Tell what the cache of programs holds, after bounding or clearing it.
 
     A call of `jacrev`, `jacobian` or `hessian` runs the function anew, and then takes the tensor ops that its graph
-    took when it came before. These programs hold index tables and constants of their own, never a tensor of the caller's.
+    took when it came before. These programs hold tables and constants of their own, never a tensor of the caller's.
     They are shared by all threads of the process.
 
     Args:
