@@ -85,7 +85,9 @@ def test_values_are_asked_for():
 
 def test_nonzeros_are_bounded():
     """What is printed tells a bound; an exact count is refused where blocks may name the same entries."""
-    assert jacobian(lambda x: x[1:] - x[:-1])(torch.randn(10)).nnz == 18  # affine positions tell without values
+    assert (
+        jacobian(lambda x: x[1:] - x[:-1])(torch.randn(10)).nnz == 18
+    )  # affine positions tell without values
     J = jacobian(lambda x: x[torch.zeros(9, dtype=torch.long)] - x[:-1])(torch.randn(10))
     assert "nnz=at most 18" in repr(J)
     with pytest.raises(RuntimeError, match="on the meta device"):
