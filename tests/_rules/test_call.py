@@ -93,3 +93,34 @@ def test_missing_cotangents_are_as_batched_as_any(shape):
     flat = x.flatten()
     torch.testing.assert_close(jacrev(Both.apply)(flat), (torch.diag(flat.cos()), torch.diag(-flat.sin())))
     assert len(calls) <= 2
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4), (1, 3, 4), (2, 1, 4), (2, 3, 1)])
+@pytest.mark.parametrize("number", ["vmap", (7, "name")])
+def test_outputs_that_are_no_tensors_get_no_zeros(shape, number):
+    """What a Function puts out beside its tensors, functorch's dims of a vmap inside among it, has no cotangent."""
+
+    class Both(torch.autograd.Function):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(x):
+            return x.sin(), x.cos(), *(() if number == "vmap" else (number,))
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            ctx.save_for_backward(*inputs)
+
+        @staticmethod
+        def backward(ctx, g, h, *_):
+            (x,) = ctx.saved_tensors
+            return g * x.cos() - h * x.sin()
+
+    f = lambda x: Both.apply(x)[:2]
+    x = torch.randn(shape, dtype=torch.float64)
+    right = torch.diag_embed(x.cos()), torch.diag_embed(-x.sin())
+    torch.testing.assert_close(vmap(vmap(jacrev(f)))(x), right)
+    torch.testing.assert_close(vmap(jacrev(f))(x[0]), (right[0][0], right[1][0]))
+    torch.testing.assert_close(vmap(vmap(lambda x: jacobian(lambda x: f(x)[1])(x).to_dense()))(x), right[1])
+    three = torch.stack([x, 2 * x])
+    torch.testing.assert_close(vmap(vmap(vmap(jacrev(f))))(three)[0][0], right[0])

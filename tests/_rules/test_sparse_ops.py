@@ -71,3 +71,61 @@ def test_at_scale() -> None:
     assert jacobian(f)(s(3000)).nnz == 9000
     (J,) = check_jacobian(lambda v: torch.sparse.sum(v.view(3, 4).to_sparse(), 1).to_dense(), s(12))
     assert J.nnz == 12
+
+
+def hybrid(v):
+    """A sparse matrix of rows."""
+    return matrix(torch.outer(v, torch.arange(1.0, 4).to(v)))
+
+
+WITHOUT_RULES = {
+    "mm of two": lambda v: torch.sparse.mm(matrix(v), matrix(v.sin()).t()).to_dense(),
+    "relu": lambda v: matrix(v).relu().to_dense(),
+    "softmax along a dense dim": lambda v: torch.sparse.softmax(hybrid(v), 2).to_dense(),
+    "log_softmax along a dense dim": lambda v: torch.sparse.log_softmax(hybrid(v), 2).to_dense(),
+}
+
+
+@pytest.mark.parametrize("op", WITHOUT_RULES.values(), ids=WITHOUT_RULES)
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+def test_sparse_cotangents(op) -> None:
+    """A node whose formula takes sparse cotangents alone gets them; whole or in part, by structure and by rows."""
+    v = s.spread(5)
+    check_jacobian(op, v)
+    expected = jacobian(op)(v).to_dense()
+    assert expected.count_nonzero()
+    torch.testing.assert_close(jacrev(op)(v), expected)
+    torch.testing.assert_close(jacrev(lambda v: op(v)[1:2])(v), expected[1:2])
+
+
+BY_RULES = {
+    "select": (lambda m: m[1], lambda m: m[1]),
+    "index_select": 2 * (lambda m: m.index_select(0, torch.tensor([1, 2])),),
+    "cat": 2 * (lambda m: torch.cat([m, 2 * m]),),
+    "unsqueeze": 2 * (lambda m: m.unsqueeze(0),),
+    "sum": 2 * (lambda m: m.sum(1),),
+}
+
+
+@pytest.mark.parametrize(("op", "dense_op"), BY_RULES.values(), ids=BY_RULES)
+def test_formulas_that_pytorch_lacks(op, dense_op) -> None:
+    """Where PyTorch has no formula for a sparse cotangent a rule answers, by `jacrev` too."""
+    v = s.spread(5)
+    expected = jacrev(lambda v: dense_op(torch.zeros(3, 4).to(v).index_put(tuple(AT), v, accumulate=True)))(v)
+    f = lambda v: op(matrix(v)).to_dense()
+    with pytest.raises(RuntimeError):
+        torch.autograd.grad(f(v.requires_grad_()).sum(), v)
+    v = v.detach()
+    torch.testing.assert_close(jacobian(f)(v).to_dense(), expected)
+    torch.testing.assert_close(jacrev(f)(v), expected)
+
+
+@pytest.mark.parametrize("before", [torch.sin, torch.clone])
+def test_sparse_gradients_of_gather(before) -> None:
+    """An op that makes a sparse gradient: rows of it are dense, as every Jacobian is."""
+    index = torch.tensor([0, 2, 0, 1])
+    v = s.spread(3)
+    f = lambda v: torch.gather(before(v), 0, index, sparse_grad=True)
+    expected = jacrev(lambda v: before(v)[index])(v)
+    torch.testing.assert_close(jacrev(f)(v), expected)
+    torch.testing.assert_close(jacobian(f)(v).to_dense(), expected)

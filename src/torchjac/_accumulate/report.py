@@ -43,6 +43,7 @@ class Step:
         stored: how many numbers they held.
         calls: how often the node's backward formula was called (a batched call counts once).
         lost: why structure was lost here; empty where it was kept.
+        unbatched: why the rows of a batch went through the node one by one; empty where they went at once.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Step:
     stored: int
     calls: int
     lost: str
+    unbatched: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ class Report:
         return [
             ("node", "kind", "blocks", "stored", "calls", "structure lost"),
             *(
-                (step.name, step.kind, str(step.blocks), f"{step.stored:,}", str(step.calls), step.lost)
+                (step.name, step.kind, str(step.blocks), f"{step.stored:,}", str(step.calls), _remark(step))
                 for step in self.steps
             ),
         ]
@@ -140,6 +142,11 @@ class Report:
         if self.answers:
             more.append("\n".join(self.answers))
         return "\n\n".join(["\n".join(lines), *more])
+
+
+def _remark(step: Step) -> str:
+    """What a table says in its last column."""
+    return "; ".join(filter(None, (step.lost, step.unbatched and f"row by row, as {step.unbatched}")))
 
 
 class Lot(NamedTuple):
@@ -173,7 +180,8 @@ def note_step(report: Report | None, node: Node, arrived: Sequence[Lot], carried
         warnings.warn(f"{node.name}: {lost}", StructureLostWarning, stacklevel=2)
     if report is not None:
         flat = [block for lot in carried for block in lot.blocks]
-        report.steps.append(Step(node.name, node.note, len(flat), sum(map(stored, flat)), node.calls, lost))
+        held = sum(map(stored, flat))
+        report.steps.append(Step(node.name, node.note, len(flat), held, node.calls, lost, node.unbatched))
 
 
 def _why_lost(node: Node, arrived: Sequence[Lot], carried: Sequence[Lot]) -> str:

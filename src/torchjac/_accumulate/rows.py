@@ -25,6 +25,7 @@ from .._rules.unbatched import (
     all_run_batched,
     engine_fails,
     goes_alone,
+    noted,
     raise_if_out_of_memory,
     rules_only,
     runs_batched,
@@ -55,20 +56,22 @@ def pull_rows(
     """
     engine_runs()
     size = chunk or rows_at_once(nodes, count, through=True)
-    if count > FEW_ROWS and all_run_batched({node.name for node in nodes}):
-        try:
-            parts = (
-                _batch(starts, rows(at, min(at + size, count)), inputs)
-                for at in track(range(0, count, size), f"{size} rows at once")
-            )
-            return _join(parts, count, into)
-        except CANNOT_BATCH as error:
-            raise_if_out_of_memory(error, f"sending {size} of {count} rows at once through the graph")
-    found = (
-        _engine(starts, [row[0] for row in rows(at, at + 1)], inputs) for at in track(range(count), "rows")
-    )
-    parts = ([None if grad is None else grad.unsqueeze(0) for grad in row] for row in found)
-    return _join(parts, count, into)
+    with noted(f"sending {count} rows through {len(nodes)} nodes"):
+        if count > FEW_ROWS and all_run_batched({node.name for node in nodes}):
+            try:
+                parts = (
+                    _batch(starts, rows(at, min(at + size, count)), inputs)
+                    for at in track(range(0, count, size), f"{size} rows at once")
+                )
+                return _join(parts, count, into)
+            except CANNOT_BATCH as error:
+                raise_if_out_of_memory(error, f"sending {size} of {count} rows at once through the graph")
+        found = (
+            _engine(starts, [row[0] for row in rows(at, at + 1)], inputs)
+            for at in track(range(count), "rows")
+        )
+        parts = ([None if grad is None else grad.unsqueeze(0) for grad in row] for row in found)
+        return _join(parts, count, into)
 
 
 def _join(
@@ -109,8 +112,11 @@ def _batch(
 def _engine(
     starts: Sequence[Any], cotangents: Sequence[Tensor], inputs: Sequence[GradientEdge]
 ) -> tuple[Tensor | None, ...]:
-    return torch.autograd.grad(
+    found = torch.autograd.grad(
         starts, inputs, cotangents, retain_graph=True, create_graph=torch.is_grad_enabled(), allow_unused=True
+    )
+    return tuple(
+        [grad if grad is None or grad.layout is torch.strided else grad.to_dense() for grad in found]
     )
 
 
@@ -140,18 +146,23 @@ def walk_rows(
     elif not all(map(runs_batched, nodes)):
         return None
     whole, parts = waiting(), []
-    try:
-        for at in range(0, count, size):
-            pending = whole if size >= count else {edge: rows[at : at + size] for edge, rows in whole.items()}
-            number = min(size, count - at)
-            for node in nodes:
-                take_through(node, pending, number)
-            parts.append([pending.get((node, 0)) for node in goals])
-    except CANNOT_BATCH as error:
-        raise_if_out_of_memory(error, f"sending {size} of {count} rows at once through {len(nodes)} nodes")
-        if alone:
-            raise
-        return None  # the engine finds out which node it is, or shows the user's own error
+    with noted(f"sending {count} rows through {len(nodes)} nodes"):
+        try:
+            for at in range(0, count, size):
+                pending = (
+                    whole if size >= count else {edge: rows[at : at + size] for edge, rows in whole.items()}
+                )
+                number = min(size, count - at)
+                for node in nodes:
+                    take_through(node, pending, number)
+                parts.append([pending.get((node, 0)) for node in goals])
+        except CANNOT_BATCH as error:
+            raise_if_out_of_memory(
+                error, f"sending {size} of {count} rows at once through {len(nodes)} nodes"
+            )
+            if alone:
+                raise
+            return None  # the engine finds out which node it is, or shows the user's own error
     return parts[0] if len(parts) == 1 else _joined(parts)
 
 

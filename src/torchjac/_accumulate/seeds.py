@@ -26,7 +26,7 @@ from .._capture.tape import Node
 from .._plan.recorder import whole
 from .._rules.call import call, fit
 from .._rules.registry import Local, Passes
-from .._rules.unbatched import CANNOT_BATCH, raise_if_out_of_memory, runs_batched
+from .._rules.unbatched import CANNOT_BATCH, noted, raise_if_out_of_memory, runs_batched, why_unbatched
 from .plan import rows_at_once
 from .progress import track
 
@@ -207,19 +207,22 @@ def call_rows(
 
     if count == 0:
         return [None] * len(metas)
-    if count == 1:
-        found = tuple(result.unsqueeze(0) for result in one(rows[0]))
-    elif not runs_batched(node):
-        found = _stack(one, rows)
-    else:
-        size = chunk or rows_at_once([node, *(below for below, _ in filter(None, node.inputs))], count)
-        try:
-            found = _batched(one, rows, size)
-        except CANNOT_BATCH as error:
-            raise_if_out_of_memory(error, f"calling {node.name} on {size} of {count} rows at once")
-            # No batching rule, or a Function that leaves PyTorch: one row at a time is always right, and an
-            # error of the user's own shows itself again there.
+    with noted(f"calling {node.name}, to find a Jacobian by {count} rows"):
+        if count == 1:
+            found = tuple(result.unsqueeze(0) for result in one(rows[0]))
+        elif not runs_batched(node):
+            node.unbatched = why_unbatched(node)
             found = _stack(one, rows)
+        else:
+            size = chunk or rows_at_once([node, *(below for below, _ in filter(None, node.inputs))], count)
+            try:
+                found = _batched(one, rows, size)
+            except CANNOT_BATCH as error:
+                raise_if_out_of_memory(error, f"calling {node.name} on {size} of {count} rows at once")
+                # No batching rule, or a Function that leaves PyTorch: one row at a time is always right, and an
+                # error of the user's own shows itself again there.
+                node.unbatched = f"a batch of rows failed: {error}".splitlines()[0]
+                found = _stack(one, rows)
     results: list[Tensor | None] = [None] * len(metas)
     for k, result in zip(present, found, strict=True):
         results[k] = result

@@ -34,12 +34,14 @@ class Node:
     """One recorded op: its backward function, what it put out, and where its inputs came from.
 
     ``calls`` counts how often the backward function was called; ``note`` is how its local Jacobian was found;
+    ``unbatched`` tells why the rows of a batch went through it one by one, empty where they did not;
     ``lent`` are the saved tensors that were handed out, which may be the caller's own; ``numbers`` is how many
     entries its outputs have; ``is_python`` tells a `torch.autograd.Function`, ``is_complex`` a complex output.
     """
 
     __slots__ = (
         "calls", "fn", "inputs", "is_complex", "is_python", "lent", "name", "note", "numbers", "outputs", "shape",
+        "unbatched",
     )  # fmt: skip
 
     def __init__(self, fn: Any, inputs: tuple[tuple[Node, int] | None, ...] = ()) -> None:
@@ -68,7 +70,7 @@ class Node:
         self.shape: tuple[int, ...] = self.outputs[0].shape
         self.inputs = inputs
         self.calls = 0
-        self.note = ""
+        self.note = self.unbatched = ""
         self.lent: list[torch.Tensor] = []
 
     def into(self, k: int) -> Meta:
@@ -149,7 +151,7 @@ def _like(node: Node, fn: Any) -> Node:
         node.shape,
     )
     found.numbers, found.is_python, found.is_complex = node.numbers, node.is_python, node.is_complex
-    found.calls, found.note, found.lent = 0, "", []
+    found.calls, found.note, found.unbatched, found.lent = 0, "", "", []
     if node.fn is None or fn is not None:
         found.inputs = node.inputs
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,9 +31,12 @@ def call(
         if found is not None:
             return tuple(found)
     if node.is_python or needs_all_cotangents(node):
+        tensors = _are_tensors(node)
         cotangents = [
-            torch.zeros(meta.shape, dtype=meta.dtype, device=meta.device) if cotangent is None else cotangent
-            for cotangent, meta in zip(cotangents, node.outputs, strict=True)
+            torch.zeros(meta.shape, dtype=meta.dtype, device=meta.device)
+            if cotangent is None and is_tensor
+            else cotangent
+            for cotangent, meta, is_tensor in zip(cotangents, node.outputs, tensors, strict=True)
         ]
     if node.is_python:
         if inside_functorch():  # a backward may write into its cotangents, or into tensors made like them
@@ -45,10 +49,13 @@ def call(
     try:
         results = node.vjp(*cotangents)
     except RuntimeError:
-        if node.name != "torch::autograd::CopySlices" or not inside_functorch():
+        if node.name == "torch::autograd::CopySlices" and inside_functorch():
+            # It writes into a copy of the cotangent, which must then be as batched as what is written.
+            results = node.vjp(*(c if c is None else c + batched_zero(c) for c in cotangents))
+        elif node.name in TAKES_SPARSE:
+            results = _call_sparse(node, cotangents)
+        else:
             raise
-        # It writes into a copy of the cotangent, which must then be as batched as what is written.
-        results = node.vjp(*(c if c is None else c + batched_zero(c) for c in cotangents))
     if not isinstance(results, tuple):
         results = (results,)
     for result in results:
@@ -58,8 +65,38 @@ def call(
     return results
 
 
+def _are_tensors(node: Node) -> list[bool]:
+    """Whether each output of a node is a tensor, as far as it matters.
+
+    A Function that functorch made for a vmap puts out its batch dims as well, and wants no zeros for those of a vmap
+    inside: it has a tuple of dims for them (torch 2.9-2.13). Elsewhere a backward looks at no cotangent of a number.
+    """
+    of_vmaps: dict[int, Any] = getattr(node.fn, "_pt_out_dims", None) or {}
+    dims = of_vmaps.get(id(node.function), ())
+    dims = dims if isinstance(dims, tuple) else (dims,)
+    known = [dim is None or isinstance(dim, int) for dim in dims]
+    return known + [True] * (len(node.outputs) - len(known))
+
+
 #: Ops that form each input's gradient by itself, and at the price of the whole call.
 COSTLY_EACH = {"ConvolutionBackward0", "CudnnConvolutionBackward0", "MiopenConvolutionBackward0"}
+
+
+#: Ops of sparse tensors whose formulas refuse a dense cotangent, or one that stores other entries than their result.
+TAKES_SPARSE = {
+    "ReluBackward0", "SparseLogSoftmaxBackward0", "SparseSoftmaxBackward0", "SparseSparseMatmulBackward0",
+}  # fmt: skip
+
+
+@whole
+def _call_sparse(node: Node, cotangents: Sequence[Tensor | None]) -> Any:
+    """Run the node on one cotangent that stores what the op's result stores, or where none is saved no zeros."""
+    (cotangent,) = cotangents
+    like = getattr(node.fn, "_saved_result", None)
+    if cotangent is None or (like is not None and like.layout is not torch.sparse_coo):
+        return node.vjp(cotangent)
+    stored = cotangent.to_sparse() if like is None else cotangent.sparse_mask(like.detach().coalesce())
+    return node.vjp(stored)
 
 
 def _are_apart(node: Node, wanted: Sequence[int]) -> bool:

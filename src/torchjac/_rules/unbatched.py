@@ -67,14 +67,41 @@ def raise_if_out_of_memory(error: Exception, doing: str) -> None:
     Row by row it might fit, but so slowly that it would pass for hanging.
     """
     if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-        if hasattr(error, "add_note"):  # Python 3.11
-            error.add_note(f"torchjac was {doing}; fewer rows at once need less: see chunk_size")
+        _note(error, f"{doing}; fewer rows at once need less: see chunk_size")
         raise error
+
+
+class noted:  # a context manager, and used as one
+    """Give an error that is raised inside, as in a user's own backward, one note of what was being done."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception):
+            _note(error, self.what)
+
+
+def _note(error: Exception, doing: str) -> None:
+    # Python 3.11 has notes; the innermost of ours is enough.
+    if hasattr(error, "add_note") and not any(n.startswith(_OURS) for n in getattr(error, "__notes__", ())):
+        error.add_note(f"{_OURS}{doing}")
+
+
+_OURS = "torchjac was "
 
 
 def runs_batched(node: Node) -> bool:
     """Whether a node may be called under vmap, by `call`."""
     return is_anew(node.name) or all_run_batched({node.name})
+
+
+def why_unbatched(node: Node) -> str:
+    """Why a node may not be called under vmap."""
+    return UNBATCHED.get(node.name) or UNBATCHED_RECORDED[node.name]
 
 
 def all_run_batched(names: Set[str]) -> bool:
@@ -92,6 +119,11 @@ def needs_all_cotangents(node: Node) -> bool:
 def rules_only(names: Set[str]) -> bool:
     """Whether the formulas of nodes of these names would be recorded with wrong derivatives, or none."""
     return torch.is_grad_enabled() and not names.isdisjoint(WRONG_TWICE)
+
+
+def makes_sparse(names: Set[str]) -> bool:
+    """Whether nodes of these names make or take sparse tensors: many formulas fail on sparse cotangents."""
+    return any("Sparse" in name for name in names)
 
 
 def goes_alone(node: Node) -> bool:

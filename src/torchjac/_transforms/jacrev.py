@@ -27,7 +27,7 @@ from .._blocks.write import dense
 from .._capture.capture import as_batched
 from .._capture.once import once_pairs, only_once
 from .._capture.state import undisturbed
-from .._rules.unbatched import CANNOT_BATCH, rules_only
+from .._rules.unbatched import CANNOT_BATCH, makes_sparse, rules_only
 from .dynamo import HAS_OP, beside_dynamo, in_dynamo
 from .operators import OPERATOR, Layout, check_layout, operators
 from .out import Outs, check_out, fill, sparse_out, targets
@@ -207,8 +207,11 @@ def dense_answers(
     if how == "rows":
         try:
             return _like_outputs(dense_rows(captured, inputs, chunk_size, into), recorded, mode)
-        except CANNOT_BATCH:  # inside vmap a formula may fail that a rule does without
-            if by_engine or not (inside_functorch() or rules_only(tape.names)):
+        except (
+            CANNOT_BATCH
+        ):  # inside vmap, and on a sparse cotangent, a formula may fail that a rule does without
+            careful = inside_functorch() or rules_only(tape.names) or makes_sparse(tape.names)
+            if by_engine or not careful:
                 raise
     answer_bytes = sum(map(prod, shapes)) * sum(tensor.numel() * tensor.element_size() for tensor in inputs)
     limits = Limits(chunk_size, rows_budget(answer_bytes))
