@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
-from time import perf_counter, process_time
+from time import perf_counter, process_time, thread_time
 from typing import Any
 
 #: A turn lasts at least so long, so that the clock, an interruption and what the peer before left in the caches do not
@@ -16,7 +16,7 @@ TURN = 0.01
 LEAST_TURNS = 5
 MOST_TURNS = 100
 #: What is read: the time that passes, or, on a machine that is busy with other things, what the process used of it.
-CLOCKS = {"wall": perf_counter, "cpu": process_time}
+CLOCKS = {"wall": perf_counter, "cpu": process_time, "thread": thread_time}
 
 
 class TooSlowError(BaseException):
