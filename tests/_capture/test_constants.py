@@ -6,7 +6,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from torchjac._blocks.traced import is_known, is_tracing
-from torchjac._capture.constants import Constants, constants_computed
+from torchjac._capture.constants import Constants, constants_computed, still_holds
 
 
 def trace(func, x):
@@ -159,7 +159,10 @@ def test_callers_tensors_are_not_written():
 
 
 def test_assumed():
-    """A captured integer tensor that was looked at is named with its version."""
+    """A captured integer tensor that was looked at is named with its version and a copy.
+
+    A write that raises no version, as through ``data``, is seen by the copy.
+    """
     index = torch.tensor([1, 0])
     found = []
 
@@ -172,7 +175,13 @@ def test_assumed():
     mode = FakeTensorMode()
     with mode:
         make_fx(func)(mode.from_tensor(torch.zeros(3)))
-    assert [(tensor is index, version) for tensor, version in found] == [(True, 0)]
+    (assumed,) = found
+    assert assumed.tensor is index
+    assert (assumed.version, assumed.copy.tolist()) == (0, [1, 0])
+    assert still_holds(assumed)
+    index.data[0] = 0
+    assert index._version == 0
+    assert not still_holds(assumed)
 
 
 def test_set_up_once():
