@@ -52,7 +52,7 @@ CASES = [
     case("SegmentReduceBackward0", segments("sum", [1, 0, 3]), s(4, 2), stored=[12]),
     case("SegmentReduceBackward0", segments("mean", [1, 3]), s(4), stored=[8]),
     case("SegmentReduceBackward0", segments("max", [2, 2]), s.spread(4, 3), stored=[16]),
-    case("SegmentReduceBackward0", segments("min", [4]), s.spread(4, 1), stored=[8]),
+    case("SegmentReduceBackward0", segments("min", [4]), s.spread(4, 1), stored=[4]),
     case("SegmentReduceBackward0", segments("prod", [3, 1]), s(4, 2), stored=[12]),
     case("SegmentReduceBackward0", segments("sum", [[1, 3], [2, 2]], axis=1), s(2, 4, 3), stored=[32]),
     case("SegmentReduceBackward0", segments("sum", [0, 0], initial=1.0), s(0, 3)),

@@ -2,7 +2,8 @@
 
 Each mutation is made in a copy of the source tree, never in the tree itself. The test file that mirrors the
 broken one runs first (``_rules/views.py`` → ``tests/_rules/test_views.py``), then, where it finds nothing,
-all tests of rules and blocks. A mutation that no test notices has survived: a test is missing.
+the other tests of its layer, and those of rules and blocks. A mutation that no test notices has survived: a test is
+missing.
 
     python tests/mutation/mutate.py                  # all, two at a time
     python tests/mutation/mutate.py --only matmul    # those whose file or mistake matches
@@ -39,11 +40,8 @@ except ImportError:
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: What is copied for a mutation, and the tests that may kill it
-COPIED = (
-    "src", "tests/_rules", "tests/_blocks", "tests/_accumulate", "tests/_capture", "tests/allocations.py",
-    "tests/fixtures.py", "tests/functions.py", "tests/versions.py", "pyproject.toml",
-)  # fmt: skip
+#: What is copied for a mutation, and the tests that may kill each
+COPIED = ("src", "tests", "docs", "pyproject.toml")
 FOLDERS = ("tests/_rules", "tests/_blocks")
 
 
@@ -65,6 +63,16 @@ def misplaced(mutation: Mutation, root: Path = ROOT) -> str:
     return "" if count == 1 else f"the old text stands {count} times in the file"
 
 
+def copy_tree(copy: Path) -> None:
+    """Copy the engine and all that its tests need."""
+    for part in COPIED:
+        source, target = ROOT / part, copy / part
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+
+
 def judge(mutation: Mutation) -> Verdict:
     """Make a mutation in a copy and run the tests there, in this process: call it in one of its own."""
     start = time.monotonic()
@@ -72,13 +80,7 @@ def judge(mutation: Mutation) -> Verdict:
         return Verdict(mutation, "impossible", reason, 0.0)
     with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
         copy = Path(folder)
-        for part in COPIED:
-            source, target = ROOT / part, copy / part
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if source.is_dir():
-                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy(source, target)
+        copy_tree(copy)
         path = copy / "src" / "torchjac" / mutation.file
         path.write_text(path.read_text().replace(mutation.old, mutation.new))
         os.chdir(copy)
@@ -86,11 +88,12 @@ def judge(mutation: Mutation) -> Verdict:
         sys.path[:] = [
             entry for entry in sys.path if not Path(entry or ".").resolve().is_relative_to(ROOT / "src")
         ]
+        os.environ["PYTHONPATH"] = f"{copy / 'src'}{os.pathsep}{copy}"  # of processes that a test starts
         layer, name = mutation.file.split("/")
         mirror = f"tests/{layer}/test_{name}"
         status, by = _run(copy, [mirror]) if Path(mirror).exists() else ("survived", "")
         if status == "survived":
-            status, by = _run(copy, [*FOLDERS, f"--ignore={mirror}"])
+            status, by = _run(copy, [*dict.fromkeys((f"tests/{layer}", *FOLDERS)), f"--ignore={mirror}"])
         os.chdir(ROOT)
     return Verdict(mutation, status, by, time.monotonic() - start)
 

@@ -358,8 +358,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/unbatched.py", "second derivatives of attention left to the engine",
-        "dict.fromkeys((FUSED, ",
-        "dict.fromkeys((",
+        '(FUSED, "CdistBackward0"',
+        '("CdistBackward0"',
     ),
     # ------------------------------------------------------------------------------------------ normalise
     Mutation(
@@ -430,18 +430,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/pairs.py", "cdist: rows of x and y swapped",
-        "((first, slope), (second, -slope))",
-        "((second, slope), (first, -slope))",
-    ),
-    Mutation(
-        "_rules/pairs.py", "distances: the power not lowered",
-        "** (p - 1)",
-        "** p",
-    ),
-    Mutation(
-        "_rules/pairs.py", "distances: every feature is the largest",
-        "gap.sign() * (gap.abs() == distance)",
-        "gap.sign()",
+        "enumerate(((first, value), (second, -value)))",
+        "enumerate(((second, value), (first, -value)))",
     ),
     # ------------------------------------------------------------------------------------------ pieces
     Mutation(
@@ -872,6 +862,111 @@ MUTATIONS: tuple[Mutation, ...] = (
         "group if other == dim else",
         "group if other != dim else",
     ),
+    # ------------------------------------------------------------------------------------------ angles
+    Mutation(
+        "_rules/angles.py", "the slopes by the two sides exchanged",
+        "factors = x / r / r, -y / r / r",
+        "factors = -y / r / r, x / r / r",
+    ),
+    Mutation(
+        "_rules/angles.py", "the origin divides by zero",
+        "torch.hypot(y, torch.where(at_origin, 1, x))",
+        "torch.hypot(y, x)",
+    ),
+    # ------------------------------------------------------------------------------------------ determinant
+    Mutation(
+        "_rules/determinant.py", "the sign of the two turns forgotten",
+        "return sign * left * others(",
+        "return left * others(",
+    ),
+    Mutation(
+        "_rules/determinant.py", "the inner direction not transposed",
+        "- rest * inner.mT)",
+        "- rest * inner)",
+    ),
+    Mutation(
+        "_rules/determinant.py", "singular values between the two left out",
+        "* between * behind",
+        "* behind",
+    ),
+    Mutation(
+        "_rules/determinant.py", "one singular matrix of a batch not seen",
+        "bool((value == 0).any())",
+        "bool((value == 0).all())",
+    ),
+    # ------------------------------------------------------------------------------------------ glu
+    Mutation(
+        "_rules/glu.py", "the gates stand where the values do",
+        "behind = Affine(shape[dim], (",
+        "behind = Affine(0, (",
+    ),
+    Mutation(
+        "_rules/glu.py", "backward: how the slope of the gate depends on the value left out",
+        "(number or other):",
+        "other:",
+    ),
+    # ------------------------------------------------------------------------------------------ products
+    Mutation(
+        "_rules/products.py", "what stands behind an entry not multiplied",
+        "return before(x, dim) * before(x.flip(dim), dim).flip(dim)",
+        "return before(x, dim)",
+    ),
+    Mutation(
+        "_rules/products.py", "a dim that is kept added once more",
+        'g = g if node.saved("keepdim") else g.unsqueeze(dim)',
+        "g = g.unsqueeze(dim)",
+    ),
+    Mutation(
+        "_rules/products.py", "running product: the product up to the next one not renewed",
+        "[factor * following.narrow(dim, step, rest), following",
+        "[following.narrow(dim, step, rest), following",
+    ),
+    # ------------------------------------------------------------------------------------------ safe_backward
+    Mutation(
+        "_rules/safe_backward.py", "distances: the power not lowered",
+        "** (p - 1)",
+        "** p",
+    ),
+    Mutation(
+        "_rules/safe_backward.py", "distances: every feature is the largest",
+        "gap.sign() * (gap.abs() == distance)",
+        "gap.sign()",
+    ),
+    Mutation(
+        "_rules/safe_backward.py", "zeros divided by",
+        "value / divisor.masked_fill(divisor == 0, math.inf)",
+        "value / divisor",
+    ),
+    Mutation(
+        "_rules/safe_backward.py", "differences: the same sign for both",
+        "-found if node.needs(1) else None",
+        "found if node.needs(1) else None",
+    ),
+    Mutation(
+        "_rules/safe_backward.py", "renorm: how the norm changes forgotten",
+        "limit / (n + 1e-7) ** 2, 0)",
+        "0 * n, 0)",
+    ),
+    Mutation(
+        "_rules/safe_backward.py", "sinc: a coefficient of the series",
+        "square * (1 / 30 -",
+        "square * (1 / 20 -",
+    ),
+    Mutation(
+        "_rules/safe_backward.py", "power: 0 to the power 0 has a slope",
+        "flat = (x == 0) & (e == 0)",
+        "flat = (x == 0) & (e < 0)",
+    ),
+    Mutation(
+        "_rules/safe_backward.py", "losses: the mean taken for the sum",
+        "value = value / gap.numel()",
+        "value = value / 1",
+    ),
+    Mutation(
+        "_rules/safe_backward.py", "logit: a slope beyond the bounds",
+        "(x < eps) | (x > 1 - eps)",
+        "(x < eps)",
+    ),
     # ------------------------------------------------------------------------------------------ what rules share
     Mutation(
         "_rules/spell.py", "a broadcast dim is read along the output",
@@ -971,8 +1066,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_capture/graph.py", "saved numbers left out of a signature",
-        "    for read in _saved_numbers(kind, name):",
-        "    for read in ():",
+        "read = attrgetter(*saved) if saved else None",
+        "read = None",
     ),
     Mutation(
         "_plan/steps.py", "shapes of saved tensors not looked at",
@@ -1008,6 +1103,108 @@ MUTATIONS: tuple[Mutation, ...] = (
         "_rules/registry.py", "multipliers taken for good with complex numbers",
         "(not found.any_dtype and known.locals and node.touches_complex)",
         "False",
+    ),
+    # ------------------------------------------------------------------------------------------ plan
+    Mutation(
+        "_plan/cache.py", "the entry used last goes first",
+        "popitem(last=False)",
+        "popitem(last=True)",
+    ),
+    Mutation(
+        "_plan/cache.py", "reading does not count as use",
+        "self.entries.move_to_end(key)",
+        "pass",
+    ),
+    Mutation(
+        "_plan/cache.py", "an entry that is replaced counts twice",
+        " - (0 if old is None else old.bytes)",
+        "",
+    ),
+    Mutation(
+        "_plan/key.py", "no object known again",
+        "return id(self.of)",
+        "return id(self)",
+    ),
+    Mutation(
+        "_plan/number.py", "numbers behind an operator taken for those in front",
+        "(*others, self) if turned else (self, *others)",
+        "(self, *others)",
+    ),
+    Mutation(
+        "_plan/number.py", "what was asked of a number not looked at again",
+        "found.tested(function, (self, *others), outcome)",
+        "pass",
+    ),
+    # ------------------------------------------------------------------------------------------ capture
+    Mutation(
+        "_capture/graph.py", "0.0 and -0.0 taken for the same",
+        "return (kind, value.hex())",
+        "return value",
+    ),
+    Mutation(
+        "_capture/graph.py", "True and 1 taken for the same",
+        "    if kind is bool:\n        return (kind, value)",
+        "    if kind is bool:\n        return int(value)",
+    ),
+    Mutation(
+        "_capture/graph.py", "shapes of tensors left out of a signature",
+        "append(tuple(meta.shape))",
+        "append(len(meta.shape))",
+    ),
+    Mutation(
+        "_capture/graph.py", "kinds of nodes left out of a signature",
+        "append(kind)",
+        "pass",
+    ),
+    Mutation(
+        "_capture/graph.py", "nobody else asks for gradients",
+        "graph.foreign = True",
+        "pass",
+    ),
+    Mutation(
+        "_capture/deletion.py", "one node too many without an anchor",
+        "if deepest >= MOST_NESTED:",
+        "if deepest > MOST_NESTED:",
+    ),
+    Mutation(
+        "_capture/deletion.py", "the last of several paths counts",
+        "deepest = max(deepest, nested.get(node, 0))",
+        "deepest = nested.get(node, 0)",
+    ),
+    Mutation(
+        "_capture/deletion.py", "a deletion inside a deletion goes on by itself",
+        "        if queue is not None:",
+        "        if False:",
+    ),
+    Mutation(
+        "_capture/deletion.py", "nodes of a long tape not unlinked",
+        "node.inputs = ()",
+        "pass",
+    ),
+    Mutation(
+        "_capture/state.py", "whether a graph is recorded not set back",
+        "torch._C._set_grad_enabled(before.grad)",
+        "pass",
+    ),
+    Mutation(
+        "_capture/state.py", "changes not undone after an interrupt",
+        "_here.changes.pop().undo()",
+        "_here.changes.pop()",
+    ),
+    Mutation(
+        "_capture/state.py", "levels not ended",
+        "if _functorch.get_dynamic_layer_stack_depth() > before.levels:",
+        "if False:",
+    ),
+    Mutation(
+        "_capture/state.py", "a recorder left active",
+        "set_recorder(before.recorder)",
+        "pass",
+    ),
+    Mutation(
+        "_capture/state.py", "state set back where nothing was raised",
+        "if kind is not None:",
+        "if kind is None:",
     ),
     # ------------------------------------------------------------------------------------------ blocks
     Mutation(
@@ -1137,8 +1334,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_blocks/merge.py", "values added without alignment",
-        "return align(a, on_a, over) + align(b, on_b, over)",
-        "return align(a, on_a, over) - align(b, on_b, over)",
+        "return align(first.value, first.on, over) + align(b, on, over), over",
+        "return align(first.value, first.on, over) - align(b, on, over), over",
     ),
     Mutation(
         "_blocks/lines.py", "offsets along a line forgotten",

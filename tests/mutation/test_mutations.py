@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.commit import COMMIT
-from tests.mutation.mutate import ROOT, misplaced
+from tests.mutation.mutate import FOLDERS, ROOT, copy_tree, misplaced
 from tests.mutation.mutations import MUTATIONS, Mutation
 
 SOURCE = ROOT / "src" / "torchjac"
@@ -35,6 +35,22 @@ def test_every_rule_file_is_mutated() -> None:
     files = {f"_rules/{path.name}" for path in (SOURCE / "_rules").glob("*.py") if path.name not in NOT_RULES}
     assert {file: count[file] for file in files if count[file] < 2} == {}
     assert sum(number for file, number in count.items() if file.startswith("_blocks/")) >= 10
+
+
+def test_all_tests_are_found_in_a_copy(tmp_path: Path) -> None:
+    """What the tests that may kill a mutation import is copied too, or they could judge none."""
+    copy_tree(tmp_path)
+    layers = {f"tests/{mutation.file.split('/')[0]}" for mutation in MUTATIONS}
+    command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, *sorted(layers.union(FOLDERS))],
+        cwd=tmp_path,
+        env=dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=f"{tmp_path / 'src'}{os.pathsep}{tmp_path}"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
 
 
 def test_a_sample_is_killed() -> None:
