@@ -29,7 +29,7 @@ CASES = [
     case(
         "UnsafeMaskedIndexPutAccumulateBackward0", add(where[:, None], rows), s(4, 2), s(3, 2), stored=[0, 6]
     ),
-    case("UnsafeMaskedIndexPutAccumulateBackward0", add(where, rows * 0), s(1), s(3), stored=[0, 6]),
+    case("UnsafeMaskedIndexPutAccumulateBackward0", add(where, rows * 0), s(1), s(3), stored=[0, 3]),
     case("UnsafeMaskedIndexPutAccumulateBackward0", add(where[:0], rows[:0]), s(4), s(0)),
 ]
 

@@ -72,7 +72,7 @@ CASES = [
         "UpsampleTrilinear3DBackwardBackward0",
         lambda g: aten.upsample_trilinear3d_backward(g, [2, 3, 4], [2, 1, 1, 2, 3], False),
         s(2, 1, 2, 3, 4),
-        stored=[210],
+        stored=[110],
     ),
     case(
         "UpsampleBilinear2DAaBackwardBackward0",

@@ -2,8 +2,8 @@
 
 Each mutation is made in a copy of the source tree, never in the tree itself. The test file that mirrors the
 broken one runs first (``_rules/views.py`` → ``tests/_rules/test_views.py``), then, where it finds nothing,
-the other tests of its layer, and those of rules and blocks. A mutation that no test notices has survived: a test is
-missing.
+the other tests of its layer, and those of rules, blocks and plans. A mutation that no test notices has survived: a
+test is missing.
 
     python tests/mutation/mutate.py                  # all, two at a time
     python tests/mutation/mutate.py --only matmul    # those whose file or mistake matches
@@ -42,7 +42,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: What is copied for a mutation, and the tests that may kill each
 COPIED = ("src", "tests", "docs", "pyproject.toml")
-FOLDERS = ("tests/_rules", "tests/_blocks")
+FOLDERS = ("tests/_rules", "tests/_blocks", "tests/_plan")
 
 
 class Verdict(NamedTuple):
