@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .._blocks.traced import inside_functorch, is_known
 from .._capture.tape import Node
+from .._plan.recorder import whole
 from .anew import Anew, Cotangents, Results, register
 from .products import before, others
 from .registry import Known, rule
@@ -91,7 +92,14 @@ def _det(node: Node, cotangents: Cotangents) -> Results | None:
     matrix = node.saved("A")
     if matrix.is_complex() or not _cannot_solve(node):
         return None
-    return [g[..., None, None] * Cofactors.apply(matrix)]
+    return [g[..., None, None] * _cofactors(matrix)]
+
+
+@whole
+def _cofactors(matrix: Tensor) -> Tensor:
+    """Call the Function in one step of a program, which would else hold the ops in it without its derivative."""
+    found: Tensor = Cofactors.apply(matrix)
+    return found
 
 
 def _cannot_solve(node: Node) -> bool:
