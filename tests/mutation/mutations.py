@@ -912,11 +912,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         "return before(x, dim)",
     ),
     Mutation(
-        "_rules/products.py", "a dim that is kept added once more",
-        'g = g if node.saved("keepdim") else g.unsqueeze(dim)',
-        "g = g.unsqueeze(dim)",
-    ),
-    Mutation(
         "_rules/products.py", "running product: the product up to the next one not renewed",
         "[factor * following.narrow(dim, step, rest), following",
         "[following.narrow(dim, step, rest), following",
@@ -1121,36 +1116,11 @@ MUTATIONS: tuple[Mutation, ...] = (
         "",
     ),
     Mutation(
-        "_plan/key.py", "no object known again",
-        "return id(self.of)",
-        "return id(self)",
-    ),
-    Mutation(
         "_plan/number.py", "numbers behind an operator taken for those in front",
         "(*others, self) if turned else (self, *others)",
         "(self, *others)",
     ),
-    Mutation(
-        "_plan/number.py", "what was asked of a number not looked at again",
-        "found.tested(function, (self, *others), outcome)",
-        "pass",
-    ),
     # ------------------------------------------------------------------------------------------ capture
-    Mutation(
-        "_capture/graph.py", "0.0 and -0.0 taken for the same",
-        "return (kind, value.hex())",
-        "return value",
-    ),
-    Mutation(
-        "_capture/graph.py", "True and 1 taken for the same",
-        "    if kind is bool:\n        return (kind, value)",
-        "    if kind is bool:\n        return int(value)",
-    ),
-    Mutation(
-        "_capture/graph.py", "shapes of tensors left out of a signature",
-        "append(tuple(meta.shape))",
-        "append(len(meta.shape))",
-    ),
     Mutation(
         "_capture/graph.py", "kinds of nodes left out of a signature",
         "append(kind)",
@@ -1162,49 +1132,9 @@ MUTATIONS: tuple[Mutation, ...] = (
         "pass",
     ),
     Mutation(
-        "_capture/deletion.py", "one node too many without an anchor",
-        "if deepest >= MOST_NESTED:",
-        "if deepest > MOST_NESTED:",
-    ),
-    Mutation(
         "_capture/deletion.py", "the last of several paths counts",
         "deepest = max(deepest, nested.get(node, 0))",
         "deepest = nested.get(node, 0)",
-    ),
-    Mutation(
-        "_capture/deletion.py", "a deletion inside a deletion goes on by itself",
-        "        if queue is not None:",
-        "        if False:",
-    ),
-    Mutation(
-        "_capture/deletion.py", "nodes of a long tape not unlinked",
-        "node.inputs = ()",
-        "pass",
-    ),
-    Mutation(
-        "_capture/state.py", "whether a graph is recorded not set back",
-        "torch._C._set_grad_enabled(before.grad)",
-        "pass",
-    ),
-    Mutation(
-        "_capture/state.py", "changes not undone after an interrupt",
-        "_here.changes.pop().undo()",
-        "_here.changes.pop()",
-    ),
-    Mutation(
-        "_capture/state.py", "levels not ended",
-        "if _functorch.get_dynamic_layer_stack_depth() > before.levels:",
-        "if False:",
-    ),
-    Mutation(
-        "_capture/state.py", "a recorder left active",
-        "set_recorder(before.recorder)",
-        "pass",
-    ),
-    Mutation(
-        "_capture/state.py", "state set back where nothing was raised",
-        "if kind is not None:",
-        "if kind is None:",
     ),
     # ------------------------------------------------------------------------------------------ blocks
     Mutation(
