@@ -155,7 +155,7 @@ def test_divergence_under_vmap() -> None:
         (lambda J: J.row(3), IndexError, "index 3 is out of range for a dim of size 3"),
         (lambda J: J.row((0, 0)), IndexError, "one index for each of the 1 dims"),
         (lambda J: J.row(slice(2)), TypeError, "an int or a tuple of ints"),
-        (lambda J: J[0, 0], IndexError, r"does not fit an output of shape \(3,\)"),
+        (lambda J: J[0, 0, 0], IndexError, r"does not fit an output of shape \(3,\)"),
         (lambda J: J[..., ...], IndexError, "does not fit"),
         (lambda J: J[torch.tensor([4])], IndexError, "out of bounds"),
         (lambda J: J["a"], IndexError, r"index 'a' does not fit an output of shape \(3,\)"),

@@ -453,8 +453,14 @@ class Jacobian:
             >>> J[::2]
             Jacobian(shape=(500000,)+(1000000,), nnz=500,000 (1e-06 of 500,000,000,000), blocks=1, ...)
         """
+        given = key
         key, columns = scaling.split_key(key, len(self.out_shape))
         if columns:
+            if scaling.split_key(columns, len(self.in_shape))[1]:
+                raise IndexError(
+                    f"index {given!r} does not fit an output of shape {self.out_shape} "
+                    f"and an input of shape {self.in_shape}"
+                )
             return self[key].mT[columns].mT
         if self.factors:
             return chain.chained([self.factors[0][key], *self.factors[1:]])
