@@ -9,6 +9,8 @@ import numpy
 import torch
 from torch import Tensor
 
+from .._plan.recorder import whole
+
 #: Below this many bytes the allocator reuses warm memory, and filling that is cheaper than fresh pages.
 LARGE = 1 << 20
 
@@ -22,7 +24,12 @@ def zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Ten
     size = prod(shape) * dtype.itemsize
     if device.type != "cpu" or size < LARGE:
         return torch.zeros(tuple(shape), dtype=dtype, device=device)
-    return torch.from_numpy(numpy.zeros(size, dtype=numpy.uint8)).view(dtype).view(tuple(shape))
+    return _untouched(tuple(shape), dtype, size)
+
+
+@whole
+def _untouched(shape: tuple[int, ...], dtype: torch.dtype, size: int) -> Tensor:
+    return torch.from_numpy(numpy.zeros(size, dtype=numpy.uint8)).view(dtype).view(shape)
 
 
 def zeros_traced(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:

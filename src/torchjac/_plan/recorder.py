@@ -312,6 +312,21 @@ class Recorder(TorchFunctionMode):
                 if part is None or isinstance(part, Tensor):
                     self.source(Part(name, k), origin, part)
 
+    def step_of(self, guard: Callable[..., None], origin: Any) -> None:
+        """Note a guard of an object from outside."""
+        if self.failed is None:
+            self._step(guard, (self.place(origin),), None, kept=True)
+
+    def hold(self, tree: Any) -> None:
+        """Take the tensors of a tuple, which were made unrecorded, for the same at each run."""
+        if self.failed is not None:
+            return
+        if isinstance(tree, tuple):
+            for part in tree:
+                self.hold(part)
+        elif _is_tensor(tree) and id(tree) not in self.at:
+            self.at[id(tree)] = self.constant(tree)
+
     def formula(self, node: Any, cotangents: Sequence[Any], result: Any) -> None:
         """Note that a node was called; which results it has, and their shapes, follow from the key of the program."""
         if self.failed is None:

@@ -12,7 +12,7 @@ them, on numbers that no other entry has.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
@@ -25,6 +25,8 @@ from .._blocks.ends import swapped
 from .._blocks.traced import is_tracing
 from .._capture.capture import plain
 from .._capture.tape import Meta, Node
+from .._plan.recorder import recorder, unrecorded
+from .._plan.steps import MismatchError
 from .call import call
 from .registry import Local
 from .strided import Box, Law, around, bounds, box_of, is_injective, law_of, placed, same
@@ -58,8 +60,47 @@ def moved(node: Node) -> list[Local] | None:
     how = MOVING.get(node.name)
     if how is None or is_tracing() or torch.is_inference_mode_enabled():
         return None
+    found = recorder()
+    if found is None:
+        return _found(node, how)
+    with unrecorded():
+        terms = _found(node, how)
+        given = apart(node.outputs[0])
+        if given is None:
+            return None
+        with torch.no_grad():
+            results = node.fn(given)
+    found.step_of(Moves(given, results), node.fn)  # what moves every entry alike moves all others so
+    for term in terms or ():
+        found.hold(term.block)
+    return terms
+
+
+def _found(node: Node, how: Callable[[Node, Tensor], list[Local] | None]) -> list[Local] | None:
     given = apart(node.outputs[0])
     return None if given is None else how(node, given)
+
+
+class Moves:
+    """A guard of a program: a node makes of numbers that are all different what it made of them before."""
+
+    __slots__ = ("given", "results")
+
+    def __init__(self, given: Tensor, results: Any) -> None:
+        self.given = given
+        self.results = _as_tuple(results)
+
+    def __call__(self, fn: Any) -> None:
+        """Raise MismatchError if it makes anything else."""
+        with torch.no_grad():
+            found = _as_tuple(fn(self.given))
+        for one, other in zip(found, self.results, strict=True):
+            if (one is None) is not (other is None) or (one is not None and not torch.equal(one, other)):
+                raise MismatchError
+
+
+def _as_tuple(results: Any) -> tuple[Tensor | None, ...]:
+    return results if isinstance(results, tuple) else (results,)
 
 
 def apart(meta: Meta) -> Tensor | None:
@@ -142,7 +183,7 @@ def _recorded(node: Node, given: Tensor) -> Sequence[Tensor | None] | None:
             results = node.vjp(given)
     except RuntimeError:
         return None
-    return results if isinstance(results, tuple) else (results,)
+    return _as_tuple(results)
 
 
 def _part(fn: Any, given: Tensor, whole: Tensor | None) -> Part | None:
