@@ -143,13 +143,16 @@ def inside(blocks: Sequence[Block], device: torch.device) -> list[Block]:
     """Blocks with their entries within their domains alone; all of them where a list of those would not be known."""
     if inside_functorch() or is_tracing() or device.type == "meta":
         return list(blocks)
-    return [_inside(block, device) if domain_of(block) else block for block in blocks]
+    found = [_inside(block, device) if domain_of(block) else block for block in blocks]
+    return [block for block in found if block is not None]
 
 
-def _inside(block: Block, device: torch.device) -> Block:
-    """The labels that a domain bounds are read off a list."""
+def _inside(block: Block, device: torch.device) -> Block | None:
+    """The labels that a domain bounds are read off a list; None of a domain without an entry."""
     forms = domain_of(block)
     bound = tuple(dict.fromkeys(label for form in forms for label in form.labels))
+    if not bound:
+        return Block(*block) if all(form.offset >= 0 for form in forms) else None
     kept = numpy.ones([label.size for label in bound], bool)
     for form in forms:
         kept &= _values(form, bound) >= 0

@@ -48,7 +48,8 @@ def _solve(a: Map, b: Map, size: int, device: torch.device) -> Substitution | No
     if size == 1:  # every position is 0, whatever a table holds; of no positions there are none
         if any(label.size == 0 for label in a.labels + b.labels):
             return None
-        return {label: constant(0) for map_ in (a, b) if type(map_) is Affine for label in map_.labels}
+        if Gather in (type(a), type(b)):
+            return {label: constant(0) for map_ in (a, b) if type(map_) is Affine for label in map_.labels}
     label = bare_label(b)
     if label is not None and label.size == size and label not in a.labels:
         return {label: a}
