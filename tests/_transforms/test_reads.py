@@ -227,6 +227,22 @@ def test_containers(name):
     check(jac, func, x, 2)
 
 
+def test_a_refusal_inside_an_except_block():
+    """An exception that is being handled around the call hides no refusal."""
+    seen = [1.0]
+
+    def func(x):
+        seen.append(2.0)
+        return x * len(seen)
+
+    try:
+        raise KeyError("of the caller's")
+    except KeyError:
+        with pytest.raises(RuntimeError, match="rebinds what it reads"):
+            compile(jacrev(func), backend="eager")(torch.ones(2))
+    assert seen == [1.0]
+
+
 def test_containers_are_put_back():
     """A function that adds to what it reads is refused, and what it read is as it was."""
     seen, table, ends = {1}, {"a": 1.0}, deque([1.0])

@@ -159,8 +159,10 @@ class Compiled:
             try:
                 program = capture(self._func, call, self._backend, observer)
                 observer.reads.reach(program.captured)
-            finally:
-                observer.finish()
+            except BaseException:
+                observer.finish(failed=True)
+                raise
+            observer.finish()
             with self._lock:
                 self._programs[call.key] = program, observer.reads
                 self.captures += 1

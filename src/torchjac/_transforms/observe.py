@@ -61,8 +61,10 @@ class Observer:
         """End it."""
         sys.setprofile(self._before)
 
-    def finish(self) -> None:
+    def finish(self, failed: bool = False) -> None:
         """Raise where the function did what a program would not repeat, and put back what it changed.
+
+        Where the capture ``failed``, its own error is the one to tell, unless a refusal is behind it.
 
         Raises:
             RuntimeError: see above.
@@ -75,7 +77,7 @@ class Observer:
         self.reads.restore()
         if self._refused is not None:
             raise self._refused
-        if sys.exc_info()[0] is None:
+        if not failed:
             raise RuntimeError(
                 "compile: the function rebinds what it reads (a closure, a global, an attribute, an entry of a list "
                 "or dict, a cache) while it runs, which a captured program would not repeat; return the new value "
