@@ -60,7 +60,9 @@ def _distance(node: Node, g: Tensor, gap: Tensor, p: float, dims: Collection[int
         return None  # PyTorch's own divides by nothing, or is not spelled here
     lead = lead_of(node, g, 0)
     kept = [1 if dim in dims else size for dim, size in enumerate(gap.shape)]
-    return _signed(node, g.reshape([*lead, *kept]) * slope(gap, node.saved("result").reshape(kept), p))
+    distance = node.saved("result").reshape(kept)
+    g = torch.where(distance == 0, 0, g.reshape([*lead, *kept]))  # it may be infinite, as a root's is there
+    return _signed(node, g * slope(gap, distance, p))
 
 
 def _signed(node: Node, found: Tensor) -> Results:
