@@ -194,6 +194,31 @@ def test_answers_are_fresh() -> None:
             found.fill_(7)
 
 
+class Scribbles(torch.autograd.Function):
+    """Twice its input, with a backward that writes into the cotangent it is given."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x):
+        return 2 * x
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        """Keep nothing."""
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        return cotangent.mul_(2)
+
+
+def test_a_backward_that_writes_into_its_cotangent() -> None:
+    """What a program keeps for the next run is not given to code from outside."""
+    for _ in range(20):
+        x = torch.ones(3, dtype=D)
+        torch.testing.assert_close(jacrev(lambda x: Scribbles.apply(x.sin().sum()))(x), 2 * x.cos())
+
+
 def test_a_table_that_changes_at_every_call_is_given_up() -> None:
     """After a few failures in a row nothing is recorded any more, and answers stay right."""
     for seed in range(12):

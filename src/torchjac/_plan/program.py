@@ -14,7 +14,7 @@ from torch import Tensor
 from .number import Number
 from .price import price
 from .recorder import Recorder, Register, Step
-from .steps import Equal, Load, Take, Tree, build, call
+from .steps import Equal, Load, Take, Tree, Whole, build, call
 
 
 class Program:
@@ -135,7 +135,8 @@ def _guarded(found: Recorder) -> list[Step]:
 def _fixed(found: Recorder, outputs: Sequence[int]) -> set[int]:
     """Return the registers that hold the same at each run and need not be computed again.
 
-    Not those whose memory is given away, or written into by what varies, or read by it before all is written.
+    Not those whose memory is given away, to a caller or to code from outside, or written into by what varies, or read
+    by it before all is written.
     """
     registers, steps, guarded = found.registers, found.steps, found.guarded
     same = {
@@ -153,6 +154,8 @@ def _fixed(found: Recorder, outputs: Sequence[int]) -> set[int]:
             if written is None or not written <= guarded:
                 given.add(memory)
     for number, step in enumerate(steps):
+        if type(step.function) is Whole or getattr(step.function, "function", None).__class__ is Whole:
+            given.update(registers[at].memory for at in step.reads)
         if not all(at in same for at in step.reads):
             given.update(
                 registers[at].memory for at in step.reads if last_write.get(registers[at].memory, -1) > number
