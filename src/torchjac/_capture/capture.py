@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -24,6 +23,7 @@ from .deletion import anchor
 from .graph import Graph, read_graph
 from .hooks import has_hooks, hooks_made
 from .inference import run_normally
+from .lazy import lazy
 from .state import normal_mode
 from .tangent import cut
 from .tape import Tape, spend, tape_of
@@ -43,7 +43,7 @@ class Captured:
     records: bool
     hooked: bool
 
-    @cached_property
+    @lazy
     def tape(self) -> Tape:
         """The nodes of the graph in walking order, read where they are needed."""
         return tape_of(self.graph)

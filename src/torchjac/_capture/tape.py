@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple, TypeAlias
 
@@ -14,6 +13,7 @@ from torch.autograd.function import BackwardCFunction
 from .._plan.recorder import recorder
 from .deletion import MOST_NESTED, Unlinked
 from .graph import Graph, read_graph
+from .lazy import lazy
 from .memo import Memo
 from .tangent import cut
 
@@ -195,17 +195,17 @@ class Tape:
     inputs: dict[Node, int]
     foreign: bool
 
-    @cached_property
+    @lazy
     def names(self) -> set[str]:
         """The names of the nodes."""
         return {node.name for node in self.nodes}
 
-    @cached_property
+    @lazy
     def numbers(self) -> int:
         """How many entries the outputs of all nodes have."""
         return sum([node.numbers for node in self.nodes])
 
-    @cached_property
+    @lazy
     def make(self) -> tuple:
         """What tapes of one make have in common: the ops, their shapes, how they are joined; not what was saved."""
         number = {node: at for at, node in enumerate((*self.inputs, *self.nodes))}
@@ -216,7 +216,7 @@ class Tape:
             found += [None if edge is None else (number[edge[0]], edge[1]) for edge in node.inputs]
         return tuple(found)
 
-    @cached_property
+    @lazy
     def estimates(self) -> dict[Any, Any]:
         """What was estimated of tapes of this make, for whoever asks again; by the questions."""
         if None in self.outputs:  # how large these are stands nowhere on the tape

@@ -1,0 +1,24 @@
+"""An attribute computed once, without the lock of `functools.cached_property`, which all instances share before 3.12."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class lazy(Generic[T]):  # used as a decorator
+    """What a method gives, kept on the instance; two threads may both compute it."""
+
+    def __init__(self, method: Callable[[Any], T]) -> None:
+        self.method = method
+        self.name = method.__name__
+        self.__doc__ = method.__doc__
+
+    def __get__(self, instance: Any, owner: Any = None) -> T:
+        """Compute the attribute; from now on it is found on the instance."""
+        if instance is None:
+            return self  # type: ignore[return-value]
+        value = instance.__dict__[self.name] = self.method(instance)
+        return value
