@@ -1,4 +1,4 @@
-"""An attribute computed once, without the lock of `functools.cached_property`, which all instances share before 3.12."""
+"""An attribute computed once, without the lock of `functools.cached_property`, shared by all instances before 3.12."""
 
 from __future__ import annotations
 
