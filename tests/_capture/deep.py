@@ -36,6 +36,16 @@ def _zeros(**keywords):
     return torch.zeros(3, dtype=torch.float64, **keywords)
 
 
+def _drop_errors(f):
+    """Ask for Jacobians of a function that raises, and drop the errors, which keep their frames."""
+    for transform in (jacrev, jacfwd, jacobian):
+        try:
+            transform(f)(_zeros())
+        except ZeroDivisionError as error:
+            kept = error
+        del kept
+
+
 def plain(transform, nodes):
     """One call."""
     found = getattr(torchjac, transform)(_row(nodes))(_zeros())
@@ -75,12 +85,7 @@ def raised(nodes):
         y = _row(nodes)(x) @ J
         raise ZeroDivisionError(str(y.shape))
 
-    for transform in (jacrev, jacfwd, jacobian):
-        try:
-            transform(f)(_zeros())
-        except ZeroDivisionError as error:
-            kept = error
-        del kept
+    _drop_errors(f)
 
 
 def in_walk(nodes):
@@ -98,12 +103,7 @@ def in_walk(nodes):
     def f(x):
         return _row(nodes // 2)(Fails.apply(_row(nodes // 2)(x)))
 
-    for transform in (jacrev, jacfwd, jacobian):
-        try:
-            transform(f)(_zeros())
-        except ZeroDivisionError as error:
-            kept = error
-        del kept
+    _drop_errors(f)
 
 
 def recorded(nodes):

@@ -10,7 +10,8 @@ import torch
 
 from torchjac._capture import deletion
 from torchjac._capture.deletion import MOST_NESTED, Unlinked
-from torchjac._capture.tape import read_tape
+from torchjac._capture.graph import read_graph
+from torchjac._capture.tape import tape_of
 
 FULL = os.environ.get("TORCHJAC_SWEEP") == "full"
 SIMPLE = ("jacrev", "jacfwd", "jacobian")
@@ -44,7 +45,7 @@ def _read(steps):
     y = x
     for _ in range(steps):
         y = y + y.sin()
-    return read_tape([y], [x.grad_fn])
+    return tape_of(read_graph([y], [x.grad_fn]))
 
 
 def _is_anchor(node):
@@ -86,7 +87,7 @@ def test_nothing_is_kept():
     y = x
     for _ in range(300):
         y = Saves.apply(y.sin())
-    tape = read_tape([y], [x.grad_fn])
+    tape = tape_of(read_graph([y], [x.grad_fn]))
     assert len(tape.nodes) == 600
     del x, y
     assert not seen

@@ -32,6 +32,7 @@ def _state():
         "levels": functorch.get_dynamic_layer_stack_depth(),
         "in-place requires_grad": functorch.get_inplace_requires_grad_allowed(),
         "saved-tensor hooks": autograd._saved_tensors_hooks_get_disabled_error_message(),
+        "innermost saved-tensor hooks": autograd._top_saved_tensors_default_hooks(True),
         "dispatch modes": torch._C._len_torch_dispatch_stack(),
         "function modes": torch._C._len_torch_function_stack(),
         "group": torch._C._get_graph_exec_group(),

@@ -5,8 +5,9 @@ import torch
 from torch.autograd import Function
 
 from torchjac import jacobian, jacrev
+from torchjac._capture.graph import read_graph
 from torchjac._capture.memo import MOST_NODES, Memo
-from torchjac._capture.tape import Meta, read_tape
+from torchjac._capture.tape import Meta, tape_of
 from torchjac.testing import loop_jacobian
 
 
@@ -15,7 +16,7 @@ def _recorded(f, *inputs):
     starts = [entry.grad_fn for entry in entries]
     outputs = f(*entries)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    return read_tape(outputs, starts)
+    return tape_of(read_graph(outputs, starts))
 
 
 def _names(tape):
@@ -183,7 +184,7 @@ def test_make():
     assert first.estimates is again.estimates
     # Of what leads to no input nothing stands on the tape, and so not how large it is.
     outputs = [x.clone().requires_grad_().clone(), torch.randn(3)]
-    tapes = [read_tape(outputs, [outputs[0].grad_fn]) for _ in range(2)]
+    tapes = [tape_of(read_graph(outputs, [outputs[0].grad_fn])) for _ in range(2)]
     assert tapes[0].make == tapes[1].make
     assert tapes[0].estimates is not tapes[1].estimates
 

@@ -8,11 +8,10 @@ import torch
 from torchjac import explain, hessian, jacfwd, jacobian, jacrev
 
 
-class Narrow(torch.autograd.Function):
-    """Fails on batches as if memory had run out."""
+class Sine(torch.autograd.Function):
+    """The sine, for Functions that differ in their backward."""
 
     generate_vmap_rule = True
-    calls = 0
 
     @staticmethod
     def forward(x):
@@ -23,6 +22,12 @@ class Narrow(torch.autograd.Function):
     def setup_context(ctx, inputs, output):
         """Keep the input."""
         ctx.save_for_backward(*inputs)
+
+
+class Narrow(Sine):
+    """Fails on batches as if memory had run out."""
+
+    calls = 0
 
     @staticmethod
     def backward(ctx, cotangent):
@@ -90,20 +95,8 @@ def test_an_error_of_the_function_itself_has_no_note():
     assert not hasattr(told.value, "__notes__")
 
 
-class Numpy(torch.autograd.Function):
+class Numpy(Sine):
     """Leaves PyTorch in its backward, so that it cannot be called on a batch."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x):
-        """The sine."""
-        return x.sin()
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        """Keep the input."""
-        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx, cotangent):

@@ -1111,9 +1111,9 @@ MUTATIONS: tuple[Mutation, ...] = (
         "pass",
     ),
     Mutation(
-        "_plan/cache.py", "an entry that is replaced counts twice",
-        " - (0 if old is None else old.bytes)",
-        "",
+        "_plan/cache.py", "what went is not taken off what is held",
+        "held -= self.entries.popitem(last=False)[1].bytes",
+        "self.entries.popitem(last=False)",
     ),
     Mutation(
         "_plan/number.py", "numbers behind an operator taken for those in front",

@@ -10,9 +10,8 @@ from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 import torch
-from torch.autograd import forward_ad
 
-from .._blocks.traced import inside_functorch, is_tracing
+from .._blocks.traced import has_tangents, inside_functorch, is_tracing
 from .._capture.capture import Captured
 from .._capture.graph import signature
 from .._plan.cache import Cache, Entry
@@ -102,9 +101,9 @@ def _may_plan(captured: Captured) -> bool:
         captured.hooked
         or is_tracing()
         or inside_functorch()
+        or has_tangents()
         or recorder() is not None
         or torch.is_anomaly_enabled()
-        or forward_ad._current_level >= 0
         or torch._C._len_torch_function_stack() > 0
         or torch._C._len_torch_dispatch_stack() > 0
         or is_watched()

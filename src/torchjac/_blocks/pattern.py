@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from math import prod
 from threading import Lock
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from .block import KEPT, Block, Kind, is_remembered
 from .boxes import Boxes, Piece, boxes
+from .lazy import lazy
 from .maps import Affine, Gather, Label, Map, Maps, align, positions
 from .traced import inside_functorch, is_tracing
 from .write import dense
@@ -100,7 +101,7 @@ class Pattern:
         kept = [self.__dict__.get(name) for name in ("begin", "index", "row", "_places")]
         return _held([self.tables, self.notes, *kept])
 
-    @cached_property
+    @lazy
     def begin(self) -> Tensor:
         """Where each row begins among the nonzeros, and where the last one ends; int32 where that suffices."""
         assert self._boxes is not None
@@ -109,7 +110,7 @@ class Pattern:
         torch.cumsum(counts, 0, dtype=begin.dtype, out=begin[1:])
         return begin.to(self.device)
 
-    @cached_property
+    @lazy
     def index(self) -> Tensor:
         """The column of each nonzero, rising in each row; int32 where that suffices."""
         assert self._boxes is not None
@@ -129,7 +130,7 @@ class Pattern:
             _window(index, piece).copy_(column)
         return index
 
-    @cached_property
+    @lazy
     def row(self) -> Tensor:
         """The row of each nonzero."""
         counts = self.begin.diff()

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 from torch._C import _autograd  # private; see `_saving_refused`
 
+from .._blocks.lazy import lazy
 from .._blocks.traced import inside_functorch, is_tracing
 from .._plan.recorder import engine_runs
 from .deletion import anchor
 from .graph import Graph, read_graph
 from .hooks import has_hooks, hooks_made
 from .inference import run_normally
-from .lazy import lazy
 from .state import normal_mode
 from .tangent import cut
 from .tape import Tape, spend, tape_of

@@ -76,6 +76,7 @@ class State(NamedTuple):
     levels: int
     writes_allowed: bool
     hooks_disabled: str | None
+    saving: tuple[Any, Any] | None
     dispatch_modes: list[Any]
     function_modes: int
     group: Any
@@ -94,12 +95,19 @@ def state() -> State:
         _functorch.get_dynamic_layer_stack_depth(),
         _functorch.get_inplace_requires_grad_allowed(),
         _autograd._saved_tensors_hooks_get_disabled_error_message(),
+        _saving(),
         [torch._C._get_dispatch_stack_at(at) for at in range(torch._C._len_torch_dispatch_stack())],
         torch._C._len_torch_function_stack(),
         _group(),
         len(_here.changes),
         recorder(),
     )
+
+
+def _saving() -> tuple[Any, Any] | None:
+    """The innermost hooks of saved tensors, which a checkpointed block sets for as long as it runs."""
+    found: tuple[Any, Any] | None = _autograd._top_saved_tensors_default_hooks(True)
+    return found
 
 
 def set_back(before: State) -> None:
@@ -116,6 +124,8 @@ def set_back(before: State) -> None:
         _functorch.pop_dynamic_layer_stack_and_undo_to_depth(before.levels)
     _functorch.set_inplace_requires_grad_allowed(before.writes_allowed)
     torch._C._set_grad_enabled(before.grad)
+    while _saving() not in (before.saving, None):
+        _autograd._pop_saved_tensors_default_hooks()
     if before.hooks_disabled is None:
         _autograd._saved_tensors_hooks_enable()
     elif now.hooks_disabled != before.hooks_disabled:

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch.autograd.function import BackwardCFunction
 
+from .._blocks.lazy import lazy
 from .._plan.recorder import recorder
 from .deletion import MOST_NESTED, Unlinked
-from .graph import Graph, read_graph
-from .lazy import lazy
+from .graph import Graph
 from .memo import Memo
 from .tangent import cut
 
@@ -271,11 +271,6 @@ def tape_of(graph: Graph) -> Tape:
 
 def _edge(found: Node | Edge, slot: int) -> Edge:
     return (found, slot) if type(found) is Node else found  # type: ignore[return-value]
-
-
-def read_tape(outputs: Sequence[torch.Tensor], starts: Sequence[Any]) -> Tape:
-    """Read the graph between some tensors and the nodes the inputs began as."""
-    return tape_of(read_graph(outputs, starts))
 
 
 #: Ops that keep the order of the entries: where a chain of them has one shape at both ends it does nothing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
-from threading import Lock
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 
@@ -25,47 +25,57 @@ class Entry(NamedTuple):
 
 
 class Cache:
-    """Entries by their keys; the one that was used least recently goes first."""
+    """Entries by their keys; the one that was used least recently goes first.
+
+    It takes no lock, which an interrupt at the end of a `with` would leave taken: each change is one call of a
+    dictionary. Threads that meet at a key record a program twice at worst.
+    """
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self.bytes = 0
         self.entries: OrderedDict[Hashable, Entry] = OrderedDict()
-        self.lock = Lock()
+
+    @property
+    def bytes(self) -> int:
+        """What all entries take."""
+        return sum([entry.bytes for entry in self._all()])
+
+    @property
+    def programs(self) -> int:
+        """How many entries hold a program."""
+        return sum([entry.program is not None for entry in self._all()])
+
+    def _all(self) -> list[Entry]:
+        return list(dict.values(self.entries))  # an ordered one's own iterator would hash every key again
 
     def get(self, key: Hashable) -> Entry | None:
         """Return the entry under a key."""
-        with self.lock:
-            entry = self.entries.get(key)
-            if entry is not None:
-                self.entries.move_to_end(key)
-            return entry
+        entry = self.entries.get(key)
+        if entry is not None:
+            self._touch(key)
+        return entry
 
     def put(self, key: Hashable, entry: Entry) -> None:
         """Keep an entry."""
-        with self.lock:
-            old = self.entries.pop(key, None)
-            self.entries[key] = entry
-            self.bytes += entry.bytes - (0 if old is None else old.bytes)
-            self._shrink()
+        self.entries[key] = entry
+        self._touch(key)
+        self._shrink()
 
     def bound(self, most: int) -> None:
         """Let entries take so many bytes from now on."""
-        with self.lock:
-            self.most = most
-            self._shrink()
-
-    def held(self) -> tuple[int, int]:
-        """Return how many programs there are, and the bytes that all entries take."""
-        with self.lock:
-            return sum(entry.program is not None for entry in self.entries.values()), self.bytes
-
-    def _shrink(self) -> None:
-        while self.bytes > self.most and self.entries:
-            self.bytes -= self.entries.popitem(last=False)[1].bytes
+        self.most = most
+        self._shrink()
 
     def clear(self) -> None:
         """Forget everything."""
-        with self.lock:
-            self.entries.clear()
-            self.bytes = 0
+        self.entries.clear()
+
+    def _touch(self, key: Hashable) -> None:
+        with suppress(KeyError):  # another thread has dropped it
+            self.entries.move_to_end(key)
+
+    def _shrink(self) -> None:
+        held = self.bytes
+        while held > self.most and self.entries:
+            with suppress(KeyError):
+                held -= self.entries.popitem(last=False)[1].bytes

@@ -1,6 +1,7 @@
 """What a program takes: a sum over its steps, in microseconds of one thread.
 
-The figures were fitted on CPUs (see `benchmarks/`); only their ratios matter, for they compare programs of one answer.
+The figures are what such calls took on one CPU, rounded by hand. Only their ratios matter, for they compare programs of
+one answer.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from .recorder import Register, Step
-from .steps import Check, Load, Nested, SameMemory, Take, Whole
+from .steps import Check, Load, SameMemory, Take, Whole, called
 
 #: A call of PyTorch on tensors of a few numbers
 LAUNCH = 1.5
@@ -39,9 +40,7 @@ def price(steps: Sequence[Step], registers: Sequence[Register]) -> float:
 
 
 def _price(step: Step, registers: Sequence[Register]) -> float:
-    function = step.function
-    if type(function) is Nested:
-        function = function.function
+    function = called(step.function)
     if isinstance(function, _LOOKS):
         return LOOK
     value = registers[step.register].value

@@ -14,7 +14,7 @@ from torch import Tensor
 from .number import Number
 from .price import price
 from .recorder import Recorder, Register, Step
-from .steps import Equal, Load, Take, Tree, Whole, build, call
+from .steps import Equal, Load, Take, Tree, Whole, build, call, called
 
 
 class Program:
@@ -154,7 +154,7 @@ def _fixed(found: Recorder, outputs: Sequence[int]) -> set[int]:
             if written is None or not written <= guarded:
                 given.add(memory)
     for number, step in enumerate(steps):
-        if type(step.function) is Whole or getattr(step.function, "function", None).__class__ is Whole:
+        if type(called(step.function)) is Whole:
             given.update(registers[at].memory for at in step.reads)
         if not all(at in same for at in step.reads):
             given.update(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from operator import attrgetter
 from threading import local
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,7 +20,6 @@ from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
 from .number import Number
 from .steps import Check, Load, Nested, Part, SameMemory, Take, Whole, call
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 _current = local()
@@ -400,20 +399,20 @@ class unrecorded:  # a context manager, and used as one
             set_recorder(self.found)
 
 
-def whole(function: Callable[P, T]) -> Callable[P, T]:
+def whole(function: Callable[..., T]) -> Callable[..., T]:
     """Make a function one step of a program: what it calls is not noted, and it is called again at each run.
 
-    It takes tensors and objects from outside, and gives a tensor or a sequence of tensors and Nones.
+    It takes tensors and objects from outside, by position, and gives a tensor or a sequence of tensors and Nones.
     """
 
     @wraps(function)
-    def called(*args: P.args, **kwargs: P.kwargs) -> T:
+    def step(*args: Any) -> T:
         found = recorder()
         if found is None or found.failed is not None:
-            return function(*args, **kwargs)
+            return function(*args)
         with unrecorded():
-            result = function(*args, **kwargs)
-            found.called(partial(function, **kwargs) if kwargs else function, args, result)
+            result = function(*args)
+            found.called(function, args, result)
         return result
 
-    return called
+    return step

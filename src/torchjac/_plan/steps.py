@@ -166,6 +166,11 @@ class Nested:
         return self.function(*args, **{name: put(values) for name, put in self.kwargs.items()})
 
 
+def called(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what a step calls, without the containers that its arguments stand in."""
+    return function.function if type(function) is Nested else function
+
+
 class Tree:
     """A tree of lists and tuples whose leaves are constants or values at places."""
 

@@ -9,12 +9,11 @@ for a sum, a mean, a product and an extremum. Without ``include_self`` self[p] s
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import torch
 from torch import Tensor
 
 from .._blocks.block import Block, labels
+from .._blocks.lazy import lazy
 from .._blocks.maps import bare
 from .._capture.tape import Node
 from .registry import Local, rule
@@ -53,7 +52,7 @@ class Reduction:
         """What stands at the output entry of each source entry."""
         return values.gather(self.dim, self.index)
 
-    @cached_property
+    @lazy
     def hit(self) -> Tensor:
         """Which output entries the index names."""
         hole = torch.zeros(self.into.shape, dtype=torch.bool, device=self.into.device)

@@ -49,4 +49,4 @@ def program_cache(*, max_bytes: int | None = None, clear: bool = False) -> Progr
         PROGRAMS.clear()
     if max_bytes is not None:
         PROGRAMS.bound(max_bytes)
-    return ProgramCache(*PROGRAMS.held(), PROGRAMS.most)
+    return ProgramCache(PROGRAMS.programs, PROGRAMS.bytes, PROGRAMS.most)

@@ -1,4 +1,8 @@
-"""An attribute computed once, without the lock of `functools.cached_property`, shared by all instances before 3.12."""
+"""An attribute computed once, without the lock of `functools.cached_property`.
+
+Before Python 3.12 all instances share that lock, and an interrupt at the end of its `with` leaves it taken: every other
+thread then waits for good.
+"""
 
 from __future__ import annotations
 
