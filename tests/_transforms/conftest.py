@@ -10,6 +10,9 @@ from torch.utils import _pytree as pytree
 from torchjac import jacrev
 from torchjac.testing import finite_differences, loop_jacobian
 
+#: Looking for examples in it would import it, which only a function under test may do.
+collect_ignore = ["imported_late.py"]
+
 WAY = "torchjac._transforms.jacrev.way"
 
 
