@@ -97,6 +97,8 @@ def _record(key: Hashable, origins: list[Any], compute: Callable[[], T], entry: 
 
 
 def _may_plan(captured: Captured) -> bool:
+    """Tell whether what a call does is all done by ops that a recorder sees, for no one else to see or change."""
+    # Private: PyTorch has no public question for modes that are active (torch 2.9-2.14).
     return not (
         captured.hooked
         or is_tracing()

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+
+# Private: what the `with` of a mode calls. A recording may end, or pause, before that does (torch 2.9-2.14).
 from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
 
 from .number import Number
