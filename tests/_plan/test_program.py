@@ -54,6 +54,19 @@ def test_other_values(name) -> None:
         agrees(FUNCTIONS[name], x)
 
 
+def test_a_graph_of_its_own() -> None:
+    """Where a formula is itself recorded, in forward order, what its graph saved is of this call alone."""
+    torch.manual_seed(0)
+    row = torch.randn(1, 50, dtype=D)
+    for _ in range(3):
+        x = torch.randn(50, 1, dtype=D)
+        given = torch.randn(50, dtype=D)
+        found = jacrev(lambda x: torch.linalg.pinv(x @ row) @ given)(x)
+        whole = jacrev(lambda x: torch.linalg.pinv(x @ row))(x)
+        torch.testing.assert_close(torch.einsum("ijkl,j->ikl", whole, given), found)
+        torch.testing.assert_close(found, loop_jacobian(lambda x: torch.linalg.pinv(x @ row) @ given, x))
+
+
 def test_a_large_answer() -> None:
     """Zeros that the system gives are taken anew at each run."""
     for seed in range(3):

@@ -19,7 +19,7 @@ from torch._C import _autograd  # private; see `_saving_refused`
 
 from .._blocks.lazy import lazy
 from .._blocks.traced import inside_functorch, is_tracing
-from .._plan.recorder import engine_runs
+from .._plan.recorder import refuse_program
 from .deletion import anchor
 from .graph import Graph, read_graph
 from .hooks import has_hooks, hooks_made
@@ -131,6 +131,7 @@ def left_level(tensor: Tensor) -> Tensor:
 
 def capture(run: Callable[[list[Tensor]], tuple[list[Tensor], Any]], inputs: Sequence[Tensor]) -> Captured:
     """Call ``run`` on inputs that are differentiated."""
+    refuse_program("a graph of its own")
     return capture_at_level(run, inputs) if inside_functorch() else _in_autograd(run, inputs)
 
 
@@ -205,7 +206,7 @@ class _saving_refused:  # a context manager, and used as one
 
 def capture_at_level(run: Callable, inputs: Sequence[Tensor]) -> Captured:
     """Run at a level of its own: what `torch.func.vjp` does, without its trees and checks, half of a small capture."""
-    engine_runs()
+    refuse_program("a graph of its own")
     functorch = torch._C._functorch  # private; what vjp itself calls (torch 2.9-2.13)
     before = hooks_made()
     with _saving_refused():

@@ -293,9 +293,11 @@ class Recorder(TorchFunctionMode):
 
     def source(self, read: Callable[..., Any], origin: Any, value: Any) -> None:
         """Note a tensor that is read from an object from outside, with all that may be looked at of it."""
-        if self.failed is not None or (isinstance(value, Tensor) and id(value) in self.at):
-            if self.failed is None:  # the same tensor was read elsewhere: the program relies on that
-                self._step(SameMemory(read), (self.place(origin), self.at[id(value)]), None, kept=True)
+        if not self._is_outside(origin):
+            return
+        if isinstance(value, Tensor) and id(value) in self.at:
+            # The same tensor was read elsewhere: the program relies on that.
+            self._step(SameMemory(read), (self.place(origin), self.at[id(value)]), None, kept=True)
             return
         if isinstance(value, Tensor) and (value.layout is not torch.strided or type(value) not in _PLAIN):
             self.fail(f"a saved tensor of layout {value.layout} and type {type(value).__name__}")
@@ -315,8 +317,14 @@ class Recorder(TorchFunctionMode):
 
     def step_of(self, guard: Callable[..., None], origin: Any) -> None:
         """Note a guard of an object from outside."""
-        if self.failed is None:
+        if self._is_outside(origin):
             self._step(guard, (self.place(origin),), None, kept=True)
+
+    def _is_outside(self, origin: Any) -> bool:
+        """Whether an object is one that a program gets anew at each run; give up where it is another."""
+        if self.failed is None and id(origin) not in self.at:
+            self.fail(f"a {type(origin).__name__} that was made while recording")
+        return self.failed is None
 
     def hold(self, tree: Any) -> None:
         """Take the tensors of a tuple, which were made unrecorded, for the same at each run."""
@@ -330,7 +338,7 @@ class Recorder(TorchFunctionMode):
 
     def formula(self, node: Any, cotangents: Sequence[Any], result: Any) -> None:
         """Note that a node was called; which results it has, and their shapes, follow from the key of the program."""
-        if self.failed is None:
+        if self._is_outside(node):
             self.add(call, (node, *cotangents), {}, result)
 
     def called(self, func: Callable[..., Any], args: Sequence[Any], result: Any) -> None:
