@@ -3,7 +3,8 @@
 Each mutation is made in a copy of the source tree, never in the tree itself. The test file that mirrors the
 broken one runs first (``_rules/views.py`` → ``tests/_rules/test_views.py``), then, where it finds nothing,
 the other tests of its layer, and those of rules, blocks and plans. A mutation that no test notices has survived: a
-test is missing.
+test is missing. The tests that noticed one are run once more in a copy without any: one that fails there too has
+noticed nothing.
 
     python tests/mutation/mutate.py                  # all, two at a time
     python tests/mutation/mutate.py --only matmul    # those whose file or mistake matches
@@ -25,8 +26,8 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,47 +74,67 @@ def copy_tree(copy: Path) -> None:
             shutil.copy(source, target)
 
 
-def judge(mutation: Mutation) -> Verdict:
-    """Make a mutation in a copy and run the tests there, in this process: call it in one of its own."""
-    start = time.monotonic()
-    if reason := misplaced(mutation):
-        return Verdict(mutation, "impossible", reason, 0.0)
+@contextmanager
+def in_copy() -> Iterator[Path]:
+    """Work in a copy of the tree, which is all that this process and those that it starts find of torchjac."""
     with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
         copy = Path(folder)
         copy_tree(copy)
-        path = copy / "src" / "torchjac" / mutation.file
-        path.write_text(path.read_text().replace(mutation.old, mutation.new))
         os.chdir(copy)
         # The caller's own tree must not be found, in whatever way it came to be on the path.
         sys.path[:] = [
             entry for entry in sys.path if not Path(entry or ".").resolve().is_relative_to(ROOT / "src")
         ]
-        os.environ["PYTHONPATH"] = f"{copy / 'src'}{os.pathsep}{copy}"  # of processes that a test starts
+        os.environ["PYTHONPATH"] = f"{copy / 'src'}{os.pathsep}{copy}"
+        yield copy
+        os.chdir(ROOT)
+
+
+def judge(mutation: Mutation) -> Verdict:
+    """Make a mutation in a copy and run the tests there, in this process: call it in one of its own."""
+    start = time.monotonic()
+    if reason := misplaced(mutation):
+        return Verdict(mutation, "impossible", reason, 0.0)
+    with in_copy() as copy:
+        path = copy / "src" / "torchjac" / mutation.file
+        path.write_text(path.read_text().replace(mutation.old, mutation.new))
         layer, name = mutation.file.split("/")
         mirror = f"tests/{layer}/test_{name}"
         status, by = _run(copy, [mirror]) if Path(mirror).exists() else ("survived", "")
         if status == "survived":
             status, by = _run(copy, [*dict.fromkeys((f"tests/{layer}", *FOLDERS)), f"--ignore={mirror}"])
-        os.chdir(ROOT)
     return Verdict(mutation, status, by, time.monotonic() - start)
 
 
-class _First:
-    """Keeps the name of the first test that failed, and the file of the engine that the tests ran."""
+def failing(tests: Sequence[str]) -> set[str]:
+    """Which of some tests fail without a mutation; in this process, as `judge`."""
+    failed = _Failed()
+    with in_copy() as copy:
+        status, why = _run(copy, [f"tests/{test}" for test in tests], failed, stop=False)
+    if status == "impossible":
+        raise RuntimeError(f"the tests that noticed a mutation cannot be run without: {why}")
+    return set(failed.names)
 
-    failed = ""
+
+class _Failed:
+    """Keeps the names of the tests that failed."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """A test, or what it sets up, has ended."""
-        if report.failed and not self.failed:
-            self.failed = report.nodeid.removeprefix("tests/")
+        if report.failed:
+            self.names.append(report.nodeid.removeprefix("tests/"))
 
 
-def _run(copy: Path, arguments: Sequence[str]) -> tuple[str, str]:
+def _run(
+    copy: Path, arguments: Sequence[str], failed: _Failed | None = None, stop: bool = True
+) -> tuple[str, str]:
     """Run tests of a copy until one fails, and name that one."""
-    first, printed = _First(), io.StringIO()
+    failed, printed = failed or _Failed(), io.StringIO()
     options = [
-        "-x",
+        *(["-x"] if stop else []),
         "-q",
         "--tb=no",
         "-p",
@@ -123,33 +144,41 @@ def _run(copy: Path, arguments: Sequence[str]) -> tuple[str, str]:
         f"{copy}/pyproject.toml",
     ]
     with redirect_stdout(printed), redirect_stderr(printed):
-        code = pytest.main([*options, *arguments], plugins=[first])
+        code = pytest.main([*options, *arguments], plugins=[failed])
     engine = Path(sys.modules["torchjac"].__file__) if "torchjac" in sys.modules else ROOT
     if not engine.is_relative_to(copy):
         return "impossible", f"the tests ran {engine}, not the copy"
     if code == pytest.ExitCode.OK:
         return "survived", ""
-    if code != pytest.ExitCode.TESTS_FAILED or not first.failed:
+    if code != pytest.ExitCode.TESTS_FAILED or not failed.names:
         return "impossible", f"pytest ended with {code!r}: {printed.getvalue().strip()[-300:]}"
-    return "killed", first.failed
+    return "killed", failed.names[0]
 
 
 def judge_all(mutations: Sequence[Mutation], jobs: int) -> list[Verdict]:
     """Judge mutations, each in a process of its own that begins with torch loaded."""
     assert "torchjac" not in sys.modules, "each mutation must load its own torchjac"
     torch.set_num_threads(1)
+    verdicts = []
+    print(f"{'file':26s} {'mistake':52s} {'status':10s} seconds  by", flush=True)
     with multiprocessing.get_context("fork").Pool(jobs, maxtasksperchild=1) as pool:
-        return list(pool.imap(judge, mutations, chunksize=1))
+        for verdict in pool.imap(judge, mutations, chunksize=1):
+            print(line(verdict), flush=True)
+            verdicts.append(verdict)
+        killers = sorted({verdict.by for verdict in verdicts if verdict.status == "killed"})
+        broken = pool.apply(failing, (killers,)) if killers else set()
+    return [verdict._replace(status="survived") if verdict.by in broken else verdict for verdict in verdicts]
 
 
-def table(verdicts: Sequence[Verdict]) -> str:
-    """A line for each mutation, then how many of each file were killed."""
-    lines = [f"{'file':26s} {'mistake':52s} {'status':10s} seconds  by"]
-    for verdict in verdicts:
-        mutation = verdict.mutation
-        lines.append(
-            f"{mutation.file:26s} {mutation.mistake:52.52s} {verdict.status:10s} {verdict.seconds:7.1f}  {verdict.by}"
-        )
+def line(verdict: Verdict) -> str:
+    """What became of a mutation, as a line of the table."""
+    mutation = verdict.mutation
+    return f"{mutation.file:26s} {mutation.mistake:52.52s} {verdict.status:10s} {verdict.seconds:7.1f}  {verdict.by}"
+
+
+def summary(verdicts: Sequence[Verdict]) -> str:
+    """What was not killed, then how many of each file were."""
+    lines = ["", *(line(verdict) for verdict in verdicts if verdict.status != "killed")]
     files: dict[str, list[bool]] = defaultdict(list)
     for verdict in verdicts:
         files[verdict.mutation.file].append(verdict.status == "killed")
@@ -173,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not chosen:
         parser.error(f"--only {options.only}: no mutation matches")
     verdicts = judge_all(chosen, options.jobs)
-    print(table(verdicts))
+    print(summary(verdicts))
     return int(any(verdict.status != "killed" for verdict in verdicts))
 
 
