@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING
 
+from .._blocks.block import Block
 from .._blocks.ends import joined, shifted
 from .._blocks.merge import merge
+from .chain import Chain
 
 if TYPE_CHECKING:
     from .operator import Jacobian
@@ -59,12 +62,31 @@ def block(parts: Sequence[Sequence[Jacobian | None]]) -> Jacobian:
     for i, row in enumerate(rows):
         for k, part in enumerate(row):
             for each in part.blocks if part is not None else ():
-                out, wrt = joined(each.out, part.out_shape), joined(each.wrt, part.in_shape)  # type: ignore[union-attr]
-                found.append(
-                    each._replace(out=(shifted(out, sum(heights[:i])),), wrt=(shifted(wrt, sum(widths[:k])),))
-                )
+                each = _lowered(each, part.out_shape, sum(heights[:i]))  # type: ignore[union-attr]
+                wrt = joined(each.wrt, part.in_shape)  # type: ignore[union-attr]
+                found.append(each._replace(wrt=(shifted(wrt, sum(widths[:k])),)))
     shapes = (sum(heights),), (sum(widths),)
     return first._new(*shapes, tuple(merge(found, *shapes, first)))
+
+
+def stacked(parts: Sequence[Jacobian]) -> Jacobian:
+    """One Jacobian of the outputs of several by one input, laid end to end; a product alone stays one."""
+    first = parts[0]
+    if len(parts) == 1 and first.factors:
+        head, *rest = first.factors
+        return replace(first, out_shape=(prod(head.out_shape),), blocks=Chain([stacked([head]), *rest]))
+    found, at = [], 0
+    for part in parts:
+        found += [_lowered(each, part.out_shape, at) for each in part.blocks]
+        at += prod(part.out_shape)
+    if len(parts) > 1:
+        found = merge(found, (at,), first.in_shape, first)
+    return replace(first, out_shape=(at,), blocks=tuple(found))
+
+
+def _lowered(block: Block, out_shape: tuple[int, ...], by: int) -> Block:
+    """A block with its output's dims joined, and moved down by some rows."""
+    return block._replace(out=(shifted(joined(block.out, out_shape), by),))
 
 
 def _size(sizes: list[int], what: str) -> int:
