@@ -16,7 +16,8 @@ ORDER = [
     {"_accumulate"},
     {"_answers"},
     {"_transforms"},
-    {"extend", "ipopt", "scipy", "testing"},
+    {"_distributed"},
+    {"accumulate", "distributed", "extend", "ipopt", "scipy", "testing"},
     {"_cli"},
     {"__init__", "__main__"},
 ]

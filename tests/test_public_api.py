@@ -6,7 +6,19 @@ import pytest
 import torch
 
 import torchjac
-from torchjac import Costs, Jacobian, ProgramCache, Report, Step, extend, ipopt, scipy, testing
+from torchjac import (
+    Costs,
+    Jacobian,
+    ProgramCache,
+    Report,
+    Step,
+    accumulate,
+    distributed,
+    extend,
+    ipopt,
+    scipy,
+    testing,
+)
 
 #: Taken from torch.func as they are; their signatures are PyTorch's.
 FROM_TORCH = {
@@ -14,7 +26,10 @@ FROM_TORCH = {
 }  # fmt: skip
 
 #: Made by the library and given to users, who do not make them.
-GIVEN = {Costs, Jacobian, ProgramCache, Report, Step, extend.Node}
+GIVEN = {Costs, Jacobian, ProgramCache, Report, Step, accumulate.Sums, accumulate.Tile, extend.Node}
+
+#: The modules that have public names.
+MODULES = (torchjac, accumulate, distributed, extend, ipopt, scipy, testing)
 
 #: What a change of this table means: docs/project/deprecation.md.
 TABLE = """
@@ -55,8 +70,16 @@ torchjac.ProgramCache
 torchjac.Report
 torchjac.Step
 torchjac.StructureLostWarning
+torchjac.accumulate
+torchjac.accumulate.Sums
+torchjac.accumulate.Tile
+torchjac.accumulate.kernel_tiles(func, parameters, data, *, start=0, progress=False, mesh=None)
+torchjac.accumulate.sums(func, parameters, data, of=('gram', 'gradient'), *, weight=None, residual=None, dtype=None, \
+checkpoint=None, every=100, progress=False, mesh=None)
 torchjac.block(parts)
 torchjac.compile(func, *, backend='inductor', cache_size=64)
+torchjac.distributed.RankError
+torchjac.distributed.together(mesh)
 torchjac.explain(func, argnums=0, *, has_aux=False)
 torchjac.extend
 torchjac.extend.Affine(offset, terms)
@@ -103,7 +126,7 @@ def spelled(name, thing):
     """A name with its arguments and defaults, without annotations; properties and attributes as a bare name."""
     if not callable(thing):
         return name
-    if isinstance(thing, type) and (issubclass(thing, Warning) or thing in GIVEN):
+    if isinstance(thing, type) and (issubclass(thing, (Warning, RuntimeError)) or thing in GIVEN):
         return name
     try:
         signature = inspect.signature(thing)
@@ -116,7 +139,7 @@ def spelled(name, thing):
 
 def found():
     """The table as it is."""
-    for module in (torchjac, extend, ipopt, scipy, testing):
+    for module in MODULES:
         for name in module.__all__:
             if name not in FROM_TORCH:
                 yield spelled(f"{module.__name__}.{name}", getattr(module, name))
@@ -143,7 +166,7 @@ def test_from_torch(name):
 
 def test_every_name_is_documented():
     """Each public name has a docstring."""
-    for module in (torchjac, extend, ipopt, scipy, testing):
+    for module in MODULES:
         for name in module.__all__:
             thing = getattr(module, name)
             assert inspect.getdoc(thing), f"{module.__name__}.{name}"

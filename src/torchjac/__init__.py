@@ -11,7 +11,7 @@ from torch.func import (
     vmap,
 )
 
-from . import extend, testing
+from . import accumulate, extend, testing
 from ._accumulate.report import Costs, Report, Step, StructureLostWarning, warn_structure_lost
 from ._answers.bordered import block
 from ._answers.operator import Jacobian
@@ -30,6 +30,7 @@ __all__ = [
     "Report",
     "Step",
     "StructureLostWarning",
+    "accumulate",
     "block",
     "compile",
     "explain",

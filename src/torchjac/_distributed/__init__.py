@@ -1,0 +1,1 @@
+"""Past one process and one batch: rows shared out over ranks, and sums over data."""
