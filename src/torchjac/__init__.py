@@ -21,6 +21,7 @@ from ._transforms.hessian import hessian
 from ._transforms.jacfwd import jacfwd
 from ._transforms.jacobian import jacobian, value_and_jacobian
 from ._transforms.jacrev import jacrev
+from ._transforms.pieces import pieces
 from ._transforms.program_cache import ProgramCache, program_cache
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "jacrev",
     "jvp",
     "linearize",
+    "pieces",
     "program_cache",
     "stack_module_state",
     "testing",

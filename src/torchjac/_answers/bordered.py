@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from .._blocks.block import Block
 from .._blocks.ends import joined, shifted
+from .._blocks.maps import constant
 from .._blocks.merge import merge
 from .chain import Chain
 
@@ -82,6 +83,16 @@ def stacked(parts: Sequence[Jacobian]) -> Jacobian:
     if len(parts) > 1:
         found = merge(found, (at,), first.in_shape, first)
     return replace(first, out_shape=(at,), blocks=tuple(found))
+
+
+def placed(jacobian: Jacobian, key: tuple[int | slice, ...]) -> list[Block]:
+    """The blocks of a Jacobian of ``output[key]``, a box of the output, as blocks of that of the output."""
+    found = []
+    for block in jacobian.blocks:
+        rest = iter(block.out)
+        out = [constant(at) if isinstance(at, int) else shifted(next(rest), at.start) for at in key]
+        found.append(block._replace(out=(*out, *rest)))
+    return found
 
 
 def _lowered(block: Block, out_shape: tuple[int, ...], by: int) -> Block:

@@ -19,6 +19,7 @@ def hessian(
     chunk_size: int | None = None,
     layout: Layout = torch.strided,
     progress: bool = False,
+    memory: int | str | None = None,
 ) -> Callable[..., Any]:
     """The Hessian of ``func`` with respect to the arguments at ``argnums``, as ``jacrev(jacrev(func))``.
 
@@ -36,6 +37,7 @@ def hessian(
             the gradient: blocks, with nothing written out. It takes whatever ``jacrev`` takes, which
             ``jacobian(torch.func.grad(func))`` does not (Functions without ``setup_context``, checkpointing).
         progress: as for `jacrev`.
+        memory: as for `jacrev`; what the gradient itself keeps is not counted.
 
     Returns:
         A function of the same arguments, which returns the Hessian: with one tensor in and one out, a tensor of
@@ -59,4 +61,4 @@ def hessian(
         (torch.Size([1000000, 1000000]), 2999997)
     """
     gradient = reverse("hessian", func, argnums, has_aux, chunk_size)
-    return reverse("hessian", gradient, argnums, has_aux, chunk_size, layout, progress)
+    return reverse("hessian", gradient, argnums, has_aux, chunk_size, layout, progress, memory=memory)

@@ -14,7 +14,9 @@ from .._blocks.traced import inside_functorch
 from .._capture.capture import left_level
 from .._capture.state import undisturbed
 from .dynamo import beside_dynamo
+from .memory import budget, check_within
 from .operators import operators
+from .rows import operators_within
 from .run import Recorded, check_function, record
 
 MODES = ("auto", "reverse", "forward")
@@ -27,6 +29,7 @@ def jacobian(
     has_aux: bool = False,
     mode: str = "auto",
     progress: bool = False,
+    memory: int | str | None = None,
 ) -> Callable[..., Any]:
     """The Jacobian of ``func`` as an operator: the blocks that were found, and nothing written out.
 
@@ -38,7 +41,11 @@ def jacobian(
     outputs down, "forward" from the inputs up, "auto" whichever the shapes say is cheaper. They differ in cost,
     and by rounding; where the function touches complex numbers, all of them go in reverse.
 
+    ``memory`` is a budget, in bytes or as "500 MB", for all that is alive at once beside the answer and what ``func``
+    itself keeps, as for `jacrev`. Where the walk of all rows does not fit, each range of rows has blocks of its own.
+
     Raises:
+        MemoryError: if a single row needs more than ``memory``.
         RuntimeError: as `jacrev` does, and where ``func`` registers tensor hooks: they act on whole
             cotangents, which are not formed here.
         ValueError: as `jacrev` does, and where ``mode`` is none of these.
@@ -52,11 +59,15 @@ def jacobian(
     """
     check_function(func, argnums, None, "jacobian")
     _check_mode(mode, "jacobian")
+    most = budget(memory, "jacobian")
 
     @wraps(func)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
         with undisturbed():
             recorded = record("jacobian", func, argnums, has_aux, args, kwargs)
+            if most is not None:
+                check_within(recorded, "jacobian")
+                return recorded.finish(operators_within(recorded, most, "jacobian", mode), has_aux)
             return recorded.finish(operators(recorded, "jacobian", mode=mode), has_aux)
 
     found = beside_dynamo("jacobian", jacobian_of)

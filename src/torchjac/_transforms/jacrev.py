@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from math import prod
 from typing import Any
@@ -20,6 +20,7 @@ from .._accumulate.planned import planned
 from .._accumulate.progress import watched
 from .._accumulate.seeds import Limits, RowsTooWideError
 from .._accumulate.way import other_way, way
+from .._answers.operator import Jacobian
 from .._answers.sparse import refill
 from .._blocks.cost import rows_budget
 from .._blocks.traced import inside_functorch, is_tracing
@@ -29,8 +30,10 @@ from .._capture.once import once_pairs, only_once
 from .._capture.state import undisturbed
 from .._rules.unbatched import CANNOT_BATCH, makes_sparse, rules_only
 from .dynamo import HAS_OP, beside_dynamo, in_dynamo
+from .memory import budget, check_within
 from .operators import OPERATOR, Layout, check_layout, operators
 from .out import Outs, check_out, fill, sparse_out, targets
+from .rows import dense_within, operators_within, sparse_within
 from .run import Recorded, check_function, found, record
 
 
@@ -43,6 +46,7 @@ def jacrev(
     layout: torch.layout = torch.strided,
     progress: bool = False,
     out: Any = None,
+    memory: int | str | None = None,
     _preallocate_and_copy: bool = False,
 ) -> Callable[..., Any]:
     """The Jacobian of ``func`` with respect to the arguments at ``argnums``, by reverse-mode autodiff.
@@ -64,6 +68,9 @@ def jacrev(
         out: tensors to write the answer into, a tree like the answer; every call fills them anew and returns them.
             They save a loop the making of large answers, and keep no graph. With a sparse layout they are matrices
             that the same function gave before, whose values alone are written.
+        memory: a budget, in bytes or as "500 MB", for all that is alive at once beside the answer and what ``func``
+            itself keeps. Where all rows at once do not fit, they are found one range after another. Unlike
+            ``chunk_size`` it bounds bytes, whatever the op; only one of both can be given.
         _preallocate_and_copy: `torch.func.jacrev` has it, and libraries pass it; it is of no effect.
 
     Returns:
@@ -76,12 +83,13 @@ def jacrev(
     Raises:
         RuntimeError: if argnums are out of range, repeated, empty or no ints; if a differentiated input or an
             output is an integer or boolean tensor, or an output is no tensor; if there is no output; if
-            ``has_aux`` is set and the function returns no pair; if ``out`` is given where gradients of the answer
-            are asked for.
+            ``has_aux`` is set and the function returns no pair; if ``out`` or ``memory`` is given where gradients of
+            the answer are asked for, or ``memory`` inside a torch.func transform.
         NotImplementedError: for complex or sparse inputs or outputs.
-        TypeError: if ``func`` is not callable, or ``chunk_size`` is no int.
-        ValueError: if a differentiated input is no tensor, or ``chunk_size`` is not positive, or the layout is
-            none of these, or ``out`` is not like the answer.
+        TypeError: if ``func`` is not callable, or ``chunk_size`` or ``memory`` is no such number.
+        ValueError: if a differentiated input is no tensor, or ``chunk_size`` or ``memory`` is not positive, or both
+            are given, or the layout is none of these, or ``out`` is not like the answer.
+        MemoryError: if a single row needs more than ``memory``.
         ImportError: if ``progress`` is set and tqdm is not installed.
 
     Example:
@@ -102,7 +110,7 @@ def jacrev(
     Source:
         The calling convention is that of https://docs.pytorch.org/docs/stable/generated/torch.func.jacrev.html.
     """
-    return reverse("jacrev", func, argnums, has_aux, chunk_size, layout, progress, out)
+    return reverse("jacrev", func, argnums, has_aux, chunk_size, layout, progress, out, memory)
 
 
 def reverse(
@@ -114,10 +122,12 @@ def reverse(
     layout: Layout = torch.strided,
     progress: bool = False,
     out: Any = None,
+    memory: int | str | None = None,
 ) -> Callable[..., Any]:
     """`jacrev`, for a transform of this name."""
     check_function(func, argnums, chunk_size, what)
     check_layout(layout, what)
+    most = budget(memory, what, chunk_size=chunk_size, out=None if layout is torch.strided else out)
 
     @wraps(func)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
@@ -125,6 +135,9 @@ def reverse(
             return in_dynamo(what, "auto", func, argnums, has_aux, chunk_size, args, kwargs)
         with undisturbed():
             recorded = record(what, func, argnums, has_aux, args, kwargs)
+            if most is not None:
+                check_within(recorded, what)
+                return recorded.finish(_within(recorded, layout, most, out, what), has_aux)
             if layout == OPERATOR:
                 asked = f"{what} with layout={layout!r}"
                 return recorded.finish(operators(recorded, asked, chunk_size), has_aux)
@@ -141,9 +154,21 @@ def reverse(
             answers = dense_jacobians(recorded, chunk_size, outs=outs)
             return recorded.finish(answers, has_aux)
 
-    plain = layout is torch.strided and out is None
+    plain = layout is torch.strided and out is None and most is None
     found = jacobian_of if plain and HAS_OP else beside_dynamo(what, jacobian_of)
     return watched(found) if progress else found
+
+
+def _within(
+    recorded: Recorded, layout: Layout, most: int, out: Any, what: str
+) -> Sequence[Sequence[Tensor | Jacobian]]:
+    """The Jacobians ``[output][input]`` of a call, found within a budget."""
+    if layout == OPERATOR:
+        return operators_within(recorded, most, f"{what} with layout={layout!r}")
+    if layout is not torch.strided:
+        return sparse_within(recorded, layout, most, f"{what} with layout={layout}")
+    outs = None if out is None else check_out(out, recorded, what)
+    return dense_within(recorded, most, outs, lambda part, into: dense_answers(part, None, into=into), what)
 
 
 def dense_jacobians(

@@ -1,12 +1,25 @@
-"""Some rows of a Jacobian, found by a walk that starts at those alone."""
+"""Jacobians by ranges of rows: each is found by a walk that starts at those rows alone, within a memory budget."""
 
+# ruff: noqa: B023 - what finds the rows of an output is done with before the next output's turn
 from __future__ import annotations
 
-from .._answers.bordered import stacked
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import chain
+from math import prod
+
+import torch
+from torch import Tensor
+
+from .._accumulate.dense import Targets
+from .._answers.bordered import placed, stacked
 from .._answers.operator import Jacobian
-from .._capture.rows import rows_of
+from .._answers.sparse import SparseParts
+from .._capture.rows import boxes, rows_of
+from .memory import in_ranges, plan, within
 from .operators import operators
-from .run import Recorded
+from .out import Outs, fill, targets
+from .run import Recorded, found
 
 
 def part_of(recorded: Recorded, number: int, rows: range) -> Recorded:
@@ -20,5 +33,140 @@ def jacobian_rows(recorded: Recorded, number: int, rows: range, what: str) -> li
 
     The rows are a range of the output's entries in row-major order, not an empty one.
     """
-    found = operators(part_of(recorded, number, rows), what)
-    return [stacked(parts) for parts in zip(*found, strict=True)]
+    parts = operators(part_of(recorded, number, rows), what)
+    return [stacked(column) for column in zip(*parts, strict=True)]
+
+
+def dense_within(
+    recorded: Recorded,
+    most: int,
+    outs: Outs | None,
+    dense: Callable[[Recorded, Targets], list[list[Tensor]]],
+    what: str,
+) -> Outs:
+    """The dense Jacobians ``[output][input]``, with no more bytes alive beside them than a budget."""
+    if outs is None:
+        outs = [
+            [
+                torch.empty((*shape, *tensor.shape), dtype=tensor.dtype, device=tensor.device)
+                for tensor in recorded.inputs
+            ]
+            for shape in recorded.shapes
+        ]
+    for number, (shape, answers) in enumerate(zip(recorded.shapes, outs, strict=True)):
+
+        def find(rows: range) -> bool:
+            into = [[answer[key] for answer in answers] for key in boxes(shape, rows.start, rows.stop)]
+            part = part_of(recorded, number, rows)
+            fill(into, found(part, lambda part: dense(part, targets(into))))
+            return True
+
+        for _ in within(find, shape, most, what):
+            pass
+    return outs
+
+
+def operators_within(recorded: Recorded, most: int, what: str, mode: str = "auto") -> list[list[Jacobian]]:
+    """The Jacobians ``[output][input]``; where all rows at once do not fit a budget, as blocks of ranges of rows."""
+    answers = []
+    for number, shape in enumerate(recorded.shapes):
+
+        def find(rows: range) -> list[list[Jacobian]]:
+            parts = operators(part_of(recorded, number, rows), what, mode=mode)
+            for part in chain.from_iterable(parts) if len(rows) < prod(shape) else ():
+                len(part.blocks)  # a product is multiplied out here, where it is counted
+            return parts
+
+        if not prod(shape):
+            answers.append(operators(recorded, what, mode=mode)[number])
+            continue
+        pieces = [
+            (key, row)
+            for rows, parts in within(find, shape, most, what)
+            for key, row in zip(boxes(shape, rows.start, rows.stop), parts, strict=True)
+        ]
+        if len(pieces) == 1:
+            answers.append(pieces[0][1])
+            continue
+        row = [
+            replace(
+                first,
+                out_shape=shape,
+                blocks=tuple([block for key, row in pieces for block in placed(row[k], key)]),
+            )
+            for k, first in enumerate(pieces[0][1])
+        ]
+        answers.append(row)
+    return answers
+
+
+def sparse_within(recorded: Recorded, layout: torch.layout, most: int, what: str) -> list[list[Tensor]]:
+    """The sparse matrices ``[output][input]``; where all rows at once do not fit a budget, they are found twice.
+
+    First to count their nonzeros, for which memory is then made, and then to be written there.
+
+    Raises:
+        ValueError: for ``torch.sparse_csc``, where they do not.
+    """
+    answers = []
+    for number, shape in enumerate(recorded.shapes):
+        count = prod(shape)
+
+        def find(rows: range) -> list[Tensor]:
+            whole = len(rows) == prod(shape)
+            if layout is torch.sparse_csc and not whole:
+                raise ValueError(
+                    f"{what}: memory= finds ranges of rows, which layout torch.sparse_csc does not keep together; "
+                    "take torch.sparse_csr"
+                )
+            parts = jacobian_rows(recorded, number, rows, what)
+            return [part.to_sparse(layout if whole else torch.sparse_csr) for part in parts]
+
+        if not count:
+            answers.append([part.to_sparse(layout) for part in operators(recorded, what)[number]])
+            continue
+        rows, first = plan(find, shape, most, what)
+        if rows == count and first is not None:
+            answers.append(first)
+            continue
+        pieces = in_ranges(find, shape, rows, first, most, what)
+        del first
+        sizes = [[part._nnz() for part in parts] for _, parts in pieces]
+        wholes = [
+            _Rows(layout, count, sum(column), tensor)
+            for column, tensor in zip(zip(*sizes, strict=True), recorded.inputs, strict=True)
+        ]
+        for span, parts in in_ranges(find, shape, rows, None, most, what):
+            for whole, part in zip(wholes, parts, strict=True):
+                whole.write(span, part)
+        answers.append([whole.matrix() for whole in wholes])
+    return answers
+
+
+class _Rows:
+    """A sparse matrix by rows, in CSR or by coordinates, written a range of them after another."""
+
+    def __init__(self, layout: torch.layout, rows: int, nonzeros: int, like: Tensor) -> None:
+        self.layout, self.size, self.end = layout, (rows, like.numel()), 0
+        self.begin = torch.zeros(rows + 1, dtype=torch.int64, device=like.device)
+        places = 2 if layout is torch.sparse_coo else 1
+        self.index = torch.empty(places, nonzeros, dtype=torch.int64, device=like.device)
+        self.values = torch.empty(nonzeros, dtype=like.dtype, device=like.device)
+
+    def write(self, rows: range, part: Tensor) -> None:
+        """Write the next rows, given in CSR."""
+        here = slice(self.end, self.end + part._nnz())
+        begin = part.crow_indices()
+        torch.add(begin[1:], self.end, out=self.begin[rows.start + 1 : rows.stop + 1])
+        self.index[-1, here] = part.col_indices()
+        self.values[here] = part.values()
+        if self.layout is torch.sparse_coo:
+            numbers = torch.arange(rows.start, rows.stop, device=begin.device)
+            self.index[0, here] = numbers.repeat_interleave(begin.diff())
+        self.end = here.stop
+
+    def matrix(self) -> Tensor:
+        """The matrix, of all rows."""
+        coo = self.layout is torch.sparse_coo
+        places = (self.index,) if coo else (self.begin, self.index[0])
+        return SparseParts(self.layout, places, self.values, self.size).tensor()
