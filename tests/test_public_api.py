@@ -120,7 +120,7 @@ torchjac.testing.finite_differences(func, *args, argnum=0, step=1e-06)
 torchjac.testing.loop_jacobian(func, *args, argnum=0)
 torchjac.value_and_jacobian(func, argnums=0, *, has_aux=False, mode='auto', progress=False)
 torchjac.warn_structure_lost(enabled=True)
-"""
+"""  # noqa: E501
 
 
 def spelled(name, thing):

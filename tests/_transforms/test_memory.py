@@ -226,3 +226,18 @@ def test_what_excludes_a_budget() -> None:
         assert jacrev(torch.sin, memory="1 MB")(x).shape == (3, 3, 3, 3)
     with pytest.raises(ValueError, match=r"memory= finds ranges of rows, which layout torch\.sparse_csc"):
         jacrev(opaque, memory=20_000, layout=torch.sparse_csc)(torch.ones(60, dtype=D))
+
+
+def test_numbers_under_a_mode() -> None:
+    """What an op was given as a number is one under a mode that sees every op, as a budget is and a user's may be."""
+
+    def f(x):
+        y = x.sin() * 1
+        y[::2] *= 3
+        return y
+
+    x = torch.randn(5, dtype=D)
+    expected = loop_jacobian(f, x)
+    torch.testing.assert_close(jacobian(f, memory="1 MB")(x).to_dense(), expected)
+    with Alive():
+        torch.testing.assert_close(jacobian(f)(x).to_dense(), expected)

@@ -92,6 +92,23 @@ def test_against_the_loop(program: Program) -> None:
             agree(torchjac.jacrev(f, argnum)(*program.inputs), expected, tolerance)
 
 
+@given(programs(), st.integers(1, 5))
+@examples(0.15)
+def test_by_rows(program: Program, size: int) -> None:
+    """Ranges of rows, each found by itself, are those of the loop's Jacobian, and so is a dense answer of them."""
+    note(program.snippet())
+    f = program.function()
+    tolerance = 1e-5 if "float32" in program.source else 1e-8
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torchjac._transforms.memory.plan", lambda find, *_: (size, None))
+        for argnum in (0, 1):
+            expected = loop_jacobian(f, *program.inputs, argnum=argnum)
+            agree(torchjac.jacrev(f, argnum, memory="1 GB")(*program.inputs), expected, tolerance)
+            found = [J.to_dense() for _, J in torchjac.pieces(f, argnum)(*program.inputs)]
+            if found:
+                agree(torch.cat(found).view(expected.shape), expected, tolerance)
+
+
 @given(programs(outputs=2))
 @examples(0.3)
 def test_planned(program: Program) -> None:

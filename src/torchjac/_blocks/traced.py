@@ -126,13 +126,13 @@ def is_number(tensor: Tensor) -> bool:
 def number_in(tensor: Tensor) -> float | None:
     """The Python number that an op was given, where functorch has wrapped it; None for any other tensor.
 
-    A tracer hands it on as a number, which most ops do not take for a tensor.
+    A dispatch mode hands it on as a number, which most ops do not take for a tensor.
     """
     while torch._C._functorch.is_gradtrackingtensor(tensor):  # private; see is_known
         tensor = torch._C._functorch.get_unwrapped(tensor)
     if torch._C._functorch.is_batchedtensor(tensor) or not is_number(tensor):
         return None
-    if not is_tracing():
+    if not torch._C._len_torch_dispatch_stack():
         return float(tensor)
     with _disable_current_modes():
         return float(tensor)
