@@ -19,6 +19,7 @@ from torchjac import (
     scipy,
     testing,
 )
+from torchjac.distributed import Halo, ShardedJacobian, ShardedOperator
 
 #: Taken from torch.func as they are; their signatures are PyTorch's.
 FROM_TORCH = {
@@ -26,7 +27,19 @@ FROM_TORCH = {
 }  # fmt: skip
 
 #: Made by the library and given to users, who do not make them.
-GIVEN = {Costs, Jacobian, ProgramCache, Report, Step, accumulate.Sums, accumulate.Tile, extend.Node}
+GIVEN = {
+    Costs,
+    Jacobian,
+    ProgramCache,
+    Report,
+    Step,
+    accumulate.Sums,
+    accumulate.Tile,
+    extend.Node,
+    Halo,
+    ShardedJacobian,
+    ShardedOperator,
+}
 
 #: The modules that have public names.
 MODULES = (torchjac, accumulate, distributed, extend, ipopt, scipy, testing)
@@ -64,6 +77,19 @@ Jacobian.trace(self)
 Report.answers
 Report.costs
 Report.lost
+ShardedJacobian.add_diagonal(self, value)
+ShardedJacobian.diagonal(self)
+ShardedJacobian.gram(self, weight=None)
+ShardedJacobian.halo
+ShardedJacobian.nnz
+ShardedJacobian.norm(self, ord='fro')
+ShardedJacobian.rows
+ShardedJacobian.shape
+ShardedJacobian.solve(self, right, solver='gmres', preconditioner=None, *, tolerance=None, max_products=10000)
+ShardedJacobian.to_dense(self)
+ShardedJacobian.to_dsparse(self)
+ShardedJacobian.to_petsc(self, comm=None)
+ShardedJacobian.to_sparse(self)
 torchjac.Costs
 torchjac.Jacobian
 torchjac.ProgramCache
@@ -78,8 +104,15 @@ torchjac.accumulate.sums(func, parameters, data, of=('gram', 'gradient'), *, wei
 checkpoint=None, every=100, progress=False, mesh=None)
 torchjac.block(parts)
 torchjac.compile(func, *, backend='inductor', cache_size=64)
+torchjac.distributed.Halo
 torchjac.distributed.RankError
+torchjac.distributed.ShardedJacobian
+torchjac.distributed.ShardedOperator
+torchjac.distributed.jacobian(func, mesh, argnums=0)
+torchjac.distributed.local_jacobian(func, halo, out_shape=None)
+torchjac.distributed.local_rows(size, mesh)
 torchjac.distributed.together(mesh)
+torchjac.distributed.value_and_local_jacobian(func, halo, out_shape=None)
 torchjac.explain(func, argnums=0, *, has_aux=False)
 torchjac.extend
 torchjac.extend.Affine(offset, terms)
@@ -144,7 +177,7 @@ def found():
         for name in module.__all__:
             if name not in FROM_TORCH:
                 yield spelled(f"{module.__name__}.{name}", getattr(module, name))
-    for cls in (Jacobian, Report, Step):
+    for cls in (Jacobian, Report, ShardedJacobian, Step):
         for name in dir(cls):
             if (
                 not name.startswith("_")

@@ -1,5 +1,23 @@
-"""Jacobians over the ranks of a process group."""
+"""Jacobians over the ranks of a process group: rows shared out, products that exchange halos, solvers on top.
 
+Under ``torchrun``, each process is a rank of a `DeviceMesh` of one dim. Needs ``torch.distributed``.
+"""
+
+from ._distributed.find import jacobian, local_jacobian, value_and_local_jacobian
 from ._distributed.group import RankError, together
+from ._distributed.halo import Halo
+from ._distributed.layout import local_rows
+from ._distributed.operator import ShardedOperator
+from ._distributed.sharded import ShardedJacobian
 
-__all__ = ["RankError", "together"]
+__all__ = [
+    "Halo",
+    "RankError",
+    "ShardedJacobian",
+    "ShardedOperator",
+    "jacobian",
+    "local_jacobian",
+    "local_rows",
+    "together",
+    "value_and_local_jacobian",
+]

@@ -1,0 +1,71 @@
+"""The exchange of a halo: who sends what to whom, found out once, and done by messages between neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from .group import device_of, exchanging
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+
+class Exchange:
+    """A plan by which ranks send each other units of a list that is cut into parts, those that others read.
+
+    Made on all ranks at once: each tells the others what it reads of them.
+
+    Args:
+        mesh: the ranks.
+        ends: where the part of each rank ends.
+        wanted: the units that this rank reads and does not have, sorted, each once.
+    """
+
+    def __init__(self, mesh: DeviceMesh, ends: Sequence[int], wanted: Tensor) -> None:
+        self.mesh, self.wanted = mesh, wanted
+        me, device = mesh.get_local_rank(), device_of(mesh)
+        self.own = range(ends[me - 1] if me else 0, ends[me])
+        upto = torch.searchsorted(wanted, torch.tensor(ends, device=wanted.device)).tolist()
+        parts = [slice(begin, end) for begin, end in zip([0, *upto], upto, strict=False)]
+        #: For each rank that this one reads of, the places among those wanted that it fills.
+        self.receives = {rank: part for rank, part in enumerate(parts) if part.stop > part.start}
+        counts = torch.tensor([part.stop - part.start for part in parts], device=device)
+        asked = torch.empty_like(counts)
+        exchanging(lambda: dist.all_to_all_single(asked, counts, group=mesh.get_group()))
+        lists = {rank: counts.new_empty(count) for rank, count in enumerate(asked.tolist()) if count}
+        self._swap({rank: wanted[part].to(device) for rank, part in self.receives.items()}, lists)
+        #: For each rank that reads of this one, which of its units it reads.
+        self.sends = {rank: units.to(wanted.device) - self.own.start for rank, units in lists.items()}
+
+    def fetch(self, mine: Tensor) -> Tensor:
+        """This rank's units, and behind them those that it reads of others; the units are the first dim."""
+        found = mine.new_empty(len(mine) + len(self.wanted), *mine.shape[1:])
+        found[: len(mine)] = mine
+        arrived = found[len(mine) :]
+        self._swap(
+            {rank: mine.index_select(0, units) for rank, units in self.sends.items()},
+            {rank: arrived[part] for rank, part in self.receives.items()},
+        )
+        return found
+
+    def give_back(self, found: Tensor) -> Tensor:
+        """The transpose of `fetch`: what stands at units of others is added to theirs."""
+        mine, theirs = found[: len(self.own)].clone(), found[len(self.own) :]
+        arrived = {rank: mine.new_empty(len(units), *mine.shape[1:]) for rank, units in self.sends.items()}
+        self._swap({rank: theirs[part].contiguous() for rank, part in self.receives.items()}, arrived)
+        for rank, units in self.sends.items():
+            mine.index_add_(0, units, arrived[rank])
+        return mine
+
+    def _swap(self, sent: dict[int, Tensor], into: dict[int, Tensor]) -> None:
+        """Send tensors to ranks while receiving others; only ranks that have something for each other talk."""
+        group = self.mesh.get_group()
+        works = [dist.P2POp(dist.isend, given, group=group, group_peer=rank) for rank, given in sent.items()]
+        works += [dist.P2POp(dist.irecv, given, group=group, group_peer=rank) for rank, given in into.items()]
+        if works:
+            exchanging(lambda: [work.wait() for work in dist.batch_isend_irecv(works)])

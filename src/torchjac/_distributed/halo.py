@@ -1,0 +1,190 @@
+"""Halos: which entries of a sharded tensor a rank reads, those of other ranks among them, and how they come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .exchange import Exchange
+from .group import check_mesh, device_of, together
+from .layout import part_of, rows_of
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import DTensor
+
+
+class Halo:
+    """The entries of a tensor, sharded along its first dim, that this rank reads: its own, and some of others.
+
+    It is made once, on all ranks at the same time, and serves every exchange: `gather` brings the values, and the
+    Jacobian of a function of what it gives (`local_jacobian`) knows its columns by it.
+
+    Args:
+        mesh: the ranks, a `DeviceMesh` of one dim.
+        shape: the shape of the whole tensor; `local_rows` tells which part of it this rank has.
+        positions: the positions along its first dim that this rank reads, in the order in which its function takes
+            them; a range, a list or a tensor. They may be any, and may come twice.
+
+    Attributes:
+        local_shape: the shape of what `gather` gives.
+        received: how many numbers come from other ranks in each exchange.
+        sent: how many go to other ranks.
+
+    Raises:
+        ValueError: if a position is out of range, or the shape has no dims.
+        RankError: if that happens on another rank.
+
+    Example:
+        >>> import torch
+        >>> import torch.distributed as dist
+        >>> from torch.distributed.device_mesh import init_device_mesh
+        >>> from torch.distributed.tensor import Shard, distribute_tensor
+        >>> from torchjac.distributed import Halo
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> mesh = init_device_mesh("cpu", (1,))
+        >>> around = Halo(mesh, (4,), [3, 0, 1, 2, 3, 0])  # a ring of four points
+        >>> around.gather(distribute_tensor(torch.arange(4.0), mesh, [Shard(0)]))
+        tensor([3., 0., 1., 2., 3., 0.])
+        >>> dist.destroy_process_group()
+    """
+
+    def __init__(self, mesh: DeviceMesh, shape: Sequence[int], positions: Sequence[int] | Tensor) -> None:
+        mesh = check_mesh(mesh, "Halo")
+        shape = tuple(shape)
+        with together(mesh):
+            read = _checked(shape, positions, device_of(mesh))
+        self._begin(mesh, shape, 1, read, read, (len(read), *shape[1:]))
+
+    @classmethod
+    def _of_entries(cls, mesh: DeviceMesh, shape: tuple[int, ...], entries: Tensor, rows: range) -> Halo:
+        """The halo that brings some entries of the flattened tensor, all of which stand in some rows, to those rows.
+
+        What stands in them beside the entries is zero.
+        """
+        halo, each = cls.__new__(cls), prod(shape[1:])
+        taken = torch.arange(rows.start * each, rows.stop * each, device=entries.device)
+        halo._begin(mesh, shape, each, entries, taken, (len(rows), *shape[1:]))
+        return halo
+
+    def _begin(
+        self,
+        mesh: DeviceMesh,
+        shape: tuple[int, ...],
+        units: int,
+        read: Tensor,
+        taken: Tensor,
+        local_shape: tuple[int, ...],
+    ) -> None:
+        """What is exchanged are units, so many at each position: those read, and those the local tensor is made of."""
+        self.mesh, self.shape, self.local_shape = mesh, shape, local_shape
+        self._width = prod(shape[1:]) // units if units else 0
+        ends = [units * rows_of(shape[0], rank, mesh.size()).stop for rank in range(mesh.size())]
+        me = mesh.get_local_rank()
+        own = range(ends[me - 1] if me else 0, ends[me])
+        apart = torch.unique(read[(read < own.start) | (read >= own.stop)])
+        self._exchange = Exchange(mesh, ends, apart)
+        at = torch.searchsorted(apart, taken)
+        there = torch.zeros_like(taken, dtype=torch.bool)
+        if len(apart):
+            there = apart[at.clamp(max=len(apart) - 1)] == taken
+        mine = (taken >= own.start) & (taken < own.stop)
+        #: Where each unit of the local tensor stands behind each other in what `Exchange.fetch` gives; past its end if
+        #: it is not read.
+        self._index = torch.where(
+            mine, taken - own.start, torch.where(there, len(own) + at, len(own) + len(apart))
+        )
+        self._all_read = bool((mine | there).all())
+
+    @property
+    def received(self) -> int:
+        """How many numbers come from other ranks in each exchange."""
+        return len(self._exchange.wanted) * self._width
+
+    @property
+    def sent(self) -> int:
+        """How many numbers go to other ranks in each exchange."""
+        return sum(map(len, self._exchange.sends.values())) * self._width
+
+    def gather(self, values: DTensor) -> Tensor:
+        """The local tensor of this rank: what it reads of a tensor of the whole shape, in the order of the positions.
+
+        Raises:
+            TypeError: if the values are no DTensor.
+            ValueError: if they do not have the shape, or are not sharded along the first dim.
+            RankError: if another rank is gone.
+        """
+        dtype = getattr(values, "dtype", torch.get_default_dtype())
+        return self._fetched(part_of(values, self.shape, dtype, self.mesh, "gather: values"))
+
+    def _fetched(self, mine: Tensor) -> Tensor:
+        """`gather`, of this rank's part of the values."""
+        found = self._exchange.fetch(mine.reshape(len(self._exchange.own), self._width))
+        if not self._all_read:
+            found = torch.cat([found, found.new_zeros(1, self._width)])
+        return found.index_select(0, self._index).reshape(self.local_shape)
+
+    def _given_back(self, local: Tensor) -> Tensor:
+        """The transpose of `_fetched`: each number of a local tensor is added to the entry that it was read from."""
+        flat = local.reshape(len(self._index), self._width)
+        length = len(self._exchange.own) + len(self._exchange.wanted)
+        found = flat.new_zeros(length + 1, self._width).index_add_(0, self._index, flat)
+        return self._exchange.give_back(found[:length]).reshape(self._own_shape)
+
+    def _summed(self, column: Tensor, values: Tensor) -> Tensor:
+        """The sums over all ranks of numbers that stand at entries counted among `columns`, for this rank's entries."""
+        length = len(self._exchange.own) + len(self._exchange.wanted)
+        found = values.new_zeros(length * self._width).index_add_(0, column, values)
+        return self._exchange.give_back(found.reshape(length, self._width)).reshape(self._own_shape)
+
+    @property
+    def _own_shape(self) -> tuple[int, ...]:
+        """The shape of this rank's part of the tensor."""
+        return len(rows_of(self.shape[0], self.mesh.get_local_rank(), self.mesh.size())), *self.shape[1:]
+
+    def columns(self) -> Tensor:
+        """The entries of the flattened tensor that are read: this rank's own in order, then those of others."""
+        own = self._exchange.own
+        units = torch.cat(
+            [torch.arange(own.start, own.stop, device=self._index.device), self._exchange.wanted]
+        )
+        return self._entries(units)
+
+    def _places(self, column: Tensor) -> Tensor:
+        """Where entries of the flattened local tensor stand among `columns`."""
+        width = max(self._width, 1)
+        return self._index[column // width] * width + column % width
+
+    def _entries_by_rank(self) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+        """Which entries among `columns` each other rank reads of this one, and which this one reads of it."""
+        length = len(self._exchange.own)
+        places = torch.arange(length, length + len(self._exchange.wanted), device=self._index.device)
+        return (
+            {rank: self._entries(units) for rank, units in self._exchange.sends.items()},
+            {rank: self._entries(places[part]) for rank, part in self._exchange.receives.items()},
+        )
+
+    def _entries(self, units: Tensor) -> Tensor:
+        """The entries of units, in order."""
+        return (units[:, None] * self._width + torch.arange(self._width, device=units.device)).reshape(-1)
+
+
+def _checked(shape: tuple[int, ...], positions: Any, device: torch.device) -> Tensor:
+    """The positions as a tensor."""
+    if not shape:
+        raise ValueError("Halo: a tensor without dims cannot be sharded; give it one, with x[None]")
+    read = torch.as_tensor(positions if isinstance(positions, Tensor) else list(positions), device=device)
+    if read.numel() == 0:
+        read = read.long()
+    if read.dim() != 1 or read.dtype.is_floating_point or read.dtype is torch.bool:
+        raise ValueError(
+            f"Halo: positions must be a vector of integers, got shape {tuple(read.shape)} and {read.dtype}"
+        )
+    beyond = read[(read < 0) | (read >= shape[0])]
+    if beyond.numel():
+        raise ValueError(f"Halo: positions must be in [0, {shape[0]}), got {beyond[:5].tolist()}")
+    return read.long()
