@@ -80,3 +80,27 @@ def test_affine_blocks_stay_blocks() -> None:
         for _ in range(3):
             jac @ torch.rand(jac.in_shape)
         assert not jac.explain().answers
+
+
+def test_what_a_gram_matrix_needed_serves_products() -> None:
+    """The values in order that JᵀJ was made of are the matrix of the next product, the first one."""
+    jac, dense = example()
+    gram = jac.gram()
+    v = torch.randn(200, 3, dtype=torch.float64)
+    torch.testing.assert_close((jac.mT @ v).flatten(), dense.T @ v.flatten())
+    assert "made at product 1" in str(jac.explain())
+    torch.testing.assert_close(gram.to_dense().reshape(600, 600), dense.T @ dense)
+
+
+def test_an_iterative_solver_multiplies_by_the_matrix() -> None:
+    """SciPy's operator is the matrix itself where there are tables, also of the transpose."""
+    jac, dense = example()
+    v = torch.randn(600, dtype=torch.float64).numpy()
+    torch.testing.assert_close(
+        torch.from_numpy(jac.mT.as_linear_operator() @ v), dense.T @ torch.from_numpy(v)
+    )
+    torch.testing.assert_close(torch.from_numpy(jac.as_linear_operator() @ v), dense @ torch.from_numpy(v))
+    torch.testing.assert_close(
+        torch.from_numpy(jac.as_linear_operator().rmatvec(v)), dense.T @ torch.from_numpy(v)
+    )
+    assert "made at product 1" in str(jac.explain())

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from torchjac import jacobian, jacrev, value_and_jacobian
+from torchjac._answers.kind import is_symmetric
 from torchjac.testing import loop_jacobian
 
 
@@ -91,7 +92,7 @@ def test_a_gauss_newton_step_of_bundle_adjustment() -> None:
 
 
 def test_the_gram_matrix_of_bundle_adjustment() -> None:
-    """It is one list that holds each entry once: pairs of what a camera and a point share, summed."""
+    """Each entry is named once: pairs of what a camera and a point share, summed."""
     residual, (cameras, points), which, seen = bundle(20, 300, 2000)
     size = cameras.numel()
     x = torch.cat([cameras.flatten(), points.flatten()])
@@ -107,8 +108,9 @@ def test_the_gram_matrix_of_bundle_adjustment() -> None:
     pairs[cx, cy] = pairs[cy, cx] = False
     for found in (gram, weighted):
         assert torch.equal(found.pattern().to_dense(), pairs)
-        assert len(found.blocks) == 1
-        assert found.stored == 3 * found.nnz
+        assert len(found.blocks) == 3  # the diagonal, what is above it, and its mirror image
+        assert found.stored == 3 * found.nnz - found.blocks[0].value.numel()
+        assert is_symmetric(found.blocks)
     dense = jac.to_dense().reshape(-1, x.numel())
     torch.testing.assert_close(gram.to_dense(), dense.T @ dense)
     torch.testing.assert_close(weighted.to_dense(), dense.T @ (weight.flatten()[:, None] * dense))

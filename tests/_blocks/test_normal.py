@@ -5,6 +5,7 @@ import torch
 from tests._answers.cases import random_jacobians
 
 from torchjac import jacobian
+from torchjac._answers.kind import is_symmetric
 from torchjac._blocks import normal as module
 from torchjac._blocks.normal import normal
 from torchjac._blocks.pattern import pattern_of
@@ -18,9 +19,10 @@ def observations(x):
     return torch.stack([(a * b).sum(-1), (a - b.sin()).sum(-1)], 1)
 
 
-def given(jac):
-    """The arguments of a Jacobian's blocks."""
-    return jac.blocks, jac.out_shape, jac.in_shape, jac
+def product(jac, weight=None):
+    """The blocks of JᵀWJ."""
+    pattern = pattern_of(jac.blocks, jac.out_shape, jac.in_shape, jac.device)
+    return normal(pattern, lambda: pattern.fill(jac.blocks, jac), weight)
 
 
 def written(blocks, jac):
@@ -38,34 +40,49 @@ def test_normal(weighted) -> None:
         (jacobian(observations)(point), jacobian(observations)(point).to_dense()),
     ]
     for jac, dense in cases:
-        blocks, out_shape, in_shape, like = given(jac)
-        matrix = dense.reshape(torch.Size(out_shape).numel(), torch.Size(in_shape).numel())
-        weight = torch.rand(out_shape, dtype=torch.float64) if weighted else None
+        matrix = dense.reshape(torch.Size(jac.out_shape).numel(), torch.Size(jac.in_shape).numel())
+        weight = torch.rand(jac.out_shape, dtype=torch.float64) if weighted else None
         expected = matrix.T @ (matrix if weight is None else weight.reshape(-1, 1) * matrix)
-        found = normal(blocks, weight, out_shape, in_shape, like)
+        found = product(jac, weight)
         torch.testing.assert_close(written(found, jac), expected)
+        assert is_symmetric(found)
+
+
+def test_many_groups(monkeypatch) -> None:
+    """A small matrix for each group, or a call for each pair of entries: the same numbers."""
+    jac = jacobian(observations)(torch.randn(5, 3, dtype=torch.float64))
+    weight = torch.rand(jac.out_shape, dtype=torch.float64)
+    expected = written(product(jac, weight), jac)
+    monkeypatch.setattr(module, "MANY_GROUPS", 0)
+    torch.testing.assert_close(written(product(jac, weight), jac), expected)
 
 
 def test_rows_with_the_same_columns_are_one_product() -> None:
     """Both numbers of an observation are multiplied at once, and each nonzero is named once."""
     jac = jacobian(observations)(torch.randn(5, 3, dtype=torch.float64))
-    (found,) = normal(jac.blocks, None, jac.out_shape, jac.in_shape, jac)
+    diagonal, above, below = product(jac)
     plan = pattern_of(jac.blocks, jac.out_shape, jac.in_shape, jac.device).notes["normal"]
-    assert sorted(tuple(batch.entries.shape) for batch in plan.batches) == [(1, 2, 3), (4, 2, 6)]
-    assert found.value.numel() == (written([found], jac) != 0).sum()
+    assert sorted(batch.entries.shape for batch in plan.batches) == [(2, 3, 1), (2, 6, 4)]
+    assert above.value is below.value
+    dense = written([diagonal, above, below], jac)
+    assert diagonal.value.numel() + 2 * above.value.numel() == (dense != 0).sum()
+    torch.testing.assert_close(written([diagonal, above], jac), dense.triu())
 
 
 def test_planned_once(monkeypatch) -> None:
-    """Another Jacobian of the same make finds its plan."""
-    first = jacobian(observations)(torch.randn(5, 3, dtype=torch.float64))
-    second = jacobian(observations)(torch.randn(5, 3, dtype=torch.float64))
-    (a,) = normal(*given(first)[:1], None, *given(first)[1:])
+    """Another Jacobian of the same make finds its plan, and its pattern without comparing tables."""
+    first, second = (jacobian(observations)(torch.randn(5, 3, dtype=torch.float64)) for _ in range(2))
+    a = product(first)
+    found = pattern_of(a, first.in_shape, first.in_shape, first.device)
     monkeypatch.setattr(module, "_plan", lambda *_: pytest.fail("planned again"))
-    (b,) = normal(*given(second)[:1], None, *given(second)[1:])
-    assert all(x is y for x, y in zip(a.out + a.wrt, b.out + b.wrt, strict=True))
+    b = product(second)
+    pairs = [(x.out + x.wrt, y.out + y.wrt) for x, y in zip(a, b, strict=True)]
+    assert all(x is y for one, other in pairs for x, y in zip(one, other, strict=True))
+    monkeypatch.setattr(torch, "equal", lambda *_: pytest.fail("compared"))
+    assert pattern_of(b, first.in_shape, first.in_shape, first.device) is found
 
 
 def test_long_rows_are_left_to_lists(monkeypatch) -> None:
     """A row of many entries makes too many pairs."""
     jac = jacobian(lambda x: x[torch.randperm(100)].sum() * x[:1].sin())(torch.rand(100, dtype=torch.float64))
-    assert normal(jac.blocks, None, jac.out_shape, jac.in_shape, jac) is None
+    assert product(jac) is None

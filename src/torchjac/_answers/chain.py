@@ -10,7 +10,6 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, overload
 
@@ -20,6 +19,7 @@ from .._blocks.block import Block, entries, labels
 from .._blocks.coordinates import covers_once
 from .._blocks.domain import entries_inside
 from .._blocks.ends import relabelled
+from .._blocks.lazy import lazy
 from .._blocks.maps import Affine, Map, labels_of
 from .._blocks.pair import product_of_two
 from .._blocks.product import product
@@ -56,7 +56,7 @@ class Chain(LateBlocks):
     def __init__(self, factors: Sequence[Jacobian]) -> None:
         self.factors = tuple(factors)
 
-    @cached_property
+    @lazy
     def blocks(self) -> tuple[Block, ...]:
         """The blocks of the product; the matrices between are multiplied where that is cheapest."""
         factors = list(self.factors)

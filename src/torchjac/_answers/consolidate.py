@@ -6,21 +6,24 @@ To assemble the matrix takes about as long as one such product, less where its p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from .._blocks.block import entries, stored
+from .._blocks.block import Block, entries, stored
 from .._blocks.maps import Gather
-from .._blocks.pattern import pattern_of
-from .._blocks.traced import is_plain
+from .._blocks.normal import normal
+from .._blocks.pattern import Pattern, pattern_of
+from .._blocks.traced import inside_functorch, is_plain, is_tracing
 from .sparse import cut
 
 if TYPE_CHECKING:
     from .operator import Jacobian
+
+#: What SciPy's matrices, and torch's sparse ones, multiply.
+KNOWN = (torch.float32, torch.float64)
 
 #: Blocks may name many more entries than they hold, as a sum does; a matrix with each of them is no gain then.
 MOST_NAMED = 4
@@ -33,12 +36,13 @@ class Consolidated:
         self._jacobian = jacobian
         self._products = 0
         self._matrix: Any = None
+        self._assembled: tuple[Pattern, Tensor] | None = None
         tables = any(type(map_) is Gather for block in jacobian.blocks for map_ in block.out + block.wrt)
         self._pays = tables and _has_few_names(jacobian)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the matrix: it is made again."""
-        return {**self.__dict__, "_matrix": None}
+        return {**self.__dict__, "_matrix": None, "_assembled": None}
 
     @property
     def told(self) -> str:
@@ -48,13 +52,25 @@ class Consolidated:
         nnz = self._matrix.nnz if not isinstance(self._matrix, Tensor) else self._matrix._nnz()
         return f"products: by one matrix of {nnz:,} nonzeros, made at product {self._products}: blocks hold tables"
 
-    def expect_many(self) -> None:
-        """Make the matrix at the next product: an iterative solver asks for many."""
-        self._products = max(self._products, 1)
+    def for_many(self) -> Any:
+        """SciPy's matrix, made now for an iterative solver, which asks for many products; None where it has none."""
+        jacobian = self._jacobian
+        if (
+            not self._pays
+            or jacobian.device.type != "cpu"
+            or jacobian.dtype not in KNOWN
+            or inside_functorch()
+            or is_tracing()
+        ):
+            return None
+        if self._matrix is None:
+            self._products += 1
+            self._matrix = _matrix(jacobian, *self._values())
+        return self._matrix
 
     def times(self, vectors: Tensor, transposed: bool) -> Tensor | None:
         """The product with flattened vectors in columns; None where it must go through the blocks."""
-        if not self._pays or not is_plain(vectors) or vectors.dtype not in (torch.float32, torch.float64):
+        if not self._pays or not is_plain(vectors) or vectors.dtype not in KNOWN:
             return None
         if any(
             isinstance(block.value, Tensor) and not is_plain(block.value) for block in self._jacobian.blocks
@@ -62,13 +78,29 @@ class Consolidated:
             return None
         if self._matrix is None:
             self._products += 1
-            if self._products == 1:
+            if self._products == 1 and self._assembled is None:
                 return None
-            self._matrix = _matrix(self._jacobian)
+            self._matrix = _matrix(self._jacobian, *self._values())
         if isinstance(self._matrix, Tensor):
             return (self._matrix.mT if transposed else self._matrix) @ vectors
         matrix = self._matrix.T if transposed else self._matrix
         return torch.from_numpy(matrix @ vectors.detach().numpy())
+
+    def gram(self, weight: Tensor | None) -> list[Block] | None:
+        """The blocks of JᵀWJ by the values of the matrix, which products then use too; None where that does not pay."""
+        jacobian = self._jacobian
+        pattern = pattern_of(jacobian.blocks, jacobian.out_shape, jacobian.in_shape, jacobian.device)
+        return None if pattern is None else normal(pattern, lambda: self._values()[1], weight)
+
+    def _values(self) -> tuple[Pattern, Tensor]:
+        """The pattern, and the values of its nonzeros, filled once."""
+        if self._assembled is None:
+            jacobian = self._jacobian
+            blocks = [block._replace(value=cut(block.value)) for block in jacobian.blocks]
+            pattern = pattern_of(blocks, jacobian.out_shape, jacobian.in_shape, jacobian.device)
+            assert pattern is not None
+            self._assembled = pattern, pattern.fill(blocks, jacobian)
+        return self._assembled
 
 
 def _has_few_names(jacobian: Jacobian) -> bool:
@@ -77,12 +109,8 @@ def _has_few_names(jacobian: Jacobian) -> bool:
     return named <= MOST_NAMED * (held + rows + columns)
 
 
-def _matrix(jacobian: Jacobian) -> Any:
+def _matrix(jacobian: Jacobian, pattern: Pattern, values: Tensor) -> Any:
     """SciPy's matrix by rows on the CPU, whose products with its transpose are fast too (torch 2.13), else torch's."""
-    blocks: Sequence[Any] = jacobian.blocks
-    pattern = pattern_of(blocks, jacobian.out_shape, jacobian.in_shape, jacobian.device)
-    assert pattern is not None
-    values = pattern.fill([block._replace(value=cut(block.value)) for block in blocks], jacobian)
     size = (pattern.rows, pattern.columns)
     if jacobian.device.type == "cpu":
         try:

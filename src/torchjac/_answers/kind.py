@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from .._blocks.block import Block, entries
 from .._blocks.ends import joined, same_positions
+from .._blocks.maps import Affine, Map
 
 #: A sparse factorisation costs some fifty times more for each number than a dense one; below this many
 #: entries, or where one in four is not zero, dense is faster.
@@ -65,3 +66,29 @@ def shared_dims(
         elif not shared and out_shape != in_shape:
             break
     return tuple(found)
+
+
+def is_symmetric(blocks: Sequence[Block]) -> bool:
+    """Whether the blocks tell that the matrix is symmetric: each mirrors itself, or another with its values."""
+    rest = list(blocks)
+    while rest:
+        block = rest.pop()
+        if _same_maps(block.out, block.wrt):
+            continue
+        for at, other in enumerate(rest):
+            if (
+                other.value is block.value
+                and _same_maps(other.out, block.wrt)
+                and _same_maps(other.wrt, block.out)
+            ):
+                del rest[at]
+                break
+        else:
+            return False
+    return True
+
+
+def _same_maps(a: Sequence[Map], b: Sequence[Map]) -> bool:
+    return len(a) == len(b) and all(
+        x is y or (type(x) is Affine and type(y) is Affine and x == y) for x, y in zip(a, b, strict=True)
+    )

@@ -28,11 +28,15 @@ def on_array(
 
 def linear_operator(jacobian: Jacobian) -> Any:
     """SciPy's operator with the flattened input and output as vectors."""
-    from_scipy = import_scipy("as_linear_operator").sparse.linalg.LinearOperator
+    scipy = import_scipy("as_linear_operator").sparse.linalg
     rows, columns = prod(jacobian.out_shape), prod(jacobian.in_shape)
     transpose = jacobian.mT
-    for each in (jacobian, *jacobian.factors):
-        each._consolidated.expect_many()
+    parent = jacobian._parent
+    whole = (jacobian if parent is None else parent)._consolidated.for_many()
+    if whole is not None:
+        return scipy.aslinearoperator(whole if parent is None else whole.T)
+    for factor in jacobian.factors:
+        factor._consolidated.for_many()
 
     def times(operator: Jacobian) -> Callable[[numpy.ndarray], numpy.ndarray]:
         def run(array: numpy.ndarray) -> numpy.ndarray:
@@ -45,6 +49,6 @@ def linear_operator(jacobian: Jacobian) -> Any:
 
     forward, backward = times(jacobian), times(transpose)
     dtype = torch.empty(0, dtype=jacobian.dtype).numpy().dtype
-    return from_scipy(
+    return scipy.LinearOperator(
         (rows, columns), matvec=forward, rmatvec=backward, matmat=forward, rmatmat=backward, dtype=dtype
     )

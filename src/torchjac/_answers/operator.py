@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -16,11 +15,12 @@ from .._accumulate.report import Report
 from .._blocks.block import Block, entries, fitted, stored, valued
 from .._blocks.coordinates import covers_once
 from .._blocks.domain import entries_inside, inside
+from .._blocks.lazy import lazy
 from .._blocks.pattern import pattern_of
 from . import arithmetic, chain, lstsq, parts, picture, products, scaling, solve, sparse
 from .chain import Chain
 from .consolidate import Consolidated
-from .kind import Kind, kind_of
+from .kind import Kind, is_symmetric, kind_of
 from .linear_operator import linear_operator, on_array
 from .plus import Plus
 from .solve import SlogDet
@@ -104,7 +104,7 @@ class Jacobian:
         """
         return self.blocks.factors if isinstance(self.blocks, Chain) else ()
 
-    @cached_property
+    @lazy
     def nnz(self) -> int:
         """How many entries are not zero by structure: no value is looked at.
 
@@ -382,7 +382,7 @@ class Jacobian:
         if self.factors:
             first, *rest = self.factors
             return chain.chained([*(factor.mT for factor in reversed(rest)), first.gram(weight), *rest])
-        found = products.gram(self.blocks, weight, self.out_shape, self.in_shape, self)
+        found = products.gram(self, weight)
         return self._new(self.in_shape, self.in_shape, tuple(found))
 
     def diagonal(self) -> Tensor:
@@ -752,7 +752,7 @@ class Jacobian:
             return False
         return sum(map(entries, self.blocks)) <= CHEAP
 
-    @cached_property
+    @lazy
     def _kind(self) -> Kind:
         if self._terms:
             return Kind("low-rank plus")
@@ -760,7 +760,7 @@ class Jacobian:
             return Kind("low-rank")
         return kind_of(self.blocks, self.out_shape, self.in_shape)
 
-    @cached_property
+    @lazy
     def _single(self) -> Jacobian:
         """The same in float32, kept with its factors."""
         if self._parent is not None:
@@ -768,11 +768,12 @@ class Jacobian:
         blocks = tuple([fitted(block, torch.float32, self.device) for block in self.blocks])
         return replace(self, dtype=torch.float32, blocks=blocks)
 
-    @cached_property
+    @lazy
     def _system(self) -> System:
-        return System(sparse.assemble(self.blocks, self.out_shape, self.in_shape, self))
+        found = sparse.assemble(self.blocks, self.out_shape, self.in_shape, self)
+        return System(found, symmetric=is_symmetric(self.blocks))
 
-    @cached_property
+    @lazy
     def _systems(self) -> dict[Any, System]:
         """By the solvers that were named."""
         return {}
@@ -801,7 +802,7 @@ class Jacobian:
             return whole.reshape((*self.out_shape, *tail))
         return products.times(self.blocks, vectors, self.out_shape, self.in_shape, self)
 
-    @cached_property
+    @lazy
     def _consolidated(self) -> Consolidated:
         return Consolidated(self)
 

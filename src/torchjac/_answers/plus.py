@@ -8,13 +8,13 @@ Vectors and transposes go through the terms; what looks at single blocks sees th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .._blocks.block import Block
+from .._blocks.lazy import lazy
 from .._blocks.merge import merge
 from .chain import LateBlocks, chained, rank_bound
 
@@ -31,7 +31,7 @@ class Plus(LateBlocks):
     def __init__(self, rest: Jacobian, low: Jacobian) -> None:
         self.terms = rest, low
 
-    @cached_property
+    @lazy
     def blocks(self) -> tuple[Block, ...]:
         """The blocks of both, added where they stand at the same places."""
         rest, low = self.terms

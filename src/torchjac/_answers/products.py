@@ -13,7 +13,6 @@ from .._blocks.cost import coordinates_pay
 from .._blocks.ends import swapped
 from .._blocks.lists import lists_pay
 from .._blocks.maps import Label, bare
-from .._blocks.normal import normal
 from .._blocks.pair import product_of_two
 from .._blocks.product import product
 from .._blocks.traced import is_plain
@@ -44,21 +43,16 @@ def times(
     return written(terms, out_shape, tuple(vector.shape[count:]), like)
 
 
-def gram(
-    blocks: Sequence[Block],
-    weight: Tensor | None,
-    out_shape: tuple[int, ...],
-    in_shape: tuple[int, ...],
-    like: Kind,
-) -> list[Block]:
+def gram(like: Jacobian, weight: Tensor | None) -> list[Block]:
     """The blocks of JᵀWJ, W diagonal (the identity where it is None)."""
+    blocks, out_shape, in_shape = like.blocks, like.out_shape, like.in_shape
     left = transposed(blocks)
     shapes = (in_shape, out_shape, in_shape)
     tensors = [block.value for block in blocks if isinstance(block.value, Tensor)]
     if weight is not None:
         tensors.append(weight)
     if lists_pay(left, blocks, shapes, like.device) and all(map(is_plain, tensors)):
-        found = normal(blocks, weight, out_shape, in_shape, like)
+        found = like._consolidated.gram(weight)
         if found is not None and coordinates_pay(found, (), in_shape, in_shape):
             return found
     if weight is not None:

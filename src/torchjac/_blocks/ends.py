@@ -57,8 +57,10 @@ def same_positions(a: Map, b: Map) -> bool:
         return a.offset == b.offset and used[0] == used[1]
     over = tuple(dict.fromkeys(a.labels + b.labels))
     device = a.index.device if type(a) is Gather else b.index.device
-    same = (positions(a, over, device) == positions(b, over, device)).all()
-    return is_known(same) and bool(same)
+    left, right = (positions(map_, over, device) for map_ in (a, b))
+    if not (is_known(left) and is_known(right)):
+        return False
+    return torch.equal(*torch.broadcast_tensors(left, right))
 
 
 def tied(block: Block, pairs: Sequence[tuple[Map, Map, int]], device: torch.device) -> Block | None:

@@ -1,69 +1,90 @@
-"""JᵀWJ of a Jacobian with tables, as one list of coordinates whose places are worked out once for its pattern.
+"""JᵀWJ of a Jacobian with tables: places worked out once for its pattern, and each number computed once.
 
 Rows with the same columns, as the coordinates of one observation have, are multiplied as one small matrix each, all of
-one size in one batch: Σ_r J[r, a] w[r] J[r, b]. Where each of these numbers goes follows from the pattern.
+one size in one batch: Σ_r J[r, a] w[r] J[r, b] for a ≤ b. Where each of these numbers goes follows from the pattern.
+What stands above the diagonal is one block, its mirror image another with the same values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .block import Block, Kind
+from .block import Block, identity, labels
+from .ends import swapped
 from .maps import Gather, Label
-from .pattern import Pattern, narrow, pattern_of, sorted_places
+from .pattern import Pattern, keep, narrow, sorted_places
+from .places import Places
 
 #: A row with so many entries makes its square of pairs; past so many pairs for each entry of J lists are cheaper.
 MOST_PAIRS = 32
+
+#: Groups from which a call for each pair of entries, for all groups at once, is faster than a small matrix for each.
+MANY_GROUPS = 64
 
 
 class Batch(NamedTuple):
     """Groups of rows with the same columns, as many rows and columns in each: where their entries stand."""
 
-    entries: Tensor  # (groups, rows, columns)
-    rows: Tensor  # (groups, rows)
+    entries: Places  # (rows, columns, groups)
+    rows: Tensor  # (rows, groups)
 
 
 class Plan(NamedTuple):
-    """The batches, where the numbers of their products go, and the maps of the nonzeros they make."""
+    """The batches, where their numbers go, and the maps of what they make: on the diagonal, then above it."""
 
     batches: list[Batch]
     places: tuple[Tensor, ...]
-    nnz: int
-    label: Label
-    maps: tuple[Gather, ...]
+    on_diagonal: int
+    diagonal: Block
+    above: Block
 
 
-def normal(
-    blocks: Sequence[Block],
-    weight: Tensor | None,
-    out_shape: Sequence[int],
-    in_shape: Sequence[int],
-    like: Kind,
-) -> list[Block] | None:
-    """The block of JᵀWJ, or None where it takes too many products; values are those of a graph that is not recorded."""
-    pattern = pattern_of(blocks, out_shape, in_shape, like.device)
-    if pattern is None:
-        return None
-    if "normal" not in pattern.notes:
-        pattern.notes["normal"] = _plan(pattern)
-    found: Plan | None = pattern.notes["normal"]
+def normal(pattern: Pattern, values: Callable[[], Tensor], weight: Tensor | None) -> list[Block] | None:
+    """The blocks of JᵀWJ, or None where it takes too many products; no graph is recorded.
+
+    ``values`` gives those of J, in the order of its pattern.
+    """
+    found: Plan | None = pattern.note("normal", lambda: _plan(pattern))
     if found is None:
         return None
-    values = pattern.fill(blocks, like)
-    flat = torch.zeros(found.nnz, dtype=like.dtype, device=like.device)
+    numbers = values()
+    flat = numbers.new_zeros(found.on_diagonal + found.above.on[0].size)
     for batch, place in zip(found.batches, found.places, strict=True):
-        part = values.take(batch.entries)
-        left = part if weight is None else part * weight.reshape(-1)[batch.rows].unsqueeze(-1)
-        flat.scatter_add_(0, place, (left.mT @ part).reshape(-1))
-    count = len(in_shape)
-    if not count:  # one scalar by another: no dim has the label
-        return [Block(flat.sum(), (), (), ())]
-    return [Block(flat, (found.label,), found.maps[:count], found.maps[count:])]
+        part = batch.entries.read(numbers)
+        left = part if weight is None else part * weight.reshape(-1)[batch.rows].unsqueeze(1)
+        flat.scatter_add_(0, place, _pairs(left, part).reshape(-1))
+    diagonal, above = flat[: found.on_diagonal], flat[found.on_diagonal :]
+    blocks = []
+    if found.on_diagonal:
+        shape = [label.size for label in found.diagonal.on]
+        blocks.append(found.diagonal._replace(value=diagonal.view(shape)))
+    if above.numel():
+        half = found.above._replace(value=above)
+        blocks += [half, swapped(half)]
+    return blocks
+
+
+def _pairs(left: Tensor, right: Tensor) -> Tensor:
+    """Σ_r left[r, a, g] right[r, b, g] for a ≤ b, of shape (pairs, groups)."""
+    rows, width, groups = right.shape
+    if groups < MANY_GROUPS:
+        a, b = torch.triu_indices(width, width, device=right.device)
+        return (left.permute(2, 1, 0) @ right.permute(2, 0, 1))[:, a, b].mT
+    left, right = left.contiguous(), right.contiguous()
+    found = right.new_empty(width * (width + 1) // 2, groups)
+    begin = 0
+    for a in range(width):
+        part = found[begin : begin + width - a]
+        torch.mul(left[0, a], right[0, a:], out=part)
+        for row in range(1, rows):
+            part.addcmul_(left[row, a], right[row, a:])
+        begin += width - a
+    return found
 
 
 def _plan(pattern: Pattern) -> Plan | None:
@@ -80,22 +101,43 @@ def _plan(pattern: Pattern) -> Plan | None:
         if not width:
             continue
         some = ((heights == height) & (widths == width)).nonzero()[:, 0]
-        rows = first[some][:, None] + torch.arange(height, device=first.device)
-        entries = begin[rows][:, :, None] + torch.arange(width, device=first.device)
-        columns = index[entries[:, 0]]
-        batches.append(Batch(entries, rows))
-        pairs.append((
-            columns[:, :, None].expand(-1, -1, width).reshape(-1),
-            columns[:, None, :].expand(-1, width, -1).reshape(-1),
-        ))  # fmt: skip
+        rows = first[some] + torch.arange(height, device=first.device)[:, None]
+        entries = begin[rows][:, None] + torch.arange(width, device=first.device)[:, None]
+        columns = index[entries[0]]
+        batches.append(Batch(Places(entries), rows))
+        a, b = torch.triu_indices(width, width, device=index.device)
+        pairs.append((columns[a].reshape(-1), columns[b].reshape(-1)))
     size = narrow(pattern.columns)
     empty = torch.zeros(0, dtype=size, device=index.device)
     row, column = (torch.cat([empty, *(pair[k].to(size) for pair in pairs)]) for k in (0, 1))
-    place, new_row, new_column = sorted_places(row, column)
-    maps = [*_unravelled(new_row, pattern.in_shape), *_unravelled(new_column, pattern.in_shape)]
-    label = Label(new_row.numel())
-    places = place.split([pair[0].numel() for pair in pairs])
-    return Plan(batches, places, label.size, label, tuple(Gather(at, (label,)) for at in maps))
+    place, row, column = sorted_places(row, column)
+    # The diagonal first.
+    above = row != column
+    rank = torch.where(above, above.cumsum(0) - 1 + int((~above).sum()), (~above).cumsum(0) - 1)
+    return Plan(
+        batches,
+        rank[place].split([pair[0].numel() for pair in pairs]),
+        int((~above).sum()),
+        _diagonal(pattern, row[~above]),
+        _block(row[above], column[above], pattern.in_shape),
+    )
+
+
+def _diagonal(pattern: Pattern, at: Tensor) -> Block:
+    """The block of a diagonal, without a value: of all of it, or of some places."""
+    if at.numel() == pattern.columns:
+        block = identity(pattern.in_shape)
+        return Block(1.0, labels(block), block.out, block.wrt)
+    return _block(at, at, pattern.in_shape)
+
+
+def _block(row: Tensor, column: Tensor, shape: tuple[int, ...]) -> Block:
+    """The block of a list of places, without a value; the maps of a diagonal are the same at both ends."""
+    label = Label(row.numel())
+    out, wrt = (
+        tuple([Gather(keep(at), (label,)) for at in _unravelled(end, shape)]) for end in (row, column)
+    )
+    return Block(1.0, (label,), out, out if row is column else wrt)
 
 
 def _groups(begin: Tensor, index: Tensor, counts: Tensor) -> Tensor:

@@ -6,11 +6,11 @@ It follows from the maps alone, so it is made once for all Jacobians of one make
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import prod
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,12 +18,17 @@ from torch import Tensor
 # Private: patterns are made for real inside a trace too (torch 2.9-2.13).
 from torch.utils._python_dispatch import _disable_current_modes
 
+# It is PyTorch's own way to key by a tensor that may go (torch 2.9-2.13).
+from torch.utils.weak import WeakTensorKeyDictionary
+
 from .block import KEPT, Block, Kind, is_remembered
 from .boxes import Boxes, Piece, boxes
 from .lazy import lazy
 from .maps import Affine, Gather, Label, Map, Maps, align, positions
 from .traced import inside_functorch, is_tracing
 from .write import dense
+
+T = TypeVar("T")
 
 #: Patterns are kept up to so many bytes of index tensors in all, and so many of them.
 MOST_BYTES = 1 << 28
@@ -78,7 +83,9 @@ class Pattern:
         self.rows, self.columns = prod(out_shape), prod(in_shape)
         found = [spell(block) for block in blocks]
         # Copies: what a caller does to an index tensor later must not change what is kept.
-        self.tables = tuple([table.detach().clone() for each in found for table in each.tables])
+        self.tables = tuple([
+            table if table in _kept else table.detach().clone() for each in found for table in each.tables
+        ])  # fmt: skip
         self._boxes: Boxes | None = boxes(
             [((block.out, block.wrt), each.over) for block, each in zip(blocks, found, strict=True)],
             out_shape,
@@ -89,6 +96,13 @@ class Pattern:
         self.notes: dict[Any, Any] = {}
         if self._boxes is None:
             self._sort(blocks, [each.over for each in found])
+
+    def note(self, name: Any, make: Callable[[], T]) -> T:
+        """What was worked out from this pattern before, or is now."""
+        if name not in self.notes:
+            self.notes[name] = make()
+        found: T = self.notes[name]
+        return found
 
     @property
     def nnz(self) -> int:
@@ -271,6 +285,20 @@ def _window(flat: Tensor, piece: Piece) -> Tensor:
     return flat.as_strided(sizes, piece.steps, flat.storage_offset() + piece.offset)
 
 
+#: Tables that are made once for all Jacobians of one make, and that nobody writes into.
+_kept: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+def keep(table: Tensor) -> Tensor:
+    """A table that nobody writes into: it is told by its identity, not compared."""
+    _kept[table] = True
+    return table
+
+
+def _are_equal(kept: Tensor, table: Tensor) -> bool:
+    return kept is table or torch.equal(kept, table)
+
+
 class _Patterns:
     """The patterns of the Jacobians that were met last, by their laws."""
 
@@ -286,7 +314,7 @@ class _Patterns:
         key = (tuple(out_shape), tuple(in_shape), device, tuple([each.key for each in found]))
         with self._lock:
             for pattern in self._kept.get(key, ()):
-                if all(map(torch.equal, pattern.tables, tables)):
+                if all(map(_are_equal, pattern.tables, tables)):
                     self._kept.move_to_end(key)
                     return pattern
         pattern = Pattern(blocks, out_shape, in_shape, device)

@@ -206,3 +206,37 @@ def test_singular_matrices_say_where(make, message) -> None:
     places, values = given(make())
     with pytest.raises(LinAlgError, match=f"singular.*{message}"):
         factorise(Pattern(*places, {}), values)
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+@pytest.mark.parametrize("border", [1, 3])
+def test_symmetric_arrow(border, shuffled) -> None:
+    """Where the values are known to be symmetric, what stands below is read off what stands beside."""
+    matrix = arrow(60, 2, border, shuffled)
+    places, values = given(matrix + matrix.T)
+    right = RANDOM.random((len(places[0]) - 1, 2))
+    factors, told = factorise(Pattern(*places, {}, symmetric=True), values)
+    assert "arrow: 60 blocks eliminated" in told
+    for transposed in (False, True):
+        solved = numpy.linalg.solve((matrix + matrix.T).toarray(), right)
+        numpy.testing.assert_allclose(factors.solve(right, transposed), solved, rtol=1e-8)
+
+
+@pytest.mark.parametrize("side", [1, 2])
+def test_borders_that_all_blocks_share_or_not(side) -> None:
+    """A full border is one product of all blocks; where each block meets some of it, products go to their places."""
+    meet = numpy.arange(60) % 4
+    for right in (numpy.ones((60 * side, 4)), numpy.repeat(numpy.eye(4)[meet], side, 0)):
+        inner = sp.block_diag([RANDOM.random((side, side)) + 2 * numpy.eye(side) for _ in range(60)])
+        below = sp.csr_array(right.T * RANDOM.random(right.T.shape))
+        matrix = sp.block_array([[inner, sp.csr_array(right)], [below, 30 * sp.eye_array(4)]]).tocsr()
+        places, values = given(matrix)
+        factors, told = factorise(Pattern(*places, {}), values)
+        assert "arrow: 60 blocks eliminated" in told
+        b = RANDOM.random((len(places[0]) - 1, 3))
+        numpy.testing.assert_allclose(
+            factors.solve(b, False), numpy.linalg.solve(matrix.toarray(), b), rtol=1e-8
+        )
+        numpy.testing.assert_allclose(
+            factors.solve(b, True), numpy.linalg.solve(matrix.toarray().T, b), rtol=1e-8
+        )

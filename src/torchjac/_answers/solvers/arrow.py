@@ -16,6 +16,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from ..._blocks.places import Places
 from .matrix import Array, Pattern, UnfitError
 
 #: The border's unknowns, which are solved as a dense system, are at most so many, and this part of all.
@@ -34,6 +35,9 @@ MOST_PRODUCTS = 24
 #: A pivot smaller than this part of its block's largest entry would spoil what is eliminated by it.
 SMALL_PIVOT = 1e-8
 
+#: Products of blocks are added to the Schur complement so many numbers at a time: they stay in the processor's cache.
+PRODUCTS_AT_ONCE = 1 << 16
+
 
 class Batch(NamedTuple):
     """Blocks of one size with borders of one size: where their numbers stand among the nonzeros, and their unknowns.
@@ -41,21 +45,22 @@ class Batch(NamedTuple):
     A place past the last nonzero is a zero.
     """
 
-    unknowns: Tensor  # (blocks, size)
-    inner: Tensor  # (blocks, size, size)
-    right: Tensor  # (blocks, size, columns of the border)
-    below: Tensor  # (blocks, rows of the border, size)
-    columns: Tensor  # (blocks, columns)
-    rows: Tensor  # (blocks, rows)
-    schur: Tensor  # where the products go in the Schur complement
+    unknowns: Places  # (blocks, size)
+    inner: Places  # (blocks, size, size)
+    right: Places  # (blocks, size, columns of the border)
+    below: Places  # (blocks, rows of the border, size)
+    columns: Tensor  # (blocks, columns), or (columns,) where all blocks meet the same
+    rows: Tensor  # (blocks, rows), or (rows,) where all blocks meet the same
+    schur: Tensor | None  # where their products go in the Schur complement, where they do not meet the same
 
 
 class Plan(NamedTuple):
-    """How the unknowns of a matrix fall apart."""
+    """How the unknowns of a matrix fall apart; ``holes`` tells whether any place is a zero."""
 
-    border: Tensor
-    corner: Tensor
+    border: Places
+    corner: Places
     batches: list[Batch]
+    holes: bool
 
 
 def plan(pattern: Pattern) -> Plan | None:
@@ -120,7 +125,8 @@ def _batches(pattern: Pattern, border: Array, block: Array, count: Array) -> Pla
     kinds, kind = numpy.unique(numpy.stack([count, e_count, f_count], 1), axis=0, return_inverse=True)
     kind = kind.reshape(-1)
     number = numpy.zeros(len(count), int)
-    batches = []
+    batches: list[Batch] = []
+    holes = (corner == nnz).any()
     for which, (side, wide, high) in enumerate(kinds):
         members = numpy.flatnonzero(kind == which)
         number[members] = numpy.arange(len(members))
@@ -136,12 +142,20 @@ def _batches(pattern: Pattern, border: Array, block: Array, count: Array) -> Pla
         some = kind[block[column[f]]] == which
         at = f[some]
         below[number[block[column[at]]], f_slot[some], inner_place[column[at]]] = at
-        tables = [unknowns, inner, right, below]
-        tables += [pairs[1][numpy.isin(pairs[0], members)].reshape(len(members), width) for pairs, width in (
-            (e_pairs, wide), (f_pairs, high))]  # fmt: skip
-        tables.append((tables[5][:, :, None] * len(outer) + tables[4][:, None, :]).reshape(-1))
-        batches.append(Batch(*(torch.from_numpy(numpy.ascontiguousarray(table)) for table in tables)))
-    return Plan(torch.from_numpy(outer), torch.from_numpy(corner), batches)
+        columns, rows = (
+            pairs[1][numpy.isin(pairs[0], members)].reshape(len(members), width)
+            for pairs, width in ((e_pairs, wide), (f_pairs, high))
+        )
+        schur = None
+        if (columns == columns[:1]).all() and (rows == rows[:1]).all():
+            columns, rows = columns[0], rows[0]
+        else:
+            schur = torch.from_numpy(rows[:, :, None] * len(outer) + columns[:, None, :])
+        holes = holes or any((table == nnz).any() for table in (inner, right, below))
+        at = [Places(torch.from_numpy(table)) for table in (unknowns, inner, right, below)]
+        ends = torch.from_numpy(columns), torch.from_numpy(rows)
+        batches.append(Batch(at[0], at[1], at[2], at[3], *ends, schur))
+    return Plan(Places(torch.from_numpy(outer)), Places(torch.from_numpy(corner)), batches, bool(holes))
 
 
 def _pairs(block: Array, place: Array, blocks: int, places: int) -> tuple[tuple[Array, Array], Array, Array]:
@@ -156,57 +170,78 @@ def _pairs(block: Array, place: Array, blocks: int, places: int) -> tuple[tuple[
 class Arrow:
     """The factors of the blocks and of the Schur complement."""
 
-    def __init__(self, found: Plan, values: Array) -> None:
+    def __init__(self, found: Plan, values: Array, symmetric: bool = False) -> None:
         """Factorise.
 
         Raises:
             UnfitError: where a block, or the Schur complement, is close to singular, though the matrix need not be.
         """
         self._plan = found
-        numbers = torch.cat([torch.from_numpy(values), torch.zeros(1, dtype=torch.from_numpy(values).dtype)])
-        schur = numbers.take(found.corner)
+        numbers = torch.from_numpy(values)
+        if found.holes:
+            numbers = torch.cat([numbers, numbers.new_zeros(1)])
+        corner = found.corner.read(numbers)
+        taken = torch.zeros(corner.shape, dtype=corner.dtype)
         self._parts: list[tuple[Blocks, Tensor, Tensor]] = []
         for batch in found.batches:
-            inner, right, below = (numbers.take(table) for table in batch[1:4])
-            blocks = Blocks(inner)
-            solved = blocks.solve(right)
-            schur.view(-1).scatter_add_(0, batch.schur, (below @ solved).view(-1).neg_())
-            mirrored = torch.equal(below, right.mT) and torch.equal(inner, inner.mT)
-            pulled = solved if mirrored else blocks.solve(below.mT, transposed=True)
-            self._parts.append((blocks, solved, pulled))
-        *self._schur, info = torch.linalg.lu_factor_ex(schur)
+            right = batch.right.read(numbers)
+            below = right.mT if symmetric else batch.below.read(numbers)
+            blocks = Blocks(batch.inner.read(numbers))
+            if batch.schur is None:
+                taken[batch.rows[:, None], batch.columns] += _product_of_all(below, blocks.solve(right))
+            else:
+                _add_products(taken, batch.schur, below, blocks.solve(right))
+            self._parts.append((blocks, right, below))
+        *self._schur, info = torch.linalg.lu_factor_ex(corner - taken)
         if int(info):
             raise UnfitError("the Schur complement is singular")
 
     @property
     def told(self) -> str:
         """How the matrix fell apart."""
-        blocks = sum(len(batch.unknowns) for batch in self._plan.batches)
-        return f"{blocks:,} blocks eliminated, Schur complement of {len(self._plan.border):,} unknowns, dense"
+        blocks = sum(batch.unknowns.shape[0] for batch in self._plan.batches)
+        return f"{blocks:,} blocks eliminated, Schur complement of {len(self._schur[0]):,} unknowns, dense"
 
     def solve(self, right: Array, transposed: bool) -> Array:
         """X with A X = right, or Aᵀ X = right."""
         found, given = self._plan, torch.from_numpy(right)
-        outer = given[found.border]
+        outer = found.border.read(given)
+        taken = torch.zeros_like(outer)
         inner = []
-        for batch, (_, solved, pulled) in zip(found.batches, self._parts, strict=True):
-            inner.append(given[batch.unknowns])
-            # F C⁻¹ b is ((F C⁻¹) b): what the border's rows take of the blocks.
-            rows, matrix = (batch.columns, solved.mT) if transposed else (batch.rows, pulled.mT)
-            at = rows.view(-1, 1) * outer.shape[1] + torch.arange(outer.shape[1])
-            outer.view(-1).scatter_add_(0, at.view(-1), (matrix @ inner[-1]).view(-1).neg_())
-        outer = torch.linalg.lu_solve(*self._schur, outer, adjoint=transposed)
+        for batch, (blocks, e, f) in zip(found.batches, self._parts, strict=True):
+            inner.append(blocks.solve(batch.unknowns.read(given), transposed))
+            rows, matrix = (batch.columns, e.mT) if transposed else (batch.rows, f)
+            if batch.schur is None:
+                taken[rows] += _product_of_all(matrix, inner[-1])
+            else:
+                at = rows[:, :, None] * right.shape[1] + torch.arange(right.shape[1])
+                _add_products(taken, at, matrix, inner[-1])
+        outer = torch.linalg.lu_solve(*self._schur, outer - taken, adjoint=transposed)
         answer = torch.empty_like(given)
-        answer[found.border] = outer
-        for batch, (blocks, solved, pulled), part in zip(found.batches, self._parts, inner, strict=True):
-            columns, matrix = (batch.rows, pulled) if transposed else (batch.columns, solved)
-            answer[batch.unknowns] = blocks.solve(part, transposed) - matrix @ outer[columns]
+        found.border.write(answer, outer)
+        for batch, (blocks, e, f), part in zip(found.batches, self._parts, inner, strict=True):
+            columns, matrix = (batch.rows, f.mT) if transposed else (batch.columns, e)
+            batch.unknowns.write(answer, part - blocks.solve(matrix @ outer[columns], transposed))
         return answer.numpy()
 
     def slogdet(self) -> tuple[float, float]:
         """The sign and the logarithm of the determinant: those of the blocks and of the Schur complement."""
         parts = [_slogdet(*self._schur), *(blocks.slogdet() for blocks, _, _ in self._parts)]
         return prod(sign for sign, _ in parts), sum(logarithm for _, logarithm in parts)
+
+
+def _product_of_all(left: Tensor, right: Tensor) -> Tensor:
+    """The sum of all blocks' products."""
+    return left.transpose(0, 1).flatten(1) @ right.flatten(0, 1)
+
+
+def _add_products(whole: Tensor, places: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add each number of each block's product at its place in a matrix."""
+    flat = whole.view(-1)
+    step = max(1, PRODUCTS_AT_ONCE // max(left.shape[1] * right.shape[2], 1))
+    for begin in range(0, len(left), step):
+        some = slice(begin, begin + step)
+        flat.scatter_add_(0, places[some].reshape(-1), (left[some] @ right[some]).view(-1))
 
 
 class Blocks:
@@ -224,8 +259,12 @@ class Blocks:
             if self._single is not None
             else torch.linalg.lu_factor_ex(matrices)[:2]
         )
-        pivots = self._factors[0].diagonal(dim1=-2, dim2=-1).abs().amin(-1)
-        if bool((pivots <= SMALL_PIVOT * matrices.abs().flatten(1).amax(-1)).any()):
+        if self._single is not None:
+            unfit = self._single == 0
+        else:
+            pivots = self._factors[0].diagonal(dim1=-2, dim2=-1).abs().amin(-1)
+            unfit = pivots <= SMALL_PIVOT * matrices.abs().flatten(1).amax(-1)
+        if bool(unfit.any()):
             raise UnfitError("a block is close to singular")
 
     def solve(self, right: Tensor, transposed: bool = False) -> Tensor:

@@ -50,7 +50,7 @@ def factorise(pattern: Pattern, values: Array) -> tuple[Factors, str]:
     apart = plan(pattern)
     if apart is not None:
         try:
-            arrow = Arrow(apart, values)
+            arrow = Arrow(apart, values, pattern.symmetric)
         except UnfitError:
             pass
         else:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import numpy
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is public, but not exported by name
+
+from ..._blocks.lazy import lazy
 
 Array = numpy.ndarray
 T = TypeVar("T")
@@ -30,11 +31,12 @@ class UnfitError(Exception):
 class Pattern:
     """Where the nonzeros of a square matrix stand, row by row; what is worked out from it is kept in ``notes``.
 
-    The notes are those of the pattern that Jacobians of one make share: a loop pays for them once.
+    The notes are those of the pattern that Jacobians of one make share: a loop pays for them once. ``symmetric`` tells
+    that the values are so too, which is known from the blocks.
     """
 
-    def __init__(self, begin: Array, index: Array, notes: dict[Any, Any]) -> None:
-        self.begin, self.index, self.notes = begin, index, notes
+    def __init__(self, begin: Array, index: Array, notes: dict[Any, Any], symmetric: bool = False) -> None:
+        self.begin, self.index, self.notes, self.symmetric = begin, index, notes, symmetric
         self.size = len(begin) - 1
 
     def note(self, name: Any, make: Callable[[], T]) -> T:
@@ -44,7 +46,7 @@ class Pattern:
         found: T = self.notes[name]
         return found
 
-    @cached_property
+    @lazy
     def row(self) -> Array:
         """The row of each nonzero."""
         return numpy.repeat(numpy.arange(self.size, dtype=self.index.dtype), numpy.diff(self.begin))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any, NoReturn
 
 import numpy
@@ -10,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..._blocks.lazy import lazy
+from ..._blocks.traced import is_plain
 from ..sparse import Assembled, import_scipy
 from .choose import factorise
 from .matrix import Factors, Pattern
@@ -22,7 +23,8 @@ COLUMNS_AT_ONCE = 64
 class System:
     """A square sparse matrix, factorised where that is first needed, and how."""
 
-    def __init__(self, found: Assembled, by: Factorise | None = None) -> None:
+    def __init__(self, found: Assembled, by: Factorise | None = None, symmetric: bool = False) -> None:
+        self._symmetric = symmetric
         self.values, self.size = found.values, found.size[0]
         self._begin, self._index = found.begin, found.column
         self._notes = {} if found.pattern is None else found.pattern.notes
@@ -31,7 +33,7 @@ class System:
         self._is_finite = True
         self.told = ""
 
-    @cached_property
+    @lazy
     def places(self) -> tuple[Tensor, Tensor]:
         """The row and the column of each nonzero."""
         index = self._index.long()
@@ -48,6 +50,8 @@ class System:
         Raises:
             torch.linalg.LinAlgError: where the matrix is singular.
         """
+        if is_plain(self.values) and is_plain(right):
+            return self.run(self.values, transposed, right)
         solved: Tensor = _Solve.apply(self, transposed, self.values, right)  # type: ignore[no-untyped-call]
         return solved
 
@@ -72,7 +76,9 @@ class System:
             self._is_finite = bool(numpy.isfinite(numbers).all())
             if self._is_finite:
                 import_scipy("solve and slogdet of a sparse Jacobian")
-                pattern = Pattern(self._begin.cpu().numpy(), self._index.cpu().numpy(), self._notes)
+                pattern = Pattern(
+                    self._begin.cpu().numpy(), self._index.cpu().numpy(), self._notes, self._symmetric
+                )
                 self._factors, told = (self._by or factorise)(pattern, numbers)
                 self.told = f"solve: {told}"
         return self._factors
