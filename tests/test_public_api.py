@@ -114,6 +114,7 @@ torchjac.distributed.local_rows(size, mesh)
 torchjac.distributed.together(mesh)
 torchjac.distributed.value_and_local_jacobian(func, halo, out_shape=None)
 torchjac.explain(func, argnums=0, *, has_aux=False)
+torchjac.export(func, example_args, path, example_kwargs=None)
 torchjac.extend
 torchjac.extend.Affine(offset, terms)
 torchjac.extend.Block(value, on, out, wrt)

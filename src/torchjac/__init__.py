@@ -17,6 +17,7 @@ from ._answers.bordered import block
 from ._answers.operator import Jacobian
 from ._transforms.compile import compile
 from ._transforms.explain import explain
+from ._transforms.export import export
 from ._transforms.hessian import hessian
 from ._transforms.jacfwd import jacfwd
 from ._transforms.jacobian import jacobian, value_and_jacobian
@@ -35,6 +36,7 @@ __all__ = [
     "block",
     "compile",
     "explain",
+    "export",
     "extend",
     "functional_call",
     "grad",

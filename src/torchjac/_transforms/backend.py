@@ -55,8 +55,7 @@ def _inductor(graph: fx.GraphModule, example: list[Tensor]) -> Run:
     from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx, compile_fx_inner
 
-    _spell_out_small_products(graph)
-    _join_shared_products(graph)
+    settings = inductor_settings(graph)
     inner: list[tuple[fx.GraphModule, Sequence[Any], Any]] = []
 
     def keep(module: fx.GraphModule, inputs: Sequence[Any], **settings: Any) -> Any:
@@ -64,13 +63,20 @@ def _inductor(graph: fx.GraphModule, example: list[Tensor]) -> Run:
         inner.append((module, inputs, code))
         return code
 
-    with config.patch({**_SETTINGS, "force_pointwise_cat": _joins_are_small(graph)}):
+    with config.patch(settings):
         compiled: Any = compile_fx(graph, list(example), inner_compile=keep)
     if len(inner) == 1:
         module, inputs, code = inner[0]
         if _count_outputs(module) == _count_outputs(graph) and _shapes(inputs) == _shapes(example):
             return _innermost(code)
     return lambda tensors: compiled(*tensors)
+
+
+def inductor_settings(graph: fx.GraphModule) -> dict[str, Any]:
+    """Write a graph as Inductor makes the best of it, and give the settings to compile it with."""
+    _spell_out_small_products(graph)
+    _join_shared_products(graph)
+    return {**_SETTINGS, "force_pointwise_cat": _joins_are_small(graph)}
 
 
 def _innermost(code: Any) -> Run:

@@ -9,7 +9,7 @@ from copy import deepcopy
 from functools import update_wrapper
 from threading import Lock, RLock
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -18,7 +18,7 @@ from .._blocks.traced import inside_functorch
 from .observe import Observer
 from .program import Program, capture
 from .reads import Reads
-from .signature import check_call, read_call
+from .signature import Call, check_call, read_call
 
 
 def compile(func: Callable[..., Any], *, backend: Any = "inductor", cache_size: int = 64) -> Compiled:
@@ -87,6 +87,8 @@ def compile(func: Callable[..., Any], *, backend: Any = "inductor", cache_size: 
     return Compiled(func, backend, cache_size)
 
 
+T = TypeVar("T")
+
 #: Held while a function is captured: PyTorch's tracer has one state for all threads.
 _TRACER = RLock()
 
@@ -149,26 +151,39 @@ class Compiled:
             if key in self._programs:  # another thread may have dropped it
                 self._programs.move_to_end(key)
 
-    def _capture(self, call: Any) -> Program:
+    def _capture(self, call: Call) -> Program:
         check_call(call)
         with _TRACER:
             found = self._find(call.key)  # another thread may have captured it
             if found is not None:
                 return found
-            observer = Observer(Reads(self._func, call.leaves))
-            try:
-                program = capture(self._func, call, self._backend, observer)
-                observer.reads.reach(program.captured)
-            except BaseException:
-                observer.finish(failed=True)
-                raise
-            observer.finish()
+            program, reads = observed(self._func, call, self._record)
             with self._lock:
-                self._programs[call.key] = program, observer.reads
+                self._programs[call.key] = program, reads
                 self.captures += 1
                 while len(self._programs) > self._cache_size:
                     self._programs.popitem(last=False)
         return program
+
+    def _record(self, func: Callable[..., Any], call: Call, observer: Observer) -> Program:
+        program = capture(func, call, self._backend, observer)
+        observer.reads.reach(program.captured)
+        return program
+
+
+def observed(
+    func: Callable[..., Any], call: Call, record: Callable[[Callable[..., Any], Call, Observer], T]
+) -> tuple[T, Reads]:
+    """What a recording of a call gives, and what the function read; one thread at a time, the function watched."""
+    with _TRACER:
+        observer = Observer(Reads(func, call.leaves))
+        try:
+            found = record(func, call, observer)
+        except BaseException:
+            observer.finish(failed=True)
+            raise
+        observer.finish()
+    return found, observer.reads
 
 
 def _named(func: FunctionType) -> Any:

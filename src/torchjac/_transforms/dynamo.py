@@ -22,6 +22,7 @@ from torch.utils import _pytree as pytree
 from .._blocks.traced import tracer_mode
 from .._capture.constants import constants_computed
 from .arguments import check_argnums, check_outputs, differentiated, nest, put_arguments, split_aux
+from .exporting import is_exporting, replayed
 from .run import record
 
 T = TypeVar("T")
@@ -60,7 +61,10 @@ class DenseJacobian(HigherOrderOperator):
         Without a number of outputs it is `in_dynamo` that calls, as Dynamo could not follow the body.
         """
         how: Any = _run if outputs is not None else _run_apart
-        return torch.compiler.disable(how)(body, what, mode, chunk_size, inputs, outputs, operands)  # type: ignore[no-untyped-call]
+        settings = body, what, mode, chunk_size, inputs, outputs
+        if is_exporting():
+            return replayed(lambda *operands: how(*settings, operands), operands, {})
+        return torch.compiler.disable(how)(*settings, operands)  # type: ignore[no-untyped-call]
 
     @property
     def __name__(self) -> str:

@@ -10,6 +10,7 @@ import torch
 
 from .._capture.state import undisturbed
 from .dynamo import HAS_OP, beside_dynamo, in_dynamo
+from .exporting import is_exporting, replayed
 from .jacrev import dense_jacobians
 from .run import check_function, record
 
@@ -75,6 +76,8 @@ def jacfwd(
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_dynamo_compiling():
             return in_dynamo("jacfwd", "forward", func, argnums, has_aux, None, args, kwargs)
+        if is_exporting():
+            return replayed(jacobian_of, args, kwargs)
         with undisturbed():
             recorded = record("jacfwd", func, argnums, has_aux, args, kwargs)
             return recorded.finish(dense_jacobians(recorded, None, "forward"), has_aux)

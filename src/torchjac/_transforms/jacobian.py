@@ -14,6 +14,7 @@ from .._blocks.traced import inside_functorch
 from .._capture.capture import left_level
 from .._capture.state import undisturbed
 from .dynamo import beside_dynamo
+from .exporting import is_exporting, replayed
 from .memory import budget, check_within
 from .operators import operators
 from .rows import operators_within
@@ -63,6 +64,8 @@ def jacobian(
 
     @wraps(func)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
+        if is_exporting():
+            return replayed(jacobian_of, args, kwargs)
         with undisturbed():
             recorded = record("jacobian", func, argnums, has_aux, args, kwargs)
             if most is not None:
@@ -106,6 +109,8 @@ def value_and_jacobian(
 
     @wraps(func)
     def value_and_jacobian_of(*args: Any, **kwargs: Any) -> Any:
+        if is_exporting():
+            return replayed(value_and_jacobian_of, args, kwargs)
         with undisturbed():
             recorded = record("value_and_jacobian", func, argnums, has_aux, args, kwargs)
             answer = recorded.finish(operators(recorded, "value_and_jacobian", mode=mode), has_aux)

@@ -30,6 +30,7 @@ from .._capture.once import once_pairs, only_once
 from .._capture.state import undisturbed
 from .._rules.unbatched import CANNOT_BATCH, makes_sparse, rules_only
 from .dynamo import HAS_OP, beside_dynamo, in_dynamo
+from .exporting import is_exporting, replayed
 from .memory import budget, check_within
 from .operators import OPERATOR, Layout, check_layout, operators
 from .out import Outs, check_out, fill, sparse_out, targets
@@ -133,6 +134,8 @@ def reverse(
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_dynamo_compiling():
             return in_dynamo(what, "auto", func, argnums, has_aux, chunk_size, args, kwargs)
+        if is_exporting():
+            return replayed(jacobian_of, args, kwargs)
         with undisturbed():
             recorded = record(what, func, argnums, has_aux, args, kwargs)
             if most is not None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
-from .._answers.apart import Build, take_apart
+from .._answers.apart import Apart, Build, take_apart
 from .._answers.sparse import kept_in_parts
 from .._capture.constants import Assumed, Constants, still_holds
 from .backend import Run, compile_graph
@@ -16,6 +16,9 @@ from .numbers import take_out_numbers
 from .observe import Observer, UnwatchedConstants, ValuesLeave
 from .record import Recording, is_random, record_ops
 from .signature import Call, put_back
+
+#: A call from its tensors to those of its answer.
+Flat: TypeAlias = Callable[[list[Tensor], Constants], list[Tensor]]
 
 
 class Pull:
@@ -80,22 +83,42 @@ class Program(NamedTuple):
         return all(map(still_holds, self.assumed))
 
 
-def capture(func: Callable[..., Any], call: Call, backend: Any, observer: Observer) -> Program:
-    """Record a call of a function, which the observer watches, and compile what was recorded.
+class Trace(NamedTuple):
+    """A recorded call: the graph, the answer taken apart, captured tensors whose values are part of it.
 
-    Raises:
-        RuntimeError: where the function looks at values of tensors, or writes into tensors that are not its own
-            while gradients are asked for.
+    ``flat`` is what was recorded.
     """
-    made: dict[str, Any] = {}
+
+    forward: Recording
+    apart: Apart
+    assumed: list[Assumed]
+    flat: Flat
+
+
+def flattened(func: Callable[..., Any], call: Call) -> tuple[Flat, list[Any]]:
+    """A call of a function as one from tensors to tensors, and a list that it fills.
+
+    The list holds how the last answer was taken apart, and what was assumed.
+    """
+    found: list[Any] = []
 
     def flat(tensors: list[Tensor], constants: Constants) -> list[Tensor]:
         with kept_in_parts():
             args, kwargs = put_back(call, tensors)
-            apart = made["apart"] = take_apart(func(*args, **kwargs), constants.holds)
-        made["assumed"] = list(constants.assumed.values())
-        made["outputs"] = [number for number, tensor in enumerate(apart.tensors) if tensor.requires_grad]
+            apart = take_apart(func(*args, **kwargs), constants.holds)
+        found[:] = apart, list(constants.assumed.values())
         return [constants.now(tensor) for tensor in apart.tensors]
+
+    return flat, found
+
+
+def trace(func: Callable[..., Any], call: Call, observer: Observer) -> Trace:
+    """Record a call of a function, which the observer watches.
+
+    Raises:
+        RuntimeError: where the function looks at values of tensors.
+    """
+    flat, found = flattened(func, call)
 
     def ahead(tensors: list[Tensor]) -> list[Tensor]:
         with UnwatchedConstants() as constants, ValuesLeave(constants), observer:
@@ -103,10 +126,22 @@ def capture(func: Callable[..., Any], call: Call, backend: Any, observer: Observ
 
     with observer.interrupts:
         forward = record_ops(ahead, call.tensors)
-    apart, assumed = made["apart"], made["assumed"]
-    if made["outputs"]:
+    apart, assumed = found
+    return Trace(forward, apart, assumed, flat)
+
+
+def capture(func: Callable[..., Any], call: Call, backend: Any, observer: Observer) -> Program:
+    """Record a call of a function, which the observer watches, and compile what was recorded.
+
+    Raises:
+        RuntimeError: where the function looks at values of tensors, or writes into tensors that are not its own
+            while gradients are asked for.
+    """
+    forward, apart, assumed, flat = trace(func, call, observer)
+    outputs = [number for number, tensor in enumerate(apart.tensors) if tensor.requires_grad]
+    if outputs:
         with observer.interrupts:
-            pull = _pull(flat, call.tensors, forward, made["outputs"], backend, observer)
+            pull = _pull(flat, call.tensors, forward, outputs, backend, observer)
         at: list[int | float] = list(range(len(apart.tensors)))
     else:
         pull, at = None, take_out_numbers(forward.graph, forward.outputs, apart.numbers)
@@ -122,7 +157,7 @@ def capture(func: Callable[..., Any], call: Call, backend: Any, observer: Observ
 
 
 def _pull(
-    flat: Callable[[list[Tensor], Constants], list[Tensor]],
+    flat: Flat,
     tensors: list[Tensor],
     forward: Recording,
     outputs: list[int],

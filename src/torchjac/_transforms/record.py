@@ -17,6 +17,7 @@ from torch import Tensor, fx
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
+    FakeTensor,
     FakeTensorMode,
 )
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -57,13 +58,17 @@ class Recording(NamedTuple):
     writes: bool
 
 
-def record_ops(function: Callable[[list[Tensor]], list[Tensor]], tensors: Sequence[Tensor]) -> Recording:
-    """Record what a function does to tensors like these.
+def record_ops(
+    function: Callable[[list[Tensor]], list[Tensor]],
+    tensors: Sequence[Tensor],
+    mode: FakeTensorMode | None = None,
+) -> Recording:
+    """Record what a function does to tensors like these; it may capture some of ``mode``, which have no values.
 
     Raises:
         RuntimeError: where the function looks at values of tensors.
     """
-    mode = FakeTensorMode()
+    mode = mode or FakeTensorMode()
     with mode, _values_refused(), _dynamo_transparent():
         example = [_like(tensor) for tensor in tensors]
         graph = make_fx(lambda *given: function(list(given)))(*example)
@@ -104,7 +109,7 @@ def _lift(graph: fx.GraphModule, mode: FakeTensorMode) -> list[Tensor]:
             after = graph.graph.inserting_after(last) if last is not None else graph.graph.inserting_before()
             with after:
                 last = graph.graph.placeholder(f"captured_{len(captured)}")
-            last.meta["val"] = mode.from_tensor(tensor)
+            last.meta["val"] = tensor if isinstance(tensor, FakeTensor) else mode.from_tensor(tensor)
             inputs[id(tensor)] = last
             captured.append(tensor)
         node.replace_all_uses_with(inputs[id(tensor)])

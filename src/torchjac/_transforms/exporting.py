@@ -1,0 +1,70 @@
+"""Inside `torch.export`: a transform is recorded beneath its tracer, and the ops recorded are run for it to see.
+
+That tracer stands above autograd, so it sees neither what autograd saved nor the ops of a backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+# Private: the modes above autograd, and no other way to leave those that are active (torch 2.9-2.14).
+from torch._ops import _len_torch_dispatch_stack_pre_dispatch
+from torch.overrides import _pop_mode, _push_mode
+from torch.utils._python_dispatch import _disable_current_modes
+
+from .._blocks.traced import inside_functorch, tracer_mode
+from .._capture.constants import Constants
+from .program import flattened
+from .record import record_ops
+from .signature import read_call
+
+
+def is_exporting() -> bool:
+    """Whether `torch.export` traces what is called."""
+    return torch.compiler.is_exporting() and _len_torch_dispatch_stack_pre_dispatch() > 0  # type: ignore[no-untyped-call]
+
+
+def replayed(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """What a function gives, its ops recorded and run. Gradients end there, since some of its ops detach.
+
+    Raises:
+        NotImplementedError: inside vmap or another transform, as some ops have no batching rule.
+    """
+    if inside_functorch():
+        raise NotImplementedError(
+            "inside torch.export, a Jacobian cannot be taken inside vmap or another functorch transform; "
+            "torchjac.export takes vmap(jacrev(f)) as it is"
+        )
+    call = read_call(tuple(args), dict(kwargs))
+    flat, found = flattened(function, call)
+
+    def run(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        with Constants() as constants:
+            return flat(tensors, constants)
+
+    fake = tracer_mode("FAKE")
+    with _left():
+        recording = record_ops(run, call.tensors, fake)
+    given = [
+        tensor.detach() if tensor.requires_grad else tensor for tensor in (*call.tensors, *recording.captured)
+    ]
+    outputs = recording.graph.forward(*given)
+    return found[0].plan(list(range(len(outputs))))(outputs)
+
+
+@contextmanager
+def _left() -> Iterator[None]:
+    """Leave all modes of dispatch and of functions for a while."""
+    modes = []
+    try:
+        while torch._C._len_torch_function_stack() > 0:
+            modes.append(_pop_mode())  # type: ignore[no-untyped-call]
+        with _disable_current_modes():
+            yield
+    finally:
+        for mode in reversed(modes):
+            _push_mode(mode)  # type: ignore[no-untyped-call]
