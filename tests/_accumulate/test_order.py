@@ -117,6 +117,22 @@ def test_a_batch_does_not_hide_a_bottleneck():
     assert spelled(order) == "cut(forward, [(64, 4)], reverse)"
 
 
+def test_parameters_that_a_batch_shares_go_in_reverse():
+    """Each sample has three rows of its own, though parameters know of no samples; a sum over samples has none."""
+    images = torch.randn(64, 1, 6, 6)
+
+    def rows(first, second, last):
+        x = torch.conv2d(images, first, padding=1).relu()
+        return torch.conv2d(x, second, padding=1).relu().flatten(1) @ last
+
+    shapes = ((4, 1, 3, 3), (4, 4, 3, 3), (144, 3))
+    tape, out_shapes = taped(rows, *shapes, argnums=(0, 1, 2))
+    assert spelled(pick(tape, out_shapes)) == "reverse"
+    assert forward_work(tape, out_shapes) > 4 * places(tape, out_shapes)[-1].work
+    mixed = lambda *parts: rows(*parts) - rows(*parts).mean(0)
+    assert places(*taped(mixed, *shapes, argnums=(0, 1, 2)))[-1].work > 10 * places(tape, out_shapes)[-1].work
+
+
 def test_one_layer_on_each_side_is_a_tie():
     """2000 → 5 → 2000: the product at the bottleneck is what reverse order ends with."""
     assert spelled(pick(*taped(network(2000, 5, 2000), (2000,)))) == "reverse"

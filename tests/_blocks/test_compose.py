@@ -212,3 +212,23 @@ def test_one_tuple_of_maps_at_both_ends() -> None:
         assert found is not None
         expected = value * torch.cat([above.value[:, :3], torch.zeros(4, 2)], 1)
         torch.testing.assert_close(spelled_out(found, (4, 5)), expected.to(torch.float64), check_dtype=False)
+
+
+def test_outer_products_lie_as_what_comes_next_reads_them() -> None:
+    """A diagonal stretches a block in the order of its maps; a layer's weight is last in that of the weight."""
+    b, k, i, j = Label(5), Label(2), Label(3), Label(4)
+    rows = torch.randn(3, 2, dtype=torch.float64)
+    above = Block(rows, (i, k), (bare(b), bare(k)), (bare(b), bare(i)))
+    over = Label(5), Label(3)
+    maps = tuple(map(bare, over))
+    factor = torch.randn(5, 3, dtype=torch.float64)
+    diagonal = compose(above, Block(factor, over, maps, maps), (5, 3), CPU)
+    assert diagonal.on == (b, k, i)
+    assert diagonal.value.is_contiguous()
+    torch.testing.assert_close(diagonal.value, torch.einsum("ik,bi->bki", rows, factor))
+    x = torch.randn(5, 4, dtype=torch.float64)
+    out, wrt = (bare(over[0]), bare(over[1])), (bare(j), bare(over[1]))  # a weight stored transposed
+    weight = compose(diagonal, Block(x, (over[0], j), out, wrt), (5, 3), CPU)
+    assert weight.on == (b, k, i, j)
+    assert weight.value.is_contiguous()
+    torch.testing.assert_close(weight.value, torch.einsum("bki,bj->bkij", diagonal.value, x))

@@ -39,11 +39,18 @@ def test_turned_where_it_pays():
 
 
 def test_outer_in_the_order_of_the_answer():
-    """An outer product brings the left labels in the answer's order and keeps the right ones last."""
+    """An outer product brings the labels of both in the answer's order, in memory too, and so where zeros select."""
     a, b, c = Label(2), Label(3), Label(4)
     how = joint((b, a), (c,), (), (a, c, b))
-    assert how.on == (a, b, c)
-    assert multiply(torch.rand(3, 2), torch.rand(4), how).is_contiguous()
+    assert how.on == (a, c, b)
+    left, right = torch.rand(3, 2, dtype=torch.float64), torch.rand(4, dtype=torch.float64)
+    found = multiply(left, right, how)
+    torch.testing.assert_close(found, torch.einsum("ba,c->acb", left, right))
+    assert found.is_contiguous()
+    selected, over = select(left, (b, a), right, (c,), (a, c, b))
+    assert over == (a, c, b)
+    assert selected.is_contiguous()
+    torch.testing.assert_close(selected, found)
 
 
 class Ops(TorchDispatchMode):

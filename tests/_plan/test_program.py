@@ -75,6 +75,22 @@ def test_a_large_answer() -> None:
     assert programs() == [0]
 
 
+def test_memory_is_given_back_on_the_way() -> None:
+    """A run holds what is still to be read, not all that it made."""
+
+    def f(x):
+        for _ in range(30):
+            x = x.sin()
+        return x
+
+    for seed in range(3):
+        agrees(f, torch.randn(5, dtype=D, generator=torch.Generator().manual_seed(seed)))
+    made = [entry.program for entry in PROGRAMS.entries.values() if entry.program is not None]
+    for program in made:
+        assert len(program.steps) > 30
+        assert len({step.register for step in program.steps}) < 10
+
+
 def test_a_number_may_change() -> None:
     """A Python number is a value: one program serves all of them, 1 among them."""
     for number in (2.0, 3.0, 1.0, 0.5, -1.0):

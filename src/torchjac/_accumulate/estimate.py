@@ -49,16 +49,15 @@ def places(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> list[Place]:
     """Every place of a tape, from above its first node to below its last; no tensor on it may be empty."""
     nodes = tape.nodes
     batch = _batch(tape, out_shapes)
-    rows = sum(map(prod, out_shapes)) / batch
-    columns = sum([node.numbers for node in tape.inputs]) / batch
+    rows = sum(map(prod, out_shapes))
     each = [_linked(node) for node in nodes]
-    below, rising = _rise(tape, each, columns)
+    below, rising = _rise(tape, each, batch)
     # What begins with an identity at the frontier costs these for each of its numbers.
     load = [0.0]
     sizes = [node.numbers for node in nodes]
     for own, linked in zip(sizes, each, strict=True):
         load.append(load[-1] + own + PRODUCT_RATE * sum([count for _, _, count in linked]))
-    frontier = _Frontier(below, rows)
+    frontier = _Frontier(below, rows, batch)
     for end, shape in zip(tape.outputs, out_shapes, strict=True):
         if end is not None:
             frontier.add(end, prod(shape), prod(shape), end)
@@ -67,7 +66,7 @@ def places(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> list[Place]:
         if at == 0:
             found.append(Place(0, rising[0], frontier.held, not frontier.others))
         else:
-            own = frontier.numbers / batch
+            own = frontier.numbers
             work = min(falling, own * load[at]) + min(rising[at], own * (whole - load[at]))
             product = PRODUCT_RATE * frontier.product
             found.append(Place(at, work, frontier.held, not frontier.others, product))
@@ -77,7 +76,7 @@ def places(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> list[Place]:
             same = start if size == sizes[at] else None
             falling += PRODUCT_RATE * count * rate + frontier.add(edge, size, count * rate, same)
     found.append(Place(len(nodes), falling, frontier.held, True))
-    answer = frontier.held - columns * batch
+    answer = frontier.held - sum([node.numbers for node in tape.inputs])
     for at in range(1, len(nodes)):
         product = found[at].product + answer
         found[at] = found[at]._replace(work=found[at].work + product, product=product)
@@ -87,8 +86,8 @@ def places(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> list[Place]:
 def forward_work(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> float:
     """The work of forward order alone, as the first of `places` has it."""
     if "up" not in tape.estimates:
-        columns = sum([node.numbers for node in tape.inputs]) / _batch(tape, out_shapes)
-        tape.estimates["up"] = _rise(tape, [_linked(node) for node in tape.nodes], columns)[1][0]
+        each = [_linked(node) for node in tape.nodes]
+        tape.estimates["up"] = _rise(tape, each, _batch(tape, out_shapes))[1][0]
     work: float = tape.estimates["up"]
     return work
 
@@ -141,8 +140,7 @@ def down(tape: Tape, out_shapes: Sequence[Sequence[int]], most: bool = False) ->
 
 
 def _down(tape: Tape, out_shapes: Sequence[Sequence[int]], most: bool) -> Down:
-    all_rows = sum(map(prod, out_shapes))
-    rows = all_rows / _batch(tape, out_shapes)
+    all_rows, batch = sum(map(prod, out_shapes)), _batch(tape, out_shapes)
     entries: dict[Edge, float] = {}
     since: dict[Edge, Edge] = {}
     for end, shape in zip(tape.outputs, out_shapes, strict=True):
@@ -175,8 +173,9 @@ def _down(tape: Tape, out_shapes: Sequence[Sequence[int]], most: bool) -> Down:
                 after = before + sent
                 since[edge] = edge
                 several[edge] += blocks
-            if after >= size * rows:  # it is dense
-                after, several[edge] = size * rows, 1
+            whole = size * all_rows / _samples(edge, batch)
+            if after >= whole:  # it is dense
+                after, several[edge] = whole, 1
             entries[edge] = after
             work += PRODUCT_RATE * sent + after - before
             spared -= after - before
@@ -197,9 +196,10 @@ def _linked(node: Node) -> list[tuple[Edge, int, int]]:
 
 
 def _rise(
-    tape: Tape, each: Sequence[Sequence[tuple[Edge, int, int]]], columns: float
+    tape: Tape, each: Sequence[Sequence[tuple[Edge, int, int]]], batch: int
 ) -> tuple[dict[Edge, float], list[float]]:
     """The entries of each tensor's Jacobian, and the work of the forward walk up from the bottom to each place."""
+    columns = sum([node.numbers / _samples((node, 0), batch) for node in tape.inputs])
     entries: dict[Edge, float] = {(node, 0): float(node.numbers) for node in tape.inputs}
     since: dict[Edge, Edge] = {(node, 0): (node, 0) for node in tape.inputs}
     work = [0.0]
@@ -233,14 +233,14 @@ def _rise(
 class _Frontier:
     """The tensors alive at a place, with the entries that the nodes above have sent to each so far.
 
-    ``numbers`` is their size, ``held`` what both factors hold, ``product`` what multiplying them takes,
-    ``others`` how many are not the first output of a node.
+    ``numbers`` is the size of a sample of them, ``held`` what both factors hold, ``product`` what multiplying them
+    takes, ``others`` how many are not the first output of a node.
     """
 
-    def __init__(self, below: dict[Edge, float], rows: float) -> None:
+    def __init__(self, below: dict[Edge, float], rows: float, batch: int) -> None:
         self.alive: dict[Edge, float] = {}
         self.since: dict[Edge, Edge] = {}
-        self.below, self.rows = below, rows
+        self.below, self.rows, self.batch = below, rows, batch
         self.numbers = self.held = self.product = 0.0
         self.others = 0
 
@@ -253,7 +253,7 @@ class _Frontier:
         if before is None:
             before, after = 0.0, entries
             self.since[edge] = start or edge
-            self.numbers += size
+            self.numbers += size / _samples(edge, self.batch)
             self.held += below
             self.others += edge[1] != 0
         elif self.since[edge] is start:
@@ -261,7 +261,7 @@ class _Frontier:
         else:
             after = before + entries
             self.since[edge] = edge
-        after = self.alive[edge] = min(after, size * self.rows)
+        after = self.alive[edge] = min(after, size * self.rows / _samples(edge, self.batch))
         more = after - before
         self.held += more
         self.product += more * below / size
@@ -275,7 +275,7 @@ class _Frontier:
             entries = self.alive.pop(edge, None)
             if entries is not None:
                 size, below = size_of(edge), self.below[edge]
-                self.numbers -= size
+                self.numbers -= size / _samples(edge, self.batch)
                 self.held -= entries + below
                 self.product -= entries * below / size
                 self.others -= slot != 0
@@ -285,17 +285,33 @@ class _Frontier:
 
 
 def _batch(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> int:
-    """The size of the first dim if all tensors share it, as the samples of a batch, and 1 otherwise."""
-    shapes = [*out_shapes, *(node.shape for node in (*tape.inputs, *tape.nodes))]
-    size = next((shape[0] for shape in shapes if len(shape) > 1), 1)
-    if not all(shape and shape[0] == size for shape in shapes):
+    """The size of the first dim if it tells samples apart that are never mixed, and 1 otherwise.
+
+    All outputs have it, and whatever is made of a tensor that has it. Others are shared by all samples, as parameters.
+    """
+    shapes = [*out_shapes, *(node.shape for node in (*tape.nodes, *tape.inputs))]
+    size = next((shape[0] for shape in out_shapes if shape), 1)
+    if not all(shape and shape[0] == size for shape in out_shapes):
         return 1
-    return 1 if any(map(_mixes_first, tape.nodes)) else size
+    if not any(len(shape) > 1 and shape[0] == size for shape in shapes):  # of vectors alone
+        return 1
+    for node in tape.nodes:
+        reads = [_samples(edge, size) for edge in node.inputs if edge is not None]
+        if size in reads and (_samples((node, 0), size) == 1 or _mixes_first(node, size)):
+            return 1
+    return size
 
 
-def _mixes_first(node: Node) -> bool:
+def _samples(edge: Edge, batch: int) -> int:
+    """How many samples of a batch a tensor has."""
+    node, slot = edge
+    shape = node.outputs[slot].shape
+    return batch if shape and shape[0] == batch else 1
+
+
+def _mixes_first(node: Node, size: int) -> bool:
     """Whether a node mixes along the first dim: the second factor of a matrix product does, and a lone matrix."""
     if kind_of(node.name) == "linear algebra":
         return all(len(node.into(k).shape) < 3 for k in range(len(node.inputs)) if node.needs(k))
     second = SECOND.get(node.name)
-    return second is not None and node.needs(second)
+    return second is not None and node.needs(second) and _samples(node.inputs[second], size) == size

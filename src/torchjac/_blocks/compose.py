@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .block import Block, Zeroed, covers, zeroed
+from .block import Block, Zeroed, covers, labels, zeroed
 from .domain import domain_of, moved, without
 from .maps import (
     Gather,
@@ -109,7 +109,7 @@ def _product(
         drops = selects or selected
         return select_summed(left, right, how, (selected, selects)) if drops else multiply(left, right, how)
     if selects or selected:
-        found = select(left, how_left.on, right, how_right.on, (selected, selects))
+        found = select(left, how_left.on, right, how_right.on, how.on, (selected, selects))
         if found is not None:
             summed = joint(found[1], (), gone)
             return align(multiply(found[0], 1.0, summed), summed.on, how.on)
@@ -155,12 +155,15 @@ def _law(block: Block, local: Block, shape: Sequence[int], device: torch.device)
     # A label that stands in no value is summed by multiplying with its size.
     times = prod(label.size for label in gone if label not in left.on and label not in right.on)
     affine = not any(type(map_) is Gather for map_ in by.values())
+    # The right one's own labels last: so the Jacobian of a layer's weight, of what is above the layer and its input,
+    # lies as the weight does.
+    order = sorted(kept, key=lambda label: label in right.on and label not in left.on)
     return Law(
         out,
         wrt,
         left,
         right,
-        joint(left.on, right.on, gone, kept),
+        joint(left.on, right.on, gone, order),
         times,
         frozenset(gone),
         affine,
@@ -173,7 +176,8 @@ def _scaling(block: Block, local: Block) -> Law:
     """The law of a diagonal local Jacobian, all of whose labels are bare: no map changes."""
     by = {map_[1][0][0]: at for map_, at in zip(local.out, block.wrt, strict=True)}
     left, right = Reading((), block.on), reading(local.on, by)
-    return Law(block.out, block.wrt, left, right, joint(left.on, right.on, ()), 1, frozenset(), True, by, {})
+    how = joint(left.on, right.on, (), labels(block))
+    return Law(block.out, block.wrt, left, right, how, 1, frozenset(), True, by, {})
 
 
 def _apart(block: Block, local: Block) -> Substitution:

@@ -75,15 +75,14 @@ def _aligned(
 ) -> Joint:
     """In the order of the left value, which is the larger one as a rule.
 
-    In an outer product its labels are brought in the order of the answer, with those of the right one last: so
-    the Jacobian of a layer's weight, out of what is above the layer and its input, lies as the weight does.
+    In an outer product both are brought in the order given: what makes many numbers of few decides how they lie.
     """
     if not on_left or not on_right or on_left == on_right:
         return Joint(on)
     outer = len(on) > max(len(on_left), len(on_right))
     if outer:
         place = {label: at for at, label in enumerate(order)}
-        on = tuple(sorted(on_left, key=lambda label: place.get(label, 0))) + on[len(on_left) :]
+        on = tuple(sorted(on, key=lambda label: place.get(label, 0)))
     return Joint(on, _brought(on_left, on), _brought(on_right, on), outer)
 
 
@@ -130,9 +129,10 @@ def select(
     on_left: tuple[Label, ...],
     right: Tensor | float,
     on_right: tuple[Label, ...],
+    first: tuple[Label, ...] = (),
     drop: tuple[bool, bool] = (False, True),
 ) -> tuple[Tensor | float, tuple[Label, ...]] | None:
-    """The product that is zero wherever a value is whose zeros ``drop`` what they meet.
+    """The product that is zero wherever a value is whose zeros ``drop`` what they meet; some labels come ``first``.
 
     None where plain multiplication does the same.
     """
@@ -143,9 +143,14 @@ def select(
     ]
     if not any(dropping):
         return None
-    over = tuple(dict.fromkeys(on_left + on_right))
-    left = align(left, on_left, over) if isinstance(left, Tensor) else left
-    right = align(right, on_right, over) if isinstance(right, Tensor) else right
+    over = tuple(dict.fromkeys(first + on_left + on_right))
+    outer = len(over) > max(len(on_left), len(on_right))
+    left, right = (
+        (align(value, on, over).contiguous() if outer else align(value, on, over))
+        if isinstance(value, Tensor)
+        else value
+        for value, on in ((left, on_left), (right, on_right))
+    )
     zeros = [value for value, drops in zip((left, right), dropping, strict=True) if drops]
     product = left * right
     if inside_functorch() or is_tracing() or product.requires_grad:

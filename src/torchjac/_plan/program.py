@@ -119,7 +119,29 @@ def program(found: Recorder, result: Any) -> Program | None:
         elif register.step < 0 and at >= len(found.origins):
             values[at] = register.value
     held += sum(step.function.table.nbytes for step in kept if isinstance(step.function, Equal))
-    return Program(values, len(found.origins), kept, made, held, price(kept, registers))
+    costs = price(kept, registers)
+    return Program(values, len(found.origins), _shared(kept, set(outputs)), made, held, costs)
+
+
+def _shared(steps: Sequence[Step], outputs: set[int]) -> list[Step]:
+    """Return the steps with the registers of what is read no more given to later results: its memory is free again.
+
+    Memory that a run holds to its end is new memory in the next run, which takes longer to get than to fill.
+    """
+    last = {at: number for number, step in enumerate(steps) for at in step.reads}
+    place: dict[int, int] = {}
+    free: list[int] = []
+    shared = []
+    for number, step in enumerate(steps):
+        free += [place[at] for at in set(step.reads) if last[at] == number and at in place]
+        reads = tuple([place.get(at, at) for at in step.reads])
+        own = step.register
+        if own not in outputs:
+            place[own] = free.pop() if free else own
+            if own not in last:
+                free.append(place[own])
+        shared.append(step._replace(reads=reads, register=place.get(own, own)))
+    return shared
 
 
 def _guarded(found: Recorder) -> list[Step]:

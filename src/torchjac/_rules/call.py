@@ -15,6 +15,7 @@ from .._capture.capture import batched_zero
 from .._capture.tape import Meta, Node
 from .._plan.recorder import whole
 from .anew import anew, goes_anew
+from .conv_input import input_cotangent
 from .unbatched import needs_all_cotangents
 
 
@@ -44,6 +45,11 @@ def call(
         return _call_python(node, cotangents)
     if node.name in COSTLY_EACH:
         wanted = [k for k in range(len(node.inputs)) if node.needs(k) and (wanted is None or k in wanted)]
+        (cotangent,) = cotangents
+        if wanted == [0] and cotangent is not None:
+            found = input_cotangent(node, cotangent)
+            if found is not None:
+                return (found, *[None] * (len(node.inputs) - 1))
         if _are_apart(node, wanted):
             return _call_wanted(node, cotangents, wanted)
     try:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .._capture.tape import Node
+from .conv_input import input_cotangent
 from .losses import POINTWISE_LOSSES
 from .pieces import cat_starts
 from .pointwise import POINTWISE, WITH_FACTORS
@@ -271,3 +272,12 @@ def _dot(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results
         rows.unsqueeze(-1) * node.saved(other).conj() if node.needs(k) else None
         for k, other in enumerate(("tensor", "self"))
     ]
+
+
+@_formula("ConvolutionBackward0")
+def _convolution(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
+    (rows,) = cotangents
+    found = input_cotangent(node, rows) if node.needs(0) and not node.needs(1) else None
+    if found is None:
+        return None
+    return [found, None, rows.sum([1, *range(3, rows.dim())]) if node.needs(2) else None]
