@@ -14,6 +14,7 @@ import torch
 from .._blocks.traced import has_tangents, inside_functorch, is_tracing
 from .._capture.capture import Captured
 from .._capture.graph import signature
+from .._capture.recognise import recognise
 from .._plan.cache import Cache, Entry
 from .._plan.program import program
 from .._plan.recorder import Recorder, recorder
@@ -71,6 +72,7 @@ def planned(
         return _record(key, origins, other, entry._replace(weighed=2))
     if entry.program is None:
         return compute()
+    interpreted = entry.program.compiled is None
     try:
         result: T = entry.program.run(origins)
     except MismatchError:
@@ -80,6 +82,12 @@ def planned(
         return compute()
     if entry.failures:
         PROGRAMS.put(key, entry._replace(failures=0))
+    if interpreted and entry.program.compiled is not None:
+        PROGRAMS.entries.pop(
+            key, None
+        )  # the key is from now on this one, with the signature that is recognised
+        PROGRAMS.put(key, entry._replace(failures=0, bytes=entry.bytes + STEP_BYTES * len(nodes)))
+        recognise(captured.graph, outputs, graph)
     return result
 
 

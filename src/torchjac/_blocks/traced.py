@@ -25,9 +25,8 @@ def has_tangents() -> bool:
     if forward_ad._current_level >= 0:
         return True
     functorch = torch._C._functorch
-    return any(
-        level.key() == functorch.TransformType.Jvp for level in functorch.get_interpreter_stack() or ()
-    )
+    levels = functorch.get_interpreter_stack()
+    return levels is not None and any(level.key() == functorch.TransformType.Jvp for level in levels)
 
 
 def leaves_a_trail(tensors: Iterable[Tensor]) -> bool:

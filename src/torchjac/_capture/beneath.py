@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from .capture import Captured, capture
-from .graph import read_graph
+from .recognise import graph_between
 from .vmap_levels import Levels, Physical, levels_entered, levels_left, lifted, lowered
 
 #: name → what a batching rule does that autograd, beneath it, differentiates wrongly (torch 2.9-2.13)
@@ -113,4 +113,4 @@ def _part(captured: Captured, start: int, count: int, numbers: Sequence[int]) ->
     if count == len(captured.outputs) and len(numbers) == len(starts):
         return captured
     outputs = captured.outputs[start : start + count]
-    return replace(captured, outputs=outputs, graph=read_graph(outputs, [starts[n] for n in numbers]))
+    return replace(captured, outputs=outputs, graph=graph_between(outputs, [starts[n] for n in numbers]))

@@ -8,7 +8,6 @@ the function runs at a functorch level of its own, and the graph of that level i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -24,6 +23,7 @@ from .deletion import anchor
 from .graph import Graph, read_graph
 from .hooks import has_hooks, hooks_made
 from .inference import run_normally
+from .recognise import graph_between
 from .state import normal_mode
 from .tangent import cut
 from .tape import Tape, spend, tape_of
@@ -141,8 +141,18 @@ def entry(tensor: Tensor) -> Tensor:
 
 
 def _in_autograd(run: Callable, inputs: Sequence[Tensor]) -> Captured:
-    inferring = torch.is_inference_mode_enabled()
-    recording = torch.is_grad_enabled() and not inferring
+    enabled = torch.is_grad_enabled()
+    if torch.is_inference_mode_enabled():
+        with normal_mode(), torch.enable_grad():
+            return _with_grad(run, inputs, False, True)
+    try:
+        torch._C._set_grad_enabled(True)  # what `enable_grad` does
+        return _with_grad(run, inputs, enabled, False)
+    finally:
+        torch._C._set_grad_enabled(enabled)
+
+
+def _with_grad(run: Callable, inputs: Sequence[Tensor], recording: bool, inferring: bool) -> Captured:
     before = hooks_made()
     leaves: list[Tensor] = []
 
@@ -154,22 +164,23 @@ def _in_autograd(run: Callable, inputs: Sequence[Tensor]) -> Captured:
         starts = [tensor.grad_fn for tensor in entries]  # read now: a write in place gives the tensor another
         return starts, *run(entries)
 
-    with normal_mode() if inferring else nullcontext(), torch.enable_grad():
-        starts, outputs, extra = run_normally(recorded, inputs, inferring)
-        graph = read_graph(outputs, starts)
-    for tensor, start in zip(inputs, starts, strict=True):
-        if recording and tensor.grad_fn is not None:  # a chain of calls is one graph
-            anchor(start)
+    starts, outputs, extra = run_normally(recorded, inputs, inferring)
+    graph = graph_between(outputs, starts)
+    records = recording and graph.foreign
+    if recording:
+        for tensor, start in zip(inputs, starts, strict=True):
+            records = records or tensor.requires_grad
+            if tensor.grad_fn is not None:  # a chain of calls is one graph
+                anchor(start)
     for leaf in leaves:
         spend(leaf)
     _refuse_reentrant(graph)
-    records = recording and (graph.foreign or any(tensor.requires_grad for tensor in inputs))
     return Captured(outputs, extra, graph, records, has_hooks(before, graph))
 
 
 def _refuse_reentrant(graph: Graph) -> None:
     """Refuse what PyTorch's engine refuses: called on its own, the node writes to parameters' ``.grad``."""
-    if "CheckpointFunctionBackward" in graph.names:
+    if graph.known is None and "CheckpointFunctionBackward" in graph.names:
         raise RuntimeError(
             "torch.utils.checkpoint with use_reentrant=True works with .backward() only, not with Jacobians "
             "or torch.autograd.grad; call checkpoint(..., use_reentrant=False)"
@@ -179,8 +190,9 @@ def _refuse_reentrant(graph: Graph) -> None:
 def _leaf(tensor: Tensor, leaves: list[Tensor]) -> Tensor:
     """A tensor of ours that asks for gradients, added to those to be spent when the function has run."""
     # A tensor made under inference_mode cannot be saved for backward: only a copy can.
-    leaves.append((tensor.clone() if tensor.is_inference() else cut(tensor)).requires_grad_())
-    return leaves[-1]
+    leaf = (tensor.clone() if tensor.is_inference() else cut(tensor)).requires_grad_()
+    leaves.append(leaf)
+    return leaf
 
 
 #: What torch.func tells a function that saves through hooks

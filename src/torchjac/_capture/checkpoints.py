@@ -29,6 +29,13 @@ _kept: ContextVar[dict[Any, dict[Any, torch.Tensor]] | None] = ContextVar(
 _Alone: Any = checkpoint._checkpoint_hook
 _Group = getattr(checkpoint, "GraphExecGroup", None)
 
+_any_made = False
+
+
+def any_made() -> bool:
+    """Tell whether a block was ever checkpointed in this process."""
+    return _any_made
+
 
 if _Group is not None and isinstance(_Alone, type):
 
@@ -36,6 +43,8 @@ if _Group is not None and isinstance(_Alone, type):
         """The hooks of a checkpointed block whose saved tensors are unpacked all at once while a walk reads them."""
 
         def __init__(self, block: Any) -> None:
+            global _any_made
+            _any_made = True
             super().__init__(block)
             alone, levels = self.unpack_hook, levels_now()
 

@@ -54,13 +54,18 @@ def anchor(fn: Any, below: Any = None) -> None:
     fn.metadata[_KEY] = _Below(fn.next_functions if below is None else below)
 
 
-def anchor_some(read: Iterable[tuple[Any, Any, Any]]) -> None:
+def is_anchor(fn: Any) -> bool:
+    """Tell whether a node is an anchor."""
+    return _KEY in fn.metadata
+
+
+def anchor_some(read: Iterable[tuple[Any, Any]]) -> None:
     """Make anchors of some nodes on every long path.
 
     Nodes come with their ``next_functions``, each after those below it.
     """
     nested: dict[Any, int] = {}
-    for fn, below, _ in read:
+    for fn, below in read:
         deepest = 0
         for node, _ in below:
             deepest = max(deepest, nested.get(node, 0))

@@ -7,7 +7,6 @@ and devices, with the same saved numbers, strings and flags.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
@@ -19,7 +18,29 @@ from .._plan.key import KeyOf
 from .deletion import MOST_NESTED, anchor_some
 
 
-@dataclass
+class Signature:
+    """All that planning looks at of a graph but its saved tensors; equal to others with the same ``parts``.
+
+    ``compare`` tells whether other outputs have a graph of this signature, by its nodes; None where that is unknown.
+    """
+
+    __slots__ = ("__weakref__", "compare", "edges", "ends", "foreign", "hash", "parts")
+
+    def __init__(self, graph: Graph, parts: tuple[Hashable, ...]) -> None:
+        self.parts = parts
+        self.hash = hash(parts)
+        self.edges, self.ends, self.foreign = graph.edges, graph.ends, graph.foreign
+        self.compare: Callable[[Sequence[Tensor], Sequence[Any]], list[Any] | None] | None = None
+
+    def __hash__(self) -> int:
+        """Return the hash of the parts, which is computed once."""
+        return self.hash
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether two graphs look the same."""
+        return isinstance(other, Signature) and self.hash == other.hash and self.parts == other.parts
+
+
 class Graph:
     """Nodes of autograd, each after those below it; first those that the inputs began as.
 
@@ -29,12 +50,24 @@ class Graph:
             the number is None where nothing differentiated lies below, and -1 where there is no node.
         ends: the number of each output's node and which output of the node it is, None where it leads to no input.
         foreign: whether something outside also asks for gradients.
+        known: the signature of a graph that was recognised.
     """
 
-    nodes: list[Any]
-    edges: list[tuple[tuple[int | None, int], ...]] = field(default_factory=list)
-    ends: list[tuple[int, int] | None] = field(default_factory=list)
-    foreign: bool = False
+    __slots__ = ("edges", "ends", "foreign", "known", "nodes")
+
+    def __init__(
+        self,
+        nodes: list[Any],
+        edges: list[tuple[tuple[int | None, int], ...]],
+        ends: list[tuple[int, int] | None],
+        foreign: bool = False,
+        known: Signature | None = None,
+    ) -> None:
+        self.nodes = nodes
+        self.edges = edges
+        self.ends = ends
+        self.foreign = foreign
+        self.known = known
 
     @property
     def starts(self) -> list[Any]:
@@ -53,11 +86,11 @@ class UnkeyedError(Exception):
 
 def read_graph(outputs: Sequence[Tensor], starts: Sequence[Any]) -> Graph:
     """Read the graph between the nodes that inputs began as and some outputs."""
-    graph = Graph(list(starts))
+    graph = Graph(list(starts), [], [])
     number: dict[Any, int | None] = {None: -1}
     for at, fn in enumerate(starts):
         number[fn] = at
-    read: list[tuple[Any, Any, Any]] = []
+    read: list[tuple[Any, Any]] = []
     for output in outputs:
         root = output.grad_fn
         if root is not None and root not in number:
@@ -69,39 +102,53 @@ def read_graph(outputs: Sequence[Tensor], starts: Sequence[Any]) -> Graph:
     return graph
 
 
-def _read(root: Any, number: dict[Any, int | None], graph: Graph, read: list[tuple[Any, Any, Any]]) -> None:
+def _read(root: Any, number: dict[Any, int | None], graph: Graph, read: list[tuple[Any, Any]]) -> None:
     nodes, all_edges = graph.nodes, graph.edges
-    edges = root.next_functions
-    number[root] = None
-    stack = [(root, edges, iter(edges))]
+    stack = [root]
+    above: list[tuple[Any, Any]] = []
     while stack:
-        fn, edges, rest = stack[-1]
-        for below, _ in rest:
-            if below not in number:
-                number[below] = None
-                deeper = below.next_functions
-                stack.append((below, deeper, iter(deeper)))
-                break
-        else:
-            read.append(stack.pop())
-            places = tuple([(number[below], slot) for below, slot in edges])
-            if any(at is not None and at >= 0 for at, _ in places):
-                number[fn] = len(nodes)
-                nodes.append(fn)
-                all_edges.append(places)
-            elif not edges and _is_foreign(fn):
-                graph.foreign = True
+        fn = stack.pop()
+        if fn is not None:
+            if fn not in number:
+                number[fn] = None
+                edges = fn.next_functions
+                above.append((fn, edges))
+                stack.append(None)  # all below it are read
+                for below, _ in reversed(edges):
+                    if below not in number:
+                        stack.append(below)
+            continue
+        fn, edges = above[-1]
+        read.append(above.pop())
+        places, leads = [], False
+        for below, slot in edges:
+            at = number[below]
+            places.append((at, slot))
+            if at is not None and at >= 0:
+                leads = True
+        if leads:
+            number[fn] = len(nodes)
+            nodes.append(fn)
+            all_edges.append(tuple(places))
+        elif not edges and _is_foreign(fn):
+            graph.foreign = True
+
+
+#: What a leaf is marked with that a capture made for itself, once its function has run
+SPENT = "_torchjac_spent"
 
 
 def _is_foreign(fn: Any) -> bool:
     """Whether the end of a path is something outside that asks for gradients: a leaf, or an input of AOTAutograd."""
     if hasattr(fn, "variable"):
-        return not hasattr(fn.variable, "_torchjac_spent")
+        return not hasattr(fn.variable, SPENT)
     return bool(fn.name() == "torch::autograd::Error")  # how its inputs look to the tracer (torch 2.13)
 
 
-def signature(graph: Graph, outputs: Sequence[Tensor]) -> tuple[Hashable, ...] | None:
+def signature(graph: Graph, outputs: Sequence[Tensor]) -> Signature | None:
     """Return the signature of a graph; None where a node holds what no key can tell."""
+    if graph.known is not None:
+        return graph.known
     key: list[Hashable] = [*graph.edges, *graph.ends]
     first = len(graph.nodes) - len(graph.edges)
     for output in outputs:
@@ -112,9 +159,9 @@ def signature(graph: Graph, outputs: Sequence[Tensor]) -> tuple[Hashable, ...] |
             if at >= first:
                 kind = type(fn)
                 append(kind)
-                read = _KINDS[kind] if kind in _KINDS else _kind(kind, fn)
+                read = _READERS[kind] if kind in _READERS else reader(fn)
                 if read is not None:
-                    append(_exact(read(fn)))
+                    append(exact(read(fn)))
             for meta in fn._input_metadata:
                 if meta.is_nested_tensor:
                     return None
@@ -123,23 +170,34 @@ def signature(graph: Graph, outputs: Sequence[Tensor]) -> tuple[Hashable, ...] |
                 append(meta.device)
     except UnkeyedError:
         return None
-    return tuple(key)
+    return Signature(graph, tuple(key))
 
 
 #: What reads all that nodes of a type saved and that is no tensor; None where that is nothing
-_KINDS: dict[type, Callable[[Any], Any] | None] = {}
+_READERS: dict[type, Callable[[Any], Any] | None] = {}
 
 
-def _kind(kind: type, fn: Any) -> Callable[[Any], Any] | None:
+def reader(fn: Any) -> Callable[[Any], Any] | None:
+    """Return what reads all that a node, and those of its type, saved and that is no tensor."""
+    kind = type(fn)
     if issubclass(kind, BackwardCFunction):  # a type for each Function, inside functorch for each call
         return _function
-    names = dir(kind)
-    saved = [name for name in names if name.startswith("_saved_") and f"_raw{name}" not in names]
+    saved = _saved(kind)
     read = attrgetter(*saved) if saved else None
     if not fn.name().endswith(kind.__name__):  # a type that nodes of several names share
         return lambda fn: (fn.name(), read and read(fn))
-    _KINDS[kind] = read
+    _READERS[kind] = read
     return read
+
+
+def saved_names(kind: type) -> list[str] | None:
+    """Return the attributes that the reader of a type reads; None where it reads more."""
+    return _saved(kind) if kind in _READERS else None
+
+
+def _saved(kind: type) -> list[str]:
+    names = dir(kind)
+    return [name for name in names if name.startswith("_saved_") and f"_raw{name}" not in names]
 
 
 def _function(fn: Any) -> tuple[Any, Any]:
@@ -151,13 +209,13 @@ def _function(fn: Any) -> tuple[Any, Any]:
 _SAME = frozenset((int, str, type(None), KeyOf, torch.dtype, torch.device, torch.layout, torch.memory_format))
 
 
-def _exact(value: Any) -> Hashable:
+def exact(value: Any) -> Hashable:
     """Return a value as part of a key, in which 1, 1.0 and True differ, and 0.0 and −0.0."""
     kind = type(value)
     if kind in _SAME:
         return value  # type: ignore[no-any-return]
     if kind is tuple or kind is list:
-        return tuple([item if type(item) is int else _exact(item) for item in value])
+        return tuple([item if type(item) is int else exact(item) for item in value])
     if kind is float:
         return (kind, value.hex())
     if kind is bool:

@@ -54,7 +54,7 @@ def run_normally(run: Callable[[], T], inputs: Sequence[Tensor], outside: bool) 
     around a call in inference mode (``outside``) or on inputs made there. Anywhere else the function is
     called again if autograd refuses.
     """
-    if not outside and not any(tensor.is_inference() for tensor in inputs):
+    if not outside and not any(map(Tensor.is_inference, inputs)):
         try:
             return run()
         except RuntimeError as error:

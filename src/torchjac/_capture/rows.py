@@ -10,7 +10,7 @@ from math import prod
 import torch
 
 from .capture import Captured
-from .graph import read_graph
+from .recognise import graph_between
 from .state import normal_mode
 
 
@@ -48,4 +48,4 @@ def rows_of(captured: Captured, number: int, begin: int, end: int) -> Captured:
             outputs = [output]
         else:
             outputs = [output[key] for key in boxes(output.shape, begin, end)]
-        return replace(captured, outputs=outputs, graph=read_graph(outputs, captured.graph.starts))
+        return replace(captured, outputs=outputs, graph=graph_between(outputs, captured.graph.starts))

@@ -13,7 +13,7 @@ from torch.autograd.function import BackwardCFunction
 from .._blocks.lazy import lazy
 from .._plan.recorder import recorder
 from .deletion import MOST_NESTED, Unlinked
-from .graph import Graph
+from .graph import SPENT, Graph
 from .memo import Memo
 from .tangent import cut
 
@@ -247,7 +247,7 @@ def spend(leaf: torch.Tensor) -> None:
 
     The Jacobian of a function that takes another inside would otherwise be recorded for the inner one's leaf.
     """
-    leaf._torchjac_spent = True  # type: ignore[attr-defined]
+    setattr(leaf, SPENT, True)
 
 
 def tape_of(graph: Graph) -> Tape:

@@ -12,7 +12,7 @@ from torch import Tensor
 from .._blocks.traced import has_tangents, inside_functorch, is_tracing
 from .._capture.beneath import Beneath, capture_beneath
 from .._capture.capture import Captured, capture, left_level
-from .._capture.checkpoints import blocks_kept
+from .._capture.checkpoints import any_made, blocks_kept
 from .._capture.constants import constants_computed
 from .._capture.state import Change, normal_mode
 from .._capture.tangent import cut
@@ -64,7 +64,7 @@ class Recorded(NamedTuple):
 
     def cut(self, answer: Any) -> Any:
         """An answer without a graph that nobody asked for, if it is a tensor."""
-        spare = self.walks_recorded and not self.captured.records and isinstance(answer, Tensor)
+        spare = not self.captured.records and self.walks_recorded and isinstance(answer, Tensor)
         return cut(answer) if spare else answer
 
     def finish(self, answers: Sequence[Sequence[Any]], has_aux: bool) -> Any:
@@ -139,7 +139,7 @@ class walking:  # a context manager, and used as one
 
     def __init__(self, recorded: Recorded) -> None:
         self.recorded = recorded
-        self.modes = [blocks_kept(), *_rare_modes(recorded)]
+        self.modes = list(_rare_modes(recorded)) if _may_need_modes() else ()
 
     def __enter__(self) -> None:
         self.grad = torch.is_grad_enabled()
@@ -153,7 +153,18 @@ class walking:  # a context manager, and used as one
         torch._C._set_grad_enabled(self.grad)
 
 
+def _may_need_modes() -> bool:
+    return (
+        any_made()
+        or torch.is_inference_mode_enabled()
+        or torch._C._is_any_autocast_enabled()
+        or torch._C._len_torch_dispatch_stack() > 0
+    )
+
+
 def _rare_modes(recorded: Recorded) -> Iterator[Any]:
+    if any_made():
+        yield blocks_kept()
     if is_tracing():
         yield constants_computed()
     if torch.is_inference_mode_enabled():

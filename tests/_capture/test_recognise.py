@@ -1,0 +1,176 @@
+"""Graphs that are recognised: the same graph as reading gives, and no other one is taken for it."""
+
+import gc
+
+import pytest
+import torch
+from torch.nn.functional import leaky_relu
+
+from torchjac import jacrev, program_cache
+from torchjac._accumulate.planned import PROGRAMS
+from torchjac._capture import recognise
+from torchjac._capture.deletion import MOST_NESTED, is_anchor
+from torchjac._capture.graph import read_graph
+from torchjac._plan import program
+from torchjac.testing import loop_jacobian
+
+D = torch.float64
+
+
+@pytest.fixture(autouse=True)
+def compiled_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compile programs, and recognise their graphs, at the first run."""
+    monkeypatch.setattr(program, "RUNS", 1)
+
+
+def known(f, x, calls: int = 4):
+    """Whether the graph of a function is recognised after a few calls."""
+    for _ in range(calls):
+        jacrev(f)(x)
+    return graph(f, x).known is not None
+
+
+def graph(f, x):
+    """The graph of a function as a call of ours finds it."""
+    start = x.detach().requires_grad_().clone()
+    outputs = f(start)
+    outputs = list(outputs) if isinstance(outputs, tuple) else [outputs]
+    return recognise.graph_between(outputs, [start.grad_fn])
+
+
+WEIGHT = torch.rand(3, 3, dtype=D, requires_grad=True)
+FUNCTIONS = {
+    "pointwise": lambda x: x.sin() * x,
+    "several outputs": lambda x: (x.sin(), x, x.unbind()[1]),
+    "an output without a graph": lambda x: (x.sin(), torch.ones(2)),
+    "a parameter": lambda x: WEIGHT @ x,
+    "what is made of a parameter": lambda x: torch.nn.functional.linear(x, WEIGHT.sin().clone()),
+    "a long chain": lambda x: chain(x, 3 * MOST_NESTED),
+}
+
+
+def chain(x, n: int):
+    """A chain of so many nodes."""
+    for _ in range(n):
+        x = x.sin()
+    return x
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_what_is_recognised_is_what_is_read(name) -> None:
+    """The nodes, their edges, the ends, what asks for gradients outside, and the anchors are those of reading."""
+    f, x = FUNCTIONS[name], torch.rand(3, dtype=D)
+    assert known(f, x)
+    start = (x + 1).requires_grad_().clone()
+    outputs = f(start)
+    outputs = list(outputs) if isinstance(outputs, tuple) else [outputs]
+    found = recognise.graph_between(outputs, [start.grad_fn])
+    anchors = [is_anchor(fn) for fn in found.nodes]
+    read = read_graph(outputs, [start.grad_fn])
+    assert found.known is not None
+    assert (found.nodes, found.edges, found.ends, found.foreign) == (
+        read.nodes,
+        read.edges,
+        read.ends,
+        read.foreign,
+    )
+    assert anchors == [is_anchor(fn) for fn in read.nodes]
+
+
+OTHERS = {
+    "another input": (lambda x: x.sin() * x.cos(), lambda x: x.sin() * x.sin().cos()),
+    "another output of a node": (lambda x: x.unbind()[0] * 2, lambda x: x.unbind()[1] * 2),
+    "an output that is another output of a node": (lambda x: x.unbind()[0], lambda x: x.unbind()[1]),
+    "outputs in another order": (lambda x: (x.sin(), x.cos()), lambda x: (x.cos(), x.sin())),
+    "a parameter for the input": (lambda x: x.sin() * WEIGHT[0].clone().sin(), lambda x: x.sin() * x.clone().sin()),
+    "the input for a parameter": (lambda x: x.sin() * x.clone().sin(), lambda x: x.sin() * WEIGHT[0].clone().sin()),
+    "a parameter that asks for no gradient": (lambda x: x * WEIGHT[0], lambda x: x * WEIGHT[0].detach()),
+    "a longer chain": (lambda x: chain(x, 3), lambda x: chain(x, 4)),
+    "a negative zero": (lambda x: leaky_relu(x - 0.5, 0.0), lambda x: leaky_relu(x - 0.5, -0.0)),
+    "an infinite order": (lambda x: x.norm(float("inf")), lambda x: x.norm(2.0)),
+    "a dtype": (lambda x: x.float().sin(), lambda x: x.half().float().sin().double()),
+}  # fmt: skip
+
+
+EXACT = {"rtol": 1e-9, "atol": 1e-9}
+TOLERANCE = {"a dtype": {"rtol": 1e-3, "atol": 1e-3}}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_graph_is_not_taken_for_it(name) -> None:
+    """A graph that differs in one thing is not recognised, and has its own Jacobian."""
+    first, second = OTHERS[name]
+    x = torch.rand(3, dtype=D)
+    assert known(first, x)
+    assert graph(first, x).known is not graph(second, x).known
+    for f in (second, first, second):
+        found, value = jacrev(f)(x), f(x)
+        for k in range(len(value) if isinstance(value, tuple) else 1):
+            one = (lambda x, f=f, k=k: f(x)[k]) if isinstance(value, tuple) else f
+            answer = found[k] if isinstance(value, tuple) else found
+            torch.testing.assert_close(answer, loop_jacobian(one, x), **TOLERANCE.get(name, EXACT))
+
+
+def test_a_gradient_asked_for_outside_of_a_recognised_graph() -> None:
+    """The answer has a graph where a parameter asks for gradients, and none where the same one does not."""
+    x = torch.rand(3, dtype=D)
+    weight = torch.rand(3, dtype=D, requires_grad=True)
+    f = lambda x: x.sin() * weight
+    assert known(f, x)
+    assert jacrev(f)(x).requires_grad
+    weight.requires_grad_(False)
+    assert not jacrev(f)(x).requires_grad
+    weight.requires_grad_(True)
+    (found,) = torch.autograd.grad(jacrev(f)(x).sum(), weight)
+    torch.testing.assert_close(found, x.cos())
+
+
+def test_a_hook_on_a_recognised_graph() -> None:
+    """A hook that is registered later is run."""
+    x = torch.rand(3, dtype=D)
+    factor: list[float] = []
+
+    def f(x):
+        y = x.sin()
+        if factor:
+            y.register_hook(lambda grad: grad * factor[0])
+        return y * 1.0
+
+    assert known(f, x)
+    factor.append(3.0)
+    torch.testing.assert_close(jacrev(f)(x), 3 * x.cos().diag())
+
+
+def test_many_that_begin_alike() -> None:
+    """Of functions that begin alike each is right, recognised or not."""
+    x = torch.rand(3, dtype=D)
+    lengths = range(1, recognise.MOST_ALIKE + 4)
+    for n in [*lengths, *reversed(lengths), *lengths]:
+        known(lambda x, n=n: chain(x, n), x)
+        torch.testing.assert_close(
+            jacrev(lambda x, n=n: chain(x, n))(x), loop_jacobian(lambda x, n=n: chain(x, n), x)
+        )
+
+
+def test_what_is_forgotten_is_not_recognised() -> None:
+    """A graph is recognised for as long as a program has it in its key."""
+    x = torch.rand(3, dtype=D)
+    assert known(torch.sin, x)
+    program_cache(clear=True)
+    gc.collect()
+    assert graph(torch.sin, x).known is None
+    assert not recognise._known
+    assert not PROGRAMS.entries
+
+
+def test_a_nested_tensor_is_not_taken_for_a_dense_one() -> None:
+    """A graph of the same ops on nested tensors is refused, as it is at the first call."""
+    x = torch.rand(4, 2, dtype=D)
+
+    def f(x, nested: bool):
+        parts = torch.nested.as_nested_tensor([x[:1], x[1:]], layout=torch.jagged) if nested else x
+        return (parts * 2).unbind()[0] if nested else (parts * 2)[0]
+
+    assert known(lambda x: f(x, False), x)
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        jacrev(lambda x: f(x, True))(x)
