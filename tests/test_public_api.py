@@ -111,6 +111,7 @@ torchjac.distributed.ShardedOperator
 torchjac.distributed.jacobian(func, mesh, argnums=0)
 torchjac.distributed.local_jacobian(func, halo, out_shape=None)
 torchjac.distributed.local_rows(size, mesh)
+torchjac.distributed.row_tasks(func, count, argnums=0)
 torchjac.distributed.together(mesh)
 torchjac.distributed.value_and_local_jacobian(func, halo, out_shape=None)
 torchjac.explain(func, argnums=0, *, has_aux=False)

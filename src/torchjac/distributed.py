@@ -9,6 +9,7 @@ from ._distributed.halo import Halo
 from ._distributed.layout import local_rows
 from ._distributed.operator import ShardedOperator
 from ._distributed.sharded import ShardedJacobian
+from ._distributed.tasks import row_tasks
 
 __all__ = [
     "Halo",
@@ -18,6 +19,7 @@ __all__ = [
     "jacobian",
     "local_jacobian",
     "local_rows",
+    "row_tasks",
     "together",
     "value_and_local_jacobian",
 ]

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from importlib.util import find_spec
 from math import inf
 from unittest.mock import patch
 
 import pytest
 import torch
 import torch.distributed as dist
+from tests._distributed.ranks import MOST
+from torch import nn
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Subset
 
 import torchjac
-from torchjac import accumulate
+from torchjac import accumulate, functional_call
 from torchjac.distributed import (
     Halo,
     RankError,
@@ -339,7 +344,96 @@ def sums(mesh):
     assert [tile.number for tile in tiles] == list(range(10))[mesh.get_local_rank() :: mesh.size()]
 
 
+def network(seed=3):
+    """A small network of two layers."""
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 2)).to(DOUBLE)
+
+
+def modules(mesh):
+    """Under DDP by inputs and parameters; sharded parameters of FSDP2 give sharded Jacobians, its module is refused."""
+    plain, x = network(), randn(5, 3)
+    by_parameters = lambda parameters: functional_call(plain, parameters, (x,))
+    by_input = torchjac.jacobian(plain)(x)
+    expected = torchjac.jacobian(by_parameters)(dict(plain.named_parameters()))
+    parallel = DistributedDataParallel(network(), process_group=mesh.get_group())
+    for _ in range(2):  # a forward pass without a backward pass must not spoil the next
+        close(torchjac.jacrev(parallel)(x), by_input.to_dense())
+        close(torchjac.jacobian(parallel)(x).to_dense(), by_input.to_dense())
+        check_all(jacobian(parallel, mesh)(x), by_input, mesh)
+    found = jacobian(lambda p: functional_call(parallel, p, (x,)), mesh)(dict(parallel.named_parameters()))
+    for name, J in found.items():
+        check_all(J, expected[name.removeprefix("module.")].detach(), mesh)
+    parallel(x).sum().backward()
+    close(parallel.module[2].bias.grad, torch.full((2,), 5.0, dtype=DOUBLE))
+    sharded = network()
+    fully_shard(sharded, mesh=mesh)
+    close(torchjac.jacrev(sharded)(x), by_input.to_dense())
+    parameters = dict(sharded.named_parameters())
+    assert all(isinstance(parameter, DTensor) for parameter in parameters.values())
+    for name, J in jacobian(by_parameters, mesh)(parameters).items():
+        check_all(J, expected[name].detach(), mesh)
+        # a vector like the parameter goes in, and one like it comes out
+        assert (J @ parameters[name]).placements == (Shard(0),)
+        cotangent = spread_out(randn(5, 2), mesh)
+        assert (cotangent @ J).to_local().shape == parameters[name].to_local().shape
+    for call in (
+        lambda: jacobian(sharded, mesh)(x),
+        lambda: jacobian(lambda p: functional_call(sharded, p, (x,)), mesh)(parameters),
+    ):
+        with pytest.raises(NotImplementedError, match="a module sharded by FSDP"):
+            call()
+    with torch.no_grad():
+        close(sharded(x), plain(x))
+    for transform in (torchjac.jacrev, torchjac.jacobian, torchjac.hessian, torchjac.jacfwd):
+        with pytest.raises(
+            NotImplementedError, match=r"DTensor of shape \(6,\).*torchjac.distributed.jacobian"
+        ):
+            transform(torch.sin)(spread_out(randn(6), mesh))
+    with pytest.raises(NotImplementedError, match="a differentiated output is a DTensor"):
+        torchjac.jacrev(lambda x: DTensor.from_local(x, mesh, [Shard(0)]))(randn(2))
+
+
+def receivers(mesh):
+    """PETSc's and torch-sla's matrices multiply as ours do; where a package is missing, the error names it."""
+    x, v = randn(7, 2, 5), randn(7, 2, 5)
+    J = jacobian(whole_reaction, mesh)(x)
+    mine = spread_out(v, mesh).to_local().flatten()
+    product = (J @ spread_out(v, mesh)).to_local().flatten()
+    if find_spec("torch_sla") is None:
+        with pytest.raises(ImportError, match="pip install torch-sla"):
+            J.to_dsparse()
+    elif mesh.size() == MOST:  # it talks to ranks of the whole group
+        found = J.to_dsparse() @ DTensor.from_local(mine, mesh, [Shard(0)])
+        close(found.to_local(), product)
+    if find_spec("petsc4py") is None:
+        with pytest.raises(ImportError, match="apt install python3-petsc4py"):
+            J.to_petsc()
+    elif mesh.size() > 1:  # these processes were not started by mpirun
+        with pytest.raises(ValueError, match=f"has 1 processes, the mesh {mesh.size()} ranks"):
+            J.to_petsc()
+    else:
+        A = J.to_petsc()
+        right, left = A.createVecs()
+        right.setArray(mine.numpy())
+        A.mult(right, left)
+        close(torch.from_numpy(left.getArray()), product)
+
+
 PROGRAMS = {
     program.__name__: program
-    for program in (whole, local, halos_only, tables, trees, storage, solves, refused, one_fails, sums)
+    for program in (
+        whole,
+        local,
+        halos_only,
+        tables,
+        trees,
+        storage,
+        solves,
+        refused,
+        one_fails,
+        sums,
+        modules,
+        receivers,
+    )
 }

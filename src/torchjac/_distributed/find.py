@@ -18,8 +18,10 @@ from .._answers.operator import Jacobian
 from .._blocks.block import Block, labels
 from .._blocks.ends import joined
 from .._blocks.maps import positions
+from .._capture.state import undisturbed
 from .._transforms.jacobian import jacobian as whole_jacobian
 from .._transforms.jacobian import value_and_jacobian as whole_value_and_jacobian
+from .fsdp import fsdp_refused
 from .group import check_mesh, together
 from .halo import Halo
 from .layout import part_of, rows_of, sharded
@@ -51,6 +53,7 @@ def jacobian(
     Raises:
         TypeError: if ``mesh`` is no mesh.
         ValueError: if an output or a differentiated input has no dims.
+        NotImplementedError: if ``func`` calls a module sharded by FSDP; its parameters are taken as arguments.
         RankError: where another rank raised, or is gone.
 
     Example:
@@ -91,7 +94,8 @@ def jacobian(
             return output[mine.start : mine.stop]
 
         with together(mesh):
-            tree = whole_jacobian(own_rows, argnums)(*args, **kwargs)
+            with undisturbed(), fsdp_refused():
+                tree = whole_jacobian(own_rows, argnums)(*args, **kwargs)
             leaves, spec = pytree.tree_flatten(tree)
             each = len(leaves) // max(len(shapes), 1)
             found = [_compacted(leaf, shapes[number // each], mesh) for number, leaf in enumerate(leaves)]

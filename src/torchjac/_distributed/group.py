@@ -73,6 +73,7 @@ def together(mesh: DeviceMesh) -> Iterator[None]:
         rank 0
         >>> dist.destroy_process_group()
     """
+    mesh = check_mesh(mesh, "together")
     error: Exception | None = None
     try:
         yield

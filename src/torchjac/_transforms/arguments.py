@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -84,6 +85,12 @@ def check_leaf(leaf: Any, what: str, side: str) -> None:
         raise (RuntimeError if side == "output" else ValueError)(
             f"{what}: every differentiated {side} must be a tensor, got {leaf!r} of type "
             f"{type(leaf).__name__}{hint}"
+        )
+    sharded = sys.modules.get("torch.distributed.tensor")  # never imported here
+    if isinstance(leaf, getattr(sharded, "DTensor", ())):
+        raise NotImplementedError(
+            f"{what}: a differentiated {side} is a DTensor of shape {tuple(leaf.shape)}, sharded over ranks; "
+            "torchjac.distributed.jacobian takes it, and gives a Jacobian that is sharded too; full_tensor() gathers it"
         )
     if leaf.is_nested:
         raise NotImplementedError(

@@ -1,0 +1,79 @@
+"""A rank that is late or gone is told to the others, within the timeout of the group."""
+
+import datetime
+import os
+import time
+from contextlib import suppress
+from math import inf
+
+import pytest
+import torch
+import torch.distributed as dist
+from tests._distributed.ranks import begin, mesh_of, start
+from torch.distributed.device_mesh import init_device_mesh
+
+from torchjac.distributed import RankError, jacobian, local_rows, together
+
+#: Seconds after which the groups of this test give up
+PATIENCE = 3
+
+
+def leave(rank, folder):
+    """Rank 1 is late for one group, and dies in the other; rank 0 writes what it is told, and after how long."""
+    begin(rank, 2, folder, datetime.timedelta(seconds=PATIENCE))
+    late, dies = (mesh_of(2, datetime.timedelta(seconds=PATIENCE)) for _ in range(2))
+    x = torch.randn(6)
+    J = jacobian(lambda x: x.roll(1), dies)(x)
+    told = {}
+
+    def f(x):
+        if rank == 1:
+            time.sleep(PATIENCE + 2)
+        return x.sin()
+
+    def attempt(name, call):
+        begun = time.monotonic()
+        with pytest.raises(RankError) as caught:
+            call()
+        told[name] = time.monotonic() - begun, str(caught.value)
+
+    if rank == 1:
+        with suppress(RankError):  # what rank 0 sent before it gave up may have come
+            jacobian(f, late)(x)
+        os._exit(0)
+    attempt("late", lambda: jacobian(f, late)(x))
+    attempt("gone", lambda: J.norm(inf))
+    torch.save(told, folder / "told")
+    os._exit(0)
+
+
+def test_late_and_gone(tmp_path):
+    """It waits no longer than the timeout for a rank that is late, and not at all for one that is gone."""
+    context = start(leave, 2, tmp_path)
+    while not context.join(timeout=100):
+        pass
+    told = torch.load(tmp_path / "told", weights_only=True)
+    for name in ("late", "gone"):
+        seconds, message = told[name]
+        assert "is gone, or did not answer within the timeout" in message
+        assert "torch.distributed says" in message
+        assert seconds < PATIENCE + 20
+
+
+@pytest.fixture
+def mesh():
+    """A mesh of this process alone."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    dist.destroy_process_group()
+
+
+def test_refused_meshes(mesh):
+    """What is no mesh, and one of two dims, are told."""
+    with pytest.raises(TypeError, match="must be a DeviceMesh of one dim, got int"):
+        jacobian(torch.sin, 4)
+    with pytest.raises(ValueError, match=r"must have one dim, got \(1, 1\)"):
+        local_rows(4, init_device_mesh("cpu", (1, 1)))
+    with pytest.raises(TypeError, match="got str"):
+        with together("cpu"):
+            pass
