@@ -49,8 +49,8 @@ METADATA = frozenset(
        Tensor._is_zerotensor, Tensor.untyped_storage, Tensor.is_inference]
 )  # fmt: skip
 
-#: A recording that makes more bytes than this is given up: there, Python is not what a call takes
-MOST_BYTES = 1 << 26
+#: A recording that holds more bytes than this is given up: there, Python is not what a call takes
+MOST_BYTES = 1 << 27
 
 
 def recorder() -> Recorder | None:
@@ -97,7 +97,7 @@ class Recorder(TorchFunctionMode):
 
     ``origins`` are the objects from outside that a program gets anew at each run; ``at`` are the registers of what has
     one, by ids; ``guarded`` are the index tables whose entries were looked at; ``written`` are the tables that decide
-    what was written into memory in place, None where anything else does.
+    what was written into memory in place, None where anything else does; ``bytes`` is what all ``memories`` hold.
     """
 
     def __init__(self, origins: Sequence[Any]) -> None:
@@ -110,6 +110,7 @@ class Recorder(TorchFunctionMode):
         self.guarded: set[int] = set()
         self.written: dict[int, frozenset[int] | None] = {}
         self.bytes = 0
+        self.memories: set[int] = set()
         self.origins = list(origins)
         for origin in self.origins:
             self.at[id(origin)] = self._register(origin, -1, None)
@@ -220,7 +221,9 @@ class Recorder(TorchFunctionMode):
         if _is_tensor(value) and value.layout is torch.strided and not value.is_meta:
             if not value._is_zerotensor():
                 memory = value.untyped_storage()._cdata
-            self.bytes += value.numel() * value.element_size()
+            if memory not in self.memories:  # views hold no memory of their own
+                self.memories.add(memory)
+                self.bytes += value.numel() * value.element_size()
             if self.bytes > MOST_BYTES:
                 self.fail("large")
         self.registers.append(Register(value, step, tables, memory))
