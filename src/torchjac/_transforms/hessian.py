@@ -3,12 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
+from torch import Tensor
 
+from .._answers.operator import Jacobian
 from .jacrev import reverse
 from .operators import Layout
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .overloads import A, Blocks, First, HessianOptions, MemoryOptions, No, P, Yes, Zero
+
+
+@overload
+def hessian(
+    func: First[P, Tensor], argnums: Zero = 0, *, has_aux: No = False, **options: Unpack[HessianOptions]
+) -> First[P, Tensor]: ...
+
+
+@overload
+def hessian(
+    func: First[P, tuple[Tensor, A]], argnums: Zero = 0, *, has_aux: Yes, **options: Unpack[HessianOptions]
+) -> First[P, tuple[Tensor, A]]: ...
+
+
+@overload
+def hessian(
+    func: First[P, Tensor],
+    argnums: Zero = 0,
+    *,
+    has_aux: No = False,
+    layout: Blocks,
+    **options: Unpack[MemoryOptions],
+) -> First[P, Jacobian]: ...
+
+
+@overload
+def hessian(
+    func: First[P, tuple[Tensor, A]],
+    argnums: Zero = 0,
+    *,
+    has_aux: Yes,
+    layout: Blocks,
+    **options: Unpack[MemoryOptions],
+) -> First[P, tuple[Jacobian, A]]: ...
+
+
+@overload
+def hessian(
+    func: Callable[..., Any],
+    argnums: int | tuple[int, ...] = 0,
+    *,
+    has_aux: bool = False,
+    layout: Layout = torch.strided,
+    **options: Unpack[MemoryOptions],
+) -> Any: ...
 
 
 def hessian(

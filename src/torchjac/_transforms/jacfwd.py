@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
+from torch import Tensor
 
 from .._capture.state import undisturbed
 from .dynamo import HAS_OP, beside_dynamo, in_dynamo
@@ -14,7 +15,34 @@ from .exporting import is_exporting, replayed
 from .jacrev import dense_jacobians
 from .run import check_function, record
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .overloads import Both, First, JacfwdOptions, No, P, Pair, Zero
+
+
 RANDOMNESS = ("error", "different", "same")
+
+
+@overload
+def jacfwd(
+    func: First[P, Tensor], argnums: Zero = 0, has_aux: No = False, **options: Unpack[JacfwdOptions]
+) -> First[P, Tensor]: ...
+
+
+@overload
+def jacfwd(
+    func: Both[P, Tensor], argnums: Pair, has_aux: No = False, **options: Unpack[JacfwdOptions]
+) -> Both[P, tuple[Tensor, Tensor]]: ...
+
+
+@overload
+def jacfwd(
+    func: Callable[..., Any],
+    argnums: int | tuple[int, ...] = 0,
+    has_aux: bool = False,
+    **options: Unpack[JacfwdOptions],
+) -> Any: ...
 
 
 def jacfwd(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
+
+from torch import Tensor
 
 # Private, but it is the tree that torch.func's own transforms accept (torch 2.9-2.13).
 from torch.utils import _pytree as pytree
 
 from .._accumulate.progress import watched
+from .._answers.operator import Jacobian
 from .._blocks.traced import inside_functorch
 from .._capture.capture import left_level
 from .._capture.state import undisturbed
@@ -20,7 +23,40 @@ from .operators import operators
 from .rows import operators_within
 from .run import Recorded, check_function, record
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .overloads import A, Both, First, JacobianOptions, No, OperatorOptions, P, Pair, Yes, Zero
+
 MODES = ("auto", "reverse", "forward")
+
+
+@overload
+def jacobian(
+    func: First[P, Tensor], argnums: Zero = 0, *, has_aux: No = False, **options: Unpack[JacobianOptions]
+) -> First[P, Jacobian]: ...
+
+
+@overload
+def jacobian(
+    func: First[P, tuple[Tensor, A]], argnums: Zero = 0, *, has_aux: Yes, **options: Unpack[JacobianOptions]
+) -> First[P, tuple[Jacobian, A]]: ...
+
+
+@overload
+def jacobian(
+    func: Both[P, Tensor], argnums: Pair, *, has_aux: No = False, **options: Unpack[JacobianOptions]
+) -> Both[P, tuple[Jacobian, Jacobian]]: ...
+
+
+@overload
+def jacobian(
+    func: Callable[..., Any],
+    argnums: int | tuple[int, ...] = 0,
+    *,
+    has_aux: bool = False,
+    **options: Unpack[JacobianOptions],
+) -> Any: ...
 
 
 def jacobian(
@@ -75,6 +111,28 @@ def jacobian(
 
     found = beside_dynamo("jacobian", jacobian_of)
     return watched(found) if progress else found
+
+
+@overload
+def value_and_jacobian(
+    func: First[P, Tensor], argnums: Zero = 0, *, has_aux: No = False, **options: Unpack[OperatorOptions]
+) -> First[P, tuple[Tensor, Jacobian]]: ...
+
+
+@overload
+def value_and_jacobian(
+    func: First[P, tuple[Tensor, A]], argnums: Zero = 0, *, has_aux: Yes, **options: Unpack[OperatorOptions]
+) -> First[P, tuple[tuple[Tensor, A], Jacobian]]: ...
+
+
+@overload
+def value_and_jacobian(
+    func: Callable[..., Any],
+    argnums: int | tuple[int, ...] = 0,
+    *,
+    has_aux: bool = False,
+    **options: Unpack[OperatorOptions],
+) -> Any: ...
 
 
 def value_and_jacobian(

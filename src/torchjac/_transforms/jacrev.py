@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import wraps
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor
@@ -36,6 +36,39 @@ from .operators import OPERATOR, Layout, check_layout, operators
 from .out import Outs, check_out, fill, sparse_out, targets
 from .rows import dense_within, operators_within, sparse_within
 from .run import Recorded, check_function, found, record
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .overloads import A, Both, First, JacrevOptions, No, P, Pair, Yes, Zero
+
+
+@overload
+def jacrev(
+    func: First[P, Tensor], argnums: Zero = 0, *, has_aux: No = False, **options: Unpack[JacrevOptions]
+) -> First[P, Tensor]: ...
+
+
+@overload
+def jacrev(
+    func: First[P, tuple[Tensor, A]], argnums: Zero = 0, *, has_aux: Yes, **options: Unpack[JacrevOptions]
+) -> First[P, tuple[Tensor, A]]: ...
+
+
+@overload
+def jacrev(
+    func: Both[P, Tensor], argnums: Pair, *, has_aux: No = False, **options: Unpack[JacrevOptions]
+) -> Both[P, tuple[Tensor, Tensor]]: ...
+
+
+@overload
+def jacrev(
+    func: Callable[..., Any],
+    argnums: int | tuple[int, ...] = 0,
+    *,
+    has_aux: bool = False,
+    **options: Unpack[JacrevOptions],
+) -> Any: ...
 
 
 def jacrev(

@@ -1,0 +1,65 @@
+"""The types of transforms, as far as they follow from those of the function: for checkers and editors alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Concatenate, Literal, ParamSpec, TypedDict, TypeVar
+
+import torch
+from torch import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+A = TypeVar("A")
+
+#: A function whose first argument is a tensor, the one that is differentiated by default
+First = Callable[Concatenate[Tensor, P], R]
+
+#: A function whose first two arguments are tensors
+Both = Callable[Concatenate[Tensor, Tensor, P], R]
+
+Zero = Literal[0]
+Pair = tuple[Literal[0], Literal[1]]
+No = Literal[False]
+Yes = Literal[True]
+Blocks = Literal["operator"]
+
+
+class JacfwdOptions(TypedDict, total=False):
+    """What `jacfwd` takes by keyword."""
+
+    randomness: str
+
+
+class OperatorOptions(TypedDict, total=False):
+    """What `value_and_jacobian` takes by keyword."""
+
+    mode: str
+    progress: bool
+
+
+class JacobianOptions(OperatorOptions, total=False):
+    """What `jacobian` takes by keyword."""
+
+    memory: int | str | None
+
+
+class MemoryOptions(TypedDict, total=False):
+    """What `jacrev` and `hessian` both take by keyword."""
+
+    chunk_size: int | None
+    progress: bool
+    memory: int | str | None
+
+
+class HessianOptions(MemoryOptions, total=False):
+    """What `hessian` takes by keyword where the answer is a tensor."""
+
+    layout: torch.layout
+
+
+class JacrevOptions(HessianOptions, total=False):
+    """What `jacrev` takes by keyword."""
+
+    out: Any
+    _preallocate_and_copy: bool
