@@ -516,9 +516,10 @@ class Jacobian:
 
         Args:
             right: shape ``out_shape`` or ``out_shape + (k,)``; an array of NumPy gives one.
-            solver: "superlu", "pardiso" (needs pypardiso), "qdldl" (of that name, for symmetric quasi-definite
-                matrices), SciPy's "cg", "gmres" or "minres"; or an object with ``factor(matrix)``, which is given
-                SciPy's matrix by columns, ``solve(factors, b)`` and ``solve_transposed(factors, b)`` for b of (n, k).
+            solver: "superlu", "pardiso" (needs pypardiso), "mumps" (python-mumps), "qdldl" (of that name, for symmetric
+                quasi-definite matrices), SciPy's "cg", "gmres" or "minres"; or an object with ``factor(matrix)``, which
+                is given SciPy's matrix by columns, ``solve(factors, b)`` and ``solve_transposed(factors, b)`` for b of
+                shape (n, k).
             preconditioner: of an iterative solver: "jacobi", "block-jacobi", "ilu", "amg" (needs pyamg), or what
                 SciPy takes.
 

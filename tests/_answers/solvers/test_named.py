@@ -1,6 +1,9 @@
 """Solvers that are named or brought, beside the way that is chosen otherwise."""
 
 import copy
+import sys
+from importlib import import_module
+from types import SimpleNamespace
 
 import numpy
 import pytest
@@ -104,15 +107,77 @@ def test_no_convergence() -> None:
         jac.solve(X, "cg")
 
 
-@pytest.mark.parametrize(("solver", "package"), [("pardiso", "pypardiso"), ("qdldl", "qdldl")])
-def test_other_packages(solver, package, monkeypatch) -> None:
+PACKAGES = {"pardiso": "pypardiso", "mumps": "python-mumps", "qdldl": "qdldl", "amg": "pyamg"}
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_other_packages(name) -> None:
     """A package that is missing is named with the command that installs it; one that is there solves."""
     jac, dense = definite()
+    given = {"solver": "cg", "preconditioner": "amg"} if name == "amg" else {"solver": name}
     try:
-        __import__(package)
+        import_module("mumps" if name == "mumps" else PACKAGES[name])
     except ImportError:
-        with pytest.raises(ImportError, match=f"pip install {package}"):
-            jac.solve(X, solver)
+        with pytest.raises(ImportError, match=f"pip install {PACKAGES[name]}"):
+            jac.solve(X, **given)
     else:
-        numpy.testing.assert_allclose(jac.solve(X, solver), numpy.linalg.solve(dense, X))
-        numpy.testing.assert_allclose(jac.mT.solve(X, solver), numpy.linalg.solve(dense, X))
+        numpy.testing.assert_allclose(jac.solve(X, **given), numpy.linalg.solve(dense, X), rtol=1e-7)
+        numpy.testing.assert_allclose(jac.mT.solve(X, **given), numpy.linalg.solve(dense, X), rtol=1e-7)
+        single = jac.to(torch.float32).solve(X.float()[:, None], **given)
+        numpy.testing.assert_allclose(single[:, 0], numpy.linalg.solve(dense, X), rtol=1e-3)
+
+
+class Stub:
+    """Another package's solver: a context, or a solver by columns, or one by rows; dense beneath."""
+
+    def __init__(self, matrix=None):
+        self.iparm = numpy.zeros(64, int)
+        if matrix is not None:
+            self.factor(matrix)
+
+    def factor(self, matrix):
+        """Keep the matrix, which must be there in double precision."""
+        assert matrix.dtype == numpy.float64
+        self.matrix = matrix.toarray()
+        if numpy.linalg.matrix_rank(self.matrix) < len(self.matrix):
+            raise RuntimeError("numerically singular")
+
+    def factorize(self, matrix):
+        """PARDISO tells only how many pivots it put in the place of zeros."""
+        self.matrix = matrix.toarray()
+        self.iparm[13] = len(self.matrix) - numpy.linalg.matrix_rank(self.matrix)
+
+    def solve(self, *given):
+        """The solution; PARDISO is given the matrix too."""
+        return numpy.linalg.lstsq(self.matrix, given[-1])[0]
+
+
+STUBS = {
+    "pardiso": ("pypardiso", {"PyPardisoSolver": Stub}),
+    "mumps": ("mumps", {"Context": Stub}),
+    "qdldl": ("qdldl", {"Solver": Stub}),
+}
+
+
+@pytest.mark.parametrize("name", STUBS)
+def test_how_other_packages_are_called(name, monkeypatch) -> None:
+    """Both sides, several right sides, float32, gradients, and a singular matrix, by what stands for the package."""
+    package, names = STUBS[name]
+    monkeypatch.setitem(sys.modules, package, SimpleNamespace(**names))
+    jac, dense = definite()
+    right = torch.randn(120, 2, dtype=torch.float64)
+    torch.testing.assert_close(jac.solve(right, name), torch.linalg.solve(dense, right))
+    torch.testing.assert_close(jac.mT.solve(right, name), torch.linalg.solve(dense, right))
+    single = jac.to(torch.float32).solve(right.float(), name)
+    torch.testing.assert_close(single, torch.linalg.solve(dense, right).float(), rtol=1e-4, atol=1e-5)
+    assert jac.solve(right[:, :0], name).shape == (120, 0)
+    if name != "qdldl":
+        uneven = jacobian(lambda x: 3 * x**2 + x.roll(1))(X + 1)
+        expected = torch.linalg.solve(uneven.to_dense().T, right)
+        torch.testing.assert_close(uneven.mT.solve(right, name), expected)
+    else:
+        with pytest.raises(ValueError, match="takes symmetric matrices"):
+            jacobian(lambda x: 3 * x**2 + x.roll(1))(X + 1).solve(X, name)
+    if name != "qdldl":
+        with pytest.raises(torch.linalg.LinAlgError, match="row 7 is zero"):
+            jacobian(lambda x: x * (torch.arange(120) != 7))(X).solve(X, name)

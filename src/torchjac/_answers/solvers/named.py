@@ -10,7 +10,7 @@ import numpy
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is public, but not exported by name
 
 from .choose import sparse_lu
-from .matrix import Array, Factors, Pattern
+from .matrix import Array, Factors, Pattern, singular
 
 Factorise: TypeAlias = Callable[[Pattern, Array], tuple[Factors, str]]
 
@@ -20,7 +20,7 @@ TOLERANCE = {numpy.dtype(numpy.float64): 1e-10, numpy.dtype(numpy.float32): 1e-5
 #: Unknowns that "block-jacobi" takes together.
 BLOCK = 16
 
-NAMES = ("superlu", "pardiso", "qdldl", "cg", "gmres", "minres")
+NAMES = ("superlu", "pardiso", "mumps", "qdldl", "cg", "gmres", "minres")
 PRECONDITIONERS = ("jacobi", "block-jacobi", "ilu", "amg")
 
 
@@ -50,8 +50,7 @@ def factorise_by(solver: Any, preconditioner: Any) -> Factorise:
         return lambda pattern, values: _krylov(solver, preconditioner, pattern, values)
     if solver == "superlu":
         return sparse_lu
-    made = {"pardiso": _Pardiso, "qdldl": _Qdldl}[solver]
-    return lambda pattern, values: (Brought(made(), pattern, values), solver)
+    return lambda pattern, values: (_packaged(solver, pattern, values), solver)
 
 
 def matrix_of(pattern: Pattern, values: Array) -> Any:
@@ -78,49 +77,78 @@ class Brought:
         raise NotImplementedError("slogdet: a solver that is named only solves")
 
 
-class _Pardiso:
-    """MKL's PARDISO by pypardiso, which has no transposed solution: Aᵀ is factorised where one is asked for."""
+def _packaged(name: str, pattern: Pattern, values: Array) -> Brought:
+    try:
+        return Brought(Packaged(PACKAGED[name]), pattern, values)
+    except RuntimeError as error:
+        raise singular(pattern, values, f"{name}: {error}") from error
+
+
+class Packaged:
+    """A direct solver of another package, in double precision; Aᵀ is factorised where that is asked for."""
+
+    def __init__(self, make: Callable[[Any], Callable[[Array], Any]]) -> None:
+        self._make = make
 
     def factor(self, matrix: Any) -> tuple[Any, dict[bool, Any]]:
-        return matrix.tocsr(), {}
+        """Factorise, and keep the matrix for its transpose."""
+        matrix = matrix.astype(numpy.float64)
+        return matrix, {False: self._make(matrix)}
 
-    def solve(self, factors: tuple[Any, dict[bool, Any]], right: Array, transposed: bool = False) -> Any:
+    def solve(self, factors: tuple[Any, dict[bool, Any]], right: Array, transposed: bool = False) -> Array:
+        """X with A X = right, column by column."""
         matrix, made = factors
         if transposed not in made:
-            made[transposed] = (
-                _package("pypardiso").PyPardisoSolver(),
-                matrix.T.tocsr() if transposed else matrix,
-            )
-            made[transposed][0].factorize(made[transposed][1])
-        solver, whole = made[transposed]
-        return solver.solve(whole, right)
+            made[transposed] = self._make(matrix.T.tocsc())
+        columns = [made[transposed](numpy.array(column, numpy.float64)).reshape(-1) for column in right.T]
+        return numpy.stack(columns, 1).astype(right.dtype) if columns else right
 
-    def solve_transposed(self, factors: tuple[Any, dict[bool, Any]], right: Array) -> Any:
+    def solve_transposed(self, factors: tuple[Any, dict[bool, Any]], right: Array) -> Array:
+        """X with Aᵀ X = right."""
         return self.solve(factors, right, transposed=True)
 
 
-class _Qdldl:
+def _pardiso(matrix: Any) -> Callable[[Array], Any]:
+    """MKL's PARDISO by pypardiso."""
+    from scipy.sparse import csr_matrix
+
+    solver, whole = _package("pypardiso").PyPardisoSolver(), csr_matrix(matrix)
+    solver.factorize(whole)
+    if solver.iparm[13]:  # pivots that were put in the place of zeros; refinement may make up for them
+        right = numpy.cos(numpy.arange(whole.shape[0]))
+        if numpy.linalg.norm(whole @ solver.solve(whole, right) - right) > 1e-6 * numpy.linalg.norm(right):
+            raise RuntimeError(f"{solver.iparm[13]} pivots are zero")
+    return lambda right: solver.solve(whole, right)
+
+
+def _mumps(matrix: Any) -> Callable[[Array], Any]:
+    """MUMPS by python-mumps."""
+    context: Any = _package("mumps", "python-mumps").Context()
+    context.factor(matrix.tocoo())
+    return context.solve  # type: ignore[no-any-return]
+
+
+def _qdldl(matrix: Any) -> Callable[[Array], Any]:
     """L D Lᵀ without pivots by qdldl, for symmetric quasi-definite matrices."""
+    from scipy.sparse import csc_matrix
 
-    def factor(self, matrix: Any) -> Any:
-        if (matrix != matrix.T).nnz:
-            raise ValueError("solve: solver='qdldl' takes symmetric matrices, and this one is not")
-        from scipy.sparse import csc_matrix
-
-        return _package("qdldl").Solver(csc_matrix(matrix))
-
-    def solve(self, factors: Any, right: Array) -> Array:
-        return numpy.stack([factors.solve(numpy.ascontiguousarray(column)) for column in right.T], 1)
-
-    solve_transposed = solve
+    if (matrix != matrix.T).nnz:
+        raise ValueError("solve: solver='qdldl' takes symmetric matrices, and this one is not")
+    return _package("qdldl").Solver(csc_matrix(matrix)).solve  # type: ignore[no-any-return]
 
 
-def _package(name: str) -> Any:
+PACKAGED = {"pardiso": _pardiso, "mumps": _mumps, "qdldl": _qdldl}
+
+
+def _package(name: str, registered: str | None = None) -> Any:
+    """A package, or an error that names it as pip knows it."""
+    registered = registered or name
     try:
         return import_module(name)
     except ImportError as error:
         raise ImportError(
-            f"solve: this solver needs {name}, which is not installed; pip install {name}"
+            f"solve: this solver needs {registered}, which is not installed or does not load ({error}); pip install "
+            f"{registered}"
         ) from error
 
 
