@@ -69,7 +69,8 @@ class Problem:
 
     def jacobian(self, x: Array) -> Array:
         """The nonzeros of ∂g/∂x, in the order of `jacobianstructure`."""
-        return self._values("jacobian", self._constraints.jacobian(x).to_scipy("coo"))
+        whole = self._constraints.jacobian(x).to_scipy("coo")
+        return self._values("jacobian", whole.coords, whole.data)
 
     def jacobianstructure(self) -> tuple[Array, Array]:
         """The rows and columns of the nonzeros of ∂g/∂x."""
@@ -89,11 +90,10 @@ class Problem:
         self._multipliers.copy_(torch.as_tensor(numpy.asarray(lagrange, dtype=numpy.float64)).reshape(-1))
         self._factor = float(obj_factor)
         point = torch.from_numpy(numpy.array(x, dtype=numpy.float64)).reshape(self._shape)
-        whole = jacobian(jacrev(self._lagrangian))(point).to_scipy("coo")
-        row, column = whole.coords
-        below = row >= column
-        whole.coords, whole.data = (row[below], column[below]), whole.data[below]
-        return self._values("hessian", whole)
+        whole = jacobian(jacrev(self._lagrangian))(point).detach()
+        lower = whole.to_sparse(torch.sparse_coo, triangle="lower").cpu()
+        row, column = lower._indices().int().numpy()
+        return self._values("hessian", (row, column), lower._values().numpy())
 
     def _lagrangian(self, x: Tensor) -> Tensor:
         objective, constraints = self._functions
@@ -107,15 +107,14 @@ class Problem:
             evaluate()
         return self._places[name]
 
-    def _values(self, name: str, matrix: Any) -> Array:
-        places = self._places.setdefault(name, matrix.coords)
-        if not all(map(numpy.array_equal, places, matrix.coords)):
+    def _values(self, name: str, found: tuple[Array, Array], values: Array) -> Array:
+        places = self._places.setdefault(name, found)
+        if not all(map(numpy.array_equal, places, found)):
             raise ValueError(
-                f"Problem: the {name} has its {matrix.nnz} nonzeros elsewhere than at the first point, where it had "
+                f"Problem: the {name} has its {len(values)} nonzeros elsewhere than at the first point, where it had "
                 f"{len(places[0])}; IPOPT needs one structure for all points"
             )
-        found: Array = matrix.data
-        return found
+        return values
 
 
 def _none(x: Tensor) -> Tensor:

@@ -19,12 +19,19 @@ def test_arrays_give_arrays() -> None:
             (jac @ given, dense @ v.ravel()),
             (given @ jac, v.ravel() @ dense),
             (jac.solve(given), numpy.linalg.solve(dense, v.ravel())),
+            (jac.lstsq(given), numpy.linalg.solve(dense, v.ravel())),
         ):
             assert isinstance(found, numpy.ndarray)
             assert found.shape == given.shape
             numpy.testing.assert_allclose(found.ravel(), expected)
+    several = numpy.random.default_rng(0).random((4, 3, 2))
+    numpy.testing.assert_allclose(jac.matmat(several).reshape(12, 2), dense @ several.reshape(12, 2))
     with pytest.raises(ValueError, match="must have shape"):
         jac @ v[:2]
+    with pytest.raises(ValueError, match="many vectors at once go through matmat"):
+        jac @ several
+    with pytest.raises(TypeError, match=r"gram: weight must be a tensor .* use torch.from_numpy"):
+        jac.gram(v)
 
 
 def test_linear_operator() -> None:

@@ -71,5 +71,8 @@ def test_errors() -> None:
     with pytest.raises(ValueError, match="lstsq: b must have shape"):
         jac.lstsq(torch.zeros(3))
     empty = jacobian(lambda x: torch.cat([x[1:], x[1:]]))(torch.zeros(90, dtype=torch.float64))
-    with pytest.raises(torch.linalg.LinAlgError, match="singular"):
+    with pytest.raises(torch.linalg.LinAlgError, match=r"not full rank \(column 0 is zero\)"):
         empty.lstsq(torch.ones(178, dtype=torch.float64))
+    wide = jacobian(lambda x: x[:-1] * x[1:] * (torch.arange(89) != 7))(torch.ones(90, dtype=torch.float64))
+    with pytest.raises(torch.linalg.LinAlgError, match=r"not full rank \(row 7 is zero\)"):
+        wide.lstsq(torch.ones(89, dtype=torch.float64))

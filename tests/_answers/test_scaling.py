@@ -29,6 +29,7 @@ def test_rows_and_columns_are_scaled() -> None:
         rows = r.reshape(r.shape + (1,) * c.dim())
         torch.testing.assert_close((jac * r).to_dense(), dense * rows)
         torch.testing.assert_close((c * jac).to_dense(), dense * c)
+        torch.testing.assert_close((jac / (1 + r)).to_dense(), dense / (1 + rows))
         assert (jac * r).stored <= max(jac.stored + r.numel(), dense.numel())
 
 

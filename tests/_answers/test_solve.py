@@ -257,6 +257,37 @@ def test_a_singular_block_is_named() -> None:
         jac.solve(weight)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_singular_but_for_rounding(dtype) -> None:
+    """Pivots that are zeros but for rounding give no solution of a right side that has none; others are found."""
+    grid = lambda u: 4 * u - u.roll(1, 0) - u.roll(-1, 0) - u.roll(1, 1) - u.roll(-1, 1)
+    jac = jacobian(grid)(torch.rand(15, 20, dtype=dtype))
+    assert jac.kind == "sparse"
+    with pytest.raises(torch.linalg.LinAlgError, match=r"singular to working precision: .* in row"):
+        jac.solve(torch.ones(15, 20, dtype=dtype))
+    with pytest.raises(torch.linalg.LinAlgError, match=r"singular to working precision: .* in column"):
+        jac.mT.solve(torch.ones(15, 20, dtype=dtype))
+    small = jacobian(lambda x: 1e-30 * (3 * x + x.roll(1)))(torch.zeros(300, dtype=dtype))
+    torch.testing.assert_close(
+        small @ small.solve(torch.ones(300, dtype=dtype)), torch.ones(300, dtype=dtype)
+    )
+
+
+def test_a_dense_matrix_says_where_it_is_singular() -> None:
+    """A row or column of zeros is named, else the first column that depends on others."""
+    one = torch.ones(5, dtype=torch.float64)
+    without = (torch.arange(5) != 3).double()
+    for f, message in (
+        (lambda x: (x.sum() + x) * without, "row 3 is zero"),
+        (lambda x: (x * without).sum() + x * without, "column 3 is zero"),
+        (lambda x: x.sum() * one, "column 1 depends linearly on others"),
+    ):
+        jac = jacobian(f)(one)
+        assert jac.kind == "dense"
+        with pytest.raises(torch.linalg.LinAlgError, match=rf"solve: the Jacobian is singular \({message}\)"):
+            jac.solve(one)
+
+
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 @pytest.mark.parametrize("shape", [(4,), (100,)])
 def test_values_that_are_not_finite(bad, shape) -> None:
@@ -297,7 +328,7 @@ def test_half_precision(name, dtype) -> None:
 @pytest.mark.parametrize(
     "act, error, message",
     [
-        (lambda J: J[1:].solve(torch.ones(2)), ValueError, "as many outputs as inputs, got 2 for 3 .*gram"),
+        (lambda J: J[1:].solve(torch.ones(2)), ValueError, "as many outputs as inputs, got 2 for 3 .*lstsq"),
         (lambda J: J[1:].slogdet(), ValueError, "slogdet: needs as many outputs as inputs"),
         (lambda J: J.solve(torch.ones(2)), ValueError, r"solve: b must have shape \(3,\), got \(2,\)"),
         (lambda J: J.solve(torch.ones(2, 3)), ValueError, r"must have shape \(3,\) \+ \(k,\), got \(2, 3\)"),

@@ -7,6 +7,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
 from torchjac import Jacobian, hessian, jacobian, jacrev, vmap
+from torchjac._answers import sparse
 from torchjac.testing import loop_jacobian
 
 SCALARS = {
@@ -171,3 +172,51 @@ def test_layout_is_checked() -> None:
         hessian(torch.sum, layout="blocks")
     with pytest.raises(ValueError, match="jacrev: layout must be"):
         jacrev(torch.sum, layout="operator")
+
+
+TRIANGLES = {
+    "chain": (lambda x: (x[1:] - x[:-1] ** 2).square().sum(), (7,)),
+    "grid": (lambda x: (x[1:] - x[:-1]).pow(4).sum() + (x[:, 1:] * x[:, :-1].exp()).sum(), (3, 4)),
+    "tables": (lambda x: (x[[0, 2, 2, 4]] * x[[4, 1, 2, 0]].sin()).sum(), (5,)),
+    "full": (lambda x: x.sum() ** 3, (4,)),
+    "one row": (lambda x: x.prod().view(1), (4,)),
+    "linear": (lambda x: x.sum(), (3,)),
+    "scalar": (lambda x: x**3, ()),
+}
+
+
+@pytest.mark.parametrize("layout", [torch.sparse_csr, torch.sparse_csc, torch.sparse_coo])
+@pytest.mark.parametrize("name", TRIANGLES)
+def test_triangles(name, layout) -> None:
+    """The diagonal and what is on one side of it, with no entry of the other named."""
+    f, shape = TRIANGLES[name]
+    x = torch.rand(shape, dtype=torch.float64)
+    whole = hessian(f)(x).reshape(x.numel(), x.numel())
+    count = hessian(f, layout=layout)(x)._nnz()
+    for triangle, part in (("lower", whole.tril()), ("upper", whole.triu())):
+        found = hessian(f, layout=layout, triangle=triangle)(x)
+        torch.testing.assert_close(found.to_dense(), part)
+        assert 2 * found._nnz() <= count + x.numel()
+
+
+def test_a_triangle_of_a_chain_is_never_cut(monkeypatch) -> None:
+    """Blocks above the diagonal are left out before anything is written."""
+    monkeypatch.setattr(sparse, "_triangle", lambda *_: pytest.fail("cut"))
+    f = TRIANGLES["chain"][0]
+    x = torch.rand(9, dtype=torch.float64)
+    found = hessian(f, layout=torch.sparse_csr, triangle="lower")(x)
+    torch.testing.assert_close(found.to_dense(), hessian(f)(x).tril())
+
+
+def test_triangle_errors() -> None:
+    """A triangle is of one sparse matrix that is symmetric."""
+    x = torch.rand(3)
+    for given in ({}, {"layout": "operator"}, {"layout": torch.sparse_csr, "memory": "1 GB"}):
+        with pytest.raises(ValueError, match="triangle= goes with a sparse layout and without memory="):
+            hessian(torch.sum, triangle="lower", **given)
+    given = {"layout": torch.sparse_csr, "triangle": "lower"}
+    for f, argnums in ((lambda x, y: x**2, 0), (lambda x, y: (x * y).sum(), (0, 1))):
+        with pytest.raises(ValueError, match="one number of one tensor"):
+            hessian(f, argnums, **given)(x, x)
+    with pytest.raises(ValueError, match="triangle must be 'lower', 'upper' or None, got 'left'"):
+        hessian(torch.sum, layout=torch.sparse_csr, triangle="left")(x)

@@ -22,7 +22,7 @@ def check_number(given: Any, like: Jacobian, what: str) -> Tensor | float:
     """The number given, as a float or a 0-dim tensor of the Jacobian's dtype on its device."""
     if not isinstance(given, Tensor):
         if isinstance(given, bool) or not isinstance(given, Real):
-            raise TypeError(f"{what} must be a number or a 0-dim tensor, got {type(given).__name__}")
+            raise TypeError(f"{what} must be a number or a tensor, got {type(given).__name__}")
         return float(given)
     if given.dim() or given.is_complex() or given.device != like.device:
         raise ValueError(

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is public, but not exported by name
 
 from .._blocks.block import identity, valued
 from .bordered import block
 from .parts import diagonal_blocks
 from .solve import HALF
+from .sparse import assemble
 
 if TYPE_CHECKING:
     from .operator import Jacobian
@@ -49,11 +51,24 @@ def lstsq(jacobian: Jacobian, right: Tensor) -> Tensor:
     damped = over._new(over.out_shape, over.out_shape, (eye,))
     system = block([[damped, over], [over.mT, None]])
     zeros = flat.new_zeros(columns, flat.shape[1])
-    if tall:
-        found: Tensor = system.solve(torch.cat([flat, zeros]))[rows:]
-    else:
-        found = system.solve(torch.cat([zeros, flat]))[:columns]
+    try:
+        if tall:
+            found: Tensor = system.solve(torch.cat([flat, zeros]))[rows:]
+        else:
+            found = system.solve(torch.cat([zeros, flat]))[:columns]
+    except LinAlgError as error:
+        raise LinAlgError(f"lstsq: the Jacobian has not full rank{_where(jacobian, tall)}") from error
     return found.reshape((*in_shape, *tail))
+
+
+def _where(jacobian: Jacobian, tall: bool) -> str:
+    """The first column of a tall matrix, or row of a wide one, that is zero."""
+    found = assemble(jacobian.blocks, jacobian.out_shape, jacobian.in_shape, jacobian)
+    full = found.values.detach() != 0
+    at, size = (found.column, found.size[1]) if tall else (found.row(), found.size[0])
+    empty = torch.bincount(at[full].long(), minlength=size) == 0
+    name = "column" if tall else "row"
+    return f" ({name} {int(empty.nonzero()[0])} is zero)" if bool(empty.any()) else ""
 
 
 def _size(jacobian: Jacobian) -> float:

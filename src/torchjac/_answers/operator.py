@@ -306,7 +306,9 @@ class Jacobian:
         return self.__mul__(by)
 
     def __truediv__(self, number: Any) -> Jacobian:
-        """``J / c``, as `__mul__`."""
+        """``J / c`` and ``J / r``, as `__mul__`."""
+        if isinstance(number, Tensor) and number.dim():
+            return scaling.scaled_rows(self, number.reciprocal(), "J / r: r, which scales rows,")
         return arithmetic.scaled(self, arithmetic.inverse(arithmetic.check_number(number, self, "J / c: c")))
 
     def add_diagonal(self, values: Tensor | float) -> Jacobian:
@@ -330,8 +332,8 @@ class Jacobian:
         """
         return arithmetic.add_diagonal(self, values)
 
-    def matmat(self, vectors: Tensor) -> Tensor:
-        """``J @ v`` for k vectors at once: shape ``in_shape + (k,)`` gives ``out_shape + (k,)``.
+    def matmat(self, vectors: Any) -> Any:
+        """``J @ v`` for k vectors at once: shape ``in_shape + (k,)`` gives ``out_shape + (k,)``; an array gives one.
 
         Costs k times as much arithmetic as one, in the same number of calls. ``J.mT.matmat`` multiplies from
         the other side.
@@ -347,6 +349,8 @@ class Jacobian:
             tensor([[2., 0.],
                     [0., 2.]])
         """
+        if isinstance(vectors, numpy.ndarray):
+            return on_array(self, vectors, self.matmat, self.in_shape)
         vectors = products.check_operand(vectors, self.in_shape, self, "matmat: V", batch=True)
         return self._times(vectors)
 
@@ -374,7 +378,8 @@ class Jacobian:
                     [-1.,  2., -1.],
                     [ 0., -1.,  1.]])
         """
-        if isinstance(weight, Jacobian) or (weight is not None and weight.dim() > len(self.out_shape)):
+        wide = isinstance(weight, Tensor) and weight.dim() > len(self.out_shape)
+        if isinstance(weight, Jacobian) or wide:
             weighted: Jacobian = self.mT @ (products.weighting(weight, self) @ self)
             return weighted
         if weight is not None:
@@ -545,14 +550,14 @@ class Jacobian:
             return solve.solve(self, right)
         return solve.solve_by(self, right, solver, preconditioner)
 
-    def lstsq(self, right: Tensor) -> Tensor:
+    def lstsq(self, right: Any) -> Any:
         """The x with the least |J x − b|, and of several the shortest; J has full rank.
 
         By QR where J is dense or block-diagonal, else by a sparse system that has J and Jᵀ in it: the product JᵀJ,
         which squares the condition, is not formed. Differentiable as `solve` is.
 
         Args:
-            right: shape ``out_shape`` or ``out_shape + (k,)``.
+            right: shape ``out_shape`` or ``out_shape + (k,)``; an array of NumPy gives one.
 
         Raises:
             TypeError: if ``right`` is no tensor.
@@ -566,6 +571,8 @@ class Jacobian:
             >>> J.lstsq(torch.tensor([1.0, 2.0, 6.0])).round(decimals=3)
             tensor([2., 3.])
         """
+        if isinstance(right, numpy.ndarray):
+            return on_array(self, right, self.lstsq, self.out_shape)
         batch = isinstance(right, Tensor) and right.dim() == len(self.out_shape) + 1
         return lstsq.lstsq(self, products.check_operand(right, self.out_shape, self, "lstsq: b", batch=batch))
 

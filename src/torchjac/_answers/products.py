@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -84,14 +85,17 @@ def check_operand(given: Any, shape: tuple[int, ...], like: Kind, what: str, bat
     """The tensor given, if its shape, dtype and device fit; ``batch`` asks for one more dim at its end."""
     needed = f"{shape} + (k,)" if batch else f"{shape}"
     if not isinstance(given, Tensor):
-        raise TypeError(f"{what} must be a tensor of shape {needed}, got {type(given).__name__}")
+        also = "; use torch.from_numpy" if isinstance(given, numpy.ndarray) else ""
+        raise TypeError(f"{what} must be a tensor of shape {needed}, got {type(given).__name__}{also}")
     if given.layout is not torch.strided:
         raise ValueError(
             f"{what} must be a dense tensor of shape {needed}, got layout {given.layout}; use to_dense()"
         )
     fits = tuple(given.shape[: len(shape)]) == shape and given.dim() == len(shape) + batch
     if not fits:
-        raise ValueError(f"{what} must have shape {needed}, got {tuple(given.shape)}")
+        many = "@" in what and given.dim() == len(shape) + 1 and tuple(given.shape[:-1]) == shape
+        also = "; many vectors at once go through matmat" if many else ""
+        raise ValueError(f"{what} must have shape {needed}, got {tuple(given.shape)}{also}")
     if given.dtype != like.dtype or given.device != like.device:
         raise ValueError(
             f"{what} must have the Jacobian's dtype and device, {like.dtype} on {like.device}, got "

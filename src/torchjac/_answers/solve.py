@@ -38,7 +38,7 @@ def check_square(jacobian: Jacobian, what: str) -> int:
     if rows != columns:
         raise ValueError(
             f"{what}: needs as many outputs as inputs, got {rows} for {columns} (shapes {jacobian.out_shape} "
-            f"and {jacobian.in_shape}); for least squares solve with J.gram()"
+            f"and {jacobian.in_shape}); for least squares there is J.lstsq"
         )
     return rows
 
@@ -73,8 +73,7 @@ def solve(jacobian: Jacobian, right: Tensor) -> Tensor:
         try:
             return plus.woodbury(jacobian, columns).reshape((*in_shape, *tail))
         except LinAlgError:  # a term may be singular though the sum is not
-            solved = torch.linalg.solve(jacobian.to_dense().reshape(size, size), columns)
-            return solved.reshape((*in_shape, *tail))
+            return _written_out(jacobian, columns).reshape((*in_shape, *tail))
     if kind == "diagonal":
         solved = columns / _nonzero(jacobian.diagonal().reshape(size, 1))
     elif kind == "sparse":
@@ -82,7 +81,7 @@ def solve(jacobian: Jacobian, right: Tensor) -> Tensor:
         system = jacobian._system if parent is None else parent._system
         solved = system.solve(columns, transposed=parent is not None)
     else:
-        solved = torch.linalg.solve(jacobian.to_dense().reshape(size, size), columns)
+        solved = _written_out(jacobian, columns)
     return solved.reshape((*in_shape, *tail))
 
 
@@ -139,6 +138,28 @@ def _singular(jacobian: Jacobian) -> SlogDet:
 
 def _of_diagonal(values: Tensor) -> SlogDet:
     return SlogDet(values.sign().prod(), values.abs().log().sum())
+
+
+def _written_out(jacobian: Jacobian, columns: Tensor) -> Tensor:
+    """The solutions of a dense system."""
+    matrix = jacobian.to_dense().reshape(columns.shape[0], -1)
+    try:
+        found: Tensor = torch.linalg.solve(matrix, columns)
+        return found
+    except LinAlgError as error:
+        if inside_functorch():  # there no row can be looked at
+            raise
+        raise LinAlgError(f"solve: the Jacobian is singular ({_where(matrix.detach())})") from error
+
+
+def _where(matrix: Tensor) -> str:
+    """The first row or column that makes a matrix singular."""
+    for name, dim in (("row", 1), ("column", 0)):
+        zero = (matrix == 0).all(dim)
+        if bool(zero.any()):
+            return f"{name} {int(zero.nonzero()[0])} is zero"
+    info = int(torch.linalg.lu_factor_ex(matrix)[2])
+    return f"column {info - 1} depends linearly on others" if info else "its pivots vanish"
 
 
 def _blockwise(matrices: Tensor, right: Tensor) -> Tensor:

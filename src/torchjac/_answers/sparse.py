@@ -17,7 +17,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from .._blocks.block import Block, Kind
 from .._blocks.coordinates import coordinates
 from .._blocks.domain import inside
-from .._blocks.ends import same_positions, swapped
+from .._blocks.ends import same_positions, side_of_diagonal, swapped
 from .._blocks.pattern import Pattern, pattern_of
 from .._blocks.traced import inside_functorch, is_known
 
@@ -116,18 +116,29 @@ def sparse_tensor(
 ) -> Any:
     """A sparse matrix of the sum of blocks, or of a triangle of it; its indices are sorted.
 
+    Blocks on the other side of the diagonal are left out as they are; what lies on both is cut.
+
     Raises:
         ValueError: if the layout is none of ``torch.sparse_coo``, ``sparse_csr`` and ``sparse_csc``, or cannot
             have indices of that dtype, or there is no such triangle.
         RuntimeError: inside a transform that has no tensors of this layout.
     """
     if layout not in (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc):
-        raise ValueError(f"{what}: layout must be torch.sparse_coo, sparse_csr or sparse_csc, got {layout}")
+        also = "; to_bsr gives the blocks of a batch" if layout is torch.sparse_bsr else ""
+        raise ValueError(
+            f"{what}: layout must be torch.sparse_coo, sparse_csr or sparse_csc, got {layout}{also}"
+        )
     _check_transforms([block.value for block in blocks], layout, what)
     if triangle not in (None, "lower", "upper"):
         raise ValueError(f"{what}: triangle must be 'lower', 'upper' or None, got {triangle!r}")
-    found = _by_layout(blocks, out_shape, in_shape, like, layout)
+    cut_off = False
     if triangle is not None:
+        other = 1 if triangle == "lower" else -1
+        sides = [(block, side_of_diagonal(block, out_shape, in_shape)) for block in blocks]
+        blocks = [block for block, side in sides if side != other]
+        cut_off = any(side is None for _, side in sides)
+    found = _by_layout(blocks, out_shape, in_shape, like, layout)
+    if cut_off:
         found = _triangle(found, (triangle == "lower") == (layout is not torch.sparse_csc))
     size = (prod(out_shape), prod(in_shape))
     _check_index(index_dtype, layout, max(*size, found.values.numel()), what)
@@ -139,7 +150,7 @@ def sparse_tensor(
     if _in_parts.get():
         return parts
     matrix = parts.tensor()
-    if found.pattern is not None and triangle is None and not inside_functorch():
+    if found.pattern is not None and not cut_off and not inside_functorch():
         _made[matrix] = found.pattern
     return matrix
 

@@ -63,6 +63,25 @@ def same_positions(a: Map, b: Map) -> bool:
     return torch.equal(*torch.broadcast_tensors(left, right))
 
 
+def side_of_diagonal(block: Block, out_shape: Sequence[int], in_shape: Sequence[int]) -> int | None:
+    """1 where all entries stand above the diagonal of the flattened matrix, −1 below, 0 on it; None where they differ.
+
+    None for tables too, whose positions are not looked at.
+    """
+    row, column = joined(block.out, out_shape), joined(block.wrt, in_shape)
+    if type(row) is not Affine or type(column) is not Affine:
+        return None
+    steps = dict(column.terms)
+    for label, step in row.terms:
+        steps[label] = steps.get(label, 0) - step
+    first = column.offset - row.offset
+    reach = [step * (label.size - 1) for label, step in steps.items()]
+    least, most = first + sum(min(each, 0) for each in reach), first + sum(max(each, 0) for each in reach)
+    if least == most == 0:
+        return 0
+    return 1 if least > 0 else -1 if most < 0 else None
+
+
 def tied(block: Block, pairs: Sequence[tuple[Map, Map, int]], device: torch.device) -> Block | None:
     """The entries of a block at which each pair of maps agrees (the int is the size of the dim), or None."""
     left, right, sizes = zip(*pairs, strict=True) if pairs else ((), (), ())

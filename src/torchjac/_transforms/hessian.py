@@ -72,6 +72,7 @@ def hessian(
     layout: Layout = torch.strided,
     progress: bool = False,
     memory: int | str | None = None,
+    triangle: str | None = None,
 ) -> Callable[..., Any]:
     """The Hessian of ``func`` with respect to the arguments at ``argnums``, as ``jacrev(jacrev(func))``.
 
@@ -90,6 +91,8 @@ def hessian(
             ``jacobian(torch.func.grad(func))`` does not (Functions without ``setup_context``, checkpointing).
         progress: as for `jacrev`.
         memory: as for `jacrev`; what the gradient itself keeps is not counted.
+        triangle: "lower" or "upper", with a sparse layout, for the diagonal and what is below or above it: half of a
+            symmetric matrix, of a function that gives one number of one tensor.
 
     Returns:
         A function of the same arguments, which returns the Hessian: with one tensor in and one out, a tensor of
@@ -113,4 +116,6 @@ def hessian(
         (torch.Size([1000000, 1000000]), 2999997)
     """
     gradient = reverse("hessian", func, argnums, has_aux, chunk_size)
-    return reverse("hessian", gradient, argnums, has_aux, chunk_size, layout, progress, memory=memory)
+    return reverse(
+        "hessian", gradient, argnums, has_aux, chunk_size, layout, progress, memory=memory, triangle=triangle
+    )

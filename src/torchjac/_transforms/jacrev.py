@@ -157,10 +157,16 @@ def reverse(
     progress: bool = False,
     out: Any = None,
     memory: int | str | None = None,
+    triangle: str | None = None,
 ) -> Callable[..., Any]:
     """`jacrev`, for a transform of this name."""
     check_function(func, argnums, chunk_size, what)
     check_layout(layout, what)
+    if triangle is not None and (layout in (torch.strided, OPERATOR) or memory is not None):
+        raise ValueError(
+            f"{what}: triangle= goes with a sparse layout and without memory=, got layout={layout!r}; an operator's "
+            "to_sparse takes it too"
+        )
     most = budget(memory, what, chunk_size=chunk_size, out=None if layout is torch.strided else out)
 
     @wraps(func)
@@ -185,7 +191,18 @@ def reverse(
                         for leaf, matrix in zip(row, into, strict=True):
                             refill(matrix, leaf.blocks, leaf.out_shape, leaf.in_shape, leaf, what)
                     return recorded.finish(matrices, has_aux)
-                return recorded.finish([[leaf.to_sparse(layout) for leaf in row] for row in rows], has_aux)
+                if triangle is not None and any(
+                    len(row) > 1 or prod(leaf.out_shape) != prod(leaf.in_shape)
+                    for row in rows
+                    for leaf in row
+                ):
+                    raise ValueError(
+                        f"{what}: triangle= is for a function that gives one number of one tensor; for others take "
+                        'layout="operator" and to_sparse(triangle=…) of the parts on the diagonal'
+                    )
+                return recorded.finish(
+                    [[leaf.to_sparse(layout, triangle=triangle) for leaf in row] for row in rows], has_aux
+                )
             outs = None if out is None else check_out(out, recorded, what)
             answers = dense_jacobians(recorded, chunk_size, outs=outs)
             return recorded.finish(answers, has_aux)

@@ -194,10 +194,12 @@ def without_a_matching():
     [
         (without_a_row, "row 7 is zero"),
         (without_a_column, "column 3 is zero"),
+        (lambda: ring(90).toarray() * (numpy.arange(90) != 7), "column 7 is zero"),
+        (lambda: ring(90).toarray() * (numpy.arange(90) != 7)[:, None], "row 7 is zero"),
         (without_a_matching, "row [56] has nonzeros only where other rows have their pivots"),
         (
             lambda: numpy.eye(90) + numpy.eye(90, k=1) + numpy.eye(90, k=-1) * (numpy.arange(90) == 40),
-            "pivot 41 of its band",
+            "column 41 depends linearly on others",
         ),
     ],
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy
 
-from .matrix import Array, Pattern, singular
+from .matrix import Array, DependentError, Pattern
 
 #: LAPACK's band holds whole diagonals; up to so many numbers for each nonzero it is faster than a sparse factorisation.
 MOST_FILL = 8
@@ -25,7 +25,7 @@ class Banded:
         """Factorise.
 
         Raises:
-            torch.linalg.LinAlgError: where the matrix is singular.
+            DependentError: where the matrix is singular.
         """
         self._below, self._above = pattern.band
         band = _written(pattern, values)
@@ -33,7 +33,7 @@ class Banded:
         if not self._cholesky(band, main):
             info = self._general(band, main)
             if info > 0:
-                raise singular(pattern, values, f"pivot {info - 1} of its band is zero")
+                raise DependentError(info - 1)
 
     @property
     def told(self) -> str:

@@ -8,7 +8,7 @@ import numpy
 
 from .arrow import Arrow, plan
 from .banded import Banded, is_narrow
-from .matrix import Array, Factors, Pattern, UnfitError
+from .matrix import Array, DependentError, Factors, Pattern, UnfitError, singular
 from .permuted import Permutation, permutation
 from .superlu import SuperLU, has_strong_diagonal
 
@@ -40,7 +40,7 @@ def factorise(pattern: Pattern, values: Array) -> tuple[Factors, str]:
         torch.linalg.LinAlgError: where the matrix is singular.
     """
     if is_narrow(pattern):
-        banded = Banded(pattern, values)
+        banded = _banded(pattern, values)
         return banded, f"banded: {banded.told}"
     below, above = pattern.band
     if not below or not above:
@@ -57,9 +57,8 @@ def factorise(pattern: Pattern, values: Array) -> tuple[Factors, str]:
             return arrow, f"arrow: {arrow.told}"
     narrow = _narrowed(pattern)
     if narrow is not None:
-        place, inner = narrow
-        banded = Banded(inner, values[place.order])
-        return Reordered(place, banded), f"banded, in the order of reverse Cuthill-McKee: {banded.told}"
+        banded = _banded(pattern, values, narrow)
+        return Reordered(narrow[0], banded), f"banded, in the order of reverse Cuthill-McKee: {banded.told}"
     return sparse_lu(pattern, values)
 
 
@@ -73,6 +72,15 @@ def sparse_lu(pattern: Pattern, values: Array) -> tuple[Factors, str]:
             pattern.notes["pivots are searched"] = True
     lu = SuperLU(pattern, values, "COLAMD")
     return lu, f"sparse L U: {lu.told}"
+
+
+def _banded(pattern: Pattern, values: Array, narrow: tuple[Permutation, Pattern] | None = None) -> Banded:
+    """The factors of a band, of a matrix as it stands or put in another order."""
+    try:
+        return Banded(pattern, values) if narrow is None else Banded(narrow[1], values[narrow[0].order])
+    except DependentError as error:
+        column = error.column if narrow is None else int(narrow[0].columns[error.column])
+        raise singular(pattern, values, f"column {column} depends linearly on others") from error
 
 
 def _narrowed(pattern: Pattern) -> tuple[Permutation, Pattern] | None:

@@ -28,6 +28,14 @@ class UnfitError(Exception):
     """A way to solve turned out not to fit the values of a matrix; another one is to be taken."""
 
 
+class DependentError(Exception):
+    """A column of a matrix depends linearly on those before it."""
+
+    def __init__(self, column: int) -> None:
+        super().__init__(column)
+        self.column = column
+
+
 class Pattern:
     """Where the nonzeros of a square matrix stand, row by row; what is worked out from it is kept in ``notes``.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any, NoReturn
 
-import numpy
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is public, but not exported by name
 
 from ..._blocks.lazy import lazy
 from ..._blocks.traced import is_plain
@@ -18,6 +19,9 @@ from .named import Factorise
 
 #: Columns of the inverse are formed so many at a time for the gradient of a determinant.
 COLUMNS_AT_ONCE = 64
+
+#: A solution is looked at where it may have lost all but two digits, and is none where it leaves a tenth.
+SUSPECT, WRONG = 0.01, 0.1
 
 
 class System:
@@ -30,7 +34,7 @@ class System:
         self._notes = {} if found.pattern is None else found.pattern.notes
         self._by = by
         self._factors: Factors | None = None
-        self._is_finite = True
+        self._is_finite, self._largest = True, 0.0
         self.told = ""
 
     @lazy
@@ -73,7 +77,8 @@ class System:
         """
         if self._factors is None and self._is_finite:
             numbers = values.detach().cpu().numpy()
-            self._is_finite = bool(numpy.isfinite(numbers).all())
+            self._largest = _largest(values)
+            self._is_finite = isfinite(self._largest)
             if self._is_finite:
                 import_scipy("solve and slogdet of a sparse Jacobian")
                 pattern = Pattern(
@@ -88,8 +93,30 @@ class System:
         factors = self.factors(values)
         if factors is None:
             return torch.full_like(right, torch.nan)
-        solved = factors.solve(right.detach().cpu().contiguous().numpy(), transposed)
-        return torch.as_tensor(solved).to(right.device, right.dtype)
+        solved = torch.as_tensor(factors.solve(right.detach().cpu().contiguous().numpy(), transposed))
+        solved = solved.to(right.device, right.dtype)
+        if self._largest * _largest(solved) * torch.finfo(solved.dtype).eps > SUSPECT * _largest(right):
+            self._check(values, transposed, right, solved)
+        return solved
+
+    def _check(self, values: Tensor, transposed: bool, right: Tensor, solved: Tensor) -> None:
+        """Raise where a solution so large solves nothing: the pivots were zeros but for rounding."""
+        row, column = self.places[::-1] if transposed else self.places
+        error = right.detach().clone().index_add_(0, row, -values.detach()[:, None] * solved[column])
+        if _largest(error) > WRONG * _largest(right):
+            at = int(error.abs().amax(1).argmax())
+            raise LinAlgError(
+                f"the Jacobian is singular to working precision: the solution leaves {_largest(error):.1e} of a right "
+                f"side of {_largest(right):.1e}, most in {'column' if transposed else 'row'} {at}"
+            )
+
+
+def _largest(values: Tensor) -> float:
+    """The largest absolute value; NaN where there is one."""
+    if not values.numel():
+        return 0.0
+    low, high = values.detach().aminmax()
+    return max(float(high), -float(low))
 
 
 def _refuse_vmap() -> NoReturn:
