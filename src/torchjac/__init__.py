@@ -25,6 +25,8 @@ from ._transforms.jacrev import jacrev
 from ._transforms.pieces import pieces
 from ._transforms.program_cache import ProgramCache, program_cache
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Costs",
     "Jacobian",

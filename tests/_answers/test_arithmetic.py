@@ -106,6 +106,7 @@ def test_the_caller_may_write_into_it() -> None:
     [
         (lambda J: J + 1, TypeError, "K must be a Jacobian, got int"),
         (lambda J: 1 + J, TypeError, "K must be a Jacobian, got int"),
+        (lambda J: 1 - J, TypeError, r"K must be a Jacobian, got int; .* 1 - J is \(-J\).add_diagonal\(1\)"),
         (lambda J: J - torch.zeros(3, 4), TypeError, "K must be a Jacobian, got Tensor"),
         (lambda J: J + J.mT, ValueError, r"got \(3,\) by \(4,\) .* and \(4,\) by \(3,\)"),
         (lambda J: J + jacobian(lambda x: x[1:])(torch.zeros(4, dtype=torch.float64)), ValueError, "float64"),

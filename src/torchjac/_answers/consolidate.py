@@ -17,6 +17,7 @@ from .._blocks.maps import Gather
 from .._blocks.normal import normal
 from .._blocks.pattern import Pattern, pattern_of
 from .._blocks.traced import inside_functorch, is_plain, is_tracing
+from .csr import csr_tensor
 from .sparse import cut
 
 if TYPE_CHECKING:
@@ -119,4 +120,4 @@ def _matrix(jacobian: Jacobian, pattern: Pattern, values: Tensor) -> Any:
             pass
         else:
             return csr_array((values.numpy(), pattern.index.numpy(), pattern.begin.numpy()), shape=size)
-    return torch.sparse_csr_tensor(pattern.begin, pattern.index, values, size, check_invariants=False)
+    return csr_tensor(pattern.begin, pattern.index, values, size)

@@ -270,6 +270,10 @@ class Jacobian:
         """``J - K``, as `__add__`."""
         return arithmetic.added(self, -self._like(other, "J - K"))
 
+    def __rsub__(self, other: Any) -> Jacobian:
+        """``K - J``, refused as ``J - K`` is where K is no Jacobian."""
+        return -self + self._like(other, "K - J")
+
     def __neg__(self) -> Jacobian:
         """``-J``."""
         return arithmetic.scaled(self, -1.0)
@@ -832,8 +836,8 @@ class Jacobian:
         """Another Jacobian that has this one's shapes, dtype and device."""
         if not isinstance(other, Jacobian):
             raise TypeError(
-                f"{what}: K must be a Jacobian, got {type(other).__name__}; add_diagonal adds to the diagonal, and "
-                "to_dense() gives a tensor"
+                f"{what}: K must be a Jacobian, got {type(other).__name__}; add_diagonal adds to the diagonal, so that "
+                "1 - J is (-J).add_diagonal(1), and to_dense() gives a tensor"
             )
         mine, others = ((j.out_shape, j.in_shape, j.dtype, j.device) for j in (self, other))
         if mine != others:

@@ -20,6 +20,7 @@ from .._blocks.domain import inside
 from .._blocks.ends import same_positions, side_of_diagonal, swapped
 from .._blocks.pattern import Pattern, pattern_of
 from .._blocks.traced import inside_functorch, is_known
+from .csr import csr_tensor
 
 #: A matrix by diagonals keeps whole ones; past so many numbers for each nonzero it is the wrong format.
 MOST_FILL = 4
@@ -41,7 +42,7 @@ class SparseParts(NamedTuple):
             return torch.sparse_coo_tensor(index, values, size, is_coalesced=True, check_invariants=False)
         begin, index = places
         if layout is torch.sparse_csr:
-            return torch.sparse_csr_tensor(begin, index, values, size, check_invariants=False)
+            return csr_tensor(begin, index, values, size)
         return torch.sparse_csc_tensor(begin, index, values, size, check_invariants=False)
 
 

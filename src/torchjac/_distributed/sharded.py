@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .._answers.csr import csr_tensor
 from .._answers.operator import Jacobian
 from .._answers.sparse import import_scipy
 from . import receivers
@@ -114,7 +115,7 @@ class ShardedJacobian(ShardedOperator):
         """This rank's rows as a CSR matrix of PyTorch, by the columns of all ranks; nothing is exchanged."""
         begin, column, values = self._by_rows()
         size = (prod(self.local.out_shape), prod(self.in_shape))
-        return torch.sparse_csr_tensor(begin, column, values, size, check_invariants=False)
+        return csr_tensor(begin, column, values, size)
 
     def to_petsc(self, comm: Any = None) -> Any:
         """The matrix as one of PETSc, type AIJ, on a communicator of as many processes as the mesh has ranks.
