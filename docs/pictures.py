@@ -166,7 +166,7 @@ PICTURES: dict[str, Callable[[], Figure]] = {
 
 #: Examples of a few seconds, each of which saves its own picture.
 EXAMPLES = (
-    "laplace_approximation", "optimal_control", "pendulum_ekf", "pinn_laplacian", "robot_arm", "truss",
+    "laplace_approximation", "optimal_control", "pendulum_ekf", "pinn_laplacian", "power_flow", "robot_arm", "truss",
     "turing_patterns",
 )  # fmt: skip
 

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,17 @@ def test_pendulum_ekf(run):
     assert abs(mean - 2) < 0.3  # ten times the spread of a mean over runs, whose times are not independent
     assert inside >= 80
     assert said("Jacobian(shape=(200, 2)+(200, 2), nnz=")[0] == 200 * 4
+
+
+@pytest.mark.parametrize("solver", ["trust-constr", *(["pounce"] if find_spec("pounce") else [])])
+def test_power_flow(run, solver):
+    """The cost of 14 buses is MATPOWER's, and no power is lost but in branches; a synthetic grid is balanced too."""
+    said = run("power_flow", "--solver", solver)
+    assert said("cost of an hour:")[0] == pytest.approx(8081.53, abs=0.02)
+    assert said("largest imbalance at a bus:")[0] < 1e-7
+    assert abs(said("generated less consumed less lost in branches:")[0]) < 1e-7
+    if solver == "pounce":
+        assert run("power_flow", "--buses", "60")("largest imbalance at a bus:")[0] < 1e-7
 
 
 def test_truss(run):
