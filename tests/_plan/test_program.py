@@ -320,3 +320,43 @@ def test_program_cache() -> None:
             program_cache(max_bytes=-1)
     finally:
         program_cache(max_bytes=before.max_bytes)
+
+
+def test_an_index_table_that_two_nodes_read() -> None:
+    """A table whose entries a program looks at may be read by several nodes: its guard holds at each run."""
+
+    def f(x, shift: int = 0):
+        table = torch.arange(5) >= 2 + shift
+        x = x.clone()
+        x[table] = x[table].sin() * x[table]
+        return x
+
+    x = torch.randn(5, dtype=D)
+    for _ in range(3):
+        agrees(f, x)
+    assert programs() == [0] * len(programs())
+    agrees(lambda x: f(x, 1), x)
+
+
+ENGINE = {
+    "a formula that is wrong on a batch": lambda x: torch.cdist(x.view(4, 3), x.view(4, 3) + 1).sin(),
+    "many nodes without a formula for rows": lambda x: entries_added(x),
+}
+
+
+def entries_added(x):
+    """Sums written entry by entry."""
+    out = torch.zeros(4, dtype=D)
+    for i in range(12):
+        out[i % 4] += x[i] * x[i - 1]
+    return out
+
+
+@pytest.mark.parametrize("name", ENGINE)
+def test_the_engine_is_a_step(name) -> None:
+    """Where rows go through PyTorch's engine, that is a step of a program, which gives for other values the loop's."""
+    f = ENGINE[name]
+    for seed in range(20):
+        x = torch.randn(12, dtype=D, generator=torch.Generator().manual_seed(seed))
+        torch.testing.assert_close(jacrev(f)(x), loop_jacobian(f, x), rtol=1e-9, atol=1e-12)
+    assert programs() == [0]

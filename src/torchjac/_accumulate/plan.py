@@ -67,6 +67,10 @@ def rows_at_once(nodes: Sequence[Node], rows: int, through: bool = False) -> int
 
     They are fewer where someone watches the progress.
     """
-    cached = through and nodes[0].outputs[0].device.type == "cpu" if nodes else False
-    size = cost.rows_at_once(rows, max((node.numbers for node in nodes), default=1), cached)
-    return cost.rows_watched(size, rows, sum([node.numbers for node in nodes])) if is_watched() else size
+    if not nodes:
+        return rows
+    numbers = [node.numbers for node in nodes]
+    size = cost.rows_at_once(rows, max(numbers))
+    if through and nodes[0].outputs[0].device.type == "cpu":
+        size = min(size, cost.rows_cached(rows, sum(numbers) / len(numbers)))
+    return cost.rows_watched(size, rows, sum(numbers)) if is_watched() else size

@@ -18,7 +18,7 @@ from .._blocks.maps import Label, align, bare, bare_label
 from .._blocks.traced import leaves_a_trail
 from .._capture.capture import map_rows
 from .._capture.tape import Edge, Node, Tape
-from .._plan.recorder import engine_runs
+from .._plan.recorder import engine_runs, whole
 from .._rules.front import goes_in_front, take_through
 from .._rules.unbatched import (
     CANNOT_BATCH,
@@ -54,10 +54,19 @@ def pull_rows(
     right, and an error of the user's own shows itself again. Where no graph is recorded, several chunks are
     written ``into`` the tensors given for the inputs, of all rows each.
     """
-    engine_runs()
     size = chunk or rows_at_once(nodes, count, through=True)
+    batched = count > FEW_ROWS and all_run_batched({node.name for node in nodes})
+    if size >= count and not into and not any(isinstance(goal, Tensor) for goal in inputs):
+        ends = [
+            (start, None) if isinstance(start, Tensor) else (start.node, start.output_nr) for start in starts
+        ]
+        goals = [(goal.node, goal.output_nr) for goal in inputs]
+        return list(
+            _at_once(len(nodes), batched, len(starts), *chain(*ends), *rows(0, count), *chain(*goals))
+        )
+    engine_runs()
     with noted(f"sending {count} rows through {len(nodes)} nodes"):
-        if count > FEW_ROWS and all_run_batched({node.name for node in nodes}):
+        if batched:
             try:
                 parts = (
                     _batch(starts, rows(at, min(at + size, count)), inputs)
@@ -66,12 +75,40 @@ def pull_rows(
                 return _join(parts, count, into)
             except CANNOT_BATCH as error:
                 raise_if_out_of_memory(error, f"sending {size} of {count} rows at once through the graph")
-        found = (
-            _engine(starts, [row[0] for row in rows(at, at + 1)], inputs)
-            for at in track(range(count), "rows")
+        return _join(_one_by_one(starts, rows, count, inputs), count, into)
+
+
+@whole
+def _at_once(nodes: int, batched: bool, outputs: int, *given: Any) -> list[Tensor | None]:
+    """All rows through so many nodes by the engine, in one batch where that works.
+
+    Given are for each of the ``outputs`` a tensor and None, or a node and the number of its output; the cotangents of
+    all rows for each; and a node and the number of its output for each input.
+    """
+    pairs = list(zip(given[: 2 * outputs : 2], given[1 : 2 * outputs : 2], strict=True))
+    starts = [start if slot is None else GradientEdge(start, slot) for start, slot in pairs]
+    cotangents, goals = given[2 * outputs : 3 * outputs], given[3 * outputs :]
+    inputs = [GradientEdge(node, slot) for node, slot in zip(goals[::2], goals[1::2], strict=True)]
+    count = len(cotangents[0])
+    with noted(f"sending {count} rows through {nodes} nodes"):
+        if batched:
+            try:
+                at_once = track([cotangents], f"{count} rows at once")
+                return _join((_batch(starts, rows, inputs) for rows in at_once), count, ())
+            except CANNOT_BATCH as error:
+                raise_if_out_of_memory(error, f"sending {count} of {count} rows at once through the graph")
+        alone = _one_by_one(
+            starts, lambda begin, end: [part[begin:end] for part in cotangents], count, inputs
         )
-        parts = ([None if grad is None else grad.unsqueeze(0) for grad in row] for row in found)
-        return _join(parts, count, into)
+        return _join(alone, count, ())
+
+
+def _one_by_one(
+    starts: Sequence[Any], rows: Rows, count: int, inputs: Sequence[GradientEdge]
+) -> Iterator[list[Tensor | None]]:
+    for at in track(range(count), "rows"):
+        found = _engine(starts, [row[0] for row in rows(at, at + 1)], inputs)
+        yield [None if grad is None else grad.unsqueeze(0) for grad in found]
 
 
 def _join(

@@ -320,10 +320,14 @@ BATCH_BYTES = 64 << 20
 CACHE_BYTES = 8 << 20
 
 
-def rows_at_once(rows: int, widest: int, cached: bool = False) -> int:
+def rows_at_once(rows: int, widest: int) -> int:
     """How many rows to push in one call: a node of ``widest`` numbers and its neighbours are alive together."""
-    budget = min(CACHE_BYTES, BATCH_BYTES) if cached else BATCH_BYTES
-    return max(1, min(rows, budget // max(1, 4 * 8 * widest)))
+    return max(1, min(rows, BATCH_BYTES // max(1, 4 * 8 * widest)))
+
+
+def rows_cached(rows: int, mean: float) -> int:
+    """How many rows to push through nodes of ``mean`` numbers one after another."""
+    return max(1, min(rows, int(CACHE_BYTES // max(1, 4 * 8 * mean))))
 
 
 #: Where progress is watched, rows go in about so many pieces, if they move more numbers than can matter.

@@ -14,7 +14,7 @@ from torch import Tensor
 from .number import Number
 from .price import price
 from .recorder import Recorder, Register, Step
-from .steps import Equal, Load, Take, Tree, Whole, build, call, called
+from .steps import Equal, Load, SameMemory, Take, Tree, Whole, build, call, called
 
 
 class Program:
@@ -145,12 +145,16 @@ def _shared(steps: Sequence[Step], outputs: set[int]) -> list[Step]:
 
 
 def _guarded(found: Recorder) -> list[Step]:
-    """Return the steps; loads of index tables that were looked at compare their entries."""
+    """Return the steps; loads of index tables that were looked at compare their entries, wherever they are read."""
     steps = list(found.steps)
-    for at in found.guarded:
+    tables = {at: found.registers[at].value.clone() for at in found.guarded}
+    for at, table in tables.items():
         number = found.registers[at].step
-        step = steps[number]
-        steps[number] = step._replace(function=Equal(step.function, found.registers[at].value.clone()))
+        steps[number] = steps[number]._replace(function=Equal(steps[number].function, table))
+    for number, (function, reads, *_) in enumerate(steps):
+        if type(function) is SameMemory and reads[1] in tables:
+            equal = Equal(function.load, tables[reads[1]])
+            steps[number] = steps[number]._replace(function=equal, reads=reads[:1])
     return steps
 
 

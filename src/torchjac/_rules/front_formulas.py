@@ -42,7 +42,9 @@ BROADCAST = frozenset(
 FORMULAS: dict[str, Formula] = {}
 
 
-def _formula(*names: str) -> Callable[[Formula], Formula]:
+def formula(*names: str) -> Callable[[Formula], Formula]:
+    """Register a formula for the nodes of these names."""
+
     def register(function: Formula) -> Formula:
         FORMULAS.update(dict.fromkeys(names, function))
         return function
@@ -50,12 +52,12 @@ def _formula(*names: str) -> Callable[[Formula], Formula]:
     return register
 
 
-def _dim(node: Node, name: str, rank: int) -> int:
+def dim_of(node: Node, name: str, rank: int) -> int:
     """A saved dim of a tensor, as the dim of its rows."""
     return node.saved(name) % max(rank, 1) + 1
 
 
-@_formula(*(f"{stem}Backward{k}" for stem in ONE_SHAPE for k in range(3)), *POINTWISE_LOSSES)
+@formula(*(f"{stem}Backward{k}" for stem in ONE_SHAPE for k in range(3)), *POINTWISE_LOSSES)
 def _multiplied(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
     if len(cotangents) > 1:
         return None
@@ -68,7 +70,7 @@ def _multiplied(node: Node, cotangents: Sequence[Tensor | None], count: int) -> 
     return [None if result is None else rows * result for result in results]
 
 
-@_formula(
+@formula(
     "ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "SqueezeBackward0", "SqueezeBackward1",
     "SqueezeBackward2", "SqueezeBackward4", "UnsqueezeBackward0",
 )  # fmt: skip
@@ -77,39 +79,39 @@ def _view(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Result
     return [rows.reshape(count, *node.into(0).shape)]
 
 
-@_formula("ExpandBackward0")
+@formula("ExpandBackward0")
 def _expand(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
     return cotangents
 
 
-@_formula("TransposeBackward0")
+@formula("TransposeBackward0", "TransposeBackward1")
 def _transpose(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
     (rows,) = cotangents
     rank = len(node.shape)
-    return [rows.transpose(_dim(node, "dim0", rank), _dim(node, "dim1", rank)) if rank else rows]
+    return [rows.transpose(dim_of(node, "dim0", rank), dim_of(node, "dim1", rank)) if rank else rows]
 
 
-@_formula("TBackward0")
+@formula("TBackward0")
 def _t(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
     (rows,) = cotangents
     return [rows.transpose(1, 2) if len(node.shape) == 2 else rows]
 
 
-@_formula("PermuteBackward0")
+@formula("PermuteBackward0")
 def _permute(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
     (rows,) = cotangents
     dims = [dim % len(node.shape) for dim in node.saved("dims")]
     return [rows.permute(0, *(dims.index(dim) + 1 for dim in range(len(dims))))]
 
 
-@_formula("FlipBackward0")
+@formula("FlipBackward0")
 def _flip(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
     (rows,) = cotangents
     rank = len(node.shape)
     return [rows.flip([dim % rank + 1 for dim in node.saved("dims")]) if rank else rows]
 
 
-@_formula("RollBackward0")
+@formula("RollBackward0")
 def _roll(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
     (rows,) = cotangents
     shifts, dims = node.saved("shifts"), node.saved("dims")
@@ -118,69 +120,79 @@ def _roll(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Result
     return [rows.roll([-shift for shift in shifts], [dim % len(node.shape) + 1 for dim in dims])]
 
 
-@_formula("CumsumBackward0")
+@formula("CumsumBackward0")
 def _cumsum(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
     (rows,) = cotangents
     if not node.shape:
         return [rows]
-    dim = _dim(node, "dim", len(node.shape))
+    dim = dim_of(node, "dim", len(node.shape))
     return [rows.flip(dim).cumsum(dim).flip(dim)]
 
 
-@_formula("SoftmaxBackward0", "LogSoftmaxBackward0", "SafeSoftmaxBackward0")
+@formula("SoftmaxBackward0", "LogSoftmaxBackward0", "SafeSoftmaxBackward0")
 def _softmax(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
     (rows,) = cotangents
     if not node.shape:  # a constant
         return [torch.zeros_like(rows)]
-    dim, result = _dim(node, "dim", len(node.shape)), node.saved("result")
+    dim, result = dim_of(node, "dim", len(node.shape)), node.saved("result")
     if node.name.startswith("Log"):
         return [rows - result.exp() * rows.sum(dim, keepdim=True)]
     scaled = rows * result
     return [scaled - result * scaled.sum(dim, keepdim=True)]
 
 
-@_formula("LogsumexpBackward0")
-def _logsumexp(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+#: Reductions in which each entry of the input goes into one of the output
+REDUCTIONS = [
+    "AmaxBackward0", "AminBackward0", "LogsumexpBackward0", "ProdBackward0", "ProdBackward1", "StdBackward0",
+    "VarBackward0",
+]  # fmt: skip
+
+
+@formula(*REDUCTIONS)
+def _reduced(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
     (rows,) = cotangents
     factor = node.vjp(ones(node))
-    dims = {dim % factor.dim() for dim in node.saved("dim")} if factor.dim() else ()
-    return [
-        rows.reshape(count, *(1 if dim in dims else size for dim, size in enumerate(factor.shape))) * factor
-    ]
+    if factor is None or factor.shape != node.into(0).shape:
+        return None
+    dims = node.saved("dim") if hasattr(node.fn, "_saved_dim") else None
+    over = [dims] if isinstance(dims, int) else dims or range(factor.dim())
+    summed = {dim % factor.dim() for dim in over} if factor.dim() else ()
+    kept = [1 if dim in summed else size for dim, size in enumerate(factor.shape)]
+    return [rows.reshape(count, *kept) * factor]
 
 
-@_formula("SelectBackward0")
+@formula("SelectBackward0")
 def _select(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
     (rows,) = cotangents
     shape = node.into(0).shape
-    dim = _dim(node, "dim", len(shape))
+    dim = dim_of(node, "dim", len(shape))
     return [torch.ops.aten.select_backward.default(rows, (count, *shape), dim, node.saved("index"))]
 
 
-@_formula("SliceBackward0")
+@formula("SliceBackward0")
 def _slice(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
     (rows,) = cotangents
     shape = node.into(0).shape
-    window = _dim(node, "dim", len(shape)), node.saved("start") or 0, node.saved("end"), node.saved("step")
+    window = dim_of(node, "dim", len(shape)), node.saved("start") or 0, node.saved("end"), node.saved("step")
     return [torch.ops.aten.slice_backward.default(rows, (count, *shape), *window)]
 
 
-@_formula("SelectBackwardBackward0")
+@formula("SelectBackwardBackward0")
 def _select_backward(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
     (rows,) = cotangents
-    return [rows.select(_dim(node, "dim", len(node.shape)), node.saved("index"))]
+    return [rows.select(dim_of(node, "dim", len(node.shape)), node.saved("index"))]
 
 
-@_formula("SliceBackwardBackward0")
+@formula("SliceBackwardBackward0")
 def _slice_backward(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
     (rows,) = cotangents
     window = node.saved("start"), node.saved("end"), node.saved("step")
-    return [torch.ops.aten.slice.Tensor(rows, _dim(node, "dim", len(node.shape)), *window)]
+    return [torch.ops.aten.slice.Tensor(rows, dim_of(node, "dim", len(node.shape)), *window)]
 
 
-@_formula("UnbindBackward0")
+@formula("UnbindBackward0")
 def _unbind(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
-    return [torch.stack(_filled(node, cotangents, count), _dim(node, "dim", len(node.shape) + 1))]
+    return [torch.stack(_filled(node, cotangents, count), dim_of(node, "dim", len(node.shape) + 1))]
 
 
 def _filled(node: Node, cotangents: Sequence[Tensor | None], count: int) -> list[Tensor]:
@@ -191,20 +203,18 @@ def _filled(node: Node, cotangents: Sequence[Tensor | None], count: int) -> list
     ]
 
 
-@_formula("StackBackward0")
+@formula("StackBackward0")
 def _stack(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
     (rows,) = cotangents
-    return rows.unbind(_dim(node, "dim", len(node.shape)))
+    return rows.unbind(dim_of(node, "dim", len(node.shape)))
 
 
-@_formula(
-    "SplitBackward0", "SplitWithSizesBackward0", "UnsafeSplitBackward0", "UnsafeSplitWithSizesBackward0"
-)
+@formula("SplitBackward0", "SplitWithSizesBackward0", "UnsafeSplitBackward0", "UnsafeSplitWithSizesBackward0")
 def _split(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
-    return [torch.cat(_filled(node, cotangents, count), _dim(node, "dim", len(node.shape)))]
+    return [torch.cat(_filled(node, cotangents, count), dim_of(node, "dim", len(node.shape)))]
 
 
-@_formula("CatBackward0")
+@formula("CatBackward0")
 def _cat(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
     (rows,) = cotangents
     dim = node.saved("dim") % len(node.shape)
@@ -216,7 +226,7 @@ def _cat(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results
     ]
 
 
-@_formula("SumBackward0", "SumBackward1", "MeanBackward0", "MeanBackward1")
+@formula("SumBackward0", "SumBackward1", "MeanBackward0", "MeanBackward1")
 def _sum(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
     (rows,) = cotangents
     shape = node.into(0).shape
@@ -229,13 +239,13 @@ def _sum(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results
     return [rows.expand(count, *shape)]
 
 
-@_formula("MmBackward0", "BmmBackward0")
+@formula("MmBackward0", "BmmBackward0")
 def _product(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
     (rows,) = cotangents
     return _of_factors(node, rows, 0, "self", "mat2")
 
 
-@_formula("AddmmBackward0")
+@formula("AddmmBackward0")
 def _product_added(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
     (rows,) = cotangents
     alpha, beta = node.saved("alpha"), node.saved("beta")
@@ -256,7 +266,7 @@ def _of_factors(node: Node, rows: Tensor, k: int, left: str, right: str) -> list
     return found
 
 
-@_formula("MvBackward0")
+@formula("MvBackward0")
 def _of_vector(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
     (rows,) = cotangents
     return [
@@ -265,7 +275,7 @@ def _of_vector(node: Node, cotangents: Sequence[Tensor | None], count: int) -> R
     ]
 
 
-@_formula("DotBackward0")
+@formula("DotBackward0")
 def _dot(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
     (rows,) = cotangents
     return [
@@ -274,7 +284,7 @@ def _dot(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results
     ]
 
 
-@_formula("ConvolutionBackward0")
+@formula("ConvolutionBackward0")
 def _convolution(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
     (rows,) = cotangents
     found = input_cotangent(node, rows) if node.needs(0) and not node.needs(1) else None
