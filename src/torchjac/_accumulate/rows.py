@@ -20,6 +20,7 @@ from .._capture.capture import map_rows
 from .._capture.tape import Edge, Node, Tape
 from .._plan.recorder import engine_runs, whole
 from .._rules.front import goes_in_front, take_through
+from .._rules.front_parts import Waiting, joined
 from .._rules.unbatched import (
     CANNOT_BATCH,
     all_run_batched,
@@ -186,13 +187,13 @@ def walk_rows(
     with noted(f"sending {count} rows through {len(nodes)} nodes"):
         try:
             for at in range(0, count, size):
-                pending = (
+                pending: Waiting = dict(
                     whole if size >= count else {edge: rows[at : at + size] for edge, rows in whole.items()}
                 )
                 number = min(size, count - at)
                 for node in nodes:
                     take_through(node, pending, number)
-                parts.append([pending.get((node, 0)) for node in goals])
+                parts.append([joined(pending.get((node, 0)), node.outputs[0], number) for node in goals])
         except CANNOT_BATCH as error:
             raise_if_out_of_memory(
                 error, f"sending {size} of {count} rows at once through {len(nodes)} nodes"

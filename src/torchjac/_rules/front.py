@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from .._capture.capture import map_rows
-from .._capture.tape import Edge, Meta, Node
+from .._capture.tape import Meta, Node
 from .._plan.recorder import whole
 from . import front_tables  # noqa: F401  (it registers formulas)
 from .anew import anew, fails, is_anew
 from .call import call, fit
 from .front_formulas import BROADCAST, FORMULAS, Results
+from .front_parts import Waiting, hold, joined
 
 
 def goes_in_front(name: str) -> bool:
@@ -24,16 +25,21 @@ def goes_in_front(name: str) -> bool:
     return name in BROADCAST or name in FORMULAS or is_anew(name)
 
 
-def take_through(node: Node, pending: dict[Edge, Tensor], count: int) -> None:
+def take_through(node: Node, pending: Waiting, count: int) -> None:
     """Take the ``count`` cotangents that wait at a node, a dim in front of their own, to the tensors below it."""
     shape: Sequence[int] | None = None
     if len(node.outputs) == 1:  # nearly every node: on a tiny graph each microsecond counts
-        rows = pending.pop((node, 0), None)
+        rows = joined(pending.pop((node, 0), None), node.outputs[0], count)
         if rows is None:
+            return
+        if hold(node, rows, pending):
+            node.calls += 1
             return
         cotangents = [rows]
     else:
-        cotangents = [pending.pop((node, slot), None) for slot in range(len(node.outputs))]
+        cotangents = [
+            joined(pending.pop((node, slot), None), meta, count) for slot, meta in enumerate(node.outputs)
+        ]
         if all(rows is None for rows in cotangents):
             return
     results: Results | None = None
@@ -56,7 +62,7 @@ def take_through(node: Node, pending: dict[Edge, Tensor], count: int) -> None:
             meta = below.outputs[slot]
             if meta.shape != shape or result.dtype is not meta.dtype:
                 result = _fit(result, meta, count)
-            other = pending.get(edge)
+            other = joined(pending.get(edge), meta, count)
             pending[edge] = result if other is None else other + result
 
 
@@ -74,7 +80,9 @@ def _fit(result: Tensor, meta: Meta, count: int) -> Tensor:
     """What `fit` does, with rows in front."""
     shape = (count, *meta.shape)
     if result.shape != shape:
-        result = result.sum_to_size((count, *(1,) * (result.dim() - len(shape)), *meta.shape)).view(shape)
+        more = result.dim() - len(shape)
+        result = result.sum_to_size((count, *(1,) * more, *meta.shape))
+        result = result.view(shape) if more else result
     return result if result.dtype is meta.dtype else fit(result, Meta(shape, meta.dtype, meta.device))
 
 
