@@ -35,7 +35,7 @@ class Budget(TorchDispatchMode):
     """
 
     def __init__(self, most: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.most = most
         self.live = self.peak = 0
         self._alive: dict[int, weakref.ref[Any]] = {}

@@ -38,17 +38,18 @@ def dense_rows(
     answers = []
     for number, (output, end) in enumerate(zip(captured.outputs, tape.outputs, strict=True)):
         targets = [_as_rows(target, output) for target in into[number]] if into else ()
-        found: Sequence[Tensor | None] | None = [None] * len(inputs)
+        found: Sequence[Tensor | None] = [None] * len(inputs)
         if end is not None and output.numel():
             count = output.numel()
             begin = partial(_whole, end, output, shared)
-            found = walk_rows(begin, tape.nodes, list(tape.inputs), count, chunk) if by_node else None
-            if found is None:
+            walked = walk_rows(begin, tape.nodes, list(tape.inputs), count, chunk) if by_node else None
+            if walked is None:
                 edges = [GradientEdge(node.fn, 0) for node in tape.inputs]
-                found = pull_rows(
+                walked = pull_rows(
                     [output], lambda *span, output=output: [_identity(output, *span)],
                     count, edges, tape.nodes, chunk, targets,
                 )  # fmt: skip
+            found = walked
         answers.append([
             as_batched(
                 zeros((*output.shape, *tensor.shape), tensor.dtype, tensor.device)

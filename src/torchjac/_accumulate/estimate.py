@@ -55,8 +55,8 @@ def places(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> list[Place]:
     # What begins with an identity at the frontier costs these for each of its numbers.
     load = [0.0]
     sizes = [node.numbers for node in nodes]
-    for own, linked in zip(sizes, each, strict=True):
-        load.append(load[-1] + own + PRODUCT_RATE * sum([count for _, _, count in linked]))
+    for written, linked in zip(sizes, each, strict=True):
+        load.append(load[-1] + written + PRODUCT_RATE * sum([count for _, _, count in linked]))
     frontier = _Frontier(below, rows, batch)
     for end, shape in zip(tape.outputs, out_shapes, strict=True):
         if end is not None:
@@ -314,4 +314,5 @@ def _mixes_first(node: Node, size: int) -> bool:
     if kind_of(node.name) == "linear algebra":
         return all(len(node.into(k).shape) < 3 for k in range(len(node.inputs)) if node.needs(k))
     second = SECOND.get(node.name)
-    return second is not None and node.needs(second) and _samples(node.inputs[second], size) == size
+    edge = node.inputs[second] if second is not None and node.needs(second) else None
+    return edge is not None and _samples(edge, size) == size

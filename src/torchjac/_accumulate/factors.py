@@ -46,8 +46,8 @@ def accumulate_factors(
     order = pick(tape, out_shapes, factors=True)
     if order.direction != "reverse":
         try:
-            if order.direction == "cut":
-                return _cut(order, out_shapes, limits, report)
+            if order.above is not None and order.below is not None:
+                return _cut(order, order.above, order.below, out_shapes, limits, report)
             return alone(tape, out_shapes, accumulate_in(order, out_shapes, limits, report))
         except NotFiniteError:
             if report is not None:
@@ -66,10 +66,15 @@ def alone(
 
 
 def _cut(
-    order: Order, out_shapes: Sequence[Sequence[int]], limits: Limits, report: Report | None
+    order: Order,
+    above: Order,
+    below: Order,
+    out_shapes: Sequence[Sequence[int]],
+    limits: Limits,
+    report: Report | None,
 ) -> list[list[list[Factor]]]:
-    left = accumulate_in(order.above, out_shapes, limits, report)
-    right = accumulate_in(order.below, [node.shape for node in order.middle], limits, report)
+    left = accumulate_in(above, out_shapes, limits, report)
+    right = accumulate_in(below, [node.shape for node in order.middle], limits, report)
     return [
         [
             _factors(upper, [lower[number] for lower in right], order.middle, tuple(shape), node)

@@ -17,7 +17,7 @@ from .._blocks.domain import domain_of
 from .._blocks.ends import swapped
 from .._blocks.merge import dense_block, merge
 from .._blocks.unify import CannotJoinError
-from .._capture.tape import Meta, Node, Tape
+from .._capture.tape import Edge, Meta, Node, Tape
 from .._rules.registry import Local, Passes, local_jacobian, opaque
 from .choose import choose_up
 from .progress import track
@@ -40,7 +40,7 @@ def accumulate_forward(
         RowsTooWideError: where an op without structure needs more rows at once than the limit.
     """
     in_shapes = [node.shape for node in tape.inputs]
-    carried: dict[tuple[Node, int], Carried] = {
+    carried: dict[Edge | None, Carried] = {
         (node, 0): {number: [identity(tuple(node.shape))]} for node, number in tape.inputs.items()
     }
     readers = Counter(edge for node in tape.nodes for edge in node.inputs if edge is not None)

@@ -57,7 +57,8 @@ def track(items: Sequence[T], what: str) -> Sequence[T]:
     """The items to loop over; where bars are asked for, with one that is removed at the end of the loop."""
     if not _watched.get():
         return items
-    return import_tqdm()(items, desc=what, delay=DELAY, leave=False, miniters=1)
+    bar: Sequence[T] = import_tqdm()(items, desc=what, delay=DELAY, leave=False, miniters=1)
+    return bar
 
 
 def import_tqdm() -> Any:

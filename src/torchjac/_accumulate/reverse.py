@@ -147,18 +147,19 @@ def _step(
         products: list[tuple[Edge, Block]] = []
         try:
             for k, local, at, selects in terms:
-                if at == slot and k < len(inputs) and inputs[k] is not None:
+                if at == slot and k < len(inputs) and (edge := inputs[k]) is not None:
                     for block in blocks:
                         product = compose(block, local, shape, device, selects)
                         if product is not None:
-                            products.append((inputs[k], product))
+                            products.append((edge, product))
         except CannotJoinError:
             products, passes = [], opaque(node).passes
         for edge, product in products:
             _send(edge, output, product, device, pending)
         if passes:
             for term in push(node, slot, blocks, out_shapes[output], passes, limits, known.scans):
-                _send(inputs[term.input], output, term.block, device, pending)
+                edge = inputs[term.input]
+                _send(edge, output, term.block, device, pending)  # type: ignore[arg-type]  # a needed input
 
 
 def _send(edge: Edge, output: int, block: Block, origin: torch.device, pending: Pending) -> None:

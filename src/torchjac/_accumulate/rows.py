@@ -42,7 +42,7 @@ def pull_rows(
     starts: Sequence[Any],
     rows: Rows,
     count: int,
-    inputs: Sequence[GradientEdge],
+    inputs: Sequence[Tensor] | Sequence[GradientEdge],
     nodes: Sequence[Node],
     chunk: int | None,
     into: Sequence[Tensor | None] = (),
@@ -131,13 +131,13 @@ def _join(
     for part in chain([first], parts):
         for grad, target in zip(part, whole, strict=True):
             if grad is not None:
-                target[at : at + len(grad)] = grad
+                target[at : at + len(grad)] = grad  # type: ignore[index]  # every chunk reaches the same inputs
         at += shapes[0][0]
     return whole
 
 
 def _batch(
-    starts: Sequence[Any], cotangents: Sequence[Tensor], inputs: Sequence[GradientEdge]
+    starts: Sequence[Any], cotangents: Sequence[Tensor], inputs: Sequence[Tensor] | Sequence[GradientEdge]
 ) -> list[Tensor | None]:
     """The engine once on a batch of rows.
 
@@ -148,7 +148,7 @@ def _batch(
 
 
 def _engine(
-    starts: Sequence[Any], cotangents: Sequence[Tensor], inputs: Sequence[GradientEdge]
+    starts: Sequence[Any], cotangents: Sequence[Tensor], inputs: Sequence[Tensor] | Sequence[GradientEdge]
 ) -> tuple[Tensor | None, ...]:
     found = torch.autograd.grad(
         starts, inputs, cotangents, retain_graph=True, create_graph=torch.is_grad_enabled(), allow_unused=True
@@ -227,7 +227,7 @@ def finish_rows(
         if not count:
             continue
         rows = [_rows(waiting[edge][output][0], rank, count) for edge in edges]
-        begin = partial(dict, zip(edges, rows, strict=True))
+        begin: Callable[[], dict[Edge, Tensor]] = partial(dict, zip(edges, rows, strict=True))
         found = walk_rows(begin, rest, goals, count, chunk)
         if found is None:
             starts = [GradientEdge(node.fn, slot) for node, slot in edges]
@@ -235,7 +235,7 @@ def finish_rows(
                 node.calls += 1
             found = pull_rows(
                 starts,
-                lambda begin, end, rows=rows: [part[begin:end] for part in rows],
+                partial(_between, rows),
                 count,
                 inputs,
                 rest,
@@ -250,8 +250,13 @@ def finish_rows(
                 pending.setdefault((goal, 0), {}).setdefault(output, []).append(block)
 
 
+def _between(rows: Sequence[Tensor], begin: int, end: int) -> list[Tensor]:
+    """Return the rows from one number to another."""
+    return [part[begin:end] for part in rows]
+
+
 def _rows(block: Block, rank: int, count: int) -> Tensor:
     """The value of a dense block with all output dims joined in front."""
     over = tuple(bare_label(map_) for map_ in block.out + block.wrt)
-    value = align(block.value, block.on, over)
+    value = align(block.value, block.on, over)  # type: ignore[arg-type]  # no number, and each map is a label
     return value.reshape(count, *value.shape[rank:])

@@ -202,14 +202,19 @@ def call_rows(
         cotangents: list[Tensor | None] = [None] * len(node.outputs)
         cotangents[slot] = row
         results = call(node, cotangents, wanted)
-        present[:] = [k for k, meta in enumerate(metas) if meta is not None and results[k] is not None]
-        return tuple(fit(results[k], metas[k]) for k in present)
+        given = {
+            k: (result, meta)
+            for k, meta in enumerate(metas)
+            if meta is not None and (result := results[k]) is not None
+        }
+        present[:] = given
+        return tuple(fit(result, meta) for result, meta in given.values())
 
     if count == 0:
         return [None] * len(metas)
     with noted(f"calling {node.name}, to find a Jacobian by {count} rows"):
         if count == 1:
-            found = tuple(result.unsqueeze(0) for result in one(rows[0]))
+            found: Sequence[Tensor] = tuple(result.unsqueeze(0) for result in one(rows[0]))
         elif not runs_batched(node):
             node.unbatched = why_unbatched(node)
             found = _stack(one, rows)
@@ -229,13 +234,13 @@ def call_rows(
     return results
 
 
-def _batched(one: Callable, rows: Tensor, size: int) -> tuple[Tensor, ...]:
-    parts = [
+def _batched(one: Callable[[Tensor], Sequence[Tensor]], rows: Tensor, size: int) -> Sequence[Tensor]:
+    parts: list[Sequence[Tensor]] = [
         map_rows(one, [part]) if part.shape[0] > 1 else tuple(r.unsqueeze(0) for r in one(part[0]))
         for part in track(rows.split(size), f"{size} rows at once")
     ]
     return parts[0] if len(parts) == 1 else tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
 
-def _stack(one: Callable, rows: Tensor) -> tuple[Tensor, ...]:
+def _stack(one: Callable[[Tensor], Sequence[Tensor]], rows: Tensor) -> tuple[Tensor, ...]:
     return tuple(torch.stack(column) for column in zip(*map(one, track(rows.unbind(0), "rows")), strict=True))

@@ -53,7 +53,8 @@ def push_up(
 
     What a scan leaves out is dropped, whatever it meets further up.
     """
-    by_rows, by_formula = {}, {}
+    by_rows: dict[int, Carried] = {}
+    by_formula: dict[int, Carried] = {}
     for k, carried in arrived.items():
         own = prod(size for dim, size in enumerate(node.outputs[slot].shape) if dim not in dict(passes[k]))
         columns = sum(prod(in_shapes[number]) for number in carried)
@@ -108,9 +109,9 @@ def _by_formula(
         cotangents: list[Tensor | None] = [None] * len(node.outputs)
         cotangents[slot] = leaves[0]
         results = call(node, cotangents, arrived)
-        present = [k for k in arrived if results[k] is not None]
+        present = {k: result for k in arrived if (result := results[k]) is not None}
         # Nothing may be present; functorch wants at least one output.
-        return [leaves[0], *(fit(results[k], node.into(k)) for k in present)], present
+        return [leaves[0], *(fit(result, node.into(k)) for k, result in present.items())], list(present)
 
     recorded = capture(formula, [torch.ones(shape, dtype=dtype, device=device)])
     pending: Pending = {}

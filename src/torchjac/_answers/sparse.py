@@ -208,7 +208,7 @@ def refill(
     Raises:
         ValueError: if it was not.
     """
-    pattern: Pattern | None = _made.get(matrix)  # type: ignore[no-untyped-call]
+    pattern: Pattern | None = _made.get(matrix)
     blocks = inside(blocks, like.device)
     ends: tuple[Sequence[Block], tuple[int, ...], tuple[int, ...]] = (blocks, out_shape, in_shape)
     if matrix.layout is torch.sparse_csc:

@@ -7,7 +7,7 @@ each value of its labels, a position along one dim: `Affine` by a formula, `Gath
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, final
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ class Label:
         return f"{id(self) % 10007}:{self.size}"
 
 
+@final
 class Affine(NamedTuple):
     """The position ``offset + Σ stride · label``; no term is repeated and no stride is zero."""
 
@@ -37,10 +38,11 @@ class Affine(NamedTuple):
         return tuple(label for label, _ in self.terms)
 
 
+@final
 class Gather(NamedTuple):
     """The position ``index[labels]``: an int64 tensor with one dim per label."""
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # a tuple's method of that name is not used
     labels: tuple[Label, ...]
 
 

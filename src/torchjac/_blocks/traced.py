@@ -62,7 +62,7 @@ def is_plain(tensor: Tensor) -> bool:
     recorded = torch.is_grad_enabled() and tensor.requires_grad
     if recorded or tensor.is_meta or inside_functorch() or is_tracing():
         return False
-    dual = forward_ad.unpack_dual(tensor)  # type: ignore[no-untyped-call]
+    dual = forward_ad.unpack_dual(tensor)
     return dual.tangent is None
 
 

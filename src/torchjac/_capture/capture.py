@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,6 +27,9 @@ from .recognise import graph_between
 from .state import normal_mode
 from .tangent import cut
 from .tape import Tape, spend, tape_of
+
+#: A result for a row, which may be None
+R = TypeVar("R", Tensor, Tensor | None)
 
 
 @dataclass
@@ -104,7 +107,7 @@ def memory_of(tensor: Tensor) -> int:
     return storage._cdata if is_tracing() else storage.data_ptr()
 
 
-def map_rows(function: Callable[..., Sequence[Tensor | None]], rows: Sequence[Tensor]) -> list[Tensor | None]:
+def map_rows(function: Callable[..., Sequence[R]], rows: Sequence[Tensor]) -> list[R]:
     """Call a function once for all rows of some tensors: `torch.func.vmap` over dim 0, results in dim 0 too.
 
     It goes without the trees and checks of `vmap`, which cost as much as the engine does on a tiny graph, and
@@ -116,7 +119,7 @@ def map_rows(function: Callable[..., Sequence[Tensor | None]], rows: Sequence[Te
     try:
         results = function(*[functorch._add_batch_dim(part, 0, level) for part in rows])
         return [
-            None if result is None else functorch._remove_batch_dim(result, level, count, 0)
+            result if result is None else functorch._remove_batch_dim(result, level, count, 0)
             for result in results
         ]
     finally:

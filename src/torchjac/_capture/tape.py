@@ -58,7 +58,7 @@ class Node:
                 raise _no_nested(name)
             shape, dtype = tuple(meta.shape), meta.dtype
             self.outputs: tuple[Meta, ...] = (_new(Meta, (shape, dtype, meta.device)),)
-            self.numbers = prod(shape)
+            self.numbers: int = prod(shape)
             self.is_complex = dtype.is_complex
         else:
             if any(meta.is_nested_tensor for meta in metas):

@@ -92,7 +92,7 @@ def timed(transform: Callable[..., Any], problem: Problem) -> float:
     """Seconds of one call, until its answer is there."""
     start = perf_counter()
     transform(*problem.arguments)
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return perf_counter() - start
 

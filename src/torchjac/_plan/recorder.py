@@ -131,7 +131,7 @@ class Recorder(TorchFunctionMode):
         """Note nothing from here on."""
         self.active = False
         _current.recorder = None
-        _pop_mode()  # type: ignore[no-untyped-call]
+        _pop_mode()
 
     def fail(self, reason: str) -> None:
         """Give up: the computation goes on, and no program comes of it."""
@@ -404,11 +404,11 @@ class unrecorded:  # a context manager, and used as one
         self.found = recorder()
         if self.found is not None:
             set_recorder(None)
-            _pop_mode()  # type: ignore[no-untyped-call]
+            _pop_mode()
 
     def __exit__(self, *_: object) -> None:
         if self.found is not None:
-            _push_mode(self.found)  # type: ignore[no-untyped-call]
+            _push_mode(self.found)
             set_recorder(self.found)
 
 

@@ -64,7 +64,7 @@ class DenseJacobian(HigherOrderOperator):
         settings = body, what, mode, chunk_size, inputs, outputs
         if is_exporting():
             return replayed(lambda *operands: how(*settings, operands), operands, {})
-        return torch.compiler.disable(how)(*settings, operands)  # type: ignore[no-untyped-call]
+        return torch.compiler.disable(how)(*settings, operands)
 
     @property
     def __name__(self) -> str:
@@ -161,7 +161,7 @@ def beside_dynamo(what: str, function: Callable[..., T]) -> Callable[..., T]:
             msg=f"{what} inside torch.compile: only dense answers of jacrev, jacfwd and hessian are compiled there, by "
             "PyTorch 2.13 or newer; torchjac.compile takes operators, sparse layouts and out= too"
         )
-        found: T = torch.compiler.disable(function)(*args, **kwargs)  # type: ignore[no-untyped-call]
+        found: T = torch.compiler.disable(function)(*args, **kwargs)
         return found
 
     return beside

@@ -25,7 +25,7 @@ from .signature import read_call
 
 def is_exporting() -> bool:
     """Whether `torch.export` traces what is called."""
-    return torch.compiler.is_exporting() and _len_torch_dispatch_stack_pre_dispatch() > 0  # type: ignore[no-untyped-call]
+    return torch.compiler.is_exporting() and _len_torch_dispatch_stack_pre_dispatch() > 0
 
 
 def replayed(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -62,9 +62,9 @@ def _left() -> Iterator[None]:
     modes = []
     try:
         while torch._C._len_torch_function_stack() > 0:
-            modes.append(_pop_mode())  # type: ignore[no-untyped-call]
+            modes.append(_pop_mode())
         with _disable_current_modes():
             yield
     finally:
         for mode in reversed(modes):
-            _push_mode(mode)  # type: ignore[no-untyped-call]
+            _push_mode(mode)

@@ -165,7 +165,7 @@ class Observer:
             self.reads.reach(each for each in functions if any(each.__code__ is code for code in unknown))
 
 
-class UnwatchedConstants(Constants):  # type: ignore[no-untyped-call]
+class UnwatchedConstants(Constants):
     """`Constants`, below which nothing is the user's."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
