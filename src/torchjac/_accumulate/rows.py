@@ -57,11 +57,12 @@ def pull_rows(
     """
     size = chunk or rows_at_once(nodes, count, through=True)
     batched = count > FEW_ROWS and all_run_batched({node.name for node in nodes})
-    if size >= count and not into and not any(isinstance(goal, Tensor) for goal in inputs):
+    edges = [goal for goal in inputs if not isinstance(goal, Tensor)]
+    if size >= count and not into and len(edges) == len(inputs):
         ends = [
             (start, None) if isinstance(start, Tensor) else (start.node, start.output_nr) for start in starts
         ]
-        goals = [(goal.node, goal.output_nr) for goal in inputs]
+        goals = [(edge.node, edge.output_nr) for edge in edges]
         return list(
             _at_once(len(nodes), batched, len(starts), *chain(*ends), *rows(0, count), *chain(*goals))
         )
@@ -98,14 +99,11 @@ def _at_once(nodes: int, batched: bool, outputs: int, *given: Any) -> list[Tenso
                 return _join((_batch(starts, rows, inputs) for rows in at_once), count, ())
             except CANNOT_BATCH as error:
                 raise_if_out_of_memory(error, f"sending {count} of {count} rows at once through the graph")
-        alone = _one_by_one(
-            starts, lambda begin, end: [part[begin:end] for part in cotangents], count, inputs
-        )
-        return _join(alone, count, ())
+        return _join(_one_by_one(starts, partial(_between, cotangents), count, inputs), count, ())
 
 
 def _one_by_one(
-    starts: Sequence[Any], rows: Rows, count: int, inputs: Sequence[GradientEdge]
+    starts: Sequence[Any], rows: Rows, count: int, inputs: Sequence[Tensor] | Sequence[GradientEdge]
 ) -> Iterator[list[Tensor | None]]:
     for at in track(range(count), "rows"):
         found = _engine(starts, [row[0] for row in rows(at, at + 1)], inputs)
