@@ -360,3 +360,21 @@ def test_the_engine_is_a_step(name) -> None:
         x = torch.randn(12, dtype=D, generator=torch.Generator().manual_seed(seed))
         torch.testing.assert_close(jacrev(f)(x), loop_jacobian(f, x), rtol=1e-9, atol=1e-12)
     assert programs() == [0]
+
+
+def test_a_view_that_is_the_tensor_itself_is_no_step() -> None:
+    """Where a view has the shape that it had, no step is made, and memory that is written into stays one."""
+
+    def f(x):
+        y = x.clone().view(5)
+        y.expand(5).reshape(5).to(D).mul_(2)
+        return (y * y).reshape(5)
+
+    for seed in range(20):
+        agrees(f, torch.randn(5, dtype=D, generator=torch.Generator().manual_seed(seed)))
+    made = [entry.program for entry in PROGRAMS.entries.values() if entry.program is not None]
+    assert made
+    for each in made:
+        names = [getattr(step.function, "__name__", "") for step in each.steps]
+        assert "expand" not in names
+        assert "to" not in names

@@ -53,14 +53,13 @@ def planned(
     ``otherwise`` gives another way to compute it, if there is one: where a graph comes for the second time that way is
     taken, and from then on the cheaper one.
     """
-    if len(captured.graph.nodes) > MOST_NODES or not _may_plan(captured):
-        return compute()
     outputs, nodes = captured.outputs, captured.graph.nodes
+    if len(nodes) > MOST_NODES or not _may_plan(captured):
+        return compute()
     graph = signature(captured.graph, outputs)
     if graph is None:
         return compute()
-    modes = (torch.is_grad_enabled(), captured.records, torch.get_default_dtype(), changes())
-    key = (graph, asked, modes)
+    key = (graph, asked, torch.is_grad_enabled(), captured.records, torch.get_default_dtype(), changes())
     origins = [*nodes, *outputs]
     entry = PROGRAMS.get(key)
     if entry is None and len(nodes) > NODES_AT_ONCE:  # what is called once is not worth it
@@ -83,9 +82,8 @@ def planned(
     if entry.failures:
         PROGRAMS.put(key, entry._replace(failures=0))
     if interpreted and entry.program.compiled is not None:
-        PROGRAMS.entries.pop(
-            key, None
-        )  # the key is from now on this one, with the signature that is recognised
+        # The key is from now on this one, with the signature that is recognised.
+        PROGRAMS.entries.pop(key, None)
         PROGRAMS.put(key, entry._replace(failures=0, bytes=entry.bytes + STEP_BYTES * len(nodes)))
         recognise(captured.graph, outputs, graph)
     return result

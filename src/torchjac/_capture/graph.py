@@ -24,12 +24,13 @@ class Signature:
     ``compare`` tells whether other outputs have a graph of this signature, by its nodes; None where that is unknown.
     """
 
-    __slots__ = ("__weakref__", "compare", "edges", "ends", "foreign", "hash", "parts")
+    __slots__ = ("__weakref__", "compare", "edges", "ends", "foreign", "functions", "hash", "parts")
 
     def __init__(self, graph: Graph, parts: tuple[Hashable, ...]) -> None:
         self.parts = parts
         self.hash = hash(parts)
         self.edges, self.ends, self.foreign = graph.edges, graph.ends, graph.foreign
+        self.functions = graph.has_functions
         self.compare: Callable[[Sequence[Tensor], Sequence[Any]], list[Any] | None] | None = None
 
     def __hash__(self) -> int:
@@ -73,6 +74,13 @@ class Graph:
     def starts(self) -> list[Any]:
         """The nodes that the inputs began as."""
         return self.nodes[: len(self.nodes) - len(self.edges)]
+
+    @property
+    def has_functions(self) -> bool:
+        """Whether a node is that of a `torch.autograd.Function`."""
+        if self.known is not None:
+            return self.known.functions
+        return any(issubclass(kind, BackwardCFunction) for kind in set(map(type, self.nodes)))
 
     @property
     def names(self) -> set[str]:

@@ -90,13 +90,14 @@ _group: Callable[[], Any] = getattr(torch._C, "_get_graph_exec_group", lambda: N
 
 def state() -> State:
     """The state of this thread."""
+    modes = torch._C._len_torch_dispatch_stack()
     return State(
         torch.is_grad_enabled(),
         _functorch.get_dynamic_layer_stack_depth(),
         _functorch.get_inplace_requires_grad_allowed(),
         _autograd._saved_tensors_hooks_get_disabled_error_message(),
-        _saving(),
-        [torch._C._get_dispatch_stack_at(at) for at in range(torch._C._len_torch_dispatch_stack())],
+        _autograd._top_saved_tensors_default_hooks(True),
+        [torch._C._get_dispatch_stack_at(at) for at in range(modes)] if modes else [],
         torch._C._len_torch_function_stack(),
         _group(),
         len(_here.changes),

@@ -33,6 +33,7 @@ class Cache:
 
     def __init__(self, most: int) -> None:
         self.most = most
+        self.latest: Entry | None = None
         self.entries: OrderedDict[Hashable, Entry] = OrderedDict()
 
     @property
@@ -51,13 +52,14 @@ class Cache:
     def get(self, key: Hashable) -> Entry | None:
         """Return the entry under a key."""
         entry = self.entries.get(key)
-        if entry is not None:
+        if entry is not None and entry is not self.latest:
             self._touch(key)
+            self.latest = entry
         return entry
 
     def put(self, key: Hashable, entry: Entry) -> None:
         """Keep an entry."""
-        self.entries[key] = entry
+        self.entries[key] = self.latest = entry
         self._touch(key)
         self._shrink()
 
@@ -68,6 +70,7 @@ class Cache:
 
     def clear(self) -> None:
         """Forget everything."""
+        self.latest = None
         self.entries.clear()
 
     def _touch(self, key: Hashable) -> None:

@@ -14,7 +14,8 @@ from torch import Tensor
 from .number import Number
 from .price import price
 from .recorder import Recorder, Register, Step
-from .steps import Equal, Load, SameMemory, Take, Tree, Whole, build, call, called
+from .spell import spell
+from .steps import Equal, Load, SameMemory, Tree, Whole, build, called
 
 
 class Program:
@@ -74,14 +75,7 @@ def _compiled(program: Program) -> Callable[[Sequence[Any]], Any]:
 
     lines = ["def run(origins):", f"    ({' '.join(f'v{at},' for at in range(program.origins))}) = origins"]
     for number, (function, reads, register, *_) in enumerate(program.steps):
-        args = [read(at) for at in reads]
-        if type(function) is Take:
-            lines.append(f"    v{register} = {args[0]}[{function.k}]")
-        elif function is call:
-            lines.append(f"    v{register} = {args[0]}({', '.join(args[1:])})")
-        else:
-            names[f"f{number}"] = function
-            lines.append(f"    v{register} = f{number}({', '.join(args)})")
+        lines += spell(function, f"v{register}", [read(at) for at in reads], str(number), names)
     lines.append(f"    return {program.result.spell(read, names)}")
     exec("\n".join(lines), names)
     found: Callable[[Sequence[Any]], Any] = names["run"]

@@ -40,6 +40,9 @@ SHAPED_BY_VALUES = frozenset(
 #: Methods that tell how a tensor lies in memory, which neither the key of a program nor its loads tell
 LAYOUT_LOOKS = frozenset(("stride", "is_contiguous", "storage_offset"))
 
+#: Methods that give the tensor itself, or a view that cannot be told from it, where the shape and dtype stay
+SAME_IF_SHAPED = frozenset(("expand", "reshape", "to", "view"))
+
 #: What only looks at the metadata of a tensor, which the key of a program or its loads tell
 METADATA = frozenset(
     [getattr(Tensor, name).__get__
@@ -110,6 +113,7 @@ class Recorder(TorchFunctionMode):
         self.guarded: set[int] = set()
         self.written: dict[int, frozenset[int] | None] = {}
         self.bytes = 0
+        self.same: list[Tensor] = []
         self.memories: set[int] = set()
         self.origins = list(origins)
         for origin in self.origins:
@@ -157,6 +161,8 @@ class Recorder(TorchFunctionMode):
             if self.failed is None:
                 self._step(Check(function, result), reads, None, kept=True)
         elif _is_tensor(result):
+            if name in SAME_IF_SHAPED and self._is_first(result, args):
+                return
             if (name[-1:] == "_" and name[-2:] != "__") or name in _IN_PLACE or "out" in kwargs:
                 self.add(func, args, kwargs, result, writes=kwargs.get("out", args[0] if args else None))
             else:
@@ -165,6 +171,19 @@ class Recorder(TorchFunctionMode):
             self.add(func, args, kwargs, None, writes=args[0])
         elif isinstance(result, (tuple, list)) and any(map(_is_tensor, result)):
             self.add(func, args, kwargs, result)
+
+    def _is_first(self, result: Tensor, args: Sequence[Any]) -> bool:
+        """Whether the shapes tell that a result is what was given; it then has its register."""
+        at = self.at.get(id(args[0])) if args and _is_tensor(args[0]) else None
+        if at is None or result.shape != args[0].shape or result.dtype is not args[0].dtype:
+            return False
+        if result.device != args[0].device or not self.registers[at].memory:
+            return False
+        if result.untyped_storage()._cdata != self.registers[at].memory:
+            return False
+        self.same.append(result)
+        self.at[id(result)] = at
+        return True
 
     def add(
         self,

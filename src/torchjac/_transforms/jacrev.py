@@ -240,9 +240,8 @@ def dense_jacobians(
             )
         else:
             answers = fill(outs, dense_answers(part, chunk_size, mode, targets(outs)))
-        if (
-            part.captured.records
-        ):  # those that a second derivative would find constant, though the function is not
+        if part.captured.records and part.captured.graph.has_functions:
+            # Those that a second derivative would find constant, though the function is not.
             for (output, number), name in once_pairs(part.captured.tape).items():
                 answers[output][number] = only_once(name, answers[output][number], part.inputs)
         return answers

@@ -19,6 +19,7 @@ from .._answers.chain import chained
 from .._answers.operator import Jacobian
 from .._answers.per_sample import per_sample
 from .._blocks.block import Block, fitted
+from .._capture.capture import Captured
 from .._capture.once import once_pairs, only_once
 from .run import Recorded, found
 
@@ -75,7 +76,7 @@ def _operators(recorded: Recorded, limits: Limits, report: Report, mode: str) ->
     asked = ("operators", limits, mode, recorded.is_part)
     factors, steps = planned(captured, asked, walked)
     report.steps += steps
-    for (output, number), name in (once_pairs(captured.tape) if captured.records else {}).items():
+    for (output, number), name in _marked(captured).items():
         factors[output][number] = [
             factor._replace(blocks=[_once(block, name, inputs) for block in factor.blocks])
             for factor in factors[output][number]
@@ -93,6 +94,11 @@ def _operators(recorded: Recorded, limits: Limits, report: Report, mode: str) ->
         ]
         for rows in factors
     ]
+
+
+def _marked(captured: Captured) -> dict[tuple[int, int], str]:
+    may = captured.records and captured.graph.has_functions
+    return once_pairs(captured.tape) if may else {}
 
 
 def _cut(block: Block, recorded: Recorded) -> Block:

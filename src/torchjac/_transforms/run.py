@@ -29,7 +29,7 @@ from .arguments import (
 )
 
 #: Finds something for each output and input of a recorded call: ``[output][input]``
-Find: TypeAlias = Callable[["Recorded"], Sequence[Sequence[Any]]]
+Find: TypeAlias = Callable[["Recorded"], list[list[Any]]]
 
 
 class Recorded(NamedTuple):
@@ -62,14 +62,19 @@ class Recorded(NamedTuple):
             return self.captured.records
         return self.captured.records or inside_functorch() or has_tangents()
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether answers come with a graph that nobody asked for."""
+        return not self.captured.records and self.walks_recorded
+
     def cut(self, answer: Any) -> Any:
         """An answer without a graph that nobody asked for, if it is a tensor."""
-        spare = not self.captured.records and self.walks_recorded and isinstance(answer, Tensor)
-        return cut(answer) if spare else answer
+        return cut(answer) if self.is_cut and isinstance(answer, Tensor) else answer
 
     def finish(self, answers: Sequence[Sequence[Any]], has_aux: bool) -> Any:
         """The answers ``[output][input]`` as the output tree of input trees, with aux if there is any."""
-        answers = [[self.cut(each) for each in row] for row in answers]
+        if self.is_cut:
+            answers = [[self.cut(each) for each in row] for row in answers]
         tree = nest(answers, self.out_spec, self.in_spec)
         if not has_aux:
             return tree
@@ -117,7 +122,7 @@ def found(
     beneath = recorded.beneath
     if beneath is None:
         with walking(recorded):
-            return [list(row) for row in find(recorded)]
+            return find(recorded)
     answers: list[list[Any]] = [[None] * len(beneath.inputs) for _ in beneath.outputs]
     with levels_left():
         for numbers, captured in beneath.parts:
