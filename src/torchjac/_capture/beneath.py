@@ -50,6 +50,7 @@ class Beneath(NamedTuple):
     def inside(self, answer: Tensor, output: int, number: int) -> Tensor:
         """The derivative of an output by an input, found beneath, as it is seen inside the levels."""
         in_levels, rank = self.in_levels[number], self.outputs[output].dim()
+        first: Sequence[int]
         if (
             self.out_levels[output] == in_levels
         ):  # nearly always: they stand in their order, behind the output's dims

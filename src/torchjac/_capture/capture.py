@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,6 +27,9 @@ from .recognise import graph_between
 from .state import normal_mode
 from .tangent import cut
 from .tape import Tape, spend, tape_of
+
+#: A function of tensors as `capture` runs it: its outputs, and anything else it has to tell
+Run: TypeAlias = Callable[[list[Tensor]], tuple[list[Tensor], Any]]
 
 #: A result for a row, which may be None
 R = TypeVar("R", Tensor, Tensor | None)
@@ -132,7 +135,7 @@ def left_level(tensor: Tensor) -> Tensor:
     return torch._C._functorch.unwrap_if_dead(tensor)
 
 
-def capture(run: Callable[[list[Tensor]], tuple[list[Tensor], Any]], inputs: Sequence[Tensor]) -> Captured:
+def capture(run: Run, inputs: Sequence[Tensor]) -> Captured:
     """Call ``run`` on inputs that are differentiated."""
     refuse_program("a graph of its own")
     return capture_at_level(run, inputs) if inside_functorch() else _in_autograd(run, inputs)
@@ -143,7 +146,7 @@ def entry(tensor: Tensor) -> Tensor:
     return tensor.clone()
 
 
-def _in_autograd(run: Callable, inputs: Sequence[Tensor]) -> Captured:
+def _in_autograd(run: Run, inputs: Sequence[Tensor]) -> Captured:
     enabled = torch.is_grad_enabled()
     if torch.is_inference_mode_enabled():
         with normal_mode(), torch.enable_grad():
@@ -155,7 +158,7 @@ def _in_autograd(run: Callable, inputs: Sequence[Tensor]) -> Captured:
         torch._C._set_grad_enabled(enabled)
 
 
-def _with_grad(run: Callable, inputs: Sequence[Tensor], recording: bool, inferring: bool) -> Captured:
+def _with_grad(run: Run, inputs: Sequence[Tensor], recording: bool, inferring: bool) -> Captured:
     before = hooks_made()
     leaves: list[Tensor] = []
 
@@ -219,7 +222,7 @@ class _saving_refused:  # a context manager, and used as one
             _autograd._saved_tensors_hooks_disable(self.before)
 
 
-def capture_at_level(run: Callable, inputs: Sequence[Tensor]) -> Captured:
+def capture_at_level(run: Run, inputs: Sequence[Tensor]) -> Captured:
     """Run at a level of its own: what `torch.func.vjp` does, without its trees and checks, half of a small capture."""
     refuse_program("a graph of its own")
     functorch = torch._C._functorch  # private; what vjp itself calls (torch 2.9-2.13)

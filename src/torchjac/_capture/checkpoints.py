@@ -5,6 +5,7 @@ Outside its engine PyTorch runs a block again for every saved tensor that is unp
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from contextvars import ContextVar
 from typing import Any
@@ -27,7 +28,7 @@ _kept: ContextVar[dict[Any, dict[Any, torch.Tensor]] | None] = ContextVar(
 # whatever stands there. PyTorch runs a block once for all that is unpacked inside a GraphExecGroup; a version without
 # it runs it once for each tensor, as before.
 _Alone: Any = checkpoint._checkpoint_hook
-_Group = getattr(checkpoint, "GraphExecGroup", None)
+_Group: Any = getattr(checkpoint, "GraphExecGroup", None)
 
 _any_made = False
 
@@ -39,8 +40,10 @@ def any_made() -> bool:
 
 if _Group is not None and isinstance(_Alone, type):
 
-    class Shared(_Alone):
+    class Shared(_Alone):  # type: ignore[misc]  # of whatever stands there
         """The hooks of a checkpointed block whose saved tensors are unpacked all at once while a walk reads them."""
+
+        unpack_hook: Callable[[Any], torch.Tensor]
 
         def __init__(self, block: Any) -> None:
             global _any_made
@@ -54,7 +57,7 @@ if _Group is not None and isinstance(_Alone, type):
 
             self.unpack_hook = unpack
 
-    checkpoint._checkpoint_hook = Shared
+    checkpoint._checkpoint_hook = Shared  # type: ignore[assignment,misc]
 
 
 class blocks_kept(Change):  # a context manager, and used as one
@@ -72,7 +75,7 @@ class blocks_kept(Change):  # a context manager, and used as one
         _kept.set(self.before)
 
 
-def _unpack(block: Any, holder: Any, alone: Any) -> torch.Tensor:
+def _unpack(block: Any, holder: Any, alone: Callable[[Any], torch.Tensor]) -> torch.Tensor:
     """One saved tensor of a block. PyTorch's engine, which runs it once for each of its tasks, is left alone."""
     kept = _kept.get()
     if kept is None or torch._C._current_graph_task_id() != -1:
@@ -86,7 +89,7 @@ def _unpack(block: Any, holder: Any, alone: Any) -> torch.Tensor:
     return found[holder] if holder in found else alone(holder)
 
 
-def _all_saved(block: Any, alone: Any) -> dict[Any, torch.Tensor]:
+def _all_saved(block: Any, alone: Callable[[Any], torch.Tensor]) -> dict[Any, torch.Tensor]:
     """What a block saved, of one new run; nothing where the function in it needs runs of its own."""
     holders = [holder for holder in (ref() for ref in block.weak_holders) if holder is not None]
     # A group may be there: that of the block around this one, or the user's.

@@ -7,7 +7,7 @@ integer tensors, and matching two blocks looks at them; made inside a trace, the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import torch
 from torch import Tensor
@@ -36,6 +36,10 @@ _LOOKS_AT_VALUES = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_sh
 
 #: Whether Inductor may lose a write into a part of a tensor where a formula makes one (it did in PyTorch 2.9).
 _LOSES_WRITES = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13)
+
+
+Args: TypeAlias = tuple[Any, ...]
+KeywordArgs: TypeAlias = dict[str, Any]
 
 
 class Assumed(NamedTuple):
@@ -67,7 +71,7 @@ class Constants(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.assumed: dict[int, Assumed] = {}
         self._made: dict[int, Tensor] = {}
         # The memory of those made here that are not views of the caller's.
@@ -75,7 +79,7 @@ class Constants(TorchDispatchMode):
         # Memory that a traced value was written into: what keeps it, and the flat tensor that stands for it now.
         self._written: dict[int, tuple[Tensor, Tensor]] = {}
         # What depends on captured tensors alone: the op that made each, with what it was given.
-        self._derived: dict[int, tuple[Tensor, Any, tuple, dict, int]] = {}
+        self._derived: dict[int, tuple[Tensor, Any, Args, KeywordArgs, int]] = {}
         # Memory of captured tensors that the program writes into.
         self._spoiled: set[int] = set()
         # Tensors with values that the graph uses, each with the one that stands for it in the trace.
@@ -85,9 +89,11 @@ class Constants(TorchDispatchMode):
         """Forget what was written into."""
         overwritten.difference_update(self._written)
         computed.difference_update(self._made)
-        super().__exit__(*exception)
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Args = (), kwargs: KeywordArgs | None = None
+    ) -> Any:
         """Run the op now if it is one of constants, else as the tracer does."""
         kwargs = kwargs or {}
         args, kwargs = pytree.tree_map_only(Tensor, self._current, (args, kwargs))
@@ -162,7 +168,7 @@ class Constants(TorchDispatchMode):
                 copy = tensor.detach().clone()
             self.assumed[id(tensor)] = Assumed(tensor, tensor._version, copy)
 
-    def _run(self, func: Any, args: tuple, kwargs: dict, constants: list[Tensor]) -> Any:
+    def _run(self, func: Any, args: Args, kwargs: KeywordArgs, constants: list[Tensor]) -> Any:
         for tensor in constants:
             self._assume(tensor)
         with _disable_current_modes():
@@ -260,8 +266,11 @@ class constants_computed:  # a context manager, and used as one
     def __enter__(self) -> Constants:
         modes = map(torch._C._get_dispatch_stack_at, range(torch._C._len_torch_dispatch_stack()))
         active = next((mode for mode in modes if isinstance(mode, Constants)), None)
-        self.made = Constants() if active is None else None
-        return active or self.made.__enter__()
+        self.made: Constants | None = None
+        if active is None:
+            self.made = active = Constants()
+            active.__enter__()  # type: ignore[no-untyped-call]
+        return active
 
     def __exit__(self, *exception: Any) -> None:
         if self.made is not None:
@@ -279,7 +288,7 @@ def _memory(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else 0
 
 
-def _targets(func: Any, args: tuple, kwargs: dict) -> list[Tensor]:
+def _targets(func: Any, args: Args, kwargs: KeywordArgs) -> list[Tensor]:
     """The tensors that an op writes into."""
     if not func._schema.is_mutable:
         return []
@@ -311,7 +320,7 @@ def _is_random(func: Any) -> bool:
     return torch.Tag.nondeterministic_seeded in func.tags
 
 
-def _makes_integers(func: Any, args: tuple, kwargs: dict) -> bool:
+def _makes_integers(func: Any, args: Args, kwargs: KeywordArgs) -> bool:
     """Whether an op without tensors makes integers or booleans (arange, zeros of int64)."""
     if all(argument.name != "device" for argument in func._schema.arguments):  # promote_types is an op too
         return False

@@ -96,8 +96,8 @@ def read_graph(outputs: Sequence[Tensor], starts: Sequence[Any]) -> Graph:
     """Read the graph between the nodes that inputs began as and some outputs."""
     graph = Graph(list(starts), [], [])
     number: dict[Any, int | None] = {None: -1}
-    for at, fn in enumerate(starts):
-        number[fn] = at
+    for start, fn in enumerate(starts):
+        number[fn] = start
     read: list[tuple[Any, Any]] = []
     for output in outputs:
         root = output.grad_fn
@@ -165,7 +165,7 @@ def signature(graph: Graph, outputs: Sequence[Tensor]) -> Signature | None:
     try:
         for at, fn in enumerate(graph.nodes):
             if at >= first:
-                kind = type(fn)
+                kind: Any = type(fn)
                 append(kind)
                 read = _READERS[kind] if kind in _READERS else reader(fn)
                 if read is not None:

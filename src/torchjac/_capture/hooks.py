@@ -8,6 +8,7 @@ torchjac replaces, once, by what calls whatever stood there.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
@@ -19,7 +20,7 @@ from .graph import Graph
 #: Where a node's ``metadata`` keeps the hooks of its tensors
 _KEY = "torchjac_hooks"
 
-_register_hook = torch.Tensor.register_hook
+_register_hook: Callable[[torch.Tensor, Any], RemovableHandle] = torch.Tensor.register_hook
 
 
 @wraps(_register_hook)
@@ -27,8 +28,9 @@ def register_hook(self: torch.Tensor, hook: Any) -> Any:
     """`Tensor.register_hook`, which leaves the tensor's hooks on its node too."""
     handle = _register_hook(self, hook)
     with torch._C.DisableTorchFunction():  # what a mode or a subclass sees stays the one call
-        if self.grad_fn is not None:
-            self.grad_fn.metadata.setdefault(_KEY, []).append(self._backward_hooks)
+        node: Any = self.grad_fn  # whose stub takes ``metadata`` for a method
+        if node is not None:
+            node.metadata.setdefault(_KEY, []).append(self._backward_hooks)
     return handle
 
 

@@ -23,7 +23,11 @@ class _Copies(TorchFunctionMode):
         self.copies: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __torch_function__(
-        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         if not _writes(
             getattr(func, "__name__", "")

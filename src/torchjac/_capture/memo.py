@@ -6,6 +6,7 @@ from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 #: So many nodes may the tapes have of which something is remembered; then all is forgotten. A node takes a kilobyte.
 MOST_NODES = 1 << 16
@@ -18,7 +19,7 @@ class Memo(Generic[T]):
         self.kept: dict[Hashable, T] = {}
         self.nodes = 0
 
-    def get(self, key: Hashable, otherwise: T) -> T:
+    def get(self, key: Hashable, otherwise: U) -> T | U:
         """What is remembered under a key."""
         return self.kept.get(key, otherwise)
 

@@ -48,7 +48,7 @@ def once_pairs(tape: Tape) -> dict[tuple[int, int], str]:
 def _is_marked(node: Node) -> bool:
     if not isinstance(node.fn, BackwardCFunction):
         return False
-    backward = getattr(node.fn._forward_cls, "backward", None)
+    backward = getattr(node.fn._forward_cls, "backward", None)  # type: ignore[attr-defined]  # not in its stub
     inner = [cell.cell_contents for cell in getattr(backward, "__closure__", None) or ()]
     # Inside functorch the node belongs to a Function made around the user's, which is in its closure.
     made = [getattr(found, "backward", None) for found in inner if isinstance(found, type)]
@@ -66,7 +66,7 @@ class Once(torch.autograd.Function):
         return tensor.clone()
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Keep the name of the Function to blame."""
         ctx.blamed = inputs[0]
 
@@ -83,7 +83,7 @@ class Once(torch.autograd.Function):
 
 def only_once(name: str, tensor: Tensor, sources: Sequence[Tensor]) -> Tensor:
     """The tensor, with a graph that refuses to be differentiated with respect to the sources."""
-    marked: Tensor = Once.apply(name, tensor, *sources)
+    marked: Tensor = Once.apply(name, tensor, *sources)  # type: ignore[no-untyped-call]
     return marked
 
 

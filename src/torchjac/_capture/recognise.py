@@ -35,7 +35,7 @@ def graph_between(outputs: Sequence[Tensor], starts: Sequence[Any]) -> Graph:
 def _recognised(outputs: Sequence[Tensor], starts: Sequence[Any]) -> Graph | None:
     if is_tracing():  # sizes may be symbols, which a comparison would bind
         return None
-    found = _known.get(_beginning(outputs, starts), ())
+    found: Sequence[weakref.ref[Signature]] = _known.get(_beginning(outputs, starts), ())
     for reference in found[:MOST_ALIKE]:
         known = reference()
         nodes = None if known is None or known.compare is None else known.compare(outputs, starts)
@@ -150,7 +150,8 @@ class _Comparison:
             self._refuse_if([f"m{k}.shape != {list(meta.shape)}", *self._type_of(f"m{k}", meta)])
 
     def _type(self, fn: Any, name: str) -> None:
-        self._refuse_if([f"type({name}) is not {self._constant(type(fn), type(fn))}"])
+        kind: Any = type(fn)
+        self._refuse_if([f"type({name}) is not {self._constant(kind, kind)}"])
 
     def _edges(self, fn: Any, name: str) -> list[tuple[Any, str]]:
         """Read the edges of a node; return the nodes below it that lead to no input, and their names."""
@@ -190,7 +191,9 @@ class _Comparison:
         names = saved_names(type(fn))
         if names is not None:
             return [self._differs(f"{name}.{saved}", getattr(fn, saved)) for saved in names]
-        read, value = reader(fn), exact(reader(fn)(fn))
+        read = reader(fn)
+        assert read is not None  # it tells no attributes, so it reads more
+        value = exact(read(fn))
         return [
             f"exact({self._constant(read, (type(fn), 'read'))}({name})) != {self._constant(value, ('saved', value))}"
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, final
 
 import torch
 from torch.autograd.function import BackwardCFunction
@@ -30,6 +30,7 @@ class Meta(NamedTuple):
 _new = tuple.__new__
 
 
+@final
 class Node:
     """One recorded op: its backward function, what it put out, and where its inputs came from.
 
@@ -75,7 +76,7 @@ class Node:
 
     def into(self, k: int) -> Meta:
         """Shape, dtype and device of the k-th differentiable input."""
-        node, slot = self.inputs[k]
+        node, slot = self.inputs[k]  # type: ignore[misc]  # asked of needed inputs only
         return node.outputs[slot]
 
     def needs(self, k: int) -> bool:
@@ -179,7 +180,7 @@ def _signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
-_estimates: Memo[dict[Any, Any] | None] = Memo()
+_estimates: Memo[dict[Any, Any]] = Memo()
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ class Tape:
         return sum([node.numbers for node in self.nodes])
 
     @lazy
-    def make(self) -> tuple:
+    def make(self) -> tuple[object, ...]:
         """What tapes of one make have in common: the ops, their shapes, how they are joined; not what was saved."""
         number = {node: at for at, node in enumerate((*self.inputs, *self.nodes))}
         found: list[object] = [None if end is None else (number[end[0]], end[1]) for end in self.outputs]
@@ -253,7 +254,8 @@ def spend(leaf: torch.Tensor) -> None:
 def tape_of(graph: Graph) -> Tape:
     """Return the tape of a graph."""
     first = len(graph.nodes) - len(graph.edges)
-    made: list[Node | Edge] = [Node(fn) for fn in graph.nodes[:first]]
+    starts = [Node(fn) for fn in graph.nodes[:first]]
+    made: list[Node | Edge] = [*starts]
     nodes: list[Node] = []
     for fn, places in zip(graph.nodes[first:], graph.edges, strict=True):
         inputs = [None if at is None or at < 0 else _edge(made[at], slot) for at, slot in places]
@@ -262,7 +264,7 @@ def tape_of(graph: Graph) -> Tape:
         if made[-1] is node:
             nodes.append(node)
     ends = [None if end is None else _edge(made[end[0]], end[1]) for end in graph.ends]
-    inputs_of = {node: number for number, node in enumerate(made[:first])}
+    inputs_of = {node: number for number, node in enumerate(starts)}
     nodes.reverse()
     if len(nodes) < len(graph.edges):
         nodes = _read_only(nodes, ends)
@@ -270,7 +272,7 @@ def tape_of(graph: Graph) -> Tape:
 
 
 def _edge(found: Node | Edge, slot: int) -> Edge:
-    return (found, slot) if type(found) is Node else found  # type: ignore[return-value]
+    return (found, slot) if type(found) is Node else found
 
 
 #: Ops that keep the order of the entries: where a chain of them has one shape at both ends it does nothing
