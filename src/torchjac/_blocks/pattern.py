@@ -161,12 +161,20 @@ class Pattern:
         if recorded and into is None:
             return dense(self._terms(blocks, over), (self.nnz,), (), like)
         flat = torch.empty(self.nnz, dtype=like.dtype, device=self.device) if into is None else into
-        values = [_expanded(block, labels, flat) for block, labels in zip(blocks, over, strict=True)]
         if self._boxes is not None:
+            parts = [
+                _expanded(block, labels, flat) if isinstance(block.value, Tensor) else block.value
+                for block, labels in zip(blocks, over, strict=True)
+            ]
             for piece in self._boxes.pieces:
-                part, window = _read(values[piece.block], piece), _window(flat, piece)
-                window.add_(part) if piece.adds else window.copy_(part)
+                part, window = parts[piece.block], _window(flat, piece)
+                if not isinstance(part, Tensor):
+                    window.add_(part) if piece.adds else window.fill_(part)
+                else:
+                    part = _read(part, piece)
+                    window.add_(part) if piece.adds else window.copy_(part)
             return flat
+        values = [_expanded(block, labels, flat) for block, labels in zip(blocks, over, strict=True)]
         if self._once:
             for place, value in zip(self._places, values, strict=True):
                 flat.scatter_(0, place, value.reshape(-1))
