@@ -11,10 +11,11 @@ BIN := .venv/bin
 READY := .venv/.ready
 DOCS := .venv/.docs
 
-.PHONY: help example test bench check docs clean
+.PHONY: help example example-store test bench check docs clean
 
 help:
 	@echo "make example   the Brusselator and a batched MLP, with a spy plot in $(OUT)"
+	@echo "make example-store   a Jacobian larger than memory, written to disk by a process that is killed on the way"
 	@echo "make test      all tests and the examples in the docstrings"
 	@echo "make bench     torchjac beside its peers on every workload: a table, a plot and a JSON in $(RESULTS)"
 	@echo "make check     ruff and mypy"
@@ -35,6 +36,9 @@ $(READY): pyproject.toml Makefile
 
 example: $(READY)
 	$(BIN)/python examples/brusselator.py --out $(OUT)
+
+example-store: $(READY)
+	$(BIN)/python examples/larger_than_memory.py
 
 # One thread a worker: two workers with two threads each would fight for two cores.
 test: $(READY)

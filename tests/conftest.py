@@ -1,5 +1,7 @@
 """What the end of every run tells: on which samples this commit was tested, and how to test on them again."""
 
+from importlib.util import find_spec
+
 import pytest
 from tests.commit import COMMIT, PART, PARTS
 
@@ -15,6 +17,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     fraction = f"--mode all --fraction {PART}/{PARTS}"
     terminalreporter.write_line(f"  python tests/conformance/sweep.py {fraction}")
     terminalreporter.write_line(f"  python tests/mutation/mutate.py --sample 4 --seed {COMMIT}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the examples in docstrings of the store where there is no zarr 3, which needs Python 3.11."""
+    if find_spec("zarr") is None:
+        for item in items:
+            if isinstance(item, pytest.DoctestItem) and item.path.stem in ("store", "stored"):
+                item.add_marker(pytest.mark.skip(reason="zarr 3 needs Python 3.11"))
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,11 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 FULL = os.environ.get("TORCHJAC_SWEEP") == "full"
@@ -85,3 +88,16 @@ def test_graph_network() -> None:
     assert numbers(output, "J @ v from torch.func.jvp")[0] < 1e-12
     if not FULL:
         assert numbers(output, "difference from torch.func.jacrev")[0] < 1e-12
+
+
+@pytest.mark.skipif(find_spec("zarr") is None, reason="zarr 3 needs Python 3.11")
+def test_larger_than_memory(tmp_path) -> None:
+    """The writer is killed twice and the store is whole; the flow of a shifted beginning is the shifted end."""
+    output = run(
+        "larger_than_memory", "--out", str(tmp_path / "picture.png"), "--n", "600", "--memory", "600 kB"
+    )
+    first, second = numbers(output, "killed, with")
+    assert 20 <= first <= second < 100
+    assert "checksums right" in output
+    assert numbers(output, "J ∂u(0)/∂x against ∂u(T)/∂x")[0] < 1e-10
+    assert numbers(output, "it becomes")[0] > 1

@@ -16,8 +16,8 @@ ORDER = [
     {"_accumulate"},
     {"_answers"},
     {"_transforms"},
-    {"_distributed"},
-    {"accumulate", "distributed", "extend", "ipopt", "scipy", "testing"},
+    {"_distributed", "_store"},
+    {"accumulate", "distributed", "extend", "ipopt", "scipy", "store", "testing"},
     {"_cli"},
     {"__init__", "__main__"},
 ]

@@ -17,9 +17,11 @@ from torchjac import (
     extend,
     ipopt,
     scipy,
+    store,
     testing,
 )
 from torchjac.distributed import Halo, ShardedJacobian, ShardedOperator
+from torchjac.store import Stored
 
 #: Taken from torch.func as they are; their signatures are PyTorch's.
 FROM_TORCH = {
@@ -39,10 +41,11 @@ GIVEN = {
     Halo,
     ShardedJacobian,
     ShardedOperator,
+    Stored,
 }
 
 #: The modules that have public names.
-MODULES = (torchjac, accumulate, distributed, extend, ipopt, scipy, testing)
+MODULES = (torchjac, accumulate, distributed, extend, ipopt, scipy, store, testing)
 
 #: What a change of this table means: docs/project/deprecation.md.
 TABLE = """
@@ -90,6 +93,11 @@ ShardedJacobian.to_dense(self)
 ShardedJacobian.to_dsparse(self)
 ShardedJacobian.to_petsc(self, comm=None)
 ShardedJacobian.to_sparse(self)
+Stored.as_linear_operator(self)
+Stored.nnz
+Stored.pieces(self)
+Stored.to_scipy(self)
+Stored.verify(self)
 torchjac.Costs
 torchjac.Jacobian
 torchjac.ProgramCache
@@ -149,6 +157,10 @@ torchjac.scipy.least_squares_args(func, x0)
 torchjac.scipy.minimize_args(func, x0, constraints=())
 torchjac.scipy.root_args(func, x0)
 torchjac.scipy.solve_ivp_args(func, y0)
+torchjac.store.Stored
+torchjac.store.open(path)
+torchjac.store.verify(path)
+torchjac.store.write(func, x, path, layout='dense', memory='1 GB', progress=True)
 torchjac.testing
 torchjac.testing.check_jacobian(func, *args, argnums=0, rtol=1e-07, atol=1e-09, differences=True)
 torchjac.testing.check_rule(op, *args, differences=True)
@@ -180,7 +192,7 @@ def found():
         for name in module.__all__:
             if name not in FROM_TORCH:
                 yield spelled(f"{module.__name__}.{name}", getattr(module, name))
-    for cls in (Jacobian, Report, ShardedJacobian, Step):
+    for cls in (Jacobian, Report, ShardedJacobian, Step, Stored):
         for name in dir(cls):
             if (
                 not name.startswith("_")

@@ -69,13 +69,15 @@ def check_within(recorded: Recorded, what: str) -> None:
         )
 
 
-def plan(find: Callable[[range], T], shape: Sequence[int], most: int, what: str) -> tuple[int, T | None]:
+def plan(
+    find: Callable[[range], T], shape: Sequence[int], most: int, what: str, at_most: int | None = None
+) -> tuple[int, T | None]:
     """How many rows of an output to find at once within a budget, and what is found of the first, if that is there.
 
-    All at once, if they fit. Else a row, and then as many as the bytes of those before tell, in whole slices of
-    the output where one fits.
+    All at once, or ``at_most`` so many, if they fit. Else a row, and then as many as the bytes of those before tell, in
+    whole slices of the output where one fits.
     """
-    count = prod(shape)
+    count = prod(shape) if at_most is None else min(prod(shape), at_most)
 
     def attempt(rows: int) -> tuple[T, int]:
         with undisturbed(), Budget(most) as budget:
@@ -126,10 +128,11 @@ def in_ranges(
             yield range(rows), first
             first = None  # whoever has taken it may drop it
         else:
-            yield from _halved(find, range(begin, min(begin + rows, count)), most, what)
+            yield from fitting(find, range(begin, min(begin + rows, count)), most, what)
 
 
-def _halved(find: Callable[[range], T], rows: range, most: int, what: str) -> Iterator[tuple[range, T]]:
+def fitting(find: Callable[[range], T], rows: range, most: int, what: str) -> Iterator[tuple[range, T]]:
+    """What is found of some rows, all at once or, where a budget is too small for that, by halves."""
     try:
         with undisturbed(), Budget(most):
             found = find(rows)
@@ -140,8 +143,8 @@ def _halved(find: Callable[[range], T], rows: range, most: int, what: str) -> It
         yield rows, found
         return
     middle = (rows.start + rows.stop) // 2
-    yield from _halved(find, range(rows.start, middle), most, what)
-    yield from _halved(find, range(middle, rows.stop), most, what)
+    yield from fitting(find, range(rows.start, middle), most, what)
+    yield from fitting(find, range(middle, rows.stop), most, what)
 
 
 def within(

@@ -1,0 +1,140 @@
+"""Writing a store: pieces are found and written at the same time, and one counts when its last byte is on the disk."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .._accumulate.progress import import_tqdm
+from .._transforms.memory import fitting, plan
+from .._transforms.run import Recorded
+from .fingerprint import fingerprint
+from .journal import PLAN, Piece, Plan, add_piece, read_plan, recover_pieces, write_plan
+from .layouts import Layout, import_zarr, layout_of
+
+#: A piece is found within this share of the budget, while the one before is written, of which zarr makes copies
+SHARE = 4
+
+
+def write_rows(
+    func: Callable[..., Any], recorded: Recorded, path: Path, layout: str, most: int, progress: bool
+) -> None:
+    """Write the Jacobian of a recorded call to a folder that is held, or go on with it.
+
+    Raises:
+        FileExistsError: if something else is there.
+        ValueError: if another call has begun what is there, or it is damaged.
+    """
+    (shape,), inputs = recorded.shapes, recorded.inputs
+    versions = {"version of torch": torch.__version__, "version of zarr": import_zarr().__version__}
+    asked = Plan(
+        layout,
+        list(shape),
+        [list(tensor.shape) for tensor in inputs],
+        str(inputs[0].dtype).removeprefix("torch."),
+        1,
+        fingerprint(func, recorded.captured, inputs, versions),
+    )
+    begun, first = read_plan(path), None
+    if begun is None:
+        _check_free(path)
+        rows, first = _first(layout_of(path, asked), recorded, most)
+        begun = asked._replace(piece=rows)
+        write_plan(path, begun)
+    else:
+        _check_same(path, begun, asked)
+    files = layout_of(path, begun, writing=True)
+    done = recover_pieces(path)
+    if not done:
+        for each in path.iterdir():
+            if each.name != PLAN:
+                shutil.rmtree(each) if each.is_dir() else each.unlink()
+        files.create()
+    _Writer(files, done[-1] if done else Piece(0, 0, 0), progress).run(recorded, most, first)
+
+
+def _check_free(path: Path) -> None:
+    other = next((each.name for each in path.iterdir() if each.name != f"{PLAN}.part"), None)
+    if other is not None:
+        raise FileExistsError(f"store.write: {path} holds no store but {other}; write to another path")
+
+
+def _check_same(path: Path, begun: Plan, asked: Plan) -> None:
+    """Raise where a store was begun by another call."""
+    before, now = ({**each._asdict(), **each.fingerprint} for each in (begun, asked))
+    names = [name for name in before.keys() | now.keys() if name not in ("piece", "fingerprint")]
+    told = []
+    for name in sorted(names):
+        if before.get(name) != now.get(name):
+            hashed = name in ("function", "graph", "input", "output")
+            told.append(name if hashed else f"{name} ({before.get(name)} there, {now.get(name)} now)")
+    if told:
+        raise ValueError(
+            f"store.write: {path} was begun by another call, with another {', '.join(told)}; call it as before to go "
+            "on, or write to another path"
+        )
+
+
+def _first(files: Layout, recorded: Recorded, most: int) -> tuple[int, Any]:
+    """How many rows a piece is to have, and what is found of the first if they are as many."""
+    count = files.rows
+    if not count:
+        return 1, None
+    limit, whole = files.pieces(most // (2 * SHARE))
+    rows, first = plan(
+        lambda rows: files.find(recorded, rows), recorded.shapes[0], most // SHARE, "store.write", limit
+    )
+    if rows <= whole:
+        return rows, first
+    rounded = rows - rows % whole
+    return (
+        (rounded, first if rounded == rows else None) if rows < count else (-(-rows // whole) * whole, first)
+    )
+
+
+class _Writer:
+    """Pieces on their way to the disk, one at a time.
+
+    Attributes:
+        files: where they go.
+        last: the last that is there.
+        bar: what shows the rows that are there.
+    """
+
+    def __init__(self, files: Layout, last: Piece, progress: bool) -> None:
+        self.files, self.last = files, last
+        told = {"total": files.rows, "initial": last.stop, "unit": "rows", "desc": str(files.path)}
+        self.bar: AbstractContextManager[Any] = import_tqdm()(**told) if progress else nullcontext()
+
+    def run(self, recorded: Recorded, most: int, first: Any) -> None:
+        """Find what is not there, and write it."""
+        count, size = self.files.rows, self.files.plan.piece
+        pending: Future[None] | None = None
+        with self.bar as bar, ThreadPoolExecutor(1) as pool:
+            for begin in range(self.last.stop, count, size):
+                rows = range(begin, min(begin + size, count))
+                if first is None:
+                    find = fitting(
+                        lambda rows: self.files.find(recorded, rows), rows, most // SHARE, "store.write"
+                    )
+                    first = self.files.joined([part for _, part in find])
+                if pending is not None:
+                    pending.result()
+                pending = pool.submit(self.write, rows, first, bar)
+                first = None
+            if pending is not None:
+                pending.result()
+
+    def write(self, rows: range, found: Any, bar: Any) -> None:
+        """Write a piece; it counts when the journal tells of it."""
+        nonzeros = self.files.write(rows.start, found, self.last.nonzeros)
+        self.last = Piece(rows.stop, nonzeros, self.files.crc32(found))
+        add_piece(self.files.path, self.last)
+        if bar is not None:
+            bar.update(len(rows))
