@@ -12,7 +12,7 @@ them, on numbers that no other entry has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import prod
 from typing import Any, NamedTuple
 
@@ -60,25 +60,26 @@ def moved(node: Node) -> list[Local] | None:
     how = MOVING.get(node.name)
     if how is None or is_tracing() or torch.is_inference_mode_enabled():
         return None
+    if recorder() is not None:
+        return guarded(node)[0]
+    given = apart(node.outputs[0])
+    return None if given is None else how(node, given)
+
+
+def guarded(node: Node) -> tuple[list[Local] | None, Sequence[Tensor | None]]:
+    """The terms of a node that moves entries, for a program that is recorded, and what it makes of `apart`."""
     found = recorder()
-    if found is None:
-        return _found(node, how)
     with unrecorded():
-        terms = _found(node, how)
         given = apart(node.outputs[0])
-        if given is None:
-            return None
+        if found is None or given is None:
+            return None, ()
+        terms = MOVING[node.name](node, given)
         with torch.no_grad():
-            results = node.fn(given)
+            results = _as_tuple(node.fn(given))
     found.step_of(Moves(given, results), node.fn)  # what moves every entry alike moves all others so
     for term in terms or ():
         found.hold(term.block)
-    return terms
-
-
-def _found(node: Node, how: Callable[[Node, Tensor], list[Local] | None]) -> list[Local] | None:
-    given = apart(node.outputs[0])
-    return None if given is None else how(node, given)
+    return terms, results
 
 
 class Moves:

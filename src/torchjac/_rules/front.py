@@ -13,7 +13,7 @@ from torch import Tensor
 from .._capture.capture import map_rows
 from .._capture.tape import Meta, Node
 from .._plan.recorder import whole
-from . import front_tables  # noqa: F401  (it registers formulas)
+from . import front_assign, front_tables  # noqa: F401  (they register formulas)
 from .anew import anew, fails, is_anew
 from .call import call, fit
 from .front_formulas import BROADCAST, FORMULAS, Results
