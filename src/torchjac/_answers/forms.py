@@ -1,0 +1,156 @@
+"""A Jacobian written out, or handed to others: dense, sparse, in another dtype, as a matrix or operator of SciPy's."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .._blocks.block import fitted, valued
+from . import sparse
+from .linear_operator import linear_operator
+from .written import written
+
+if TYPE_CHECKING:
+    from .operator import Jacobian
+
+
+class Forms:
+    """What a Jacobian is turned into."""
+
+    def to(self: Jacobian, *args: Any, **kwargs: Any) -> Jacobian:
+        """The same in another dtype or on another device, which are given as to `torch.Tensor.to`.
+
+        Example:
+            >>> import torch
+            >>> from torchjac import jacobian
+            >>> jacobian(torch.sin)(torch.zeros(2)).to(torch.float64).dtype
+            torch.float64
+        """
+        like = torch.empty(0, dtype=self.dtype, device=self.device).to(*args, **kwargs)
+        if (like.dtype, like.device) == (self.dtype, self.device):
+            return self
+        if not like.is_floating_point():
+            raise TypeError(f"to: a Jacobian is real and floating-point, got {like.dtype}")
+        return self._each(lambda block: fitted(block, like.dtype, like.device), like)
+
+    def cpu(self: Jacobian) -> Jacobian:
+        """The same on the CPU."""
+        return self.to("cpu")
+
+    def detach(self: Jacobian) -> Jacobian:
+        """The same without the graph of its values."""
+        return self._each(lambda block: valued(block, sparse.cut(block.value)), self)
+
+    def to_dense(self: Jacobian) -> Tensor:
+        """The Jacobian as a dense tensor; costs the writing of ``shape.numel()`` numbers."""
+        return written(self.blocks, self.out_shape, self.in_shape, self)
+
+    def to_sparse(
+        self: Jacobian,
+        layout: torch.layout = torch.sparse_coo,
+        *,
+        index_dtype: torch.dtype = torch.int64,
+        triangle: str | None = None,
+    ) -> Tensor:
+        """The Jacobian as a sparse matrix of shape (output.numel(), input.numel()).
+
+        Entries that are zero by structure are left out, duplicates are summed, and indices are sorted. Where they
+        stand follows from the maps of the blocks without a sort; where blocks hold tables it takes a counting sort,
+        once for all Jacobians with the same ones.
+
+        Args:
+            layout: ``torch.sparse_coo``, ``sparse_csr`` or ``sparse_csc``.
+            index_dtype: ``torch.int64``, or ``torch.int32`` for CSR and CSC (what MKL and cuSPARSE like).
+            triangle: "lower" or "upper" for the diagonal and what is below or above it: half of a Hessian.
+
+        Raises:
+            ValueError: if the layout is none of these, or cannot have indices of that dtype, or for another triangle.
+            RuntimeError: inside vmap, which has no sparse tensors, and for CSR and CSC inside `torch.func.grad`.
+
+        Example:
+            >>> import torch
+            >>> from torchjac import jacobian
+            >>> jacobian(lambda x: 2 * x[1:])(torch.zeros(3)).to_sparse().indices()
+            tensor([[0, 1],
+                    [1, 2]])
+        """
+        ends = (self.blocks, self.out_shape, self.in_shape, self)
+        matrix: Tensor = sparse.sparse_tensor(*ends, layout, "to_sparse", index_dtype, triangle)
+        return matrix
+
+    def to_scipy(self: Jacobian, format: str = "csr") -> Any:
+        """The Jacobian as a SciPy sparse array, its values copied: gradients end here.
+
+        Costs what `to_sparse` does. Indices are int32 where they fit.
+
+        Args:
+            format: "csr", "csc", "coo" or, where the entries stand on few diagonals, "dia".
+
+        Raises:
+            ImportError: if SciPy is not installed.
+            ValueError: for any other format, or "dia" where the diagonals would be mostly zeros.
+
+        Example:
+            >>> import torch
+            >>> from torchjac import jacobian
+            >>> jacobian(lambda x: x[1:] - x[:-1])(torch.zeros(4)).to_scipy("dia").offsets.tolist()
+            [0, 1]
+        """
+        return sparse.scipy_array(self.blocks, self.out_shape, self.in_shape, self, format)
+
+    def as_linear_operator(self: Jacobian) -> Any:
+        """SciPy's `LinearOperator` of shape (output.numel(), input.numel()), for its iterative solvers.
+
+        Raises:
+            ImportError: if SciPy is not installed.
+
+        Example:
+            >>> import torch
+            >>> from scipy.sparse.linalg import cg
+            >>> from torchjac import jacobian
+            >>> J = jacobian(lambda x: 4 * x + x.roll(1) + x.roll(-1))(torch.zeros(1000, dtype=torch.float64))
+            >>> x, info = cg(J.as_linear_operator(), torch.full((1000,), 6.0).numpy())
+            >>> round(float(x.sum()), 6)
+            1000.0
+        """
+        return linear_operator(self)
+
+    def to_bsr(self: Jacobian) -> Tensor:
+        """A block-diagonal Jacobian in torch's ``sparse_bsr`` layout: a block for each sample of a batch.
+
+        The matrix has shape (B·m, B·n), with blocks as `block_diagonal` gives them. Costs B·m·n numbers.
+
+        Raises:
+            ValueError: if output and input do not begin with the same dim, if they disagree along it in any
+                block, or if the blocks have no entries.
+
+        Example:
+            >>> import torch
+            >>> from torchjac import jacobian
+            >>> jacobian(lambda x: x.cumsum(-1))(torch.zeros(3, 2)).to_bsr().values().shape
+            torch.Size([3, 2, 2])
+        """
+        blocks = self.block_diagonal()
+        if not sparse.is_block_diagonal(self.blocks):
+            raise ValueError(
+                "to_bsr: some entries stand between different positions of the first dim, so the Jacobian is "
+                "not block-diagonal; use to_sparse"
+            )
+        m, n = prod(self.out_shape[1:]), prod(self.in_shape[1:])
+        if m == 0 or n == 0:
+            raise ValueError(f"to_bsr: blocks of {m} × {n} have no entries, which sparse_bsr cannot hold")
+        return sparse.bsr_tensor(blocks.reshape(self.out_shape[0], m, n))
+
+    def __array__(self: Jacobian, *_: Any, **__: Any) -> Any:
+        """A Jacobian is no array: NumPy would make one of a single object.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(
+            "a Jacobian is not turned into an array by itself; to_dense().numpy() writes all entries, to_scipy() those "
+            "that are named"
+        )
