@@ -337,6 +337,16 @@ def test_passing_inputs_that_are_not_needed(layers):
     assert (by_x.stored, by_w.stored) == (12, 24)
 
 
+def test_terms_that_are_not_spelled(layers):
+    """A rule may say None of the terms at an output: then the node is called on seeds."""
+    layers(lambda node: extend.Known(
+        passes={0: ((0, 0),), 1: ((1, 1),)}, spelled={0: lambda slot, blocks: None}
+    ))  # fmt: skip
+    x, w = torch.randn(2, 3).double(), torch.randn(3, 4).double()
+    by_x, by_w = check_rule(lambda x, w: Layer.apply(x, 2.0, w), x, w)
+    assert (by_x.stored, by_w.stored) == (24, 24)
+
+
 @pytest.mark.parametrize(
     "rule, match",
     [

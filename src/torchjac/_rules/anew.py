@@ -6,7 +6,7 @@ They are made of ops that can be called on a batch and differentiated, for one c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor
 
@@ -20,12 +20,12 @@ class Anew(NamedTuple):
     """A formula, which gives None where it does not apply.
 
     Attributes:
-        formula: of a node and its cotangents.
+        formula: of a node and its cotangents; the one of a node with one output is a tensor.
         instead: whether a call must go by it.
         fails: whether PyTorch's own fails for a node, so that its engine does too.
     """
 
-    formula: Callable[[Node, Cotangents], Results | None]
+    formula: Callable[[Node, Sequence[Any]], Results | None]
     instead: Callable[[Node, Cotangents], bool] = lambda node, cotangents: False
     fails: Callable[[Node], bool] = lambda node: False
 

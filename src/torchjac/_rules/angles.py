@@ -5,13 +5,16 @@ At the origin itself it divides by zero and fills in a zero, which `safe_backwar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 
 from .._capture.tape import Node
-from .anew import Anew, Cotangents, Results, register
+from .anew import Anew, Results, register
 
 
-def _atan2(node: Node, cotangents: Cotangents) -> Results:
+def _atan2(node: Node, cotangents: Sequence[Tensor]) -> Results:
     """Angle out = atan2(y, x) at a distance r from the origin.
 
     ∂out/∂y = x / r / r      ∂out/∂x = −y / r / r      both 0 at the origin itself, as in PyTorch

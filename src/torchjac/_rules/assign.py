@@ -96,7 +96,7 @@ class Moves:
         with torch.no_grad():
             found = _as_tuple(fn(self.given))
         for one, other in zip(found, self.results, strict=True):
-            if (one is None) is not (other is None) or (one is not None and not torch.equal(one, other)):
+            if one is not other and (one is None or other is None or not torch.equal(one, other)):
                 raise MismatchError
 
 
@@ -137,6 +137,7 @@ def _viewed(node: Node, given: Tensor) -> list[Local] | None:
             )
             given = given.to(result.dtype).view(part.size)
             (result,) = call(node, [given])
+            assert result is not None  # as for other numbers
     expected = part.laid(given.new_zeros(result.shape))
     flat = expected.as_strided((_reach(expected),), (1,))
     at = torch.arange(flat.numel(), device=given.device).as_strided(part.size, part.stride, part.offset)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,7 @@ from .anew import Anew, Cotangents, Results, lead_of, register, shaped
 FUSED = "ScaledDotProductFlashAttentionForCpuBackward0"
 
 
-def _attention(node: Node, cotangents: Cotangents) -> Results | None:
+def _attention(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
     """Attention out = P v with P = softmax(s q kᵀ + m), for each batch entry and head.
 
     For a cotangent g, with A = g vᵀ and B = P ∘ (A − Σ (P ∘ A)), the sum along each row:

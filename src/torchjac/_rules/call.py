@@ -47,9 +47,9 @@ def call(
         wanted = [k for k in range(len(node.inputs)) if node.needs(k) and (wanted is None or k in wanted)]
         (cotangent,) = cotangents
         if wanted == [0] and cotangent is not None:
-            found = input_cotangent(node, cotangent)
-            if found is not None:
-                return (found, *[None] * (len(node.inputs) - 1))
+            pulled = input_cotangent(node, cotangent)
+            if pulled is not None:
+                return (pulled, *[None] * (len(node.inputs) - 1))
         if _are_apart(node, wanted):
             return _call_wanted(node, cotangents, wanted)
     try:
@@ -62,13 +62,12 @@ def call(
             results = _call_sparse(node, cotangents)
         else:
             raise
-    if not isinstance(results, tuple):
-        results = (results,)
-    for result in results:
+    gradients: tuple[Tensor | None, ...] = results if isinstance(results, tuple) else (results,)
+    for result in gradients:
         if result is not None and result._is_zerotensor():
             # A zero tensor without storage, as `sgn` and `floor` give, is as good as no result.
-            return tuple([None if other is None or other._is_zerotensor() else other for other in results])
-    return results
+            return tuple([None if other is None or other._is_zerotensor() else other for other in gradients])
+    return gradients
 
 
 def _are_tensors(node: Node) -> list[bool]:

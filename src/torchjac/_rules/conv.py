@@ -6,6 +6,7 @@ The weight of a convolution has one block, of all windows at once, where that na
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import prod
 
 from torch import Tensor
@@ -68,11 +69,11 @@ def convolution(node: Node) -> Known:
         def wrt_weight(_: int, blocks: Sequence[Block]) -> Spelling:
             x = node.saved("input")
             g = geometry(node, {"out": node.shape, "x": x.shape, "weight": node.into(1).shape})
-            count, *entries = sizes(g, "out")
+            count, inner, entries = sizes(g, "out")
             summed = all(labels_of(block.wrt[2:]).keys().isdisjoint(labels_of(block.out)) for block in blocks)
             if not transposed and _at_once(g, blocks, summed):
-                return Spelling(1, *entries, lambda: [Local(1, windows(g, x, summed))])
-            return Spelling(count, *entries, lambda: terms_of(g, 1, "out", "weight", "x", x))
+                return Spelling(1, inner, entries, lambda: [Local(1, windows(g, x, summed))])
+            return Spelling(count, inner, entries, lambda: terms_of(g, 1, "out", "weight", "x", x))
 
         spelled[1] = wrt_weight
     if node.needs(2):
@@ -109,7 +110,7 @@ def convolution_backward(node: Node) -> Known:
     g = geometry(node, {name: tuple(tensor.shape) for name, tensor in saved.items()})
     names = ("out", "x", "weight")
 
-    def wrt(k: int, slot: int) -> Spelling:
+    def wrt(k: int, slot: int, _: Sequence[Block]) -> Spelling:
         if slot == 2:
             over = new_labels(g.shapes["out"])
             bias = Local(0, Block(1.0, (), (bare(over[1]),), tuple(map(bare, over))), slot)
@@ -131,6 +132,4 @@ def convolution_backward(node: Node) -> Known:
         {0: ((0, 1),)},
     ]
     first, *others = [{k: each.get(k, ()) for k in inputs} for each in passes]
-    return Known(
-        (), first, dict(enumerate(others, 1)), {k: lambda slot, _, k=k: wrt(k, slot) for k in inputs}
-    )
+    return Known((), first, dict(enumerate(others, 1)), {k: partial(wrt, k) for k in inputs})

@@ -15,6 +15,7 @@ The map from B to dC is symmetric.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from torch import Tensor
 from .._blocks.traced import inside_functorch, is_known
 from .._capture.tape import Node
 from .._plan.recorder import whole
-from .anew import Anew, Cotangents, Results, register
+from .anew import Anew, Results, register
 from .products import before, others
 from .registry import Known, rule
 
@@ -56,7 +57,7 @@ class Cofactors(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int], matrix: Tensor) -> tuple[Tensor, int]:
         """A batch is one more dim of it."""
-        return Cofactors.apply(matrix.movedim(in_dims[0], 0)), 0
+        return Cofactors.apply(matrix.movedim(in_dims[0], 0)), 0  # type: ignore[no-untyped-call]
 
 
 def _decomposed(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -85,7 +86,7 @@ def _without_two(values: Tensor) -> Tensor:
     return upper + upper.mT
 
 
-def _det(node: Node, cotangents: Cotangents) -> Results | None:
+def _det(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
     """Determinants of a batch: g C(A)."""
     (g,) = cotangents
     assert g is not None
@@ -98,7 +99,7 @@ def _det(node: Node, cotangents: Cotangents) -> Results | None:
 @whole
 def _cofactors(matrix: Tensor) -> Tensor:
     """Call the Function in one step of a program, which would else hold the ops in it without its derivative."""
-    found: Tensor = Cofactors.apply(matrix)
+    found: Tensor = Cofactors.apply(matrix)  # type: ignore[no-untyped-call]
     return found
 
 

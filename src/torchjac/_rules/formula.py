@@ -63,7 +63,9 @@ def composed(node: Node) -> list[Local] | None:
     if hidden:
         return None
     found = _down(node, recorded)
-    return found and [Local(recorded.extra[k], swapped(block), selects=drops) for k, block, drops in found]
+    if found is None:
+        return None
+    return [Local(recorded.extra[k], swapped(block), selects=drops) for k, block, drops in found]
 
 
 def _ran_function(run: Callable[[], Results]) -> tuple[Results, bool]:
@@ -100,7 +102,9 @@ def _down(node: Node, recorded: Captured) -> _Waiting | None:
             return None
         for local in known.locals:
             edge = inner.inputs[local.input]
-            for number, block, drops in waiting if edge is not None else ():
+            if edge is None:
+                continue
+            for number, block, drops in waiting:
                 if drops != local.selects and _may_be_zero(block) and _may_be_zero(local.block):
                     return None  # one block would hold zeros that drop what they meet, and others
                 device = inner.outputs[0].device

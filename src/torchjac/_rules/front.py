@@ -35,7 +35,7 @@ def take_through(node: Node, pending: Waiting, count: int) -> None:
         if hold(node, rows, pending):
             node.calls += 1
             return
-        cotangents = [rows]
+        cotangents: list[Tensor | None] = [rows]
     else:
         cotangents = [
             joined(pending.pop((node, slot), None), meta, count) for slot, meta in enumerate(node.outputs)
@@ -46,7 +46,7 @@ def take_through(node: Node, pending: Waiting, count: int) -> None:
     if fails(node):
         results = anew(node, cotangents)
     elif node.name in BROADCAST:
-        results, shape = _broadcast(node, rows), node.shape
+        results, shape = _broadcast(node, rows), node.shape  # type: ignore[arg-type]  # it has one output
     elif node.name in FORMULAS:
         results = FORMULAS[node.name](node, cotangents, count)
     elif is_anew(node.name):
@@ -67,9 +67,8 @@ def take_through(node: Node, pending: Waiting, count: int) -> None:
 
 
 def _broadcast(node: Node, rows: Tensor) -> Results | None:
-    results = node.vjp(rows)
-    if type(results) is not tuple:
-        results = (results,)
+    found = node.vjp(rows)
+    results: tuple[Tensor | None, ...] = found if type(found) is tuple else (found,)
     for result in results:
         if result is not None and result.shape != rows.shape:  # made without looking at the cotangent
             return None
@@ -98,15 +97,15 @@ def _alone(node: Node, cotangents: Sequence[Tensor | None]) -> Results:
 @whole
 def _mapped(node: Node, cotangents: Sequence[Tensor | None]) -> Results:
     """The formula under vmap."""
-    slots = [slot for slot, cotangent in enumerate(cotangents) if cotangent is not None]
+    present = {slot: cotangent for slot, cotangent in enumerate(cotangents) if cotangent is not None}
 
     def one(*rows: Tensor) -> list[Tensor | None]:
         given: list[Tensor | None] = [None] * len(cotangents)
-        for slot, row in zip(slots, rows, strict=True):
+        for slot, row in zip(present, rows, strict=True):
             given[slot] = row
         return [
             None if result is None or edge is None else fit(result, edge[0].outputs[edge[1]])
             for result, edge in zip(call(node, given), node.inputs, strict=False)
         ]
 
-    return map_rows(one, [cotangents[slot] for slot in slots])
+    return map_rows(one, list(present.values()))

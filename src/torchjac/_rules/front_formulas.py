@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,8 +21,11 @@ from .pointwise import POINTWISE, WITH_FACTORS
 from .spell import ones
 
 Results: TypeAlias = Sequence[Tensor | None]
-#: Of a node, its cotangents and how many rows they have; None where it does not apply
-Formula: TypeAlias = Callable[[Node, Sequence[Tensor | None], int], Results | None]
+#: Of a node, its cotangents and how many rows they have; None where it does not apply. The one cotangent of a node with
+#: one output is a tensor.
+Formula: TypeAlias = Callable[[Node, Sequence[Any], int], Results | None]
+
+F = TypeVar("F", bound=Formula)
 
 #: Pointwise ops whose formula is a kernel that takes a cotangent of the output's shape only, or that then resizes an
 #: output of its own, which PyTorch deprecates (2.13)
@@ -42,10 +45,10 @@ BROADCAST = frozenset(
 FORMULAS: dict[str, Formula] = {}
 
 
-def formula(*names: str) -> Callable[[Formula], Formula]:
+def formula(*names: str) -> Callable[[F], F]:
     """Register a formula for the nodes of these names."""
 
-    def register(function: Formula) -> Formula:
+    def register(function: F) -> F:
         FORMULAS.update(dict.fromkeys(names, function))
         return function
 
@@ -54,7 +57,8 @@ def formula(*names: str) -> Callable[[Formula], Formula]:
 
 def dim_of(node: Node, name: str, rank: int) -> int:
     """A saved dim of a tensor, as the dim of its rows."""
-    return node.saved(name) % max(rank, 1) + 1
+    dim: int = node.saved(name) % max(rank, 1) + 1
+    return dim
 
 
 @formula(*(f"{stem}Backward{k}" for stem in ONE_SHAPE for k in range(3)), *POINTWISE_LOSSES)
@@ -74,7 +78,7 @@ def _multiplied(node: Node, cotangents: Sequence[Tensor | None], count: int) -> 
     "ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "SqueezeBackward0", "SqueezeBackward1",
     "SqueezeBackward2", "SqueezeBackward4", "UnsqueezeBackward0",
 )  # fmt: skip
-def _view(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+def _view(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
     (rows,) = cotangents
     return [rows.reshape(count, *node.into(0).shape)]
 
@@ -85,34 +89,34 @@ def _expand(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Resu
 
 
 @formula("TransposeBackward0", "TransposeBackward1")
-def _transpose(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+def _transpose(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
     (rows,) = cotangents
     rank = len(node.shape)
     return [rows.transpose(dim_of(node, "dim0", rank), dim_of(node, "dim1", rank)) if rank else rows]
 
 
 @formula("TBackward0")
-def _t(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+def _t(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
     (rows,) = cotangents
     return [rows.transpose(1, 2) if len(node.shape) == 2 else rows]
 
 
 @formula("PermuteBackward0")
-def _permute(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+def _permute(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
     (rows,) = cotangents
     dims = [dim % len(node.shape) for dim in node.saved("dims")]
     return [rows.permute(0, *(dims.index(dim) + 1 for dim in range(len(dims))))]
 
 
 @formula("FlipBackward0")
-def _flip(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+def _flip(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
     (rows,) = cotangents
     rank = len(node.shape)
     return [rows.flip([dim % rank + 1 for dim in node.saved("dims")]) if rank else rows]
 
 
 @formula("RollBackward0")
-def _roll(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+def _roll(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
     (rows,) = cotangents
     shifts, dims = node.saved("shifts"), node.saved("dims")
     if not dims:  # the flattened tensor is rolled
@@ -121,7 +125,7 @@ def _roll(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Result
 
 
 @formula("CumsumBackward0")
-def _cumsum(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+def _cumsum(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
     (rows,) = cotangents
     if not node.shape:
         return [rows]
@@ -130,7 +134,7 @@ def _cumsum(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Resu
 
 
 @formula("SoftmaxBackward0", "LogSoftmaxBackward0", "SafeSoftmaxBackward0")
-def _softmax(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+def _softmax(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
     (rows,) = cotangents
     if not node.shape:  # a constant
         return [torch.zeros_like(rows)]
@@ -149,7 +153,7 @@ REDUCTIONS = [
 
 
 @formula(*REDUCTIONS)
-def _reduced(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
+def _reduced(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
     (rows,) = cotangents
     factor = node.vjp(ones(node))
     if factor is None or factor.shape != node.into(0).shape:
@@ -162,7 +166,7 @@ def _reduced(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Res
 
 
 @formula("SelectBackward0")
-def _select(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+def _select(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
     (rows,) = cotangents
     shape = node.into(0).shape
     dim = dim_of(node, "dim", len(shape))
@@ -170,7 +174,7 @@ def _select(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Resu
 
 
 @formula("SliceBackward0")
-def _slice(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+def _slice(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
     (rows,) = cotangents
     shape = node.into(0).shape
     window = dim_of(node, "dim", len(shape)), node.saved("start") or 0, node.saved("end"), node.saved("step")
@@ -178,13 +182,13 @@ def _slice(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Resul
 
 
 @formula("SelectBackwardBackward0")
-def _select_backward(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+def _select_backward(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
     (rows,) = cotangents
     return [rows.select(dim_of(node, "dim", len(node.shape)), node.saved("index"))]
 
 
 @formula("SliceBackwardBackward0")
-def _slice_backward(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+def _slice_backward(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
     (rows,) = cotangents
     window = node.saved("start"), node.saved("end"), node.saved("step")
     return [torch.ops.aten.slice.Tensor(rows, dim_of(node, "dim", len(node.shape)), *window)]
@@ -204,7 +208,7 @@ def _filled(node: Node, cotangents: Sequence[Tensor | None], count: int) -> list
 
 
 @formula("StackBackward0")
-def _stack(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+def _stack(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
     (rows,) = cotangents
     return rows.unbind(dim_of(node, "dim", len(node.shape)))
 
@@ -215,7 +219,7 @@ def _split(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Resul
 
 
 @formula("CatBackward0")
-def _cat(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+def _cat(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
     (rows,) = cotangents
     dim = node.saved("dim") % len(node.shape)
     return [
@@ -227,7 +231,7 @@ def _cat(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results
 
 
 @formula("SumBackward0", "SumBackward1", "MeanBackward0", "MeanBackward1")
-def _sum(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+def _sum(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
     (rows,) = cotangents
     shape = node.into(0).shape
     over = (node.saved("dim") if node.name.endswith("1") else None) or range(len(shape))
@@ -240,13 +244,13 @@ def _sum(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results
 
 
 @formula("MmBackward0", "BmmBackward0")
-def _product(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
+def _product(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
     (rows,) = cotangents
     return _of_factors(node, rows, 0, "self", "mat2")
 
 
 @formula("AddmmBackward0")
-def _product_added(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
+def _product_added(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
     (rows,) = cotangents
     alpha, beta = node.saved("alpha"), node.saved("beta")
     scaled = rows if alpha == 1 else rows * alpha.conjugate()
@@ -267,7 +271,7 @@ def _of_factors(node: Node, rows: Tensor, k: int, left: str, right: str) -> list
 
 
 @formula("MvBackward0")
-def _of_vector(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+def _of_vector(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
     (rows,) = cotangents
     return [
         rows.unsqueeze(-1) * node.saved("vec").conj() if node.needs(0) else None,
@@ -276,7 +280,7 @@ def _of_vector(node: Node, cotangents: Sequence[Tensor | None], count: int) -> R
 
 
 @formula("DotBackward0")
-def _dot(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+def _dot(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
     (rows,) = cotangents
     return [
         rows.unsqueeze(-1) * node.saved(other).conj() if node.needs(k) else None
@@ -285,7 +289,7 @@ def _dot(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results
 
 
 @formula("ConvolutionBackward0")
-def _convolution(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
+def _convolution(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
     (rows,) = cotangents
     found = input_cotangent(node, rows) if node.needs(0) and not node.needs(1) else None
     if found is None:

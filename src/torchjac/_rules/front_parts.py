@@ -92,5 +92,7 @@ def _whole(parts: Parts, meta: Meta, count: int) -> Tensor:
 
 def _in_zeros(part: Part, rows: Tensor, shape: tuple[int, ...], dim: int) -> Tensor:
     if part.selected:
-        return torch.ops.aten.select_backward.default(rows, shape, dim, part.start)
-    return torch.ops.aten.slice_backward.default(rows, shape, dim, part.start, part.stop, 1)
+        found: Tensor = torch.ops.aten.select_backward.default(rows, shape, dim, part.start)
+    else:
+        found = torch.ops.aten.slice_backward.default(rows, shape, dim, part.start, part.stop, 1)
+    return found

@@ -26,14 +26,14 @@ def _behind(node: Node) -> list[Tensor | None] | None:
 
 
 @formula("IndexBackward0")
-def _index(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
+def _index(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
     (rows,) = cotangents
     tables = _behind(node)
     return tables and [_aten.index_put.default(_zeros(node, rows, count), tables, rows, True)]
 
 
 @formula("IndexPutBackward0", "IndexPutImplBackward0")
-def _index_put(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
+def _index_put(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
     (rows,) = cotangents
     if node.saved("accumulate") and not node.needs(1):
         return [rows]
@@ -56,7 +56,7 @@ def _table(node: Node, count: int) -> Tensor:
 
 
 @formula("IndexSelectBackward0")
-def _index_select(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
+def _index_select(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
     (rows,) = cotangents
     shape, index = node.into(0).shape, node.saved("index")
     if not shape or index.dim() != 1:
@@ -65,7 +65,7 @@ def _index_select(node: Node, cotangents: Sequence[Tensor | None], count: int) -
 
 
 @formula("IndexAddBackward0")
-def _index_add(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
+def _index_add(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
     (rows,) = cotangents
     if not node.needs(1):
         return [rows]
@@ -77,7 +77,7 @@ def _index_add(node: Node, cotangents: Sequence[Tensor | None], count: int) -> R
 
 
 @formula("GatherBackward0")
-def _gather(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
+def _gather(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
     (rows,) = cotangents
     rank = len(node.into(0).shape)
     if not rank or node.saved("index").dim() != rank:
@@ -86,7 +86,7 @@ def _gather(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Resu
 
 
 @formula("ScatterBackward0", "ScatterAddBackward0")
-def _scatter(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
+def _scatter(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
     (rows,) = cotangents
     adds = node.name == "ScatterAddBackward0"
     if adds and not node.needs(1):
@@ -130,13 +130,13 @@ def _max_pool(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Re
 
 
 @formula("ConstantPadNdBackward0")
-def _pad(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+def _pad(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
     (rows,) = cotangents
     return [_aten.constant_pad_nd.default(rows, [-size for size in node.saved("pad")])]
 
 
 @formula("DiagonalBackward0")
-def _diagonal(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+def _diagonal(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
     (rows,) = cotangents
     shape = node.into(0).shape
     dims = [dim_of(node, name, len(shape)) for name in ("dim1", "dim2")]
@@ -144,14 +144,14 @@ def _diagonal(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Re
 
 
 @formula("DiagonalBackwardBackward0")
-def _diagonal_backward(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+def _diagonal_backward(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
     (rows,) = cotangents
     dims = [dim_of(node, name, len(node.shape)) for name in ("dim1", "dim2")]
     return [rows.diagonal(node.saved("offset"), *dims)]
 
 
 @formula("UnfoldBackward0")
-def _unfold(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
+def _unfold(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
     (rows,) = cotangents
     shape = node.into(0).shape
     if not shape:
@@ -161,13 +161,13 @@ def _unfold(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Resu
 
 
 @formula("ViewAsRealBackward0")
-def _view_as_real(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+def _view_as_real(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
     (rows,) = cotangents
     return [torch.view_as_complex(rows.contiguous())]
 
 
 @formula("LinalgCrossBackward0")
-def _cross(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+def _cross(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
     (rows,) = cotangents
     dim = dim_of(node, "dim", len(node.shape))
 
@@ -181,7 +181,7 @@ def _cross(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Resul
 
 
 @formula("FftR2CBackward0")
-def _real_transform(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+def _real_transform(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
     (rows,) = cotangents
     shape, dims = node.into(0).shape, node.saved("dim")
     over = [dim % len(shape) + 1 for dim in dims]
@@ -193,7 +193,7 @@ def _real_transform(node: Node, cotangents: Sequence[Tensor | None], count: int)
 
 
 @formula("FftC2RBackward0")
-def _real_inverse(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+def _real_inverse(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
     (rows,) = cotangents
     over = [dim % len(node.shape) + 1 for dim in node.saved("dim")]
     found = _aten._fft_r2c.default(rows, over, node.saved("normalization"), True)
@@ -206,7 +206,7 @@ def _real_inverse(node: Node, cotangents: Sequence[Tensor | None], count: int) -
 
 
 @formula("FftC2CBackward0")
-def _complex_transform(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+def _complex_transform(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
     (rows,) = cotangents
     over = [dim % len(node.shape) + 1 for dim in node.saved("dim")]
     return [_aten._fft_c2c.default(rows, over, node.saved("normalization"), not node.saved("forward"))]

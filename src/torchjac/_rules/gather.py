@@ -93,18 +93,19 @@ def index_maps(
         else:
             tables.append(table)
     tables += [None] * (len(shape) - len(tables))
-    named = [dim for dim, table in enumerate(tables) if table is not None]
-    common = torch.broadcast_shapes(*(tables[dim].shape for dim in named)) if named else ()
+    named = {dim: table for dim, table in enumerate(tables) if table is not None}
+    common = torch.broadcast_shapes(*(table.shape for table in named.values())) if named else ()
     over = new_labels(common)
     whole: list[Map] = [bare(Label(size)) for size in shape]
     if 0 in common:
         return None, tuple(whole)
-    for dim in named:
-        table = tables[dim].to(torch.int64)
+    for dim, table in named.items():
+        table = table.to(torch.int64)
         table = torch.where(table < 0, table + shape[dim], table)
         whole[dim] = Gather(*_compact(table, over))
     # The labels of the index tensors stand where the first of them is, or in front where they are apart.
-    first = named[0] if named and named == list(range(named[0], named[-1] + 1)) else 0
+    dims = list(named)
+    first = dims[0] if dims and dims == list(range(dims[0], dims[-1] + 1)) else 0
     rest = [whole[dim] for dim in range(len(shape)) if dim not in named]
     return (*rest[:first], *map(bare, over), *rest[first:]), tuple(whole)
 

@@ -33,7 +33,7 @@ def glu(node: Node) -> list[Local]:
     dim = node.saved("dim") % len(node.shape)
     over, halves = _halves(node.shape, dim)
     (slope,) = call(node, [ones(node)])
-    values = slope.split(max(node.shape[dim], 1), dim)
+    values = () if slope is None else slope.split(max(node.shape[dim], 1), dim)
     return [
         Local(0, Block(value, over, halves[0], half)) for value, half in zip(values, halves, strict=False)
     ]
@@ -53,9 +53,9 @@ def glu_backward(node: Node) -> list[Local]:
     for number, out in enumerate(halves):
         pair = (one, torch.zeros_like(one))
         by_g, by_x = call(node, [torch.cat(pair if number == 0 else pair[::-1], dim)])
-        if node.needs(0):
+        if by_g is not None and node.needs(0):
             terms.append(Local(0, Block(by_g, over, out, halves[0])))
         for other, half in enumerate(halves):
-            if node.needs(1) and (number or other):
+            if by_x is not None and node.needs(1) and (number or other):
                 terms.append(Local(1, Block(by_x.narrow(dim, other * size, size), over, out, half)))
     return terms

@@ -7,6 +7,7 @@ extremum that leaves self out does not count it; and the gradient of an embeddin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import torch
@@ -46,7 +47,7 @@ def _scatter(node: Node, cotangents: Cotangents) -> Results | None:
     return shaped(node, lead, [own, source])
 
 
-def _reduce(node: Node, cotangents: Cotangents) -> Results:
+def _reduce(node: Node, cotangents: Sequence[Tensor]) -> Results:
     """A reduction by index, by the factors of its rule."""
     (g,) = cotangents
     assert g is not None
@@ -59,7 +60,7 @@ def _reduce(node: Node, cotangents: Cotangents) -> Results:
     return shaped(node, lead, [kept, source])
 
 
-def _embedding(node: Node, cotangents: Cotangents) -> Results | None:
+def _embedding(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
     """An embedding: the rows of the cotangent added where they were read, but for those of the padding."""
     (g,) = cotangents
     assert g is not None

@@ -64,7 +64,7 @@ def _kernel_size(node: Node) -> int:
     # A number for all dims, as padding="valid" leaves, is saved once.
     moves = [each * len(image) if len(each) == 1 else each for each in map(node.saved, names)]
     transposed = node.saved("transposed")
-    size = (out if transposed else into) // node.saved("groups")
+    size: int = (out if transposed else into) // node.saved("groups")
     for before, after, step, dilate, margin, more in zip(image, found, *moves, strict=True):
         coarse, fine = (before, after - more) if transposed else (after, before)
         size *= (fine + 2 * margin - (coarse - 1) * step - 1) // dilate + 1

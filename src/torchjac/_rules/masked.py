@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from .._blocks.block import Block
-from .._blocks.maps import Label, Map, bare_label
+from .._blocks.maps import Label, Map
 from .._capture.tape import Node
 from .gather import index_maps
 from .pointwise import diagonal_term
@@ -45,4 +45,4 @@ def _maps(node: Node, shape: Sequence[int]) -> tuple[tuple[Map, ...] | None, tup
 
 def _where(node: Node, picked: Sequence[Map]) -> tuple[Tensor, tuple[Label, ...]]:
     """The mask as ones and zeros, and the labels over which it runs."""
-    return spread(node.saved("mask").to(node.outputs[0].dtype), [bare_label(map_) for map_ in picked])
+    return spread(node.saved("mask").to(node.outputs[0].dtype), [map_.labels[0] for map_ in picked])

@@ -5,6 +5,8 @@ The cotangent of a complex factor is the product with the conjugate of the other
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import torch
 from torch import Tensor
 
@@ -22,10 +24,14 @@ def _scaled(value: Tensor, factor: complex) -> Tensor:
     return value.conj_physical() if value.is_complex() else value
 
 
+#: Of a factor its input, the spellings of out and of wrt, and that of the other factor
+_Factor: TypeAlias = tuple[int, str, str, str]
+
+
 def _product(
-    node: Node, first: tuple, second: tuple, names: tuple[str, str], alpha: complex = 1.0
+    node: Node, first: _Factor, second: _Factor, names: tuple[str, str], alpha: complex = 1.0
 ) -> list[Local]:
-    """Terms of a product of two factors: (input, out spelling, wrt spelling, spelling of the other)."""
+    """Terms of a product of two factors."""
     terms = []
     for (k, out, wrt, on), other in zip((first, second), names, strict=True):
         if node.needs(k):
@@ -46,7 +52,7 @@ def _as_it_lies(value: Tensor, on: str) -> tuple[Tensor, str]:
     return value.mT, " ".join((*rest, column, row))
 
 
-def _bias(node: Node, beta: complex) -> list[Local]:
+def _bias(node: Node, beta: float | complex) -> list[Local]:
     if not node.needs(0):
         return []
     if not isinstance(beta, complex):

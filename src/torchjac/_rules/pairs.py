@@ -28,7 +28,7 @@ def pdist(node: Node) -> list[Local]:
     x, p = node.saved("self"), node.saved("p")
     if p == 0 or not node.shape[0]:
         return []
-    first, second = torch.triu_indices(*[x.shape[0]] * 2, 1, device=x.device).unbind()
+    first, second = torch.triu_indices(x.shape[0], x.shape[0], 1, device=x.device).unbind()
     gap = x[first] - x[second]
     value = slope(gap, node.saved("result").unsqueeze(1), p)
     pair, feature = Label(node.shape[0]), Label(x.shape[1])

@@ -284,13 +284,10 @@ def lu_unpack(node: Node) -> list[Local]:
     """The factors of LU packed in one matrix x: L = below(x) + 1 of shape (m, k), U = above(x) of shape (k, n)."""
     shape = node.into(0).shape
     terms = []
-    for slot, (meta, part) in enumerate(zip(node.outputs, (_below, torch.triu), strict=True)):
+    for slot, meta in enumerate(node.outputs):
         over = new_labels(meta.shape)
         out, wrt = tuple(map(bare, over)), tuple(map(bare, over))  # not one for both: the input may be larger
-        mask = part(torch.ones(meta.shape[-2:], dtype=meta.dtype, device=meta.device))
+        full = torch.ones(meta.shape[-2:], dtype=meta.dtype, device=meta.device)
+        mask = full.tril(-1) if slot == 0 else full.triu()
         terms.append(Local(0, Block(mask, over[-2:], out, wrt), slot, selects=True))
     return [] if 0 in shape else terms
-
-
-def _below(matrix: torch.Tensor) -> torch.Tensor:
-    return matrix.tril(-1)

@@ -121,8 +121,8 @@ def _terms(node: Node, k: int, part: _Found) -> list[Local]:
             out = unravel(here, over, out_shape)
         wrt: list[Map] = []
         lead = len(over) - len(shape)
-        for label, part, size in zip(over[lead:], window[lead:], shape, strict=True):
-            wrt.append(Affine(0, ()) if size == 1 else Affine(part.start, ((label, 1),)))
+        for label, span, size in zip(over[lead:], window[lead:], shape, strict=True):
+            wrt.append(Affine(0, ()) if size == 1 else Affine(span.start, ((label, 1),)))
         block_value = float(first) if constant and not leaves_a_trail([value]) else value
         on = () if isinstance(block_value, float) else over
         terms.append(Local(k, Block(block_value, on, out, tuple(wrt))))

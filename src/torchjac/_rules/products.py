@@ -6,11 +6,13 @@ products in front of an entry and behind it, in a number of steps that grows wit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from .._capture.tape import Node
-from .anew import Anew, Cotangents, Results, lead_of, register, shaped
+from .anew import Anew, Results, lead_of, register, shaped
 
 
 def before(x: Tensor, dim: int) -> Tensor:
@@ -27,7 +29,7 @@ def others(x: Tensor, dim: int) -> Tensor:
     return before(x, dim) * before(x.flip(dim), dim).flip(dim)
 
 
-def _prod(node: Node, cotangents: Cotangents) -> Results:
+def _prod(node: Node, cotangents: Sequence[Tensor]) -> Results:
     """Product out = Π x: ∂out/∂x[i] is the product of the others."""
     (g,) = cotangents
     assert g is not None
@@ -41,7 +43,7 @@ def _prod(node: Node, cotangents: Cotangents) -> Results:
     return shaped(node, lead, [g * others(x, dim).conj()])
 
 
-def _cumprod(node: Node, cotangents: Cotangents) -> Results:
+def _cumprod(node: Node, cotangents: Sequence[Tensor]) -> Results:
     """Running product out[k] = Π_{i ≤ k} x[i], p[j] being the product in front of x[j].
 
     Σ_k g[k] ∂out[k]/∂x[j] = p[j] s[j]      s[j] = g[j] + x[j+1] s[j+1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import chain
 from math import prod
 
 from torch import Tensor
@@ -98,5 +97,10 @@ def _drops_at_zero(node: Node) -> bool:
 @rule("VarMeanBackward0", "StdMeanBackward0", "AminmaxBackward0")
 def reductions(node: Node) -> list[Local] | None:
     """Two reductions along the same dims, each a term of its own."""
-    terms = [_reduction(node, None, slot) for slot in range(len(node.outputs))]
-    return None if None in terms else list(chain(*terms))
+    found: list[Local] = []
+    for slot in range(len(node.outputs)):
+        terms = _reduction(node, None, slot)
+        if terms is None:
+            return None
+        found += terms
+    return found

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .._blocks.block import Block, labels
 from .._blocks.lazy import lazy
-from .._blocks.maps import bare
+from .._blocks.maps import Label, bare
 from .._capture.tape import Node
 from .registry import Local, rule
 from .spell import new_labels
@@ -123,13 +123,8 @@ def reduce_by_index(node: Node) -> list[Local]:
         block = Block(1.0, (), whole, picked)
     else:
         ((_, block, *_),) = scattered(node, node.saved("index"))
-    on = labels(block) if isinstance(factor, Tensor) else ()
-    return [
-        *terms,
-        Local(
-            1,
-            Block(
-                factor if not on else factor.reshape([label.size for label in on]), on, block.out, block.wrt
-            ),
-        ),
-    ]
+    on: tuple[Label, ...] = ()
+    if isinstance(factor, Tensor):
+        on = labels(block)
+        factor = factor.reshape([label.size for label in on]) if on else factor
+    return [*terms, Local(1, Block(factor, on, block.out, block.wrt))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar, final
 
 import torch
 
@@ -47,6 +47,7 @@ class Spelling(NamedTuple):
     scales: bool = False
 
 
+@final
 class Known(NamedTuple):
     """What a rule knows: terms of explicit inputs, and the dims that pass for inputs that need seeds.
 
@@ -66,6 +67,7 @@ class Known(NamedTuple):
 
 
 Rule: TypeAlias = Callable[[Node], "Known | Sequence[Local] | None"]
+R = TypeVar("R", bound=Rule)
 
 
 class Registered(NamedTuple):
@@ -105,7 +107,7 @@ def name_of(op: Op) -> str:
     return op if isinstance(op, str) else f"{op.__name__}Backward"
 
 
-def rule(*ops: Op, any_dtype: bool = False, built_in: bool = True) -> Callable[[Rule], Rule]:
+def rule(*ops: Op, any_dtype: bool = False, built_in: bool = True) -> Callable[[R], R]:
     """Register the local Jacobian of the autograd nodes of these names, or of these Functions.
 
     A rule takes a node and returns a list of `Local` terms, `Known` where some inputs need seeds, or None
@@ -113,7 +115,7 @@ def rule(*ops: Op, any_dtype: bool = False, built_in: bool = True) -> Callable[[
     of another from outside.
     """
 
-    def register(function: Rule) -> Rule:
+    def register(function: R) -> R:
         for op in ops:
             if op in RULES and (built_in or RULES[op].built_in):
                 names = f"{RULES[op].rule.__name__} and {function.__name__}"
@@ -142,15 +144,20 @@ def opaque(node: Node) -> Known:
 
 def local_jacobian(node: Node) -> Known:
     """What is known of a node's local Jacobian, at least that it must be called on dense seeds."""
-    found = RULES.get(node.function) if node.is_python else None
+    function = node.function if node.is_python else None
+    found = None if function is None else RULES.get(function)
     if found is None:  # view_copy has view's derivative
         found = RULES.get(node.name) or RULES.get(node.name.removesuffix("_copy"))
-    if found is not None and not found.built_in:
-        refuse_program("a rule from outside, which may look at anything")
-    known = found.rule(node) if found is not None else None
-    if known is not None and type(known) is not Known:
-        known = Known(known)
-    if known is None or (not found.any_dtype and known.locals and node.touches_complex):
+    known: Known | None = None
+    if found is not None:
+        if not found.built_in:
+            refuse_program("a rule from outside, which may look at anything")
+        told = found.rule(node)
+        if told is not None:
+            known = told if type(told) is Known else Known(told)
+            if not found.any_dtype and known.locals and node.touches_complex:
+                known = None
+    if known is None:
         node.note = "opaque"
         return opaque(node)
     node.note = "independent" if known.passes else "explicit"

@@ -151,7 +151,8 @@ def resample(node: Node) -> Known:
 
 def _separable(batch: tuple[Label, ...], sides: list[Side], dtype: torch.dtype) -> Block:
     """The block of several sides."""
-    value, on = sides[0].weight, sides[0].labels
+    value = sides[0].weight
+    on: tuple[Label, ...] = sides[0].labels
     for side in sides[1:]:
         value, on = value[..., None, None] * side.weight, on + side.labels
     out: tuple[Map, ...] = tuple(map(bare, (*batch, *(side.labels[0] for side in sides))))

@@ -9,13 +9,13 @@ formulas have no derivative in forward mode, are here too.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
 
 from .._capture.tape import Node
-from .anew import Anew, Cotangents, Results, lead_of, register
+from .anew import Anew, Results, lead_of, register
 from .spell import reduced_dims
 
 #: |πx| below which sinc's slope is a series: what is left of it there is 1e-18 of the slope
@@ -40,7 +40,7 @@ def slope(gap: Tensor, distance: Tensor, p: float) -> Tensor:
     return torch.where(flat, 0, gap.sign() * (gap.abs() / distance) ** (p - 1))
 
 
-def _norm(node: Node, cotangents: Cotangents) -> Results | None:
+def _norm(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
     """Norm along dims: g ∂‖x‖/∂x."""
     (g,) = cotangents
     x, p = node.saved("self"), node.saved("ord" if node.name.startswith("Linalg") else "p")
@@ -48,7 +48,7 @@ def _norm(node: Node, cotangents: Cotangents) -> Results | None:
     return _distance(node, g, x, 2 if p is None else p, dims)
 
 
-def _dist(node: Node, cotangents: Cotangents) -> Results | None:
+def _dist(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
     """Distance of two tensors, the norm of x − y over all dims."""
     (g,) = cotangents
     gap = node.saved("self") - node.saved("other")
@@ -70,7 +70,7 @@ def _signed(node: Node, found: Tensor) -> Results:
     return [found if node.needs(0) else None, -found if node.needs(1) else None]
 
 
-def _renorm(node: Node, cotangents: Cotangents) -> Results | None:
+def _renorm(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
     """Slices of norm n scaled by f(n) = m / (n + ε) where n > m: f g + f′ ⟨g, x⟩ ∂n/∂x."""
     (g,) = cotangents
     x, p, limit = node.saved("self"), node.saved("p"), node.saved("maxnorm")
@@ -83,7 +83,7 @@ def _renorm(node: Node, cotangents: Cotangents) -> Results | None:
     return [scale * g - drop * (g * x).sum(dims, keepdim=True) * slope(x, n, p)]
 
 
-def _sinc(node: Node, cotangents: Cotangents) -> Results | None:
+def _sinc(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
     """Sin t / t with t = πx: g π (cos t − sin t / t) / t, near 0 by its series −t/3 + t³/30 − t⁵/840 + …."""
     (g,) = cotangents
     t = math.pi * node.saved("self")
@@ -95,7 +95,7 @@ def _sinc(node: Node, cotangents: Cotangents) -> Results | None:
     return [math.pi * g * torch.where(near, series, (far.cos() - far.sin() / far) / far)]
 
 
-def _power(node: Node, cotangents: Cotangents) -> Results | None:
+def _power(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
     """Power xᵉ of two tensors: g e xᵉ⁻¹ for x, 0 at 0⁰, and g xᵉ log x for e, 0 at x = 0."""
     (g,) = cotangents
     x, e = node.saved("self"), node.saved("exponent")
@@ -110,7 +110,7 @@ def _power(node: Node, cotangents: Cotangents) -> Results | None:
     return results
 
 
-def _power_of_zero(node: Node, cotangents: Cotangents) -> Results | None:
+def _power_of_zero(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
     """Power of a number: of 0 it is a constant for all e ≥ 0."""
     (g,) = cotangents
     e = node.saved("exponent")
@@ -119,7 +119,7 @@ def _power_of_zero(node: Node, cotangents: Cotangents) -> Results | None:
     return [g * torch.where(e >= 0, 0.0, -math.inf).to(g.dtype)]
 
 
-def _angle(node: Node, cotangents: Cotangents) -> Results | None:
+def _angle(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
     """Angle of a complex number: i g z / |z|²."""
     (g,) = cotangents
     z = node.saved("self")
@@ -129,7 +129,7 @@ def _angle(node: Node, cotangents: Cotangents) -> Results | None:
     return [1j * g * over_nonzero(over_nonzero(z, r), r)]
 
 
-def _sign(node: Node, cotangents: Cotangents) -> Results | None:
+def _sign(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
     """Z / |z| = s: (g − s Re(s̄ g)) / |z|, a real number's sign does not change."""
     (g,) = cotangents
     z = node.saved("self")
@@ -140,13 +140,13 @@ def _sign(node: Node, cotangents: Cotangents) -> Results | None:
     return [over_nonzero(g - s * (s.conj() * g).real, r)]
 
 
-def _copysign(node: Node, cotangents: Cotangents) -> Results:
+def _copysign(node: Node, cotangents: Sequence[Tensor]) -> Results:
     """|x| with the sign of another: ±g."""
     (g,) = cotangents
     return [g * (node.saved("self").sign() * node.saved("result").sign())] + [None] * (len(node.inputs) - 1)
 
 
-def _logit(node: Node, cotangents: Cotangents) -> Results | None:
+def _logit(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
     """Log(x / (1 − x)), constant where x is within ε of 0 or 1: g / (x (1 − x))."""
     (g,) = cotangents
     x, eps = node.saved("self"), node.saved("eps")
@@ -155,7 +155,7 @@ def _logit(node: Node, cotangents: Cotangents) -> Results | None:
     return [g / (x * (1 - x)).masked_fill((x < eps) | (x > 1 - eps), math.inf)]
 
 
-def _loss(node: Node, cotangents: Cotangents) -> Results | None:
+def _loss(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
     """Loss of the gap u = x − y, averaged (reduction 1) or not: 2 g u, or g u bounded by δ."""
     (g,) = cotangents
     gap = node.saved("self") - node.saved("target")

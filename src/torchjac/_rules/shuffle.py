@@ -75,7 +75,7 @@ def _windows(node: Node, shape: Sequence[int]) -> list[tuple[tuple[Map, ...], tu
     rows, columns = (_side(node, side, size) for side, size in enumerate((height, width)))
     kernel = node.saved("kernel_size")[1]
     steps = _steps(node, 1, width)
-    pairs = []
+    pairs: list[tuple[tuple[Map, ...], tuple[Map, ...]]] = []
     for (i, h, y), (j, w, x) in product(rows, columns):
         batch, c = tuple(map(bare, new_labels(lead))), Label(channels)
         tap = _sum((Affine(0, ((c, node.saved("kernel_size")[0] * kernel),)), 1), (i, kernel), (j, 1))
@@ -86,7 +86,8 @@ def _windows(node: Node, shape: Sequence[int]) -> list[tuple[tuple[Map, ...], tu
 def _steps(node: Node, side: int, size: int) -> int:
     """How many windows stand along one side of the image."""
     kernel, stride, dilation, padding = (node.saved(name)[side] for name in _SETTINGS)
-    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+    count: int = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+    return count
 
 
 _SETTINGS = ("kernel_size", "stride", "dilation", "padding")

@@ -32,6 +32,8 @@ def to_sparse(node: Node) -> list[Local]:
 def to_dense(node: Node) -> list[Local]:
     """A sparse tensor as a dense one: ∂out[i]/∂x[i′] = δ[i,i′] where x stores an entry, zero elsewhere."""
     (stored,) = call(node, [ones(node)])
+    if stored is None:
+        return []
     return [diagonal_term(node, 0, fit(stored, node.into(0)).detach())._replace(selects=True)]
 
 

@@ -114,8 +114,8 @@ def ones(node: Node, slot: int = 0) -> Tensor:
     return torch.ones(shape, dtype=dtype, device=device)
 
 
-def reduced_dims(node: Node) -> tuple[set[int], bool] | None:
-    """The dims that a reduction reduces, and whether they are kept with size 1; None where the node does not say."""
+def reduced_dims(node: Node) -> tuple[set[int], bool]:
+    """The dims that a reduction reduces, and whether they are kept with size 1."""
     rank = len(node.into(0).shape)
     if len(node.shape) == 0:
         return set(range(rank)), False

@@ -32,17 +32,23 @@ def law_of(
     """
     if 0 in shape or 0 in size or not _is_nested(shape, lies):
         return None
-    starts, *steps = [_digits(number, shape, lies) for number in (offset, *stride)]
-    dims = [dim for dim, count in enumerate(size) if count > 1]
-    if starts is None or any(steps[dim] is None for dim in dims):
+    starts = _digits(offset, shape, lies)
+    if starts is None:
         return None
+    steps: dict[int, list[int]] = {}
+    for dim, count in enumerate(size):
+        if count > 1:
+            digits = _digits(stride[dim], shape, lies)
+            if digits is None:
+                return None
+            steps[dim] = digits
     law = []
     for at, start in enumerate(starts):
-        along = tuple([(dim, steps[dim][at]) for dim in dims if steps[dim][at]])
+        along = tuple([(dim, step[at]) for dim, step in steps.items() if step[at]])
         if start + sum([step * (size[dim] - 1) for dim, step in along]) >= shape[at]:
             return None
         law.append((start, along))
-    return tuple(law) if all(any(steps[dim]) for dim in dims) else None
+    return tuple(law) if all(map(any, steps.values())) else None
 
 
 def _outer_first(shape: Sequence[int], lies: Sequence[int]) -> list[int]:

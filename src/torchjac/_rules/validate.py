@@ -25,15 +25,14 @@ class Validator:
         """What the rule knows, without what it tells of inputs that nothing is asked of."""
         if found is None:
             return None
-        if not isinstance(found, Known):
-            found = Known(found)
-        for passes in (found.passes, *found.others.values()):
+        known = found if isinstance(found, Known) else Known(found)
+        for passes in (known.passes, *known.others.values()):
             for k, pairs in passes.items():
                 self._pairs(k, pairs)
-        return found._replace(
-            locals=self.terms(found.locals),
-            passes={k: pairs for k, pairs in found.passes.items() if self.node.needs(k)},
-            spelled={k: self._spelling(tell) for k, tell in found.spelled.items()},
+        return known._replace(
+            locals=self.terms(known.locals),
+            passes={k: pairs for k, pairs in known.passes.items() if self.node.needs(k)},
+            spelled={k: self._spelling(tell) for k, tell in known.spelled.items()},
         )
 
     def terms(self, terms: Any) -> list[Local]:
@@ -54,11 +53,11 @@ class Validator:
         return needed
 
     def _spelling(
-        self, tell: Callable[[int, Sequence[Block]], Spelling]
-    ) -> Callable[[int, Sequence[Block]], Spelling]:
-        def told(slot: int, blocks: Sequence[Block]) -> Spelling:
+        self, tell: Callable[[int, Sequence[Block]], Spelling | None]
+    ) -> Callable[[int, Sequence[Block]], Spelling | None]:
+        def told(slot: int, blocks: Sequence[Block]) -> Spelling | None:
             found = tell(slot, blocks)
-            return found._replace(make=lambda: self.terms(found.make()))
+            return found and found._replace(make=lambda: self.terms(found.make()))
 
         return told
 

@@ -107,7 +107,7 @@ def t(node: Node) -> list[Local]:
 @remembered
 def _reorder(shape: tuple[int, ...], order: tuple[int, ...]) -> Block:
     out = tuple(map(bare, new_labels(shape)))
-    wrt: list[Map | None] = [None] * len(out)
+    wrt: list[Map] = list(out)
     for map_, dim in zip(out, order, strict=True):
         wrt[dim] = map_
     return Block(1.0, (), out, tuple(wrt))

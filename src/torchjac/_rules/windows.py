@@ -12,6 +12,7 @@ and the backward of either gives the third from the other two.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import product
 from typing import NamedTuple, TypeAlias
 
@@ -104,9 +105,14 @@ def offsets(g: Geometry) -> Iterator[dict[str, Side]]:
             "weight": Side(
                 (_channel(group, c), bare(i), *map(constant, at)),
                 (group, c, i),
-                lambda value, at=at: value[(slice(None), slice(None), *at)],
+                partial(_at_offset, at),
             ),
         }
+
+
+def _at_offset(at: tuple[int, ...], weight: Tensor) -> Tensor:
+    index: tuple[slice | int, ...] = (slice(None), slice(None), *at)
+    return weight[index]
 
 
 #: A label with the position at which it begins and its step

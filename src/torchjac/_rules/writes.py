@@ -180,7 +180,7 @@ def indexed(node: Node, shape: Sequence[int]) -> tuple[tuple[Map, ...], tuple[Ma
         return picked, ()
     if not shape:  # one position of a vector
         return picked, (Gather(node.saved("index").reshape(()), ()),)
-    whole = list(picked)
+    whole: list[Map] = list(picked)
     dim = node.saved("dim") % len(node.shape)
     whole[dim] = Gather(node.saved("index").reshape(-1), (over[dim],))
     return picked, tuple(whole)
@@ -255,8 +255,8 @@ def put(node: Node) -> list[Local]:
     if node.needs(1):
         over = new_labels(index.shape)
         source = node.into(1).shape
-        picked = tuple(map(bare, over)) if tuple(index.shape) == source else None
-        if picked is None:  # as many entries in another shape
+        picked: tuple[Map, ...] = tuple(map(bare, over))
+        if tuple(index.shape) != source:  # as many entries in another shape
             picked = unravel(torch.arange(index.numel(), device=index.device).view(index.shape), over, source)
         terms.append(Local(1, Block(1.0, (), unravel(index, over, node.shape), picked)))
     return terms
