@@ -29,17 +29,16 @@ def _moves(node: Node) -> tuple[list[Local] | None, Sequence[Tensor | None]]:
 
 
 @formula("torch::autograd::CopySlices")
-def _assigned(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
+def _assigned(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
     (rows,) = cotangents
     terms, results = _moves(node)
     recording = recorder()
-    if rows is None or terms is None or recording is None:
+    if terms is None or recording is None:
         return None
     found: list[Tensor | None] = [None] * len(node.inputs)
     for k, block, *_ in terms:
-        found[k] = rows if k == 0 else _read(rows.contiguous(), block.out, block.wrt, node.shape)
-        if k > 0 and block.value != 1:
-            found[k] = found[k] * block.value  # type: ignore[operator]
+        part = rows if k == 0 else _read(rows.contiguous(), block.out, block.wrt, node.shape)
+        found[k] = part if k == 0 or block.value == 1 else part * block.value
     if found[0] is not None and results[0] is not None:
         with unrecorded():
             written = results[0] == 0
@@ -51,9 +50,9 @@ def _assigned(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Re
 
 
 @formula("AsStridedBackward0")
-def _viewed(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
+def _viewed(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
     (rows,) = cotangents
-    if rows is None or not is_injective(node.saved("size"), node.saved("stride")):
+    if not is_injective(node.saved("size"), node.saved("stride")):
         return None
     terms, _ = _moves(node)
     if terms is None:
