@@ -1,6 +1,7 @@
 # `make example` runs the main example, `make test` the tests; both make their own environment in .venv.
 PYTHON ?= python3
 WORKERS ?= 2
+RANKS ?= 2
 OUT ?= brusselator.png
 RESULTS ?= benchmarks/results
 # The version that torchjac is tested on, and the one taken where there is none yet.
@@ -11,10 +12,11 @@ BIN := .venv/bin
 READY := .venv/.ready
 DOCS := .venv/.docs
 
-.PHONY: help example example-store test bench check docs clean
+.PHONY: help example example-distributed example-store test bench check docs clean
 
 help:
 	@echo "make example   the Brusselator and a batched MLP, with a spy plot in $(OUT)"
+	@echo "make example-distributed   an implicit step of the Brusselator on RANKS=$(RANKS) processes"
 	@echo "make example-store   a Jacobian larger than memory, written to disk by a process that is killed on the way"
 	@echo "make test      all tests and the examples in the docstrings"
 	@echo "make bench     torchjac beside its peers on every workload: a table, a plot and a JSON in $(RESULTS)"
@@ -39,6 +41,10 @@ example: $(READY)
 
 example-store: $(READY)
 	$(BIN)/python examples/larger_than_memory.py
+
+example-distributed: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m torch.distributed.run --standalone --nproc-per-node $(RANKS) \
+	    examples/pde_over_ranks.py $(ARGS)
 
 # One thread a worker: two workers with two threads each would fight for two cores.
 test: $(READY)

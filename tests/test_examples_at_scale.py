@@ -101,3 +101,24 @@ def test_larger_than_memory(tmp_path) -> None:
     assert "checksums right" in output
     assert numbers(output, "J ∂u(0)/∂x against ∂u(T)/∂x")[0] < 1e-10
     assert numbers(output, "it becomes")[0] > 1
+
+
+def test_pde_over_ranks() -> None:
+    """Newton converges to rounding, as it does only with the right Jacobian: twelve entries a point."""
+    output = run("pde_over_ranks", "--side", "16")
+    residuals = numbers(output, "residual")
+    assert residuals[-1] < 1e-9 * residuals[0]
+    side = 128 if FULL else 16
+    assert numbers(output, "J has")[0] == 12 * side**2
+
+
+def test_ggn_over_data(tmp_path) -> None:
+    """Every step lowers the loss; with its checkpoints the program gives the same again."""
+    arguments = ("--samples", "600", "--steps", "2", "--checkpoint", str(tmp_path / "ggn.pt"))
+    output = run("ggn_over_data", *arguments)
+    losses = numbers(output, "loss")
+    assert all(after < before for before, after in pairwise(losses))
+    assert numbers(output, "peak memory of the process")[0] < 2  # GiB
+    if not FULL:
+        assert (tmp_path / "ggn.pt.step1").exists()
+        assert numbers(run("ggn_over_data", *arguments), "loss") == losses

@@ -96,7 +96,7 @@ def halo_of(mesh, shape):
 def check_all(J, expected, mesh):
     """Everything that can be asked of a sharded Jacobian, against the plain one, that is; gives ``J @ v``."""
     dense = expected.to_dense()
-    matrix = dense.reshape(expected.shape[: len(expected.out_shape)].numel(), -1)
+    matrix = dense.reshape(*(torch.Size(shape).numel() for shape in (expected.out_shape, expected.in_shape)))
     v, u = randn(*expected.in_shape), randn(*expected.out_shape)
     product = J @ spread_out(v, mesh)
     assert product.placements == (Shard(0),)
@@ -107,11 +107,11 @@ def check_all(J, expected, mesh):
     assert (spread_out(u, mesh) @ J).placements == (Shard(0),)
     assert J.to_dense().placements == (Shard(0),)
     close(J.to_dense(), dense)
-    close(J.to_sparse().to_dense(), dense[J.rows.start : J.rows.stop].reshape(-1, matrix.shape[1]))
+    close(J.to_sparse().to_dense(), dense[J.rows.start : J.rows.stop].reshape(J.to_sparse().shape))
     assert J.nnz == expected.nnz
     close(torch.tensor(J.norm(), dtype=DOUBLE), matrix.norm())
-    close(torch.tensor(J.norm(1), dtype=DOUBLE), matrix.abs().sum(0).max())
-    close(torch.tensor(J.norm(inf), dtype=DOUBLE), matrix.abs().sum(1).max())
+    close(torch.tensor(J.norm(1), dtype=DOUBLE), torch.cat([matrix.abs().sum(0), randn(1) * 0]).max())
+    close(torch.tensor(J.norm(inf), dtype=DOUBLE), torch.cat([matrix.abs().sum(1), randn(1) * 0]).max())
     weight = u.abs()
     for W in (None, weight):
         G = J.gram(None if W is None else spread_out(W, mesh))
@@ -185,6 +185,23 @@ def tables(mesh):
         inner = x[0].numel()
         read = set(rows.abs().sum(0).nonzero().flatten().tolist())
         assert J.halo.received == len(read - set(range(own.start * inner, own.stop * inner)))
+
+
+def empties(mesh):
+    """Sizes 0 and 1: inputs and outputs without entries, one entry by one."""
+    for f, shape in (
+        (torch.sin, (0,)),
+        (lambda x: x.sum(1), (4, 0)),
+        (lambda x: x[:0], (3,)),
+        (lambda x: x.exp()[:, None], (1,)),
+    ):
+        x = randn(*shape)
+        check_all(jacobian(f, mesh)(x), torchjac.jacobian(f)(x), mesh)
+        around = Halo(mesh, shape, local_rows(shape[0], mesh))
+        if shape == (4, 0) or shape == (1,):
+            rows = f(x).shape
+            J = local_jacobian(f, around, rows)(spread_out(x, mesh))
+            check_all(J, torchjac.jacobian(f)(x), mesh)
 
 
 def trees(mesh):
@@ -427,6 +444,7 @@ PROGRAMS = {
         local,
         halos_only,
         tables,
+        empties,
         trees,
         storage,
         solves,

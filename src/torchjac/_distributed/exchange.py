@@ -43,19 +43,16 @@ class Exchange:
         self.sends = {rank: units.to(wanted.device) - self.own.start for rank, units in lists.items()}
 
     def fetch(self, mine: Tensor) -> Tensor:
-        """This rank's units, and behind them those that it reads of others; the units are the first dim."""
-        found = mine.new_empty(len(mine) + len(self.wanted), *mine.shape[1:])
-        found[: len(mine)] = mine
-        arrived = found[len(mine) :]
+        """Of this rank's units, which are the first dim, send those that others read; give those that come of them."""
+        arrived = mine.new_empty(len(self.wanted), *mine.shape[1:])
         self._swap(
             {rank: mine.index_select(0, units) for rank, units in self.sends.items()},
             {rank: arrived[part] for rank, part in self.receives.items()},
         )
-        return found
+        return arrived
 
-    def give_back(self, found: Tensor) -> Tensor:
-        """The transpose of `fetch`: what stands at units of others is added to theirs."""
-        mine, theirs = found[: len(self.own)].clone(), found[len(self.own) :]
+    def give_back(self, mine: Tensor, theirs: Tensor) -> Tensor:
+        """The transpose of `fetch`: what is at hand for units of others goes to them; add what comes to this rank's."""
         arrived = {rank: mine.new_empty(len(units), *mine.shape[1:]) for rank, units in self.sends.items()}
         self._swap({rank: theirs[part].contiguous() for rank, part in self.receives.items()}, arrived)
         for rank, units in self.sends.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,10 @@ from .layout import part_of, rows_of
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.tensor import DTensor
+
+
+#: A local tensor is put together of slices if they are not more than these, else by an index table.
+MOST_RUNS = 16
 
 
 class Halo:
@@ -88,17 +93,17 @@ class Halo:
         own = range(ends[me - 1] if me else 0, ends[me])
         apart = torch.unique(read[(read < own.start) | (read >= own.stop)])
         self._exchange = Exchange(mesh, ends, apart)
+        #: A local tensor is made of these, laid end to end: this rank's own units, those of others, one that is zero.
+        self._sizes = [len(own), len(apart), 1]
         at = torch.searchsorted(apart, taken)
         there = torch.zeros_like(taken, dtype=torch.bool)
         if len(apart):
             there = apart[at.clamp(max=len(apart) - 1)] == taken
         mine = (taken >= own.start) & (taken < own.stop)
-        #: Where each unit of the local tensor stands behind each other in what `Exchange.fetch` gives; past its end if
-        #: it is not read.
-        self._index = torch.where(
-            mine, taken - own.start, torch.where(there, len(own) + at, len(own) + len(apart))
-        )
-        self._all_read = bool((mine | there).all())
+        behind = torch.where(there, len(own) + at, len(own) + len(apart))
+        #: Where each unit of the local tensor stands in them
+        self._index = torch.where(mine, taken - own.start, behind)
+        self._runs = _runs(self._index, [0, len(own), len(own) + len(apart)])
 
     @property
     def received(self) -> int:
@@ -123,23 +128,31 @@ class Halo:
 
     def _fetched(self, mine: Tensor) -> Tensor:
         """`gather`, of this rank's part of the values."""
-        found = self._exchange.fetch(mine.reshape(len(self._exchange.own), self._width))
-        if not self._all_read:
-            found = torch.cat([found, found.new_zeros(1, self._width)])
-        return found.index_select(0, self._index).reshape(self.local_shape)
+        mine = mine.reshape(len(self._exchange.own), self._width)
+        sources = (mine, self._exchange.fetch(mine), mine.new_zeros(1, self._width))
+        if self._runs is None:
+            return torch.cat(sources).index_select(0, self._index).reshape(self.local_shape)
+        local = mine.new_empty(len(self._index), self._width)
+        for source, begin, run in self._runs:
+            local[run] = sources[source][begin : begin + run.stop - run.start]
+        return local.reshape(self.local_shape)
 
     def _given_back(self, local: Tensor) -> Tensor:
         """The transpose of `_fetched`: each number of a local tensor is added to the entry that it was read from."""
         flat = local.reshape(len(self._index), self._width)
-        length = len(self._exchange.own) + len(self._exchange.wanted)
-        found = flat.new_zeros(length + 1, self._width).index_add_(0, self._index, flat)
-        return self._exchange.give_back(found[:length]).reshape(self._own_shape)
+        found = flat.new_zeros(sum(self._sizes), self._width)
+        sources = found.split_with_sizes(self._sizes)
+        if self._runs is None:
+            found.index_add_(0, self._index, flat)
+        for source, begin, run in self._runs or ():
+            sources[source][begin : begin + run.stop - run.start] += flat[run]
+        return self._exchange.give_back(sources[0], sources[1]).reshape(self._own_shape)
 
     def _summed(self, column: Tensor, values: Tensor) -> Tensor:
         """The sums over all ranks of numbers that stand at entries counted among `columns`, for this rank's entries."""
-        length = len(self._exchange.own) + len(self._exchange.wanted)
-        found = values.new_zeros(length * self._width).index_add_(0, column, values)
-        return self._exchange.give_back(found.reshape(length, self._width)).reshape(self._own_shape)
+        found = values.new_zeros(sum(self._sizes) * self._width).index_add_(0, column, values)
+        mine, theirs, _ = found.reshape(sum(self._sizes), self._width).split_with_sizes(self._sizes)
+        return self._exchange.give_back(mine, theirs).reshape(self._own_shape)
 
     @property
     def _own_shape(self) -> tuple[int, ...]:
@@ -171,6 +184,21 @@ class Halo:
     def _entries(self, units: Tensor) -> Tensor:
         """The entries of units, in order."""
         return (units[:, None] * self._width + torch.arange(self._width, device=units.device)).reshape(-1)
+
+
+def _runs(index: Tensor, begins: list[int]) -> list[tuple[int, int, slice]] | None:
+    """An index table as slices: of which of several lists, laid end to end, from where, to where; None if too many."""
+    if not len(index):
+        return []
+    source = torch.searchsorted(torch.tensor(begins, device=index.device), index, right=True) - 1
+    cuts = ((index.diff() != 1) | (source.diff() != 0)).nonzero()[:, 0] + 1
+    if len(cuts) >= MOST_RUNS:
+        return None
+    ends = [0, *cuts.tolist(), len(index)]
+    return [
+        (int(source[first]), int(index[first]) - begins[int(source[first])], slice(first, last))
+        for first, last in pairwise(ends)
+    ]
 
 
 def _checked(shape: tuple[int, ...], positions: Any, device: torch.device) -> Tensor:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is public, but not exported by name
 
-from .._answers.sparse import import_scipy
+from .._answers.solvers.choose import factorise
+from .._answers.solvers.matrix import Pattern
 
 #: gmres begins anew after so many products.
 RESTART = 100
@@ -190,22 +191,23 @@ def divided_by(diagonal: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def solved_with(matrix: Any) -> Callable[[Tensor], Tensor]:
-    """The solution with a sparse matrix of SciPy, by its LU factors.
+    """The solution with a sparse matrix of SciPy by rows, factorised in the way that its pattern allows.
 
     Raises:
         torch.linalg.LinAlgError: if it is singular.
     """
     if matrix.shape[0] == 0:
         return lambda vector: vector
+    matrix.sort_indices()
     try:
-        factors = import_scipy("solve").sparse.linalg.splu(matrix)
-    except RuntimeError as error:
+        factors, _ = factorise(Pattern(matrix.indptr, matrix.indices, {}), matrix.data)
+    except LinAlgError as error:
         raise LinAlgError(
-            f"solve: the block of a rank's own rows and columns, {matrix.shape[0]:,} of them, is singular, so "
-            'preconditioner="block-jacobi" cannot solve with it'
+            f"solve: the block of a rank's own {matrix.shape[0]:,} rows and columns is no preconditioner: {error}"
         ) from error
 
     def solved(vector: Tensor) -> Tensor:
-        return torch.from_numpy(factors.solve(vector.cpu().numpy())).to(vector)
+        found = factors.solve(vector.cpu().numpy().astype(matrix.dtype)[:, None], False)
+        return torch.from_numpy(found[:, 0]).to(vector)
 
     return solved

@@ -51,7 +51,7 @@ class ShardedOperator(ABC):
 
     @abstractmethod
     def _own_block(self) -> Any:
-        """The square block of this rank's rows and columns, as a matrix of SciPy by columns."""
+        """The square block of this rank's rows and columns, as a matrix of SciPy by rows."""
 
     @property
     def shape(self) -> torch.Size:
@@ -206,5 +206,5 @@ class Shifted(ShardedOperator):
         from .._answers.sparse import import_scipy
 
         block = self._of._own_block()
-        identity = import_scipy("solve").sparse.eye_array(block.shape[0], format="csc")
-        return (self._scale * block + self._shift * identity).tocsc()
+        identity = import_scipy("solve").sparse.eye_array(block.shape[0], dtype=block.dtype, format="csr")
+        return self._scale * block + self._shift * identity
