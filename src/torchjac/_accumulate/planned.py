@@ -67,8 +67,12 @@ def planned(
         return compute()
     if entry is None or entry.weighed == 0:
         return _record(key, origins, compute, Entry(None, 0, 0))
-    if entry.weighed == 1 and len(nodes) <= NODES_AT_ONCE and (other := otherwise()) is not None:
-        return _record(key, origins, other, entry._replace(weighed=2))
+    if entry.weighed == 1 and len(nodes) <= NODES_AT_ONCE:
+        entry = entry._replace(weighed=2)  # be there another way or none, it is asked for once
+        other = otherwise()
+        if other is not None:
+            return _record(key, origins, other, entry)
+        PROGRAMS.put(key, entry)
     if entry.program is None:
         return compute()
     interpreted = entry.program.compiled is None

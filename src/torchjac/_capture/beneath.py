@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -49,20 +50,28 @@ class Beneath(NamedTuple):
 
     def inside(self, answer: Tensor, output: int, number: int) -> Tensor:
         """The derivative of an output by an input, found beneath, as it is seen inside the levels."""
-        in_levels, rank = self.in_levels[number], self.outputs[output].dim()
-        first: Sequence[int]
-        if (
-            self.out_levels[output] == in_levels
-        ):  # nearly always: they stand in their order, behind the output's dims
-            levels, first = in_levels, range(rank, rank + len(in_levels))
-        else:
-            kept = self.kept(output, number)
-            at = {level: dim for dim, level in enumerate(kept)}
-            at |= {level: len(kept) + rank + dim for dim, level in enumerate(in_levels)}
-            levels = tuple(sorted(at))
-            first = [at[level] for level in levels]
-        order = (*first, *[dim for dim in range(answer.dim()) if dim not in first])
-        return lifted(answer.permute(order).contiguous(), levels)
+        rank = self.outputs[output].dim()
+        levels, order = _placed(self.out_levels[output], self.in_levels[number], rank, answer.dim())
+        if order is not None:
+            answer = answer.permute(order)
+        return lifted(answer.contiguous(), levels)
+
+
+@lru_cache(maxsize=1024)
+def _placed(
+    out_levels: Levels, in_levels: Levels, rank: int, dims: int
+) -> tuple[Levels, tuple[int, ...] | None]:
+    """The levels of a derivative, and how its dims are permuted to have theirs first.
+
+    The levels of the output that the input lacks are its first dims; those of the input follow the output's own.
+    """
+    kept = [level for level in out_levels if level not in in_levels]
+    at = {level: dim for dim, level in enumerate(kept)}
+    at |= {level: len(kept) + rank + dim for dim, level in enumerate(in_levels)}
+    levels = tuple(sorted(at))
+    first = [at[level] for level in levels]
+    order = (*first, *[dim for dim in range(dims) if dim not in first])
+    return levels, None if order == tuple(range(dims)) else order
 
 
 def capture_beneath(
@@ -92,7 +101,7 @@ def capture_beneath(
     if not captured.graph.names.isdisjoint(WRONG_BENEATH):
         raise RuntimeError("beneath vmap the graph of this function has wrong derivatives")
     outputs, out_levels, extra = captured.extra
-    captured = replace(captured, extra=extra)
+    captured.extra = extra
     parts = [
         Part(numbers, _part(captured, at * len(outputs), len(outputs), numbers))
         for at, numbers in enumerate(groups.values())

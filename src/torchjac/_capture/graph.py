@@ -24,13 +24,13 @@ class Signature:
     ``compare`` tells whether other outputs have a graph of this signature, by its nodes; None where that is unknown.
     """
 
-    __slots__ = ("__weakref__", "compare", "edges", "ends", "foreign", "functions", "hash", "parts")
+    __slots__ = ("__weakref__", "compare", "edges", "ends", "foreign", "functions", "hash", "names", "parts")
 
     def __init__(self, graph: Graph, parts: tuple[Hashable, ...]) -> None:
         self.parts = parts
         self.hash = hash(parts)
         self.edges, self.ends, self.foreign = graph.edges, graph.ends, graph.foreign
-        self.functions = graph.has_functions
+        self.functions, self.names = graph.has_functions, graph.names
         self.compare: Callable[[Sequence[Tensor], Sequence[Any]], list[Any] | None] | None = None
 
     def __hash__(self) -> int:
@@ -85,6 +85,8 @@ class Graph:
     @property
     def names(self) -> set[str]:
         """The names of the nodes' types."""
+        if self.known is not None:
+            return self.known.names
         return {type(fn).__name__ for fn in self.nodes}
 
 

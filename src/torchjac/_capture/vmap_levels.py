@@ -35,8 +35,8 @@ class Physical(NamedTuple):
 def inside_vmaps_only() -> bool:
     """Whether vmaps are active, and no other transform."""
     functorch = torch._C._functorch  # private: no public way to ask for active levels (torch 2.9-2.13)
-    stack = functorch.get_interpreter_stack()
-    return bool(stack) and all(level.key() == functorch.TransformType.Vmap for level in stack)
+    stack, vmap = functorch.get_interpreter_stack(), functorch.TransformType.Vmap
+    return bool(stack) and all(level.key() == vmap for level in stack)
 
 
 class levels_left(Change):  # a context manager, and used as one
