@@ -155,7 +155,7 @@ def remembered(make: Callable[P, Block]) -> Callable[P, Block]:
         kept = Maps(out)
         return Block(value, on, kept, kept if wrt is out else Maps(wrt))
 
-    return made
+    return made  # type: ignore[return-value]  # whose type forgets the arguments
 
 
 def valued(block: Block, value: Tensor | float) -> Block:

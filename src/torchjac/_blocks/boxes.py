@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise, product
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias, TypeGuard
 
 import numpy
 
@@ -93,14 +93,15 @@ class Boxes(NamedTuple):
         return whole[tuple(slice(size) for size in shape)].reshape(-1)
 
 
-Maps = tuple[tuple[Map, ...], tuple[Map, ...]]
+Maps: TypeAlias = tuple[tuple[Map, ...], tuple[Map, ...]]
+AffineMaps: TypeAlias = tuple[tuple[Affine, ...], tuple[Affine, ...]]
 
 
 def boxes(
     blocks: Sequence[tuple[Maps, Sequence[Label]]], out_shape: Sequence[int], in_shape: Sequence[int]
 ) -> Boxes | None:
     """The pieces of affine blocks, given as maps and labels; None where no such algebra is known."""
-    if not all(type(map_) is Affine for (out, wrt), _ in blocks for map_ in out + wrt):
+    if not _are_affine(blocks):
         return None
     units = [_units([out[dim] for (out, _), _ in blocks]) for dim in range(len(out_shape))]
     if not all(units):
@@ -150,15 +151,21 @@ def boxes(
     return Boxes(pieces, counts, cuts, digits)
 
 
-def _units(maps: Sequence[Map]) -> list[int]:
+def _are_affine(
+    blocks: Sequence[tuple[Maps, Sequence[Label]]],
+) -> TypeGuard[Sequence[tuple[AffineMaps, Sequence[Label]]]]:
+    return all(type(map_) is Affine for (out, wrt), _ in blocks for map_ in out + wrt)
+
+
+def _units(maps: Sequence[Affine]) -> list[int]:
     """The steps of a dim's labels, one first, if each divides the next, as units of a number do; else empty."""
     found = sorted({1, *(abs(step) for map_ in maps for label, step in map_.terms if label.size > 1)})
     return found if all(b % a == 0 for a, b in pairwise(found)) else []
 
 
 def _placed(
-    out: tuple[Map, ...],
-    wrt: tuple[Map, ...],
+    out: tuple[Affine, ...],
+    wrt: tuple[Affine, ...],
     over: Sequence[Label],
     units: list[list[int]],
     digits: list[list[int]],
@@ -166,7 +173,8 @@ def _placed(
 ) -> Placed | None:
     dims = {label: dim for dim, label in enumerate(over)}
     rows = [(map_.offset, {dims[x]: step for x, step in map_.terms if x.size > 1}) for map_ in out]
-    offset, columns, stride = 0, {}, 1
+    offset, stride = 0, 1
+    columns: dict[int, int] = {}
     for map_, size in zip(reversed(wrt), reversed(in_shape), strict=True):
         offset += stride * map_.offset
         for label, step in map_.terms:
@@ -244,7 +252,7 @@ def _groups(placed: Sequence[Placed | None], box: Sequence[tuple[int, int]]) -> 
         and all(r.low <= low and high <= r.high for r, (low, high) in zip(one.ranges, box, strict=True))
     ]
     here.sort(key=lambda each: -each[1].width)
-    same: dict[tuple, _Group] = {}
+    same: dict[tuple[object, ...], _Group] = {}
     wide: list[_Group] = []
     for number, one in here:
         key = (one.offset, one.steps, tuple([each[:2] for each in one.free]))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -57,10 +57,10 @@ class Law(NamedTuple):
 
 
 #: Laws between remembered maps; None where the product is zero. Emptied when so many are kept.
-_laws: dict[tuple, Law | None] = {}
+_laws: dict[tuple[object, ...], Law | None] = {}
 MOST_LAWS = 1 << 14
 
-_UNKNOWN = object()
+_UNKNOWN: Any = object()
 
 
 def compose(
@@ -77,7 +77,7 @@ def compose(
         return block  # a copy, as sums have on both sides
     if type(mid) is Maps and type(other) is Maps and type(out) is Maps and type(wrt) is Maps:
         key = (out, mid, on_left, other, wrt, on_right)
-        law = _laws.get(key, _UNKNOWN)
+        law: Law | None = _laws.get(key, _UNKNOWN)
         if law is _UNKNOWN:
             law = _law(block, local, shape, device)
             if law is None or law.affine:
@@ -106,17 +106,19 @@ def _product(
     if times != 1:
         left = left * times
     if how.other_dims or how.equation:
-        drops = selects or selected
-        return select_summed(left, right, how, (selected, selects)) if drops else multiply(left, right, how)
+        if selects or selected:
+            return select_summed(left, right, how, (selected, selects))  # type: ignore[arg-type]  # no numbers
+        return multiply(left, right, how)
     if selects or selected:
         found = select(left, how_left.on, right, how_right.on, how.on, (selected, selects))
         if found is not None:
             summed = joint(found[1], (), gone)
-            return align(multiply(found[0], 1.0, summed), summed.on, how.on)
+            total = multiply(found[0], 1.0, summed)
+            return align(total, summed.on, how.on)  # type: ignore[arg-type]  # of a tensor
     return multiply(left, right, how)
 
 
-def _remember(key: tuple, law: Law | None) -> Law | None:
+def _remember(key: tuple[object, ...], law: Law | None) -> Law | None:
     if law is not None:
         out, wrt = (maps if type(maps) is Maps else Maps(maps) for maps in (law.out, law.wrt))
         law = law._replace(out=out, wrt=wrt)
@@ -174,7 +176,10 @@ def _law(block: Block, local: Block, shape: Sequence[int], device: torch.device)
 
 def _scaling(block: Block, local: Block) -> Law:
     """The law of a diagonal local Jacobian, all of whose labels are bare: no map changes."""
-    by = {map_[1][0][0]: at for map_, at in zip(local.out, block.wrt, strict=True)}
+    by: Substitution = {
+        map_[1][0][0]: at  # type: ignore[index]  # no table
+        for map_, at in zip(local.out, block.wrt, strict=True)
+    }
     left, right = Reading((), block.on), reading(local.on, by)
     how = joint(left.on, right.on, (), labels(block))
     return Law(block.out, block.wrt, left, right, how, 1, frozenset(), True, by, {})

@@ -45,7 +45,7 @@ def is_many(blocks: Sequence[Block]) -> bool:
     return len(blocks) > MANY_BLOCKS
 
 
-def is_long(blocks: Sequence[Block]) -> bool:
+def is_long(blocks: Sequence[object]) -> bool:
     """Whether a list has grown so long that another form may be cheaper to carry."""
     return len(blocks) > MOST_BLOCKS
 

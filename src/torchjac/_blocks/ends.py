@@ -56,7 +56,7 @@ def same_positions(a: Map, b: Map) -> bool:
         used = [{label: stride for label, stride in map_.terms if label.size != 1} for map_ in (a, b)]
         return a.offset == b.offset and used[0] == used[1]
     over = tuple(dict.fromkeys(a.labels + b.labels))
-    device = a.index.device if type(a) is Gather else b.index.device
+    device = next(map_.index.device for map_ in (a, b) if type(map_) is Gather)
     left, right = (positions(map_, over, device) for map_ in (a, b))
     if not (is_known(left) and is_known(right)):
         return False

@@ -71,7 +71,7 @@ def join_lines(blocks: Sequence[Block], like: Kind) -> list[Block]:
     Joined values are written out over the labels whose ranges differ. That must not store more numbers than
     before, unless the list stays long otherwise.
     """
-    lines: dict[tuple, list[Box]] = {}
+    lines: dict[tuple[object, ...], list[Box]] = {}
     for block in blocks:
         key, ranged = line(block)
         lines.setdefault(key, []).append(Box(ranged))
@@ -97,7 +97,7 @@ def _boxes(boxes: list[Box], anyway: bool) -> list[Box]:
         boxes = fewer
 
 
-def line(block: Block) -> tuple[tuple, Ranged]:
+def line(block: Block) -> tuple[tuple[object, ...], Ranged]:
     """What blocks of one line have in common, and where on it the block stands."""
     _, _, out, wrt = block
     key, labels, starts = _remembered_place(out, wrt) if is_remembered(block) else _place(out, wrt)
@@ -107,7 +107,7 @@ def line(block: Block) -> tuple[tuple, Ranged]:
 class Place(NamedTuple):
     """Maps on their line: what all maps of the line have in common, their labels, and where each begins."""
 
-    key: tuple
+    key: tuple[object, ...]
     labels: tuple[Label, ...]
     starts: tuple[int, ...]
 
@@ -134,9 +134,10 @@ def _place(out: tuple[Map, ...], wrt: tuple[Map, ...]) -> Place:
             spelled += [number.setdefault(label, len(number)) for label in map_.labels]
             continue
         offset, terms = map_
+        ordered: Sequence[tuple[Label, int]] = terms
         if len(terms) > 1:
-            terms = sorted(terms, key=lambda term: (term[0] not in start, -abs(term[1])))
-        for label, stride in terms:
+            ordered = sorted(terms, key=lambda term: (term[0] not in start, -abs(term[1])))
+        for label, stride in ordered:
             if label not in start:
                 start[label] = offset // stride
             offset -= stride * start[label]
@@ -254,6 +255,7 @@ def _values(box: Box, on: Sequence[int], like: Kind, *values: Tensor | float) ->
         for dim, k in enumerate(on):
             window = window.narrow(dim, one.starts[k] - box.starts[k], sizes[dim])
         window += part
+    assert total is not None  # a box has members
     return total
 
 

@@ -7,7 +7,7 @@ each value of its labels, a position along one dim: `Affine` by a formula, `Gath
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias, final
+from typing import Any, NamedTuple, TypeAlias, TypeVar, final
 
 import torch
 from torch import Tensor
@@ -48,10 +48,12 @@ class Gather(NamedTuple):
 
 Map: TypeAlias = Affine | Gather
 Substitution: TypeAlias = dict[Label, Map]
+#: What is read: a tensor, or what may be a number, which has no labels
+Value = TypeVar("Value", Tensor, Tensor | float)
 
 
-class Maps(tuple[Affine, ...]):
-    """Maps of all dims that are remembered: the same law is the same object, and is told by its identity."""
+class Maps(tuple[Map, ...]):
+    """Affine maps of all dims that are remembered: the same law is the same object, and is told by its identity."""
 
     __slots__ = ()
     __hash__ = object.__hash__
@@ -100,16 +102,18 @@ def substitute(map_: Map, by: Substitution) -> Map:
         label, stride = terms[0]
         if label not in by:
             return map_
-        inner = by[label]
+        only = by[label]
         if stride == 1 and map_[0] == 0:
-            return inner
-        if type(inner) is Affine:
+            return only
+        if type(only) is Affine:
             return Affine(
-                map_[0] + stride * inner[0], tuple([(other, stride * step) for other, step in inner[1]])
+                map_[0] + stride * only[0], tuple([(other, stride * step) for other, step in only[1]])
             )
     elif not terms:
         return map_
-    offset, strides, gathers = map_[0], {}, []
+    offset = map_[0]
+    strides: dict[Label, int] = {}
+    gathers: list[tuple[Gather, int]] = []
     for label, stride in terms:
         inner = by.get(label)
         if inner is None:
@@ -163,13 +167,13 @@ class Reading(NamedTuple):
     on: tuple[Label, ...]
 
 
-def take(value: Tensor, on: tuple[Label, ...], by: Substitution) -> tuple[Tensor, tuple[Label, ...]]:
+def take(value: Value, on: tuple[Label, ...], by: Substitution) -> tuple[Value, tuple[Label, ...]]:
     """Read a tensor over labels at the maps that replace some of them."""
     found = reading(on, by)
     return read(found, value), found.on
 
 
-def read(how: Reading, value: Tensor) -> Tensor:
+def read(how: Reading, value: Value) -> Value:
     """A tensor read as worked out before."""
     for call, args in how.steps:
         value = call(value, *args)
@@ -267,4 +271,5 @@ def _read_tables(
 ) -> Tensor:
     index = [positions(map_, over, value.device) for map_ in maps]
     # Not value[index]: there PyTorch 2.9 reads an index without dims as a number, which vmap cannot.
-    return torch.ops.aten.index.Tensor(value.permute(order), index).expand(sizes)
+    found: Tensor = torch.ops.aten.index.Tensor(value.permute(order), index).expand(sizes)
+    return found

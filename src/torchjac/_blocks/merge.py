@@ -40,7 +40,7 @@ def _merged(
     if is_many(blocks):
         blocks = join_lines(blocks, like)
     elif len(blocks) > 1:
-        merged: dict[tuple, Block] = {}
+        merged: dict[tuple[object, ...], Block] = {}
         for block in blocks:
             key = _key(block)
             other = merged.get(key)
@@ -76,18 +76,18 @@ def dense_block(blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequen
     return whole(tuple(out_shape), tuple(wrt_shape))._replace(value=value)
 
 
-def _key(block: Block) -> tuple:
+def _key(block: Block) -> tuple[object, ...]:
     """Equal for two blocks exactly when a renaming of labels makes their maps the same."""
     _, _, out, wrt = block
     return _spelled(out, wrt) if is_remembered(block) else _spell(out + wrt)
 
 
 @lru_cache(maxsize=KEPT)
-def _spelled(out: Maps, wrt: Maps) -> tuple:
+def _spelled(out: Maps, wrt: Maps) -> tuple[object, ...]:
     return _spell(out + wrt)
 
 
-def _spell(maps: tuple[Map, ...]) -> tuple:
+def _spell(maps: tuple[Map, ...]) -> tuple[object, ...]:
     number: dict[Label, int] = {}
     spelled: list[object] = []
     for map_ in maps:
@@ -121,7 +121,7 @@ def _sum(first: Block, b: Tensor | float, on: tuple[Label, ...]) -> tuple[Tensor
         over = tuple(dict.fromkeys(over + on))
     if not on or not first.on or first.on == on:
         return first.value + b, over
-    return align(first.value, first.on, over) + align(b, on, over), over
+    return align(first.value, first.on, over) + align(b, on, over), over  # type: ignore[arg-type]  # with labels
 
 
 def _ordered(map_: Map) -> Sequence[Label]:

@@ -96,18 +96,22 @@ def _brought(side: tuple[Label, ...], on: tuple[Label, ...]) -> Brought:
 def multiply(left: Tensor | float, right: Tensor | float, how: Joint) -> Tensor | float:
     """The product of two values, as worked out before."""
     if how.equation is not None or how.other_dims:
-        if left.dtype != right.dtype:
-            dtype = torch.promote_types(left.dtype, right.dtype)
-            left, right = left.to(dtype), right.to(dtype)
+        a: Tensor = left  # type: ignore[assignment]  # a number has no labels to sum
+        b: Tensor = right  # type: ignore[assignment]
+        if a.dtype != b.dtype:
+            dtype = torch.promote_types(a.dtype, b.dtype)
+            a, b = a.to(dtype), b.to(dtype)
         if how.equation is not None:
-            return torch.einsum(how.equation, left, right)
+            return torch.einsum(how.equation, a, b)
         if how.turned:
-            return torch.tensordot(right, left, (how.other_dims, how.dims))
-        return torch.tensordot(left, right, (how.dims, how.other_dims))
+            product: Tensor = torch.tensordot(b, a, (how.other_dims, how.dims))
+        else:
+            product = torch.tensordot(a, b, (how.dims, how.other_dims))
+        return product
     if how.dims:
         many, one = (left, right) if isinstance(left, Tensor) and left.dim() else (right, left)
-        many = many.sum(how.dims)
-        return many if type(one) is float and one == 1.0 else many * one
+        total = many.sum(how.dims)  # type: ignore[union-attr]  # the one with labels
+        return total if type(one) is float and one == 1.0 else total * one
     if type(left) is float and left == 1.0:
         return right
     if type(right) is float and right == 1.0:
@@ -117,11 +121,12 @@ def multiply(left: Tensor | float, right: Tensor | float, how: Joint) -> Tensor 
 
 def _bring(value: Tensor | float, how: Brought, outer: bool) -> Tensor | float:
     order, shape = how
+    tensor: Tensor = value  # type: ignore[assignment]  # a number is returned as it is
     if order is not None:
-        value = value.permute(order)
+        tensor = tensor.permute(order)
         if outer:
-            value = value.contiguous()
-    return value if shape is None else value.reshape(shape)
+            tensor = tensor.contiguous()
+    return tensor if shape is None else tensor.reshape(shape)
 
 
 def select(
@@ -131,7 +136,7 @@ def select(
     on_right: tuple[Label, ...],
     first: tuple[Label, ...] = (),
     drop: tuple[bool, bool] = (False, True),
-) -> tuple[Tensor | float, tuple[Label, ...]] | None:
+) -> tuple[Tensor, tuple[Label, ...]] | None:
     """The product that is zero wherever a value is whose zeros ``drop`` what they meet; some labels come ``first``.
 
     None where plain multiplication does the same.
@@ -151,8 +156,12 @@ def select(
         else value
         for value, on in ((left, on_left), (right, on_right))
     )
-    zeros = [value for value, drops in zip((left, right), dropping, strict=True) if drops]
-    product = left * right
+    zeros = [
+        value
+        for value, drops in zip((left, right), dropping, strict=True)
+        if drops and isinstance(value, Tensor)
+    ]
+    product: Tensor = left * right  # type: ignore[assignment]  # one of them drops, so it is a tensor
     if inside_functorch() or is_tracing() or product.requires_grad:
         for value in zeros:
             product = torch.where(value == 0, 0, product)
@@ -177,8 +186,10 @@ def select_summed(left: Tensor, right: Tensor, how: Joint, drop: tuple[bool, boo
     given, zeros = (left, right) if drop[1] else (right, left)
 
     def times(here: Tensor, there: Tensor) -> Tensor:
-        pair = (here, there) if drop[1] else (there, here)
-        return multiply(*(value.to(product.dtype) for value in pair), how)  # type: ignore[return-value]
+        a, b = (here, there) if drop[1] else (there, here)
+        found = multiply(a.to(product.dtype), b.to(product.dtype), how)
+        assert isinstance(found, Tensor)
+        return found
 
     def met(here: Tensor, there: Tensor) -> Tensor:
         return times(here, there) != 0
@@ -196,5 +207,5 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 @lru_cache(maxsize=4096)
 def _equation(left: tuple[int, ...], right: tuple[int, ...], on: tuple[int, ...]) -> str:
-    spell = lambda dims: "".join(_LETTERS[dim] for dim in dims)  # noqa: E731
-    return f"{spell(left)},{spell(right)}->{spell(on)}"
+    first, second, product = ("".join([_LETTERS[dim] for dim in dims]) for dims in (left, right, on))
+    return f"{first},{second}->{product}"

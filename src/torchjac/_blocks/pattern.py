@@ -268,11 +268,10 @@ def _flat(maps: Sequence[Map], over: tuple[Label, ...], shape: Sequence[int], de
 
 def _expanded(block: Block, over: tuple[Label, ...], like: Tensor) -> Tensor:
     """The value of a block with a dim for each label."""
-    value: Any = block.value
-    if not isinstance(value, Tensor):
-        value = torch.full((), value, dtype=like.dtype, device=like.device)
+    if isinstance(block.value, Tensor):
+        value = align(block.value.detach(), block.on, over).to(like.dtype)
     else:
-        value = align(value.detach(), block.on, over).to(like.dtype)
+        value = torch.full((), block.value, dtype=like.dtype, device=like.device)
     return value.expand([label.size for label in over])
 
 

@@ -25,9 +25,9 @@ def product(
     """The blocks of (∂out/∂mid) · (∂mid/∂wrt); ``shapes`` are those of out, mid and wrt."""
     out_shape, mid_shape, wrt_shape = shapes
     if lists_pay(left, right, shapes, like.device):
-        found = product_of_lists(left, right, shapes, like)
-        pays = not found or coordinates_pay(found, (), out_shape, wrt_shape)
-        return found if pays else [dense_block(found, out_shape, wrt_shape, like)]
+        listed = product_of_lists(left, right, shapes, like)
+        pays = not listed or coordinates_pay(listed, (), out_shape, wrt_shape)
+        return listed if pays else [dense_block(listed, out_shape, wrt_shape, like)]
     right = [relabelled(block) for block in right]
     found: list[Block] = []
     for a in left:

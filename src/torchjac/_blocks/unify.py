@@ -56,13 +56,15 @@ def _solve(a: Map, b: Map, size: int, device: torch.device) -> Substitution | No
     label = bare_label(a)
     if label is not None and label.size == size and label not in b.labels:
         return {label: b}
-    short = type(a) is Affine and type(b) is Affine and len(a.terms) <= 1 and len(b.terms) <= 1
-    if short and (a.labels != b.labels or not a.labels):
-        return _meet(a, b)
-    if type(a) is not type(b):
-        table, progression = (a, b) if type(a) is Gather else (b, a)
-        if len(progression.terms) <= 1 and not set(progression.labels) & set(table.labels):
-            return _look_up(table, progression)
+    if type(a) is Affine and type(b) is Affine:
+        short = len(a.terms) <= 1 and len(b.terms) <= 1
+        if short and (a.labels != b.labels or not a.labels):
+            return _meet(a, b)
+    for table, other in ((a, b), (b, a)):
+        if type(table) is Gather and type(other) is Affine and len(other.terms) <= 1:
+            shared = set(other.labels) & set(table.labels)
+            if not shared:
+                return _look_up(table, other)
     return _match_digits(a, b) or _join(a, b, size, device)
 
 

@@ -40,7 +40,8 @@ def _find(block: Block, shape: tuple[int, ...]) -> Window | None:
 
 def strides(block: Block, shape: Sequence[int]) -> tuple[int, dict[Label, int]] | None:
     """Offset and stride of each label in the flattened tensor, if all maps are affine."""
-    offset, each, step = 0, {}, 1
+    offset, step = 0, 1
+    each: dict[Label, int] = {}
     for map_, size in zip(reversed(block.out + block.wrt), reversed(shape), strict=True):
         if type(map_) is not Affine:
             return None

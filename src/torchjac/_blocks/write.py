@@ -56,7 +56,8 @@ def dense(
 
 @whole
 def _recorded(layout: Layout, *tensors: Tensor) -> Tensor:
-    return Write.apply(layout, *tensors)
+    found: Tensor = Write.apply(layout, *tensors)  # type: ignore[no-untyped-call]
+    return found
 
 
 def locate(block: Block, over: tuple[Label, ...], shape: Sequence[int], device: torch.device) -> Tensor:
@@ -112,7 +113,7 @@ def _take_out(block: Block, tensors: list[Tensor]) -> Block:
 
 def _put_back(template: Block, tensors: Sequence[Tensor] | dict[int, Tensor]) -> Block:
     def fill(map_: Map) -> Map:
-        return map_ if type(map_) is Affine else Gather(tensors[map_.index], map_.labels)
+        return map_ if type(map_) is Affine else Gather(tensors[map_.index], map_.labels)  # type: ignore[call-overload,index]  # a slot
 
     value = template.value
     return Block(
@@ -220,7 +221,7 @@ class Write(torch.autograd.Function):
         return _write(blocks, layout.shape, layout.dtype, layout.device)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Keep where the values stand; a write needs no values to be differentiated."""
         layout, *tensors = inputs
         ctx.layout = layout
@@ -245,7 +246,9 @@ class Write(torch.autograd.Function):
         return dense([_put_back(t, tensors) for t in kept], layout.shape, (), layout)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple, layout: Layout, *tensors: Tensor) -> tuple[Tensor, int]:
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], layout: Layout, *tensors: Tensor
+    ) -> tuple[Tensor, int]:
         """A batch of writes is one write with one more label."""
         batch = Label(info.batch_size)
         batched = [dim is not None for dim in in_dims[1:]]
@@ -267,7 +270,7 @@ class Write(torch.autograd.Function):
 
         templates = tuple(grow(template) for template in layout.templates)
         grown = layout._replace(templates=templates, shape=(info.batch_size, *layout.shape))
-        return Write.apply(grown, *tensors), 0
+        return Write.apply(grown, *tensors), 0  # type: ignore[no-untyped-call]
 
 
 def restored(ctx: Any) -> list[tuple[int, Block]]:
