@@ -65,7 +65,9 @@ def test_each_row_is_taken_as_it_is_alone(found, count):
                     alone.append(sum(parts, torch.zeros(meta.shape, dtype=meta.dtype)))
                 got = joined(pending.get(edge), meta, count)
                 got = torch.zeros(count, *meta.shape, dtype=meta.dtype) if got is None else got
-                torch.testing.assert_close(got, torch.stack(alone), rtol=1e-12, atol=1e-12)
+                # A kernel in single precision rounds on its way, and a formula elsewhere.
+                close = 1e-5 if meta.dtype is torch.float32 else 1e-12
+                torch.testing.assert_close(got, torch.stack(alone), rtol=close, atol=close)
 
 
 def test_every_name_has_a_rule_whose_cases_are_tested():

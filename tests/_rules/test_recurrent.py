@@ -5,7 +5,7 @@ import torch
 from tests._rules.cases import Case, Sampler, case, check, over_cases, walk
 from torch import nn
 
-from torchjac import jacobian
+from torchjac import jacobian, jacrev
 from torchjac.testing import loop_jacobian
 
 s = Sampler()
@@ -85,3 +85,25 @@ def test_modules(kind, dtype) -> None:
 
     x = s(4, 2, 3, dtype=dtype)
     torch.testing.assert_close(jacobian(f)(x).to_dense(), loop_jacobian(f, x))
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("steps", [1, 4])
+def test_rows_through_a_layer_in_one_kernel(steps, bias, bidirectional):
+    """Rows of the output and both states by input, states and weights, in both directions, equal the loop's."""
+    torch.manual_seed(1)
+    layers = nn.LSTM(3, 2, 2, bias=bias, bidirectional=bidirectional)
+    weights = dict(layers.named_parameters())
+    ways = 2 * (1 + bidirectional)
+
+    def f(x, h, c, w):
+        out, (last, cell) = torch.func.functional_call(layers, weights | {"weight_hh_l0": w}, (x, (h, c)))
+        return torch.cat([out.flatten(), last.flatten(), cell.flatten()])
+
+    args = single(steps, 2, 3), single(ways, 2, 2), single(ways, 2, 2), weights["weight_hh_l0"].detach()
+    for k in range(4):
+        for _ in range(3):
+            torch.testing.assert_close(
+                jacrev(f, k)(*args), loop_jacobian(f, *args, argnum=k), rtol=1e-4, atol=1e-5
+            )

@@ -18,6 +18,7 @@ from .._blocks.maps import Label, align, bare, bare_label
 from .._blocks.traced import leaves_a_trail
 from .._capture.capture import map_rows
 from .._capture.tape import Edge, Node, Tape
+from .._plan.price import mapped
 from .._plan.recorder import engine_runs, whole
 from .._rules.front import goes_in_front, take_through
 from .._rules.front_parts import Waiting, joined
@@ -63,9 +64,9 @@ def pull_rows(
             (start, None) if isinstance(start, Tensor) else (start.node, start.output_nr) for start in starts
         ]
         goals = [(edge.node, edge.output_nr) for edge in edges]
-        return list(
-            _at_once(len(nodes), batched, len(starts), *chain(*ends), *rows(0, count), *chain(*goals))
-        )
+        numbers = count * sum([node.numbers for node in nodes])
+        given = (*chain(*ends), *rows(0, count), *chain(*goals))
+        return list(_at_once(len(nodes), numbers, batched, len(starts), *given))
     engine_runs()
     with noted(f"sending {count} rows through {len(nodes)} nodes"):
         if batched:
@@ -80,9 +81,26 @@ def pull_rows(
         return _join(_one_by_one(starts, rows, count, inputs), count, into)
 
 
-@whole
-def _at_once(nodes: int, batched: bool, outputs: int, *given: Any) -> list[Tensor | None]:
-    """All rows through so many nodes by the engine, in one batch where that works.
+def _engine_price(nodes: int, numbers: int, batched: bool, outputs: int, *given: Any) -> float:
+    """What the engine takes, in microseconds: once on a batch, or for each row."""
+    each = numbers / max(nodes, 1)
+    return (
+        mapped(ENGINE_CALLS * nodes, each / ENGINE_CALLS)
+        if batched
+        else nodes * len(given[2 * outputs]) * ALONE
+    )
+
+
+#: Calls of PyTorch that the engine makes for a node on a batch of rows
+ENGINE_CALLS = 3.5
+
+#: What the engine takes for a node on one row, in microseconds
+ALONE = 4.0
+
+
+@partial(whole, price=_engine_price)
+def _at_once(nodes: int, numbers: int, batched: bool, outputs: int, *given: Any) -> list[Tensor | None]:
+    """All rows through so many nodes by the engine, in one batch where that works; they move so many numbers.
 
     Given are for each of the ``outputs`` a tensor and None, or a node and the number of its output; the cotangents of
     all rows for each; and a node and the number of its output for each input.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import torch
@@ -25,6 +26,7 @@ from .._capture.capture import map_rows
 from .._capture.tape import Node
 from .._plan.recorder import whole
 from .._rules.call import call, fit
+from .._rules.launches import rows_price
 from .._rules.registry import Local, Passes
 from .._rules.unbatched import CANNOT_BATCH, noted, raise_if_out_of_memory, runs_batched, why_unbatched
 from .plan import rows_at_once
@@ -189,7 +191,7 @@ def _scanned(above: Sequence[Block], found: Block, scan: tuple[int, int], pairs:
     return hull(reach, found)
 
 
-@whole
+@partial(whole, price=lambda node, slot, rows, *_: rows_price(node, [rows]))
 def call_rows(
     node: Node, slot: int, rows: Tensor, wanted: Collection[int], chunk: int | None
 ) -> list[Tensor | None]:

@@ -19,8 +19,10 @@ from .steps import Check, Load, SameMemory, Take, Whole, called
 LAUNCH = 1.5
 #: A step that takes no call of PyTorch, or one that looks at metadata only
 LOOK = 0.3
-#: A call that goes through vmap, or that Python makes of several calls
+#: A call that Python makes of several calls
 WHOLE = 25.0
+#: To enter vmap and leave it, and a call of PyTorch inside
+ENTER, MAPPED = 20.0, 3.0
 #: A number that is written
 NUMBER = 0.6e-3
 #: A number that is multiplied in a product of matrices
@@ -39,6 +41,11 @@ def price(steps: Sequence[Step], registers: Sequence[Register]) -> float:
     return sum([_price(step, registers) for step in steps])
 
 
+def mapped(ops: float, numbers: float) -> float:
+    """Return what so many calls inside one vmap take, which write so many numbers each."""
+    return ENTER + ops * (MAPPED + NUMBER * numbers)
+
+
 def _price(step: Step, registers: Sequence[Register]) -> float:
     function = called(step.function)
     if isinstance(function, _LOOKS):
@@ -46,7 +53,10 @@ def _price(step: Step, registers: Sequence[Register]) -> float:
     value = registers[step.register].value
     written = sum([_numel(part) for part in (value if isinstance(value, (tuple, list)) else (value,))])
     if type(function) is Whole:
-        return WHOLE + NUMBER * written
+        return WHOLE + NUMBER * written if function.price is None else function.price
+    own: float | None = getattr(function, "price", None)
+    if own is not None:
+        return own
     name = getattr(function, "__name__", "")
     if name in _VIEWS:
         return LAUNCH / 2

@@ -152,7 +152,10 @@ class Recorder(TorchFunctionMode):
 
     def _note(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
         name = getattr(func, "__name__", "")
-        if name in LOOKS or name in SHAPED_BY_VALUES or _has_mask(func, args):
+        masks = _masks(func, args)
+        if masks:
+            self._count(masks)
+        elif name in LOOKS or name in SHAPED_BY_VALUES:
             self._look(func, args, kwargs, result)
         if name in LOOKS or self.failed is not None:
             return
@@ -293,6 +296,14 @@ class Recorder(TorchFunctionMode):
         else:
             self.fail(f"values looked at by {getattr(func, '__name__', func)}")
 
+    def _count(self, masks: Sequence[Tensor]) -> None:
+        """Note that how many entries of masks are true decides a shape."""
+        tables = self._tables([self.place(mask) for mask in masks]) if self.failed is None else None
+        if tables is None:
+            self.fail("a mask that values decide")
+        else:
+            self.guarded |= tables
+
     def number(self, tensor: Tensor) -> float:
         """Return the number in a tensor of one entry, known to the program by its register and not by its value."""
         with torch._C.DisableTorchFunction():
@@ -363,22 +374,26 @@ class Recorder(TorchFunctionMode):
         if self._is_outside(node):
             self.add(call, (node, *cotangents), {}, result)
 
-    def called(self, func: Callable[..., Any], args: Sequence[Any], result: Any) -> None:
+    def called(
+        self, func: Callable[..., Any], args: Sequence[Any], result: Any, price: float | None = None
+    ) -> None:
         """Note a call that is no function of PyTorch: which results it has, and of which shapes, must come again."""
         if self.failed is None:
-            self.add(Whole(func, result), args, {}, result, kept=True)
+            self.add(Whole(func, result, price), args, {}, result, kept=True)
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 _IN_PLACE = frozenset(f"__i{op}__" for op in ("add", "sub", "mul", "truediv", "and", "or"))
 
 
-def _has_mask(func: Any, args: Sequence[Any]) -> bool:
-    """Whether a call reads entries of a tensor where a mask is true, so that values decide how many there are."""
+def _masks(func: Any, args: Sequence[Any]) -> list[Tensor]:
+    """The masks by which a call reads entries, so that values decide how many there are."""
     if func is Tensor.__getitem__ or func is torch.ops.aten.index.Tensor:
         index = args[1] if isinstance(args[1], (tuple, list)) else (args[1],)
-        return any(isinstance(part, Tensor) and part.dtype in (torch.bool, torch.uint8) for part in index)
-    return func is torch.where and len(args) == 1
+        return [
+            part for part in index if isinstance(part, Tensor) and part.dtype in (torch.bool, torch.uint8)
+        ]
+    return [args[0]] if func is torch.where and len(args) == 1 else []
 
 
 def _is_tensor(value: Any) -> bool:
@@ -431,10 +446,13 @@ class unrecorded:  # a context manager, and used as one
             set_recorder(self.found)
 
 
-def whole(function: Callable[..., T]) -> Callable[..., T]:
+def whole(
+    function: Callable[..., T], price: Callable[..., float | None] = lambda *_: None
+) -> Callable[..., T]:
     """Make a function one step of a program: what it calls is not noted, and it is called again at each run.
 
     It takes tensors and objects from outside, by position, and gives a tensor or a sequence of tensors and Nones.
+    ``price`` tells of the same arguments what a call takes, None where it is what most take (`price.WHOLE`).
     """
 
     @wraps(function)
@@ -444,7 +462,7 @@ def whole(function: Callable[..., T]) -> Callable[..., T]:
             return function(*args)
         with unrecorded():
             result = function(*args)
-            found.called(function, args, result)
+            found.called(function, args, result, price(*args))
         return result
 
     return step

@@ -126,10 +126,11 @@ class Equal:
 class Whole:
     """A call whose results must be there, and have the shapes, as when it was recorded."""
 
-    __slots__ = ("function", "made", "several")
+    __slots__ = ("function", "made", "price", "several")
 
-    def __init__(self, function: Callable[..., Any], result: Any) -> None:
+    def __init__(self, function: Callable[..., Any], result: Any, price: float | None = None) -> None:
         self.function = function
+        self.price = price
         self.several = isinstance(result, (tuple, list))
         self.made = [_made(part) for part in (result if self.several else (result,))]
 

@@ -6,6 +6,7 @@ On small tensors vmap costs several times what the arithmetic does.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from .anew import anew, fails, is_anew
 from .call import call, fit
 from .front_formulas import BROADCAST, FORMULAS, Results
 from .front_parts import Waiting, hold, joined
+from .launches import rows_price
 
 
 def goes_in_front(name: str) -> bool:
@@ -94,7 +96,7 @@ def _alone(node: Node, cotangents: Sequence[Tensor | None]) -> Results:
     ]
 
 
-@whole
+@partial(whole, price=lambda node, cotangents: rows_price(node, cotangents))
 def _mapped(node: Node, cotangents: Sequence[Tensor | None]) -> Results:
     """The formula under vmap."""
     present = {slot: cotangent for slot, cotangent in enumerate(cotangents) if cotangent is not None}
