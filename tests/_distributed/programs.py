@@ -247,25 +247,27 @@ def solves(mesh):
     answer = torch.linalg.solve(A, b.flatten()).reshape(b.shape)
     for solver in ("gmres", "bicgstab"):
         for preconditioner in (None, "jacobi", "block-jacobi"):
-            found = step.solve(right, solver, preconditioner, tolerance=1e-14)
+            found = step.solve(right, solver, preconditioner, tolerance=1e-13)
             assert found.placements == (Shard(0),)
             close(found, answer)
     normal = J.gram().add_diagonal(1.0)
     M = expected.to_dense().reshape(70, 70)
     answer = torch.linalg.solve(M.T @ M + torch.eye(70, dtype=DOUBLE), b.flatten()).reshape(b.shape)
     for preconditioner in (None, "jacobi"):
-        close(normal.solve(right, "cg", preconditioner, tolerance=1e-14), answer)
+        close(normal.solve(right, "cg", preconditioner, tolerance=1e-13), answer)
     symmetric = lambda x: 4 * x - x.roll(1) - x.roll(-1)
     J = jacobian(symmetric, mesh)(randn(9))
     b = randn(9)
     answer = torch.linalg.solve(torchjac.jacrev(symmetric)(b), b)
     for preconditioner in ("jacobi", "block-jacobi"):
-        close(J.solve(spread_out(b, mesh), "cg", preconditioner, tolerance=1e-15), answer)
+        close(J.solve(spread_out(b, mesh), "cg", preconditioner, tolerance=1e-13), answer)
     close(J.solve(spread_out(b * 0, mesh)), b * 0)
     with pytest.raises(
         torch.linalg.LinAlgError, match="cg did not converge in 2 products, its relative residual is"
     ):
         J.solve(spread_out(b, mesh), "cg", max_products=2)
+    with pytest.raises(torch.linalg.LinAlgError, match="did not converge any further"):
+        J.solve(spread_out(b, mesh), "cg", tolerance=1e-18)
     with pytest.raises(torch.linalg.LinAlgError, match="not positive definite"):
         (-J).solve(spread_out(b, mesh), "cg")
     zero = jacobian(lambda x: 0 * x, mesh)(b)
@@ -275,6 +277,29 @@ def solves(mesh):
     for name, said in (("jacobi", "the diagonal has a zero"), ("block-jacobi", "is singular")):
         with pytest.raises((torch.linalg.LinAlgError, RankError), match=said):
             zero.solve(spread_out(b, mesh), "gmres", name)
+
+
+def precisions(mesh):
+    """Products, norms and solutions in float32 and in half precision, to their rounding."""
+    f = lambda x: 4 * x - x.roll(1) - x.roll(-1)
+    for dtype, eps in ((torch.float32, 1e-5), (torch.float16, 5e-3), (torch.bfloat16, 5e-2)):
+        x = torch.randn(9).to(dtype)
+        J, v = jacobian(f, mesh)(x), spread_out(x, mesh)
+        expected = torchjac.jacobian(f)(x)
+        assert J.to_dense().dtype == dtype
+        for found, plain in (
+            ((J @ v), expected @ x),
+            ((v @ J), x @ expected),
+            (J.diagonal(), expected.diagonal()),
+        ):
+            torch.testing.assert_close(found.full_tensor(), plain, rtol=eps, atol=eps)
+        assert abs(J.norm(inf) - 6) < 1e-6
+        if dtype is torch.float32:
+            solved = J.solve(v, "cg", "block-jacobi", tolerance=1e-6).full_tensor()
+            torch.testing.assert_close(expected @ solved, x, rtol=1e-5, atol=1e-5)
+        else:
+            with pytest.raises(TypeError, match="float32 or float64"):
+                J.solve(v)
 
 
 def refused(mesh):
@@ -448,6 +473,7 @@ PROGRAMS = {
         trees,
         storage,
         solves,
+        precisions,
         refused,
         one_fails,
         sums,

@@ -6,6 +6,7 @@ import weakref
 
 import pytest
 import torch
+from tests.allocations import Allocations
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -188,6 +189,28 @@ def test_one_batch_is_alive(progress):
         lambda p, x: (x @ p).sin(), torch.ones(3, dtype=torch.float64), batches(), progress=progress
     )
     assert found.batches == 3
+
+
+def test_memory(monkeypatch):
+    """Beside the sums nothing is larger than a batch's Jacobian, or, where rows are in parts, than those of a part."""
+    x = torch.randn(6, 40, 30, dtype=torch.float64)  # six batches, Jacobians of 40 × 30
+
+    def peak(of):
+        accumulate.sums(lambda p, x: (x @ p).tanh(), p, x, of)  # what is kept from the first call on
+        with Allocations(30) as seen:
+            accumulate.sums(lambda p, x: (x @ p).tanh(), p, x, of)
+        seen.storages.pop(x.untyped_storage().data_ptr())  # the data themselves
+        sizes = sorted(tensor.untyped_storage().nbytes() // 8 for _, tensor in seen.storages.values())
+        return [size for size in sizes if size > 40 * 30], sizes
+
+    p = torch.randn(30, dtype=torch.float64)
+    assert peak(("gradient",))[0] == []
+    assert peak(("diagonal",))[0] == []
+    assert peak(("gram",))[1].count(30 * 30 + 2) == 1  # one tensor holds all sums
+    monkeypatch.setattr("torchjac._distributed.sums.ROWS", 8 * 30 * 10)
+    larger, sizes = peak(("gram",))
+    assert larger == []
+    assert sizes.count(10 * 30) >= 6 * 4
 
 
 def test_refused():

@@ -22,7 +22,7 @@ from .._capture.state import undisturbed
 from .._transforms.jacobian import jacobian as whole_jacobian
 from .._transforms.jacobian import value_and_jacobian as whole_value_and_jacobian
 from .fsdp import fsdp_refused
-from .group import check_mesh, together
+from .group import check_mesh, exchanging, together
 from .halo import Halo
 from .layout import part_of, rows_of, sharded
 from .sharded import ShardedJacobian
@@ -75,7 +75,7 @@ def jacobian(
     me, ranks = mesh.get_local_rank(), mesh.size()
 
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
-        args, kwargs = pytree.tree_map(_gathered, (args, kwargs))
+        args, kwargs = exchanging(lambda: pytree.tree_map(_gathered, (args, kwargs)))
         shapes: list[tuple[int, ...]] = []
 
         def own_rows(*args: Any, **kwargs: Any) -> Any:

@@ -57,8 +57,16 @@ def solve(system: System, name: str, tolerance: float, most: int) -> Tensor:
     found = torch.zeros_like(system.right)
     if length == 0:
         return found
+    counted, residual = system._replace(times=_Counted(system.times, most)), length
     try:
-        return SOLVERS[name](system._replace(times=_Counted(system.times, most)), found, tolerance * length)
+        while True:  # what the method takes for the residual, and goes by, drifts from what it is
+            SOLVERS[name](counted, found, tolerance * length)
+            before, residual = residual, system.norm(system.right - system.times(found))
+            if residual <= tolerance * length:
+                return found
+            if not residual < before / 2:
+                why = "any further"
+                break
     except _Spent:
         why = f"in {most:,} products"
     except _BreakdownError as broken:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 PRECONDITIONERS = ("jacobi", "block-jacobi")
 
+#: The relative residual at which an iteration ends
+TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5}
+
 
 class ShardedOperator(ABC):
     """A matrix whose rows are shared out over the ranks of a mesh, in blocks of the output's first dim.
@@ -123,6 +126,7 @@ class ShardedOperator(ABC):
             max_products: give up after so many products with A.
 
         Raises:
+            TypeError: if the entries are neither float32 nor float64.
             ValueError: for another name, a matrix that is not square, or a right side that does not fit.
             torch.linalg.LinAlgError: if the iteration does not converge, or a zero on the diagonal or a singular block
                 leaves no preconditioner.
@@ -131,6 +135,8 @@ class ShardedOperator(ABC):
         self._check_square("solve")
         if solver not in krylov.SOLVERS:
             raise ValueError(f"solve: solver must be one of {tuple(krylov.SOLVERS)}, got {solver!r}")
+        if self.dtype not in TOLERANCES:
+            raise TypeError(f"solve: the entries must be float32 or float64, got {self.dtype}")
         if preconditioner not in (None, *PRECONDITIONERS):
             raise ValueError(
                 f"solve: preconditioner must be one of {PRECONDITIONERS}, got {preconditioner!r}"
@@ -147,7 +153,7 @@ class ShardedOperator(ABC):
 
         system = krylov.System(times, self._preconditioner(preconditioner), dots, local)
         if tolerance is None:
-            tolerance = 1e-10 if self.dtype is torch.float64 else 1e-5
+            tolerance = TOLERANCES[self.dtype]
         found = krylov.solve(system, solver, tolerance, max_products)
         return sharded(found.reshape(shape), self.in_shape, self.mesh)
 

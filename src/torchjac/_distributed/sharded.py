@@ -159,9 +159,8 @@ class ShardedJacobian(ShardedOperator):
         size = prod(self.local.out_shape)
         own = (column < size).nonzero()[:, 0]
         places = (row[own].int().cpu().numpy(), column[own].int().cpu().numpy())
-        values = values[own].cpu()
-        values = values if values.dtype is torch.float32 else values.double()
-        return import_scipy("solve").sparse.csr_array((values.numpy(), places), shape=(size, size))
+        made = import_scipy("solve").sparse.csr_array
+        return made((values[own].cpu().numpy(), places), shape=(size, size))
 
     def _column_sums(self, values: Tensor) -> Tensor:
         """The sums over the rows of all ranks of numbers that stand at the nonzeros, for this rank's columns."""
