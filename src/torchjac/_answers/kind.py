@@ -78,6 +78,7 @@ def is_symmetric(blocks: Sequence[Block]) -> bool:
         for at, other in enumerate(rest):
             if (
                 other.value is block.value
+                and other.on == block.on
                 and _same_maps(other.out, block.wrt)
                 and _same_maps(other.wrt, block.out)
             ):

@@ -28,8 +28,7 @@ class Banded:
             DependentError: where the matrix is singular.
         """
         self._below, self._above = pattern.band
-        band = _written(pattern, values)
-        main = self._below + self._above
+        band, main = _written(pattern, values)
         if not self._cholesky(band, main):
             info = self._general(band, main)
             if info > 0:
@@ -105,20 +104,22 @@ class Banded:
         return int(info)
 
 
-def _written(pattern: Pattern, values: Array) -> Array:
-    """The diagonals as rows of an array, the main one after as many as stand below and above it.
+def _written(pattern: Pattern, values: Array) -> tuple[Array, int]:
+    """The diagonals as rows of an array, and which is the main one.
 
-    LAPACK wants the columns of a band in one piece, and of a tridiagonal matrix the diagonals.
+    LAPACK wants the columns of a band in one piece, with room above for as many diagonals more as stand below; of a
+    tridiagonal matrix the diagonals.
     """
     below, above = pattern.band
-    height, size = 2 * below + above + 1, pattern.size
     by_line = below == above == 1
+    main, size = (1 if by_line else below + above), pattern.size
+    height = main + below + 1
 
     def places() -> Array:
         column = pattern.index.astype(numpy.int64)
-        line = below + above + pattern.row - column
+        line = main + pattern.row - column
         return line * size + column if by_line else column * height + line
 
     band = numpy.zeros(height * size, values.dtype)
     band[pattern.note("places in the band", places)] = values
-    return band.reshape(height, size) if by_line else band.reshape(size, height).T
+    return (band.reshape(height, size) if by_line else band.reshape(size, height).T), main

@@ -100,14 +100,16 @@ class System:
         return solved
 
     def _check(self, values: Tensor, transposed: bool, right: Tensor, solved: Tensor) -> None:
-        """Raise where a solution so large solves nothing: the pivots were zeros but for rounding."""
+        """Raise where a solution so large solves nothing: pivots were zeros but for rounding."""
+        largest = int(solved.abs().amax(0).argmax())
+        given, found = right.detach()[:, largest], solved[:, largest]
         row, column = self.places[::-1] if transposed else self.places
-        error = right.detach().clone().index_add_(0, row, -values.detach()[:, None] * solved[column])
-        if _largest(error) > WRONG * _largest(right):
-            at = int(error.abs().amax(1).argmax())
+        error = given.index_add(0, row, -values.detach() * found[column])
+        if _largest(error) > WRONG * _largest(given):
+            name, at = "column" if transposed else "row", int(error.abs().argmax())
             raise LinAlgError(
                 f"the Jacobian is singular to working precision: the solution leaves {_largest(error):.1e} of a right "
-                f"side of {_largest(right):.1e}, most in {'column' if transposed else 'row'} {at}"
+                f"side of {_largest(given):.1e}, most in {name} {at}"
             )
 
 
