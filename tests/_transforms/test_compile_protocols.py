@@ -1,6 +1,7 @@
 """A compiled function as a Python object: copied, pickled, bound, shared by threads, interrupted."""
 
 import copy
+import gc
 import os
 import pickle
 import signal
@@ -198,3 +199,26 @@ def test_random_numbers_have_no_way_back():
     answer = compile(jacrev(net), backend="eager")(torch.rand(3))
     with pytest.raises(RuntimeError, match="has no gradient: it draws random numbers"):
         answer.sum().backward()
+
+
+def test_what_the_collector_calls():
+    """Callbacks of the garbage collector, which runs whenever it likes, are not what the function does."""
+    heard = []
+
+    def callback(phase, info):
+        heard.append(time.time())
+        sorted([2, 1], key=lambda number: -number)  # a function of the callback's own
+
+    gc.callbacks.append(callback)
+    threshold = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        x = torch.rand(3)
+        heard.clear()
+        assert torch.equal(compile(jacrev(torch.sin), backend="eager")(x), x.cos().diag())
+        assert heard
+        with pytest.raises(RuntimeError, match=r"calls time\.time"):
+            compile(jacrev(lambda x: x * [time.time()][0]), backend="eager")(x)
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(callback)

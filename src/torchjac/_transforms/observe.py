@@ -25,8 +25,8 @@ from .known import impure_c, impure_python, is_library, looks_at_anything
 from .reads import Reads, RefusedError
 
 #: Of code: a library's; the user's; a library's whose answer is another each time, that looks at whatever it is
-#: given, that imports.
-_LIBRARY, _USER, _IMPURE, _LOOKS, _IMPORTS = range(5)
+#: given, that imports; and what the garbage collector calls, whoever runs.
+_LIBRARY, _USER, _IMPURE, _LOOKS, _IMPORTS, _COLLECTS = range(6)
 
 #: Code between a function of a library and what calls it.
 _BETWEEN = ("contextlib", "functools", "torch._compile", "torch._dynamo", "torch.random", "importlib")
@@ -45,9 +45,9 @@ class Observer:
     def __init__(self, reads: Reads) -> None:
         self.reads = reads
         self._refused: RefusedError | None = None
-        self._codes: dict[
-            int, int
-        ] = {}  # by id: code is equal to other code of the same make in another file
+        # By id: code is equal to other code of the same make in another file.
+        self._codes: dict[int, int] = {id(_code(each)): _COLLECTS for each in gc.callbacks}
+        self._collecting: FrameType | None = None  # a callback of the collector that has not ended
         self._met: list[CodeType] = []
         self.interrupts = HeldInterrupts()
         self._before: Any = None
@@ -87,13 +87,18 @@ class Observer:
 
     def _see(self, frame: FrameType, event: str, arg: Any) -> None:
         """Take a call of Python's, or of C's, that is about to be made."""
-        if event == "call":
+        if self._collecting is not None:
+            if event == "return" and frame is self._collecting:
+                self._collecting = None
+        elif event == "call":
             kind = self._codes.get(id(frame.f_code))
             if kind is None:
                 kind = self._meet(frame)
             if kind == _USER:
                 self.interrupts.release()
-            if kind > _USER and (caller := self._caller(frame)) is not None:
+            if kind == _COLLECTS:
+                self._collecting = frame
+            elif kind > _USER and (caller := self._caller(frame)) is not None:
                 self._call_library(kind, frame, caller)
         elif event == "c_call":
             if self._codes.get(id(frame.f_code)) == _USER:
@@ -163,6 +168,12 @@ class Observer:
         if unknown:
             functions = [each for each in gc.get_referrers(*unknown) if isinstance(each, FunctionType)]
             self.reads.reach(each for each in functions if any(each.__code__ is code for code in unknown))
+
+
+def _code(called: Any) -> CodeType | None:
+    """The code of a function, of a method, or of what is called like one."""
+    called = getattr(called, "__func__", called)
+    return getattr(called, "__code__", None) or getattr(type(called).__call__, "__code__", None)
 
 
 class UnwatchedConstants(Constants):
