@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import TypeAlias
 
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor
 
 from .._blocks.block import Block, identity, tables_to
 from .._blocks.compose import compose
-from .._blocks.cost import SOME_BLOCKS
+from .._blocks.cost import SOME_BLOCKS, one_pays
 from .._blocks.merge import dense_block, merge
+from .._blocks.traced import is_tracing
 from .._blocks.unify import CannotJoinError
 from .._capture.tape import Edge, Meta, Node, Tape
 from .._rules.registry import Known, local_jacobian, opaque
@@ -61,6 +63,7 @@ def walk(
 ) -> Answer:
     """What waits on a tape taken down to its inputs; `accumulate` begins with identities."""
     crowd = 0
+    by_ops = limits.row_bytes is not None and is_tracing()
     for position, node in enumerate(track(tape.nodes, "nodes")):
         arrived = _take(node, pending, out_shapes)
         if not arrived:
@@ -70,6 +73,9 @@ def walk(
         for lot in arrived:
             if len(lot.blocks) > 1:
                 lot = _merged(lot, node.outputs[lot.slot])
+                if by_ops and one_pays(len(lot.blocks), prod(lot.out_shape) * prod(lot.wrt_shape)):
+                    meta = node.outputs[lot.slot]
+                    lot = lot._replace(blocks=[dense_block(lot.blocks, lot.out_shape, lot.wrt_shape, meta)])
             above.append(lot)
             crowd += len(lot.blocks)
         known = local_jacobian(node)

@@ -9,6 +9,13 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, fx
 
+# Private: the caches on the disk ask for them (torch 2.9-2.14).
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+from .clean import base_of, written
+
 #: Gives the outputs of a graph from its inputs
 Run: TypeAlias = Callable[[list[Tensor]], Sequence[Tensor]]
 
@@ -25,6 +32,11 @@ _SETTINGS = {
 #: A matrix product of up to this many multiplications is spelled out.
 SMALL_PRODUCT = 1024
 
+#: And one with a sum of up to this many terms, of a matrix with up to this many rows or columns: Inductor writes such
+#: a sum out in one loop with what is around it. A composition of two convolutions is 81 of them, and between calls of a
+#: library each needs a loop of its own, which takes 0.5 s to compile.
+NARROW_SUM = 16
+
 #: Matrices of up to this many columns that one matrix is multiplied with go into one product.
 NARROW = 128
 
@@ -36,7 +48,11 @@ def compile_graph(graph: fx.GraphModule, example: list[Tensor], backend: Any) ->
     """Compile a graph of ATen ops for tensors like ``example``; a backend is a name or a function of both."""
     with torch.no_grad():
         if backend == "inductor":
-            return _inductor(graph, example)
+            fake = FakeTensorMode(shape_env=ShapeEnv())
+            with fake:
+                example = [_like(tensor) for tensor in example]
+            with tracing(TracingContext(fake)):  # where the keys of PyTorch's caches on the disk are made
+                return _inductor(graph, example)
         if isinstance(backend, str):
             # Documented for custom backends: https://docs.pytorch.org/docs/stable/torch.compiler_custom_backends.html
             from torch._dynamo import lookup_backend
@@ -53,23 +69,36 @@ def _inductor(graph: fx.GraphModule, example: list[Tensor]) -> Run:
     gradients, for 6 µs a call (torch 2.13). Where there are none of these, the code itself is called.
     """
     from torch._inductor import config
-    from torch._inductor.compile_fx import compile_fx, compile_fx_inner
+    from torch._inductor.compile_fx import compile_fx
 
-    settings = inductor_settings(graph)
-    inner: list[tuple[fx.GraphModule, Sequence[Any], Any]] = []
-
-    def keep(module: fx.GraphModule, inputs: Sequence[Any], **settings: Any) -> Any:
-        code = compile_fx_inner(module, inputs, **settings)
-        inner.append((module, inputs, code))
-        return code
-
-    with config.patch(settings):
-        compiled: Any = compile_fx(graph, list(example), inner_compile=keep)
-    if len(inner) == 1:
-        module, inputs, code = inner[0]
-        if _count_outputs(module) == _count_outputs(graph) and _shapes(inputs) == _shapes(example):
-            return _innermost(code)
+    with config.patch(inductor_settings(graph)):
+        compiled: Any = compile_fx(graph, list(example))
+    changing = {base_of(node).op for node in written(graph)}
+    code = _inside(compiled)
+    if (
+        code is not None
+        and "placeholder" not in changing
+        and len(code.output_strides) == _count_outputs(graph)
+    ):
+        return _innermost(code)
     return lambda tensors: compiled(*tensors)
+
+
+def _inside(compiled: Any) -> Any:
+    """The code that wrappers are around, be it new or from PyTorch's cache on the disk; None if it is not found."""
+    from torch._inductor.output_code import CompiledFxGraph
+
+    seen: set[int] = set()
+    stack = [compiled]
+    while stack:
+        each = stack.pop()
+        if isinstance(each, CompiledFxGraph):
+            return each
+        if id(each) not in seen and callable(each):
+            seen.add(id(each))
+            stack += [cell.cell_contents for cell in getattr(each, "__closure__", None) or ()]
+            stack.append(getattr(each, "__wrapped__", None))
+    return None
 
 
 def inductor_settings(graph: fx.GraphModule) -> dict[str, Any]:
@@ -77,6 +106,10 @@ def inductor_settings(graph: fx.GraphModule) -> dict[str, Any]:
     _spell_out_small_products(graph)
     _join_shared_products(graph)
     return {**_SETTINGS, "force_pointwise_cat": _joins_are_small(graph)}
+
+
+def _like(tensor: Tensor) -> Tensor:
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
 
 
 def _innermost(code: Any) -> Run:
@@ -100,10 +133,6 @@ def _count_outputs(graph: fx.GraphModule) -> int:
     return len(graph.graph.output_node().args[0])  # type: ignore[arg-type]
 
 
-def _shapes(inputs: Sequence[Any]) -> list[tuple[torch.Size, torch.dtype]]:
-    return [(tensor.shape, tensor.dtype) for tensor in inputs]
-
-
 def _spell_out_small_products(graph: fx.GraphModule) -> None:
     """Write small matrix products as sums of products, which Inductor fuses with what is around them.
 
@@ -114,7 +143,10 @@ def _spell_out_small_products(graph: fx.GraphModule) -> None:
         for node in graph.graph.find_nodes(op="call_function", target=product):
             left, right = node.args
             shape, other = left.meta["val"].shape, right.meta["val"].shape
-            if left.meta["val"].device.type != "cpu" or prod(shape) * other[-1] > SMALL_PRODUCT:
+            short = shape[-1] <= NARROW_SUM and min(shape[-2], other[-1]) <= NARROW_SUM
+            if left.meta["val"].device.type != "cpu" or (
+                prod(shape) * other[-1] > SMALL_PRODUCT and not short
+            ):
                 continue
             with graph.graph.inserting_before(node):
                 rows = graph.graph.call_function(aten.unsqueeze.default, (left, -1))

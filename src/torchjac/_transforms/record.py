@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,8 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
 )
 from torch.fx.experimental.proxy_tensor import make_fx
+
+from .clean import base_of, clean, written
 
 #: Code that stands here is not the user's.
 _OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
@@ -72,9 +73,9 @@ def record_ops(
     with mode, _values_refused(), _dynamo_transparent():
         example = [_like(tensor) for tensor in tensors]
         graph = make_fx(lambda *given: function(list(given)))(*example)
-    graph.graph.eliminate_dead_code()
     captured = _lift(graph, mode)
-    writes = any(_base(node) in _inputs(graph) for node in _written(graph))
+    clean(graph)
+    writes = any(base_of(node) in _inputs(graph) for node in written(graph))
     own_outputs(graph)
     graph.recompile()
     example = [node.meta["val"] for node in _inputs(graph)]
@@ -121,50 +122,25 @@ def _lift(graph: fx.GraphModule, mode: FakeTensorMode) -> list[Tensor]:
 
 
 def own_outputs(graph: fx.GraphModule) -> None:
-    """Copy each output that shares memory with an input or is given twice: the caller may write into it."""
+    """Copy each output that shares memory with an input or with another: the caller may write into it."""
     end = graph.graph.output_node()
     given: list[fx.Node] = []
+    bases: set[fx.Node] = set()
     for node in end.args[0]:  # type: ignore[union-attr]
         assert isinstance(node, fx.Node)
-        if node in given or _base(node).op == "placeholder":
+        base = base_of(node)
+        if base in bases or base.op == "placeholder":
             with graph.graph.inserting_before(end):
                 copy = graph.graph.call_function(torch.ops.aten.clone.default, (node,))
             copy.meta = dict(node.meta)
-            node = copy
+            node = base = copy
         given.append(node)
+        bases.add(base)
     end.args = (tuple(given),)
 
 
 def _inputs(graph: fx.GraphModule) -> list[fx.Node]:
     return list(graph.graph.find_nodes(op="placeholder"))
-
-
-def _written(graph: fx.GraphModule) -> Iterator[fx.Node]:
-    """What ops write into."""
-    for node in graph.graph.nodes:
-        if node.target is torch.ops.aten.native_batch_norm.default:  # does not say so
-            yield from [statistic for statistic in node.args[3:5] if node.args[5] and statistic is not None]
-        if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
-            for argument, value in zip(node.target._schema.arguments, node.args, strict=False):
-                if (
-                    argument.alias_info is not None
-                    and argument.alias_info.is_write
-                    and isinstance(value, fx.Node)
-                ):
-                    yield value
-
-
-def _base(node: fx.Node) -> fx.Node:
-    """The node whose memory a node's result is a view of, or itself."""
-    while node.op == "call_function" and node.args and isinstance(node.args[0], fx.Node):
-        target = node.target
-        is_view = isinstance(target, torch._ops.OpOverload) and (
-            target._schema.arguments[0].alias_info is not None
-        )
-        if not is_view and target is not operator.getitem:
-            break
-        node = node.args[0]
-    return node
 
 
 @contextmanager
