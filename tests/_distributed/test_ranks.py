@@ -6,7 +6,7 @@ from tests._distributed.ranks import MOST, run_all
 
 
 def test_programs(tmp_path):
-    """Each program's own checks hold on every rank, and products of whole functions have the same bits on any number.
+    """Each program's own checks hold on every rank, and products have the same bits on any number of them.
 
     It is one test, as starting the processes takes most of its time.
     """
@@ -21,6 +21,7 @@ def test_programs(tmp_path):
     assert {key for each in found for key in each} == {
         (name, ranks) for name in PROGRAMS for ranks in range(1, MOST + 1)
     }
-    of = [found[0]["whole", ranks][0] for ranks in range(1, MOST + 1)]
-    for products in zip(*of, strict=True):
-        assert all(torch.equal(product, products[0]) for product in products)
+    for name in ("whole", "local"):
+        of = [found[0][name, ranks][0] for ranks in range(1, MOST + 1)]
+        for products in zip(*of, strict=True):
+            assert all(torch.equal(product, products[0]) for product in products)
