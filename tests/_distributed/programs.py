@@ -189,6 +189,25 @@ def tables(mesh):
         assert J.halo.received == len(read - set(range(own.start * inner, own.stop * inner)))
 
 
+def scattered(mesh):
+    """An unstructured mesh: each node reads six others at random, some of them twice, and so do vectors at nodes."""
+    n, scale = 30, randn(6)
+    reads = torch.randint(n, (n, 6))
+    for shape in ((n,), (n, 2)):
+        x, rows = randn(*shape), local_rows(n, mesh)
+        law = lambda read: (read**2 * scale.view(6, *(1,) * len(shape[1:]))).sum(1)
+        halo = Halo(mesh, shape, reads[rows.start : rows.stop].flatten())
+        assert torch.equal(halo.gather(spread_out(x, mesh)), x[reads[rows.start : rows.stop].flatten()])
+        value, J = value_and_local_jacobian(lambda read: law(read.unflatten(0, (-1, 6))), halo)(
+            spread_out(x, mesh)
+        )
+        close(value, law(x[reads]))
+        check_all(J, torchjac.jacobian(lambda x: law(x[reads]))(x), mesh)
+        assert set(J.halo.columns().tolist()) <= set(range(x.numel()))
+        others = set(reads[rows.start : rows.stop].flatten().tolist()) - set(rows)
+        assert halo.received == len(others) * x[0].numel()
+
+
 def empties(mesh):
     """Sizes 0 and 1: inputs and outputs without entries, one entry by one."""
     for f, shape in (
@@ -476,6 +495,7 @@ PROGRAMS = {
         local,
         halos_only,
         tables,
+        scattered,
         empties,
         trees,
         storage,
