@@ -72,5 +72,5 @@ def rows_at_once(nodes: Sequence[Node], rows: int, through: bool = False) -> int
     numbers = [node.numbers for node in nodes]
     size = cost.rows_at_once(rows, max(numbers))
     if through and nodes[0].outputs[0].device.type == "cpu":
-        size = min(size, cost.rows_cached(rows, sum(numbers) / len(numbers)))
+        size = min(size, cost.rows_cached(rows, sum(numbers) / len(numbers), max(numbers)))
     return cost.rows_watched(size, rows, sum(numbers)) if is_watched() else size

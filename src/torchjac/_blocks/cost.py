@@ -325,9 +325,12 @@ def rows_at_once(rows: int, widest: int) -> int:
     return max(1, min(rows, BATCH_BYTES // max(1, 4 * 8 * widest)))
 
 
-def rows_cached(rows: int, mean: float) -> int:
-    """How many rows to push through nodes of ``mean`` numbers one after another."""
-    return max(1, min(rows, int(CACHE_BYTES // max(1, 4 * 8 * mean))))
+def rows_cached(rows: int, mean: float, widest: int) -> int:
+    """How many rows to push through nodes one after another.
+
+    A few wide ones among many are no reason for another pass through all, and one beside a few is.
+    """
+    return max(1, min(rows, int(CACHE_BYTES // max(1.0, 4 * 8 * (mean * widest) ** 0.5))))
 
 
 #: Where progress is watched, rows go in about so many pieces, if they move more numbers than can matter.

@@ -11,6 +11,23 @@ from torch import Tensor
 from .._capture.tape import Node
 
 
+def image_cotangents(node: Node, images: Tensor) -> Tensor:
+    """The cotangents of a convolution's input for as many images as there are, by PyTorch's own formula."""
+    weight, (_, *size) = node.saved("weight"), node.into(0).shape
+    rank = weight.dim() - 2
+    names = ("stride", "padding", "dilation", "output_padding")
+    stride, padding, dilation, more = (
+        each * rank if len(each) == 1 else each for each in map(node.saved, names)
+    )
+    # Of the input only the shape is asked for.
+    like = torch.zeros((), dtype=images.dtype, device=images.device).expand(len(images), *size)
+    found: Tensor = torch.ops.aten.convolution_backward.default(
+        images, like, weight, None, stride, padding, dilation, node.saved("transposed"), more,
+        node.saved("groups"), [True, False, False],
+    )[0]  # fmt: skip
+    return found
+
+
 def input_cotangent(node: Node, cotangent: Tensor) -> Tensor | None:
     """Convolve a cotangent, and any dims in front of its own, with the weight turned round; None where it is no gain.
 

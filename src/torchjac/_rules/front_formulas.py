@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .._capture.tape import Node
-from .conv_input import input_cotangent
+from .conv_input import image_cotangents, input_cotangent
 from .losses import POINTWISE_LOSSES
 from .pieces import cat_starts
 from .pointwise import POINTWISE, WITH_FACTORS
@@ -291,7 +291,9 @@ def _dot(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
 @formula("ConvolutionBackward0")
 def _convolution(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
     (rows,) = cotangents
-    found = input_cotangent(node, rows) if node.needs(0) and not node.needs(1) else None
-    if found is None:
+    if not node.needs(0) or node.needs(1):
         return None
+    found = input_cotangent(node, rows)
+    if found is None:
+        found = image_cotangents(node, rows.flatten(0, 1)).view(count, *node.into(0).shape)
     return [found, None, rows.sum([1, *range(3, rows.dim())]) if node.needs(2) else None]

@@ -8,6 +8,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from .._blocks.traced import is_known
 from .._capture.tape import Node
 from .front_formulas import Results, dim_of, formula
 
@@ -115,6 +116,16 @@ def _selected(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Re
     if table.dim() < rank:
         rows, table = rows.unsqueeze(dim), table.unsqueeze(dim - 1)
     return [_zeros(node, rows, count).scatter(dim, table.expand(count, *table.shape), rows)]
+
+
+@formula("CumprodBackward0")
+def _cumprod(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
+    (rows,) = cotangents
+    x = node.saved("self")
+    if not node.shape or x.is_complex() or not is_known(x) or bool((x == 0).any()):
+        return None
+    dim = dim_of(node, "dim", len(node.shape))
+    return [(rows * node.saved("result")).flip(dim).cumsum(dim).flip(dim) / x]
 
 
 @formula("MaxPool2DWithIndicesBackward0")
