@@ -4,10 +4,12 @@ import pytest
 import torch
 from tests.versions import NEWEST
 from torch import nn
+from torch._dynamo.utils import counters
 from torch.nn import functional as F
 
 import torchjac
 import torchjac._transforms.backend as _backend
+import torchjac._transforms.program as _program
 from torchjac import compile, hessian, jacobian, jacrev, value_and_jacobian, vmap
 from torchjac.testing import loop_jacobian
 
@@ -557,3 +559,60 @@ def test_public():
     jac = torchjac.compile(jacrev(stencil))
     assert jac.__name__ == "stencil"
     assert jac.captures == 0
+
+
+def test_dynamic_is_refused():
+    """One program for all sizes there is not, and who asks for it is told so; no or False asks for nothing."""
+    with pytest.raises(NotImplementedError, match="dynamic=True is not supported"):
+        compile(jacrev(torch.sin), dynamic=True)
+    x = torch.rand(3)
+    for dynamic in (False, None):
+        assert torch.equal(compile(jacrev(torch.sin), backend="eager", dynamic=dynamic)(x), x.cos().diag())
+
+
+def waits(node):
+    """Whether an op has to wait for a device: it looks at values, or moves them to another."""
+    tags = getattr(node.target, "tags", ())
+    if torch.Tag.dynamic_output_shape in tags and "index" in node.target.name():  # by a mask only
+        return any(each.meta["val"].dtype is torch.bool for each in node.all_input_nodes[1:])
+    if node.target is torch.ops.aten._to_copy.default and "device" in node.kwargs:
+        return True
+    return not {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}.isdisjoint(tags)
+
+
+@pytest.mark.parametrize("layout", [torch.strided, torch.sparse_csr])
+@pytest.mark.parametrize("func", PROGRAMS, ids=lambda func: func.__name__)
+def test_no_op_waits(func, layout, monkeypatch):
+    """No op of a program looks at a value or moves one to another device, so a CUDA graph can hold it."""
+    graphs = []
+    compile_graph = _program.compile_graph
+
+    def seen(graph, example, backend):
+        graphs.append(graph)
+        return compile_graph(graph, example, backend)
+
+    monkeypatch.setattr(_program, "compile_graph", seen)
+    jac = compile(jacrev(func, layout=layout), backend="eager")
+    if func is chosen and layout is torch.sparse_csr:  # its nonzeros stand where values say
+        with pytest.raises(RuntimeError, match="looks at values"):
+            jac(torch.randn(12))
+        return
+    jac(torch.randn(12))
+    calls = [node for node in graphs[0].graph.nodes if node.op == "call_function"]
+    assert calls
+    assert not any(map(waits, calls))
+
+
+def test_kept_on_the_disk(tmp_path, monkeypatch):
+    """PyTorch's caches on the disk know a program that was compiled before, and it is as fast to call."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    func = lambda x: x.sin() * x.roll(1)
+    x = torch.rand(5)
+    for hits in (0, 1):
+        torch._dynamo.reset()
+        counters.clear()
+        jac = compile(jacrev(func))
+        assert torch.allclose(jac(x), loop_jacobian(func, x))
+        assert counters["aot_autograd"]["autograd_cache_hit"] == hits
+        (program,) = [each for each, _ in jac._programs.values()]
+        assert "_inductor" not in getattr(program.run, "__qualname__", "")  # no wrapper is around the code

@@ -21,7 +21,9 @@ from .reads import Reads
 from .signature import Call, check_call, read_call
 
 
-def compile(func: Callable[..., Any], *, backend: Any = "inductor", cache_size: int = 64) -> Compiled:
+def compile(
+    func: Callable[..., Any], *, backend: Any = "inductor", cache_size: int = 64, dynamic: bool | None = None
+) -> Compiled:
     """A function that takes Jacobians, captured as a program of tensor ops and compiled.
 
     The first call for a signature runs ``func`` once on tensors without values. The walk through autograd's graph
@@ -34,6 +36,8 @@ def compile(func: Callable[..., Any], *, backend: Any = "inductor", cache_size: 
         backend: "inductor", which needs a C++ compiler on the CPU (Triton on a GPU); "aot_eager" or "eager", which
             need none and run the recorded ops one by one; or any backend that `torch.compile` takes.
         cache_size: how many programs are kept; the one that was not used for longest goes first.
+        dynamic: nothing but what `torch.compile` calls False. Which blocks there are, and where they stand, follows
+            from the sizes, so there is a program for each.
 
     Returns:
         A function of the same arguments with the same results: dense and sparse tensors, `Jacobian` operators
@@ -67,7 +71,7 @@ def compile(func: Callable[..., Any], *, backend: Any = "inductor", cache_size: 
             `torch.Generator`, if it reads what no later look could repeat (clocks, files, Python's and NumPy's random
             numbers, iterators, objects of C with state), if it seeds, starts threads or imports for the first time, or
             if it writes into tensors that are not its own while gradients are asked for.
-        NotImplementedError: for tensor arguments, or captured tensors, that are not dense.
+        NotImplementedError: for tensor arguments, or captured tensors, that are not dense; for ``dynamic=True``.
         TypeError: if ``func`` is not callable, or an argument is neither a tensor nor hashable.
         ValueError: if ``cache_size`` is not positive.
 
@@ -84,6 +88,11 @@ def compile(func: Callable[..., Any], *, backend: Any = "inductor", cache_size: 
         >>> jac.captures
         1
     """
+    if dynamic:
+        raise NotImplementedError(
+            "compile: dynamic=True is not supported: which blocks a Jacobian has follows from the sizes, so a program "
+            "is captured for each (cache_size says how many are kept); pad what comes in many sizes to a few"
+        )
     return Compiled(func, backend, cache_size)
 
 

@@ -170,3 +170,16 @@ _LOOK_AT_KNOWN = {
     "decimal", "string", "textwrap", "statistics", "heapq", "bisect", "codecs", "keyword", "locale", "sre_compile",
     "sre_parse",
 }  # fmt: skip
+
+
+class RefusedError(RuntimeError):
+    """The function reads what a captured program cannot look at again."""
+
+
+def refusal(found: Any, why: str) -> RefusedError:
+    """The error for an object of which not enough can be seen."""
+    kind = type(found)
+    return RefusedError(
+        f"compile: the function reads an object of type {kind.__module__}.{kind.__qualname__}, {why}, and a captured "
+        "program would go stale; read it outside and pass what it gives as an argument"
+    )

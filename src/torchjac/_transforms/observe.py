@@ -21,8 +21,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from .._capture.constants import Constants
 from .interrupt import HeldInterrupts
-from .known import impure_c, impure_python, is_library, looks_at_anything
-from .reads import Reads, RefusedError
+from .known import RefusedError, impure_c, impure_python, is_library, looks_at_anything
+from .reads import Reads
 
 #: Of code: a library's; the user's; a library's whose answer is another each time, that looks at whatever it is
 #: given, that imports; and what the garbage collector calls, whoever runs.

@@ -18,10 +18,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from functools import partial
-from operator import attrgetter, is_, methodcaller
+from operator import attrgetter, methodcaller
 from types import (
     BuiltinFunctionType,
-    CellType,
     CodeType,
     FunctionType,
     MappingProxyType,
@@ -39,22 +38,10 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.modules import module as _module
 
-from .held import MISSING, Lookup, Space, cache_state, leave, refill_sequence, same
-from .known import PLAIN, QUIET, STATEFUL, is_library, is_unknown, is_unread
+from .held import MISSING, Space, cache_state
+from .kept import Kept
+from .known import PLAIN, QUIET, STATEFUL, is_library, is_unknown, is_unread, refusal
 from .signature import kind_of
-
-#: PyTorch's settings that a function may read, or that change what its ops do (torch 2.9-2.14).
-_SETTINGS = tuple(
-    getattr(torch._C, name)
-    for name in (
-        "_get_deterministic_algorithms", "_get_deterministic_algorithms_warn_only",
-        "_get_deterministic_fill_uninitialized_memory", "_get_float32_matmul_precision", "get_num_threads",
-        "get_num_interop_threads", "is_anomaly_enabled", "_get_mkldnn_enabled", "_get_cudnn_enabled",
-        "_get_cudnn_benchmark", "_get_cudnn_deterministic", "_get_flash_sdp_enabled", "_get_mem_efficient_sdp_enabled",
-        "_get_math_sdp_enabled", "_get_nnpack_enabled",
-    )
-    if hasattr(torch._C, name)
-)  # fmt: skip
 
 #: Dicts of a module that PyTorch reads at each call.
 _OF_MODULES = [name for name in vars(torch.nn.Module()) if name not in ("_non_persistent_buffers_set",)]
@@ -64,33 +51,20 @@ _GLOBAL_HOOKS = [
 ]
 
 
-class RefusedError(RuntimeError):
-    """The function reads what a captured program cannot look at again."""
-
-
-class Reads:
+class Reads(Kept):
     """What was found outside by the code that ran, from some roots."""
 
     #: What is reached in place of an object of a class, by the class.
     instead: ClassVar[dict[type, Callable[[Any], tuple[Any, ...]]]] = {}
 
     def __init__(self, *roots: Any) -> None:
+        super().__init__()
         self.names: set[str] = set()
         self.everything = False
         self.codes: list[CodeType] = []  # of the functions reached
         self._seen: dict[int, Any] = {}  # keeps what it names alive, so that an id stands for one object
-        self._spaces: dict[int, Space] = {}
         # What has attributes, read again when there are more names.
         self._owners: list[tuple[Any, Space | None]] = []
-        self._cells: list[tuple[CellType, Any]] = []
-        self._functions: list[tuple[FunctionType, CodeType, Any, Any]] = []
-        self._sequences: list[tuple[Any, tuple[Any, ...]]] = []
-        self._lookups: dict[Any, Lookup] = {}
-        self._tensors: list[tuple[torch.Tensor, Any]] = []
-        self._tables: list[tuple[numpy.ndarray[Any, Any], numpy.ndarray[Any, Any]]] = []
-        self._looks: list[Any] = []
-        self._empty: list[Any] = []
-        self._settings = [get() for get in _SETTINGS]
         # What a tracer replaces while it traces is read now.
         self.reach(
             [torch.nn.Module, torch.Tensor, *(_GLOBAL_HOOKS if self._ask(any, _GLOBAL_HOOKS) else ()), *roots]
@@ -136,82 +110,7 @@ class Reads:
                 self._seen[id(each)] = each
                 stack.extend(self._read(each))
 
-    # Whether it holds
-
-    def hold(self) -> bool:
-        """Whether everything read is what it was."""
-        return next(self._changed(), None) is None
-
-    def restore(self) -> None:
-        """Put back what was changed, where that can be done."""
-        for changed in list(self._changed()):
-            changed()
-
-    def freeze(self) -> None:
-        """Note that all has been read."""
-        spaces = self._spaces.values()
-        self._looks = [space.look() for space in spaces if space.held or space.order]
-        self._empty = [space.space for space in spaces if space.order == []]
-
-    def _changed(self) -> Iterator[Callable[[], None]]:
-        """What differs: for each what puts it back."""
-        for cell, value in self._cells:
-            try:
-                found = cell.cell_contents
-            except ValueError:
-                found = MISSING
-            if found is not value and not same(found, value):
-                yield partial(setattr, cell, "cell_contents", value)
-        for function, code, defaults, kwdefaults in self._functions:
-            if (
-                function.__code__ is not code
-                or function.__defaults__ is not defaults
-                or function.__kwdefaults__ is not kwdefaults
-            ):
-                yield leave
-        for space in self._empty:
-            if space:
-                yield self._spaces[id(space)].refill
-        for space, order, pick, held, refill in self._looks:
-            try:
-                if (order is None or list(space) == order) and (
-                    all(map(is_, pick(space), held)) or all(map(same, pick(space), held))
-                ):
-                    continue
-            except (KeyError, RuntimeError):  # gone, or written by another thread just now
-                pass
-            yield refill
-        for sequence, held in self._sequences:
-            if len(sequence) != len(held) or not (
-                all(map(is_, sequence, held)) or all(map(same, sequence, held))
-            ):
-                yield partial(refill_sequence, sequence, held)
-        for ask, given, answer in self._lookups.values():
-            found = ask(*given)
-            if found is not answer and not same(found, answer):
-                yield given[0].cache_clear if ask is cache_state else leave
-        for tensor, kind in self._tensors:
-            if kind_of(tensor) != kind:
-                yield leave
-        for table, held in self._tables:
-            if (table.shape, table.dtype) != (held.shape, held.dtype) or table.tobytes() != held.tobytes():
-                yield partial(numpy.copyto, table, held)
-        if [get() for get in _SETTINGS] != self._settings:
-            yield leave
-
     # What stands in an object
-
-    def _space(self, space: Any, order: bool, owner: Any = None) -> Space:
-        key = id(space if owner is None else owner)  # a class makes another view of its dict each time
-        if key not in self._spaces:
-            self._spaces[key] = Space(space, order, owner)
-        return self._spaces[key]
-
-    def _ask(self, ask: Callable[..., Any], *given: Any) -> Any:
-        key = (getattr(ask, "__name__", ""), id(getattr(ask, "__self__", None)), *map(_name_or_id, given))
-        if key not in self._lookups:
-            self._lookups[key] = Lookup(ask, given, ask(*given))
-        return self._lookups[key].answer
 
     def _read(self, found: Any) -> Iterator[Any]:
         kind = type(found)
@@ -244,7 +143,7 @@ class Reads:
             if not isinstance(getattr(found, "__self__", None), (ModuleType, type(None))):
                 yield found.__self__
         elif isinstance(found, STATEFUL):
-            raise _refuse(found, "whose next answer is another each time")
+            raise refusal(found, "whose next answer is another each time")
         elif isinstance(found, (attrgetter, methodcaller)):
             yield from self._more_names(
                 {part for name in _texts(found.__reduce__()) for part in name.split(".")}
@@ -280,7 +179,7 @@ class Reads:
     def _read_instance(self, found: Any) -> Iterator[Any]:
         kind = type(found)
         if _is_refused(found):
-            raise _refuse(found, "in which nothing can be seen of what may change")
+            raise refusal(found, "in which nothing can be seen of what may change")
         if not is_library(kind.__module__) or isinstance(found, torch.nn.Module):
             self._ask(getattr, found, "__class__")
             yield kind
@@ -396,15 +295,3 @@ def _texts(tree: Any) -> Iterator[str]:
 
 def _is_refused(found: Any) -> bool:
     return isinstance(found, STATEFUL) or (not isinstance(found, _CONTAINERS) and is_unknown(type(found)))
-
-
-def _name_or_id(each: Any) -> Any:
-    return each if isinstance(each, str) else id(each)
-
-
-def _refuse(found: Any, why: str) -> RefusedError:
-    kind = type(found)
-    return RefusedError(
-        f"compile: the function reads an object of type {kind.__module__}.{kind.__qualname__}, {why}, and a captured "
-        "program would go stale; read it outside and pass what it gives as an argument"
-    )
