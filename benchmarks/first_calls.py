@@ -1,11 +1,13 @@
 """What the first call of a compiled Jacobian takes, beside that of torch.compile(torch.func.jacrev(f), fullgraph=True).
 
-    python benchmarks/first_calls.py                         everyday calls, a recurrence, a convolution net
-    python benchmarks/first_calls.py --only 'tanh|arm'       some of them
-    python benchmarks/first_calls.py --sample 8 --out FILE   eight everyday calls, spread over all; the table into a file
+    python benchmarks/first_calls.py                      a recurrence, a convolution net, and all everyday calls
+    python benchmarks/first_calls.py --only 'tanh|arm'    some of them
+    python benchmarks/first_calls.py --sample 8           the first two, and eight everyday calls spread over all
+    python benchmarks/first_calls.py --out FILE           the table into a file too
 
-Each first call is made in a process of its own, with a cache on the disk that knows nothing but an unlike program; "again" is ours in another process, with the cache that the first one left. Seconds are those of the
-processor, of children (the C++ compiler) too: other load does not count. Imports and the unlike program come before.
+Each first call is made in a process of its own, with a cache on the disk that knows nothing but an unlike program;
+"again" is ours in another process, with the cache that the first one left. Seconds are those of the processor, of
+children (the C++ compiler) too: other load does not count. Imports and the unlike program come before.
 """
 
 from __future__ import annotations
@@ -115,8 +117,8 @@ def main() -> None:
     for line in rows(names):
         print(line, flush=True)
         lines.append(line)
-    if given.out:
-        given.out.write_text("\n".join(lines) + "\n")
+        if given.out:
+            given.out.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,39 @@
+"""The command that times first calls: what it takes by name, and that it prints its table."""
+
+import torch
+
+import torchjac
+from benchmarks import first_calls
+
+
+def test_cases():
+    """Two cases of its own and all everyday calls, each with a name of its own, of order 1 or 2."""
+    cases = first_calls.cases()
+    assert {"60 steps of a recurrence", "convolutions 64x64", "planar arm 7"} <= set(cases)
+    assert {order for _, order in cases.values()} == {1, 2}
+
+
+def test_first_call(monkeypatch):
+    """An unlike program is compiled before the one that is timed."""
+    dtype, compiled = torch.get_default_dtype(), []
+    monkeypatch.setattr(torchjac, "compile", lambda func: lambda x: compiled.append(func(x).shape))
+    try:
+        assert 0 <= first_calls.first_call("lorenz", "ours") < 60
+    finally:
+        torch.set_default_dtype(dtype)
+    assert compiled == [(7, 7), (3, 3)]
+
+
+def test_table(monkeypatch, capsys, tmp_path):
+    """A row for each, with the ratio; a call that fails has none."""
+    times = iter([2.0, 4.0, 0.5, 3.0, None, 1.0])
+    monkeypatch.setattr(first_calls, "in_process", lambda name, way, cache: next(times))
+    monkeypatch.setattr(
+        "sys.argv", ["first_calls.py", "--only", "^lorenz$|^robertson$", "--out", str(tmp_path / "out")]
+    )
+    first_calls.main()
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert rows[0] == ["ours", "torch", "ratio", "again"]
+    assert rows[1] == ["lorenz", "2.00", "4.00", "0.50", "0.50"]
+    assert rows[2] == ["robertson", "3.00", "-", "-", "1.00"]
+    assert (tmp_path / "out").read_text().splitlines()[1].split() == rows[1]
