@@ -76,6 +76,12 @@ MATRICES = {
         diagonals(90, [-2, -1, 0, 1]),
         "banded: 2 diagonals below and 1 above the main one, LAPACK gbtrf",
     ),
+    "tridiagonal with gaps": (
+        sp.diags_array(
+            [numpy.arange(89.0) % 3, numpy.full(90, 4.0), numpy.arange(89.0) % 2], offsets=[-1, 0, 1]
+        ),
+        "LAPACK gttrf",
+    ),
     "definite tridiagonal": (stiffness(90), "LAPACK pttrf"),
     "definite band": (stiffness(90) @ stiffness(90), "LAPACK pbtrf"),
     "indefinite tridiagonal": (stiffness(90) - 2 * sp.eye_array(90), "LAPACK gttrf"),

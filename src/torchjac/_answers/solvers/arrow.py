@@ -221,7 +221,9 @@ class Arrow:
         found.border.write(answer, outer)
         for batch, (blocks, e, f), part in zip(found.batches, self._parts, inner, strict=True):
             columns, matrix = (batch.rows, f.mT) if transposed else (batch.columns, e)
-            batch.unknowns.write(answer, part - blocks.solve(matrix @ outer[columns], transposed))
+            met = outer[columns]  # of all blocks at once where they meet the same
+            product = matrix @ met if met.dim() == 3 else (matrix.flatten(0, 1) @ met).view(part.shape)
+            batch.unknowns.write(answer, part - blocks.solve(product, transposed))
         return answer.numpy()
 
     def slogdet(self) -> tuple[float, float]:

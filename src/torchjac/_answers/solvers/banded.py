@@ -1,4 +1,4 @@
-"""Banded matrices by LAPACK: tridiagonal or wider, Cholesky where they are positive definite; reordered or not."""
+"""Banded matrices by LAPACK: Cholesky where they are positive definite, else L U with pivots."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Banded:
             DependentError: where the matrix is singular.
         """
         self._below, self._above = pattern.band
-        band, main = _written(pattern, values)
+        band, main = _written(pattern, values), self._below + self._above
         if not self._cholesky(band, main):
             info = self._general(band, main)
             if info > 0:
@@ -43,10 +43,8 @@ class Banded:
     def solve(self, right: Array, transposed: bool) -> Array:
         """X with A X = right, or Aᵀ X = right."""
         run, factors = self._solve, self._factors
-        if self._routine in ("pttrf", "pbtrf"):
+        if self._routine == "pbtrf":
             solved, info = run(*factors, right)
-        elif self._routine == "gttrf":
-            solved, info = run(*factors, right, trans="T" if transposed else "N")
         else:
             lu, pivots = factors
             solved, info = run(lu, self._below, self._above, right, pivots, trans=int(transposed))
@@ -55,17 +53,11 @@ class Banded:
 
     def slogdet(self) -> tuple[float, float]:
         """The sign and the logarithm of the determinant, off the pivots."""
-        if self._routine == "pttrf":
-            return 1.0, float(numpy.log(self._factors[0]).sum())
         if self._routine == "pbtrf":
             return 1.0, 2 * float(numpy.log(self._factors[0][self._above]).sum())
-        if self._routine == "gttrf":
-            diagonal, pivots = self._factors[1], self._factors[-1]
-            first = 1  # LAPACK's own count from one (SciPy 1.11-1.17)
-        else:
-            lu, pivots = self._factors
-            diagonal, first = lu[self._below + self._above], 0
-        swaps = int((pivots != numpy.arange(first, first + len(pivots))).sum())
+        lu, pivots = self._factors
+        diagonal = lu[self._below + self._above]
+        swaps = int((pivots != numpy.arange(len(pivots))).sum())
         sign = (-1.0) ** (swaps + int((diagonal < 0).sum()))
         return sign, float(numpy.log(numpy.abs(diagonal)).sum())
 
@@ -84,42 +76,30 @@ class Banded:
         for k in range(1, above + 1):
             if not numpy.array_equal(band[main - k, k:], band[main + k, : band.shape[1] - k]):
                 return False
-        if above == 1:
-            *factors, info = self._take("pttrf", band)(band[main], band[main - 1, 1:])
-        else:
-            *factors, info = self._take("pbtrf", band)(band[main - above : main + 1])
+        *factors, info = self._take("pbtrf", band)(band[main - above : main + 1])
         self._factors: tuple[Any, ...] = tuple(factors)
         return bool(info == 0)
 
     def _general(self, band: Array, main: int) -> int:
         """Factorise with pivots; the number of the first pivot that is zero, from one."""
-        if self._below == self._above == 1:
-            lines = band[main + 1, :-1], band[main], band[main - 1, 1:]
-            *factors, info = self._take("gttrf", band)(
-                *lines, overwrite_dl=True, overwrite_d=True, overwrite_du=True
-            )
-        else:
-            *factors, info = self._take("gbtrf", band)(band, self._below, self._above, overwrite_ab=True)
+        *factors, info = self._take("gbtrf", band)(band, self._below, self._above, overwrite_ab=True)
         self._factors = tuple(factors)
         return int(info)
 
 
-def _written(pattern: Pattern, values: Array) -> tuple[Array, int]:
-    """The diagonals as rows of an array, and which is the main one.
+def _written(pattern: Pattern, values: Array) -> Array:
+    """The diagonals as rows of an array, the main one after as many as stand below and above it.
 
-    LAPACK wants the columns of a band in one piece, with room above for as many diagonals more as stand below; of a
-    tridiagonal matrix the diagonals.
+    LAPACK wants the columns of a band in one piece.
     """
     below, above = pattern.band
-    by_line = below == above == 1
-    main, size = (1 if by_line else below + above), pattern.size
-    height = main + below + 1
+    height, size = 2 * below + above + 1, pattern.size
 
     def places() -> Array:
         column = pattern.index.astype(numpy.int64)
-        line = main + pattern.row - column
-        return line * size + column if by_line else column * height + line
+        found: Array = column * height + below + above + pattern.row - column
+        return found
 
     band = numpy.zeros(height * size, values.dtype)
     band[pattern.note("places in the band", places)] = values
-    return (band.reshape(height, size) if by_line else band.reshape(size, height).T), main
+    return band.reshape(size, height).T

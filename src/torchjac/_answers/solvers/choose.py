@@ -11,6 +11,7 @@ from .banded import Banded, is_narrow
 from .matrix import Array, DependentError, Factors, Pattern, UnfitError, singular
 from .permuted import Permutation, permutation
 from .superlu import SuperLU, has_strong_diagonal
+from .tridiagonal import Tridiagonal
 
 
 class Reordered:
@@ -74,10 +75,13 @@ def sparse_lu(pattern: Pattern, values: Array) -> tuple[Factors, str]:
     return lu, f"sparse L U: {lu.told}"
 
 
-def _banded(pattern: Pattern, values: Array, narrow: tuple[Permutation, Pattern] | None = None) -> Banded:
+def _banded(
+    pattern: Pattern, values: Array, narrow: tuple[Permutation, Pattern] | None = None
+) -> Banded | Tridiagonal:
     """The factors of a band, of a matrix as it stands or put in another order."""
+    inner, ordered = (pattern, values) if narrow is None else (narrow[1], values[narrow[0].order])
     try:
-        return Banded(pattern, values) if narrow is None else Banded(narrow[1], values[narrow[0].order])
+        return (Tridiagonal if inner.band == (1, 1) else Banded)(inner, ordered)
     except DependentError as error:
         column = error.column if narrow is None else int(narrow[0].columns[error.column])
         raise singular(pattern, values, f"column {column} depends linearly on others") from error
