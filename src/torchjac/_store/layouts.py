@@ -73,7 +73,10 @@ class Layout(ABC):
         path: where it is.
         plan: what it is of.
         writing: whether it is written to.
+        writers: how many pieces may be written at once.
     """
+
+    writers = 1
 
     def __init__(self, path: Path, plan: Plan, writing: bool = False) -> None:
         self.path, self.plan, self.writing = path, plan, writing
@@ -88,14 +91,18 @@ class Layout(ABC):
         zarr = import_zarr()
         zarr.create_array(
             self.folder, name=name, shape=shape, dtype=dtype, chunks=chunks, filters=None,
-            compressors=[zarr.codecs.Crc32cCodec()], zarr_format=3, **more,
+            compressors=[zarr.codecs.Crc32cCodec()], zarr_format=3,
+            chunk_key_encoding={"name": "default", "separator": "."}, **more,
         )  # fmt: skip
 
     def array(self, name: str = "") -> Any:
         """An array that is there; zeros are written as any other number is, so that no file may be missing."""
         zarr = import_zarr()
-        with zarr.config.set({"array.write_empty_chunks": True}):
-            return zarr.open_array(self.folder, path=name, mode="r+" if self.writing else "r", zarr_format=3)
+        found = zarr.open_array(self.folder, path=name, mode="r+" if self.writing else "r", zarr_format=3)
+        # Not by zarr.config, which is one for all threads.
+        return zarr.Array(
+            zarr.AsyncArray(found.metadata, found.store_path, config={"write_empty_chunks": True})
+        )
 
     @abstractmethod
     def create(self) -> None:
@@ -114,8 +121,12 @@ class Layout(ABC):
         """Ranges of rows, one after another, as one; there is one at least."""
 
     @abstractmethod
-    def write(self, begin: int, rows: Any, nonzeros: int) -> int:
-        """Write rows from a place on, below which there are so many nonzeros; gives how many there are then."""
+    def write(self, begin: int, rows: Any, nonzeros: int) -> None:
+        """Write rows from a place on, above which there are so many nonzeros."""
+
+    @abstractmethod
+    def nonzeros(self, rows: Any) -> int:
+        """How many nonzeros rows have; none are counted where all numbers are written."""
 
     @abstractmethod
     def read(self, begin: int, end: int) -> Any:
@@ -132,6 +143,8 @@ class Layout(ABC):
 
 class Dense(Layout):
     """One array of all numbers; each piece is a shard, whose chunks are whole rows, or parts of one."""
+
+    writers = 2  # one piece is encoded while the other goes to the disk
 
     def pieces(self, size: int) -> tuple[int, int]:
         """The most rows for a piece of so many bytes, and how many are one chunk."""
@@ -160,9 +173,12 @@ class Dense(Layout):
         """Ranges of rows as one."""
         return parts[0] if len(parts) == 1 else numpy.concatenate(parts)
 
-    def write(self, begin: int, rows: numpy.ndarray[Any, Any], nonzeros: int) -> int:
+    def write(self, begin: int, rows: numpy.ndarray[Any, Any], nonzeros: int) -> None:
         """Write rows."""
-        self.array()[begin : begin + len(rows)] = rows
+        self._whole[begin : begin + len(rows)] = rows
+
+    def nonzeros(self, rows: numpy.ndarray[Any, Any]) -> int:
+        """None is counted."""
         return 0
 
     @cached_property
@@ -176,7 +192,7 @@ class Dense(Layout):
     def files(self, nonzeros: int) -> Iterator[Path]:
         """The shards."""
         for number in range(-(-self.rows // self.plan.piece) if self.columns else 0):
-            yield self.path / "c" / str(number) / "0"
+            yield self.path / f"c.{number}.0"
 
     def crc32(self, rows: numpy.ndarray[Any, Any]) -> int:
         """The checksum of the numbers."""
@@ -218,7 +234,11 @@ class Csr(Layout):
         begins = [indptr[0][:1], *(each[1:] + end for each, end in zip(indptr, ends, strict=False))]
         return numpy.concatenate(data), numpy.concatenate(indices), numpy.concatenate(begins)
 
-    def write(self, begin: int, rows: tuple[numpy.ndarray[Any, Any], ...], nonzeros: int) -> int:
+    def nonzeros(self, rows: tuple[numpy.ndarray[Any, Any], ...]) -> int:
+        """As many as there are values."""
+        return len(rows[0])
+
+    def write(self, begin: int, rows: tuple[numpy.ndarray[Any, Any], ...], nonzeros: int) -> None:
         """Write rows, which the arrays grow by."""
         data, indices, indptr = rows
         end = nonzeros + len(data)
@@ -227,7 +247,6 @@ class Csr(Layout):
             array.resize((end,))
             array[nonzeros:end] = numbers
         self.array("indptr")[begin + 1 : begin + len(indptr)] = indptr[1:] + nonzeros
-        return end
 
     @cached_property
     def _arrays(self) -> tuple[Any, Any, Any]:
@@ -247,7 +266,7 @@ class Csr(Layout):
         """The chunks."""
         for name, dtype, size in self._names(nonzeros):
             for number in range(-(-size // _length(dtype))):
-                yield self.path / name / "c" / str(number)
+                yield self.path / name / f"c.{number}"
 
     def crc32(self, rows: Any) -> int:
         """The checksum of the numbers, their columns and where each row begins."""

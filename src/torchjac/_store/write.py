@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -20,6 +21,9 @@ from .layouts import Layout, import_zarr, layout_of
 
 #: A piece is found within this share of the budget, while the one before is written, of which zarr makes copies
 SHARE = 4
+
+#: Where rows tell, a piece takes this share of the budget: small ones reuse memory, which is zeroed where it is new
+PIECE = 32
 
 
 def write_rows(
@@ -86,7 +90,7 @@ def _first(files: Layout, recorded: Recorded, most: int) -> tuple[int, Any]:
     count = files.rows
     if not count:
         return 1, None
-    limit, whole = files.pieces(most // (2 * SHARE))
+    limit, whole = files.pieces(most // PIECE)
     rows, first = plan(
         lambda rows: files.find(recorded, rows), recorded.shapes[0], most // SHARE, "store.write", limit
     )
@@ -99,7 +103,7 @@ def _first(files: Layout, recorded: Recorded, most: int) -> tuple[int, Any]:
 
 
 class _Writer:
-    """Pieces on their way to the disk, one at a time.
+    """Pieces on their way to the disk.
 
     Attributes:
         files: where they go.
@@ -113,28 +117,34 @@ class _Writer:
         self.bar: AbstractContextManager[Any] = import_tqdm()(**told) if progress else nullcontext()
 
     def run(self, recorded: Recorded, most: int, first: Any) -> None:
-        """Find what is not there, and write it."""
-        count, size = self.files.rows, self.files.plan.piece
-        pending: Future[None] | None = None
-        with self.bar as bar, ThreadPoolExecutor(1) as pool:
-            for begin in range(self.last.stop, count, size):
-                rows = range(begin, min(begin + size, count))
+        """Find what is not there, and write it; a piece counts when the journal tells of it."""
+        files, nonzeros = self.files, self.last.nonzeros
+        pending: deque[tuple[int, int, Future[int]]] = deque()
+        with self.bar as bar, ThreadPoolExecutor(files.writers) as pool:
+            for begin in range(self.last.stop, files.rows, files.plan.piece):
+                rows = range(begin, min(begin + files.plan.piece, files.rows))
                 if first is None:
                     find = fitting(
-                        lambda rows: self.files.find(recorded, rows), rows, most // SHARE, "store.write"
+                        lambda rows: files.find(recorded, rows), rows, most // SHARE, "store.write"
                     )
-                    first = self.files.joined([part for _, part in find])
-                if pending is not None:
-                    pending.result()
-                pending = pool.submit(self.write, rows, first, bar)
+                    first = files.joined([part for _, part in find])
+                if len(pending) == files.writers:
+                    self.told(*pending.popleft(), bar)
+                before, nonzeros = nonzeros, nonzeros + files.nonzeros(first)
+                pending.append((rows.stop, nonzeros, pool.submit(self.written, begin, first, before)))
                 first = None
-            if pending is not None:
-                pending.result()
+            while pending:
+                self.told(*pending.popleft(), bar)
 
-    def write(self, rows: range, found: Any, bar: Any) -> None:
-        """Write a piece; it counts when the journal tells of it."""
-        nonzeros = self.files.write(rows.start, found, self.last.nonzeros)
-        self.last = Piece(rows.stop, nonzeros, self.files.crc32(found))
-        add_piece(self.files.path, self.last)
+    def written(self, begin: int, rows: Any, nonzeros: int) -> int:
+        """Write rows, and give their checksum."""
+        self.files.write(begin, rows, nonzeros)
+        return self.files.crc32(rows)
+
+    def told(self, stop: int, nonzeros: int, crc32: Future[int], bar: Any) -> None:
+        """Wait for a piece, and tell of it in the journal."""
+        piece = Piece(stop, nonzeros, crc32.result())
+        add_piece(self.files.path, piece)
         if bar is not None:
-            bar.update(len(rows))
+            bar.update(stop - self.last.stop)
+        self.last = piece
