@@ -48,7 +48,7 @@ def test_citation():
     assert entry["message"]
     assert entry["title"]
     assert entry["authors"]
-    assert f'version = "{entry["version"]}"' in PROJECT
+    assert f'__version__ = "{entry["version"]}"' in (ROOT / "src/torchjac/__init__.py").read_text()
 
 
 def test_help_lists_every_command():

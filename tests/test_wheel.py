@@ -92,6 +92,6 @@ def test_wheel_in_an_environment_of_its_own(built, tmp_path):
     run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
     assert "nonzeros  5 " in run.stdout
-    assert f'version = "{version}"' in (ROOT / "pyproject.toml").read_text()
+    assert f'__version__ = "{version}"' in (ROOT / "src/torchjac/__init__.py").read_text()
     assert f"version: {version}" in (ROOT / "CITATION.cff").read_text()
     assert Path(torchjac.__file__).is_relative_to(ROOT)
