@@ -120,13 +120,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     # ------------------------------------------------------------------------------------------ complexes
     Mutation(
         "_rules/complexes.py", "complex: sign of i",
-        "factors = (1.0, _times_i(node, -1))",
-        "factors = (1.0, _times_i(node, 1))",
+        "factor in enumerate(_factors(node, -1))",
+        "factor in enumerate(_factors(node, 1))",
     ),
     Mutation(
         "_rules/complexes.py", "view_as_complex: sign of i",
-        "enumerate((1.0, _times_i(node, -1)))",
-        "enumerate((1.0, _times_i(node, 1)))",
+        "k, f in enumerate(_factors(node, -1))",
+        "k, f in enumerate(_factors(node, 1))",
     ),
     Mutation(
         "_rules/complexes.py", "view_as_real: real and imaginary part swapped",
@@ -208,8 +208,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/gather.py", "indexing: index tensors apart taken for neighbours",
-        "if named and named == list(range(named[0], named[-1] + 1)) else 0",
-        "if named else 0",
+        "if dims and dims == list(range(dims[0], dims[-1] + 1)) else 0",
+        "if dims else 0",
     ),
     Mutation(
         "_rules/gather.py", "embedding: the padding row alone is kept",
@@ -436,8 +436,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     # ------------------------------------------------------------------------------------------ pieces
     Mutation(
         "_rules/pieces.py", "factors of LU: the diagonal of L is not given",
-        "return matrix.tril(-1)",
-        "return matrix.tril()",
+        "full.tril(-1) if slot == 0",
+        "full.tril() if slot == 0",
     ),
     Mutation(
         "_rules/pieces.py", "slice: a negative start off by one",
@@ -554,7 +554,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/probe.py", "a part stands at the front",
-        "Affine(part.start, ((label, 1),))",
+        "Affine(span.start, ((label, 1),))",
         "Affine(0, ((label, 1),))",
     ),
     Mutation(
@@ -699,8 +699,49 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/reduce.py", "two reductions: both take the first cotangent",
-        "_reduction(node, None, slot) for slot",
-        "_reduction(node, None, 0) for slot",
+        "terms = _reduction(node, None, slot)",
+        "terms = _reduction(node, None, 0)",
+    ),
+    # ------------------------------------------------------------------------------------------ front
+    Mutation(
+        "_rules/front_tables.py", "a source that is added is not scaled",
+        "read if alpha == 1 else read * alpha",
+        "read",
+    ),
+    Mutation(
+        "_rules/front_tables.py", "what a scatter wrote over keeps its cotangent",
+        "kept = rows if adds or not node.needs(0) else rows.scatter(dim, table, 0)",
+        "kept = rows",
+    ),
+    Mutation(
+        "_rules/front_parts.py", "two cotangents of one part: the second alone",
+        "waiting.rows[part] = rows if other is None else other + rows",
+        "waiting.rows[part] = rows",
+    ),
+    Mutation(
+        "_rules/front_parts.py", "what waited before the parts is forgotten",
+        "return whole if before is None else before + whole",
+        "return whole",
+    ),
+    Mutation(
+        "_rules/front_assign.py", "a source counts once, whatever it was multiplied with",
+        "found[k] = part if k == 0 or block.value == 1 else part * block.value",
+        "found[k] = part",
+    ),
+    Mutation(
+        "_rules/front_assign.py", "what was written over keeps its cotangent",
+        "found[0] = rows.masked_fill(written, 0)",
+        "found[0] = rows",
+    ),
+    Mutation(
+        "_rules/conv_input.py", "the weight is not turned",
+        "turned = turned.flip(list(range(2, 2 + rank)))",
+        "turned = turned.clone()",
+    ),
+    Mutation(
+        "_rules/conv_input.py", "windows that hang over the edge are taken for whole",
+        "margin = [d * (k - 1) - p for",
+        "margin = [d * (k - 1) for",
     ),
     # ------------------------------------------------------------------------------------------ shuffle
     Mutation(
@@ -1081,8 +1122,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_plan/recorder.py", "a mask taken for a tensor like any other",
-        "if name in LOOKS or name in SHAPED_BY_VALUES or _has_mask(func, args):",
-        "if name in LOOKS:",
+        "masks = _masks(func, args)",
+        "masks = []",
     ),
     Mutation(
         "_plan/program.py", "memory that is given away kept for the next run",
@@ -1096,8 +1137,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/registry.py", "multipliers taken for good with complex numbers",
-        "(not found.any_dtype and known.locals and node.touches_complex)",
-        "False",
+        "if not found.any_dtype and known.locals and node.touches_complex:",
+        "if False:",
     ),
     # ------------------------------------------------------------------------------------------ plan
     Mutation(
@@ -1149,18 +1190,18 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_blocks/multiply.py", "a constant multiplier forgotten",
-        "return many if type(one) is float and one == 1.0 else many * one",
-        "return many",
+        "return total if type(one) is float and one == 1.0 else total * one",
+        "return total",
     ),
     Mutation(
         "_blocks/multiply.py", "labels not aligned",
-        "value = value.permute(order)\n        if outer",
+        "tensor = tensor.permute(order)\n        if outer",
         "pass\n        if outer",
     ),
     Mutation(
         "_blocks/multiply.py", "a turned product summed over the wrong dims",
-        "torch.tensordot(right, left, (how.other_dims, how.dims))",
-        "torch.tensordot(right, left, (how.dims, how.other_dims))",
+        "torch.tensordot(b, a, (how.other_dims, how.dims))",
+        "torch.tensordot(b, a, (how.dims, how.other_dims))",
     ),
     Mutation(
         "_blocks/multiply.py", "labels that both keep are summed",
@@ -1234,8 +1275,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_blocks/maps.py", "a substituted offset not scaled",
-        "map_[0] + stride * inner[0], tuple",
-        "map_[0] + inner[0], tuple",
+        "map_[0] + stride * only[0], tuple",
+        "map_[0] + only[0], tuple",
     ),
     Mutation(
         "_blocks/maps.py", "a turned progression begins at the other end",
@@ -1359,8 +1400,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/front_formulas.py", "the first entry is selected, whichever was",
-        'rows.select(_dim(node, "dim", len(node.shape)), node.saved("index"))',
-        'rows.select(_dim(node, "dim", len(node.shape)), 0)',
+        'rows.select(dim_of(node, "dim", len(node.shape)), node.saved("index"))',
+        'rows.select(dim_of(node, "dim", len(node.shape)), 0)',
     ),
     Mutation(
         "_rules/front_formulas.py", "each part of a cat begins at its front",
