@@ -26,6 +26,7 @@ from .._capture.capture import map_rows
 from .._capture.tape import Node
 from .._plan.recorder import whole
 from .._rules.call import call, fit
+from .._rules.front import by_formula
 from .._rules.launches import rows_price
 from .._rules.registry import Local, Passes
 from .._rules.unbatched import CANNOT_BATCH, noted, raise_if_out_of_memory, runs_batched, why_unbatched
@@ -222,6 +223,9 @@ def call_rows(
             found = _stack(one, rows)
         else:
             size = chunk or rows_at_once([node, *(below for below, _ in filter(None, node.inputs))], count)
+            formula = by_formula(node, rows, count) if size >= count and not torch.is_grad_enabled() else None
+            if formula is not None:
+                return [result if k in wanted else None for k, result in enumerate(formula)]
             try:
                 found = _batched(one, rows, size)
             except CANNOT_BATCH as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -66,6 +67,20 @@ def take_through(node: Node, pending: Waiting, count: int) -> None:
                 result = _fit(result, meta, count)
             other = joined(pending.get(edge), meta, count)
             pending[edge] = result if other is None else other + result
+
+
+def by_formula(node: Node, rows: Tensor, count: int) -> Sequence[Tensor | None] | None:
+    """The rows of all inputs, of those of a node's one output, by a formula here; None where there is none."""
+    if len(node.outputs) > 1 or node.name not in FORMULAS or fails(node):
+        return None
+    results = FORMULAS[node.name](node, [rows], count)
+    if results is None:
+        return None
+    node.calls += 1
+    return [
+        None if result is None or edge is None else _fit(result, edge[0].outputs[edge[1]], count)
+        for result, edge in zip_longest(results, node.inputs)
+    ]
 
 
 def _broadcast(node: Node, rows: Tensor) -> Results | None:

@@ -76,7 +76,8 @@ def _multiplied(node: Node, cotangents: Sequence[Tensor | None], count: int) -> 
 
 @formula(
     "ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "SqueezeBackward0", "SqueezeBackward1",
-    "SqueezeBackward2", "SqueezeBackward4", "UnsqueezeBackward0",
+    "SqueezeBackward2", "SqueezeBackward3", "SqueezeBackward4", "SqueezeBackward5", "UnsqueezeBackward0",
+    "UnsqueezeBackward1",
 )  # fmt: skip
 def _view(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
     (rows,) = cotangents
