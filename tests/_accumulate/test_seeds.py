@@ -1,10 +1,11 @@
 """Blocks pushed through nodes on seeds: what is tied rides along."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 
 from torchjac import jacobian
-from torchjac.testing import check_jacobian
+from torchjac.testing import check_jacobian, loop_jacobian
 
 
 def test_a_batch_rides_where_each_sample_has_places_of_its_own() -> None:
@@ -36,3 +37,13 @@ def test_gathered_rows_ride_along_a_softmax() -> None:
 def test_windows_that_overlap_do_not_ride() -> None:
     """Two labels that meet at one position, as windows do, each need seeds of their own."""
     check_jacobian(lambda x: x.softmax(1).unfold(0, 2, 1), torch.randn(5, 3, dtype=torch.float64))
+
+
+def test_seeds_go_by_a_formula_for_rows(monkeypatch) -> None:
+    """Where one stands for rows in front no vmap is entered, and the answer is the loop's."""
+    monkeypatch.setattr("torchjac._accumulate.seeds.map_rows", lambda *_: pytest.fail("vmap"))
+    x = torch.randn(4, 3, 5, dtype=torch.float64)
+    f = lambda x: torch.softmax(x, 1).sin()
+    J = jacobian(f)(x)
+    assert [step.calls for step in J.report.steps if step.name == "SoftmaxBackward0"] == [1]
+    torch.testing.assert_close(J.to_dense(), loop_jacobian(f, x))

@@ -15,7 +15,7 @@ from .._capture.capture import batched_zero
 from .._capture.tape import Meta, Node
 from .._plan.recorder import whole
 from .anew import anew, goes_anew
-from .conv_input import input_cotangent
+from .conv_input import image_cotangents, input_cotangent
 from .unbatched import needs_all_cotangents
 
 
@@ -48,8 +48,8 @@ def call(
         (cotangent,) = cotangents
         if wanted == [0] and cotangent is not None:
             pulled = input_cotangent(node, cotangent)
-            if pulled is not None:
-                return (pulled, *[None] * (len(node.inputs) - 1))
+            image = image_cotangents(node, cotangent) if pulled is None else pulled
+            return (image, *[None] * (len(node.inputs) - 1))
         if _are_apart(node, wanted):
             return _call_wanted(node, cotangents, wanted)
     try:

@@ -263,12 +263,22 @@ def _of_factors(node: Node, rows: Tensor, k: int, left: str, right: str) -> list
     """What goes to inputs k and k + 1, whose product was taken: only what is asked for, which weights seldom are."""
     found: list[Tensor | None] = [None, None]
     for at, name in enumerate((right, left)):
-        if node.needs(k + at):
+        edge = node.inputs[k + at] if node.needs(k + at) else None
+        if edge is not None:
             factor = node.saved(name)
             if factor.layout is not torch.strided:
                 return None
-            found[at] = torch.matmul(rows, factor.mH) if at == 0 else torch.matmul(factor.mH, rows)
+            if at == 0:
+                found[at] = torch.matmul(rows, factor.mH)
+            elif edge[0].name in TURNED:  # made as the weight lies, of which this is the transpose
+                found[at] = torch.matmul(rows.mT, factor.conj()).mT
+            else:
+                found[at] = torch.matmul(factor.mH, rows)
     return found
+
+
+#: Nodes of a weight that is multiplied transposed, as that of a layer is
+TURNED = ("TBackward0", "TransposeBackward0")
 
 
 @formula("MvBackward0")
