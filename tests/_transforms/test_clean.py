@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from torchjac import compile, jacobian, jacrev
+from torchjac import compile, hessian, jacobian, jacrev
 from torchjac._transforms import program
 from torchjac._transforms.record import record_ops
 from torchjac.testing import loop_jacobian
@@ -85,3 +85,16 @@ def test_ops_of_a_recurrence(steps, monkeypatch):
     x = torch.randn(steps)
     assert torch.allclose(compile(jacrev(func), backend="eager")(x), loop_jacobian(func, x))
     assert counts[0] <= 12 * steps
+
+
+def test_structure_below_a_hessian():
+    """The inner walk of a Hessian keeps its small blocks apart: made one, they would name entries that are zero."""
+
+    def func(x):
+        y = x.sin()
+        return y[0] * y[5] + (y[2] * y[7]) ** 2 + y[3:5].prod() + (y[8] * y[1]).sin()
+
+    x = torch.rand(30)
+    found = compile(hessian(func, layout=torch.sparse_csr), backend="eager")(x)
+    assert found.values().numel() == 16
+    assert torch.allclose(found.to_dense(), hessian(func)(x))

@@ -63,7 +63,8 @@ def walk(
 ) -> Answer:
     """What waits on a tape taken down to its inputs; `accumulate` begins with identities."""
     crowd = 0
-    by_ops = limits.row_bytes is not None and is_tracing()
+    # Each op of a program is compiled; where the walk is walked in turn (for a Hessian), what is zero must stay so.
+    by_ops = limits.row_bytes is not None and is_tracing() and not torch.is_grad_enabled()
     for position, node in enumerate(track(tape.nodes, "nodes")):
         arrived = _take(node, pending, out_shapes)
         if not arrived:
