@@ -10,7 +10,7 @@ from tests._answers.cases import random_jacobians
 import torchjac
 from torchjac import jacobian
 from torchjac._answers.solvers import system as system_module
-from torchjac._blocks.pattern import pattern_of
+from torchjac._blocks.pattern_cache import pattern_of
 
 _FULL = (
     torch.eye(6, dtype=torch.float64) * 3 + torch.linspace(-1, 1, 36, dtype=torch.float64).reshape(6, 6).sin()

@@ -8,7 +8,7 @@ from torchjac import jacobian
 from torchjac._answers.kind import is_symmetric
 from torchjac._blocks import normal as module
 from torchjac._blocks.normal import normal
-from torchjac._blocks.pattern import pattern_of
+from torchjac._blocks.pattern_cache import pattern_of
 
 PLACES = torch.tensor([[0, 3, 3, 1, 4], [2, 2, 0, 1, 3]])
 

@@ -6,10 +6,11 @@ from tests._answers.cases import random_jacobians
 from tests._blocks.blocks import CPU, LIKE, total
 
 from torchjac import grad, jacobian
-from torchjac._blocks import pattern as module
+from torchjac._blocks import pattern_cache as module
 from torchjac._blocks.block import Block
 from torchjac._blocks.maps import Affine, Gather, Label, bare
-from torchjac._blocks.pattern import Pattern, pattern_of
+from torchjac._blocks.pattern import Pattern
+from torchjac._blocks.pattern_cache import pattern_of
 
 N = 6
 TABLE = torch.tensor([2, 0, 2, 1])

@@ -15,7 +15,8 @@ from torch import Tensor
 from .._blocks.block import Block, entries, stored
 from .._blocks.maps import Gather
 from .._blocks.normal import normal
-from .._blocks.pattern import Pattern, pattern_of
+from .._blocks.pattern import Pattern
+from .._blocks.pattern_cache import pattern_of
 from .._blocks.traced import inside_functorch, is_plain, is_tracing
 from .csr import csr_tensor
 from .sparse import cut

@@ -11,7 +11,7 @@ from torch import Tensor
 from .._blocks.coordinates import covers_once
 from .._blocks.domain import entries_inside, inside
 from .._blocks.lazy import lazy
-from .._blocks.pattern import pattern_of
+from .._blocks.pattern_cache import pattern_of
 from . import chain, parts, scaling, sparse
 
 if TYPE_CHECKING:

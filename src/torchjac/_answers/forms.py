@@ -11,6 +11,7 @@ from torch import Tensor
 from .._blocks.block import fitted, valued
 from . import sparse
 from .linear_operator import linear_operator
+from .scipy_matrix import scipy_array
 from .written import written
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Forms:
             >>> jacobian(lambda x: x[1:] - x[:-1])(torch.zeros(4)).to_scipy("dia").offsets.tolist()
             [0, 1]
         """
-        return sparse.scipy_array(self.blocks, self.out_shape, self.in_shape, self, format)
+        return scipy_array(self.blocks, self.out_shape, self.in_shape, self, format)
 
     def as_linear_operator(self: Jacobian) -> Any:
         """SciPy's `LinearOperator` of shape (output.numel(), input.numel()), for its iterative solvers.

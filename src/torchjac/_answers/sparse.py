@@ -18,12 +18,10 @@ from .._blocks.block import Block, Kind
 from .._blocks.coordinates import coordinates
 from .._blocks.domain import inside
 from .._blocks.ends import same_positions, side_of_diagonal, swapped
-from .._blocks.pattern import Pattern, pattern_of
+from .._blocks.pattern import Pattern
+from .._blocks.pattern_cache import pattern_of
 from .._blocks.traced import inside_functorch, is_known
 from .csr import csr_tensor
-
-#: A matrix by diagonals keeps whole ones; past so many numbers for each nonzero it is the wrong format.
-MOST_FILL = 4
 
 
 class SparseParts(NamedTuple):
@@ -138,7 +136,7 @@ def sparse_tensor(
         sides = [(block, side_of_diagonal(block, out_shape, in_shape)) for block in blocks]
         blocks = [block for block, side in sides if side != other]
         cut_off = any(side is None for _, side in sides)
-    found = _by_layout(blocks, out_shape, in_shape, like, layout)
+    found = by_layout(blocks, out_shape, in_shape, like, layout)
     if cut_off:
         found = _triangle(found, (triangle == "lower") == (layout is not torch.sparse_csc))
     size = (prod(out_shape), prod(in_shape))
@@ -183,13 +181,14 @@ def pattern_tensor(
     return parts if _in_parts.get() else parts.tensor()
 
 
-def _by_layout(
+def by_layout(
     blocks: Sequence[Block],
     out_shape: tuple[int, ...],
     in_shape: tuple[int, ...],
     like: Kind,
     layout: torch.layout,
 ) -> Assembled:
+    """The sum of blocks by rows, or for CSC by columns."""
     if layout is torch.sparse_csc:
         return assemble([swapped(block) for block in blocks], in_shape, out_shape, like)
     return assemble(blocks, out_shape, in_shape, like)
@@ -257,51 +256,6 @@ def split(at: Tensor, columns: int) -> tuple[Tensor, Tensor]:
 def pointers(row: Tensor, rows: int) -> Tensor:
     """Where each row begins in a sorted list of rows, and where the last one ends."""
     return torch.searchsorted(row, torch.arange(rows + 1, device=row.device))
-
-
-def scipy_array(
-    blocks: Sequence[Block], out_shape: tuple[int, ...], in_shape: tuple[int, ...], like: Kind, format: str
-) -> Any:
-    """A SciPy sparse array of the sum of blocks; gradients end here.
-
-    Raises:
-        ImportError: if SciPy is not installed.
-        ValueError: for an unknown format, or "dia" where diagonals would be mostly zeros.
-    """
-    sparse = import_scipy("to_scipy").sparse
-    if format not in ("csr", "csc", "coo", "dia"):
-        raise ValueError(f"to_scipy: format must be 'csr', 'csc', 'coo' or 'dia', got {format!r}")
-    layout = torch.sparse_csc if format == "csc" else torch.sparse_csr
-    found = _by_layout(blocks, out_shape, in_shape, like, layout)
-    size = (prod(out_shape), prod(in_shape))
-    values = found.values.detach().cpu()
-    if values.dtype in (torch.float16, torch.bfloat16):  # SciPy has neither
-        values = values.float()
-    narrow = torch.int32 if max(*size, values.numel()) < 2**31 else torch.int64
-    index = found.handed_out(found.column, narrow).cpu()
-    if format in ("csr", "csc"):
-        make = sparse.csr_array if format == "csr" else sparse.csc_array
-        begin = found.handed_out(found.begin, narrow).cpu()
-        matrix = make((values.numpy(), index.numpy(), begin.numpy()), shape=size)
-        matrix.has_sorted_indices = matrix.has_canonical_format = True
-        return matrix
-    row = found.row().to(narrow).cpu()
-    if format == "dia":
-        return _diagonals(sparse, row, index, values, size)
-    return sparse.coo_array((values.numpy(), (row.numpy(), index.numpy())), shape=size)
-
-
-def _diagonals(sparse: Any, row: Tensor, column: Tensor, values: Tensor, size: tuple[int, int]) -> Any:
-    offsets, number = torch.unique(column - row, return_inverse=True)
-    held = offsets.numel() * size[1]
-    if held > MOST_FILL * (values.numel() + max(size)):
-        raise ValueError(
-            f"to_scipy: {values.numel():,} nonzeros stand on {offsets.numel():,} diagonals, which would hold "
-            f"{held:,} numbers; use format='csr'"
-        )
-    data = values.new_zeros(offsets.numel(), size[1])
-    data[number, column] = values
-    return sparse.dia_array((data.numpy(), offsets.numpy()), shape=size)
 
 
 def cut(value: Tensor | float) -> Tensor | float:

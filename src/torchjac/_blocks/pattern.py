@@ -5,19 +5,15 @@ It follows from the maps alone, so it is made once for all Jacobians of one make
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import prod
-from threading import Lock
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 # Private: patterns are made for real inside a trace too (torch 2.9-2.13).
-from torch.utils._python_dispatch import _disable_current_modes
-
 # It is PyTorch's own way to key by a tensor that may go (torch 2.9-2.13).
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -29,10 +25,6 @@ from .traced import inside_functorch, is_tracing
 from .write import dense
 
 T = TypeVar("T")
-
-#: Patterns are kept up to so many bytes of index tensors in all, and so many of them.
-MOST_BYTES = 1 << 28
-MOST_PATTERNS = 256
 
 
 class Spelled(NamedTuple):
@@ -300,60 +292,3 @@ def keep(table: Tensor) -> Tensor:
     """A table that nobody writes into: it is told by its identity, not compared."""
     _kept[table] = True
     return table
-
-
-def _are_equal(kept: Tensor, table: Tensor) -> bool:
-    return kept is table or torch.equal(kept, table)
-
-
-class _Patterns:
-    """The patterns of the Jacobians that were met last, by their laws."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[Any, ...], list[Pattern]] = OrderedDict()
-        self._lock = Lock()
-
-    def find(
-        self, blocks: Sequence[Block], out_shape: Sequence[int], in_shape: Sequence[int], device: torch.device
-    ) -> Pattern:
-        found = [spell(block) for block in blocks]
-        tables = [table for each in found for table in each.tables]
-        key = (tuple(out_shape), tuple(in_shape), device, tuple([each.key for each in found]))
-        with self._lock:
-            for pattern in self._kept.get(key, ()):
-                if all(map(_are_equal, pattern.tables, tables)):
-                    self._kept.move_to_end(key)
-                    return pattern
-        pattern = Pattern(blocks, out_shape, in_shape, device)
-        with self._lock:
-            self._kept.setdefault(key, []).append(pattern)
-            self._kept.move_to_end(key)
-            self._forget()
-        return pattern
-
-    def _forget(self) -> None:
-        while len(self._kept) > 1 and (
-            len(self._kept) > MOST_PATTERNS
-            or sum(pattern.nbytes for kept in self._kept.values() for pattern in kept) > MOST_BYTES
-        ):
-            self._kept.popitem(last=False)
-
-
-_patterns = _Patterns()
-
-
-def pattern_of(
-    blocks: Sequence[Block], out_shape: Sequence[int], in_shape: Sequence[int], device: torch.device
-) -> Pattern | None:
-    """The pattern of a sum of blocks; None where only values tell it that are not known, or not yet.
-
-    That is with index tables in a trace or inside a functorch transform. A pattern made inside a transform is not
-    kept: its tensors belong to it.
-    """
-    if inside_functorch() or is_tracing() or device.type == "meta":
-        if any(type(map_) is Gather for block in blocks for map_ in block.out + block.wrt):
-            return None
-        if inside_functorch():
-            return Pattern(blocks, out_shape, in_shape, device)
-    with _disable_current_modes():
-        return _patterns.find(blocks, out_shape, in_shape, device)
