@@ -11,7 +11,7 @@ from tests.commit import PART, PARTS
 from torch.utils.checkpoint import checkpoint
 
 import torchjac
-from torchjac import explain, grad, hessian, jacfwd, jacobian, jacrev, value_and_jacobian, vmap
+from torchjac import explain, grad, hessian, jacfwd, jacobian, jacrev, pieces, value_and_jacobian, vmap
 from torchjac._accumulate.progress import _watched
 from torchjac._capture.checkpoints import _kept
 from torchjac._capture.state import _here
@@ -122,6 +122,8 @@ CALLS = {
     "inference": lambda: _within(torch.inference_mode(), lambda: jacrev(torch.sin)(X)),
     "autocast": lambda: _within(torch.autocast("cpu"), lambda: jacrev(lambda x: x @ x[:, None])(X)),
     "watched": lambda: jacrev(torch.sin, progress=True)(X),
+    "budget": lambda: jacrev(lambda x: x.cumsum(0).sin(), memory=1000)(X),
+    "pieces": lambda: list(pieces(lambda x: x.cumsum(0).sin(), memory=2000)(X)),
 }  # fmt: skip
 
 

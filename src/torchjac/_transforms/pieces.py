@@ -7,6 +7,7 @@ from functools import wraps
 from typing import Any
 
 from .._answers.operator import Jacobian
+from .._capture.state import undisturbed
 from .arguments import unflatten
 from .dynamo import beside_dynamo
 from .memory import bytes_of, check_within, within
@@ -55,7 +56,8 @@ def pieces(
 
     @wraps(func)
     def pieces_of(*args: Any, **kwargs: Any) -> Iterator[tuple[range, Any]]:
-        recorded = record("pieces", func, argnums, False, args, kwargs)
+        with undisturbed():
+            recorded = record("pieces", func, argnums, False, args, kwargs)
         check_within(recorded, "pieces")
         if len(recorded.shapes) != 1:
             raise ValueError(
