@@ -56,7 +56,7 @@ class Program:
 
 
 #: After so many runs a program is compiled
-RUNS = 16
+RUNS = 8
 
 
 def _compiled(program: Program) -> Callable[[Sequence[Any]], Any]:
