@@ -1,5 +1,7 @@
 """Ops that select: where they drop an entry, nothing that is not finite comes back, by terms, calls or either order."""
 
+import math
+
 import pytest
 import torch
 from tests._rules.cases import Sampler
@@ -140,3 +142,29 @@ def test_an_overflow(name: str) -> None:
     _agrees(lambda x: op(x).sqrt(), x)
     _agrees(lambda x: op(x.relu().sqrt()), x)
     _agrees(lambda x: op(x).abs().log(), x)
+
+
+#: Functions whose slope is zero at one of the points, but not the slope's slope
+FLAT = {
+    "hardswish": (F.hardswish, [-1.5, 0.2]),
+    "power": (lambda x: x ** torch.full_like(x, 2.0).detach(), [0.0, 1.0]),
+    "x log y": (lambda x: torch.xlogy(x, x), [1.0, math.exp(-1)]),
+    "x log1p y": (lambda x: torch.special.xlog1py(x, x), [0.0, 2.0]),
+    "prelu": (lambda x: F.prelu(-x.abs() - 1, x[0]), [0.0, 2.0]),
+}
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_a_zero_has_a_derivative(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A factor that happens to be zero drops what is infinite, and is differentiated as any other number."""
+    f, at = FLAT[name]
+    x, weight = torch.tensor(at, dtype=torch.float64), torch.tensor([1.5, -2.0], dtype=torch.float64)
+    monkeypatch.setattr("torchjac._transforms.jacrev.way", lambda *_: "structure")
+
+    def gradient(x: torch.Tensor) -> torch.Tensor:
+        x = x if x.requires_grad else x.requires_grad_()
+        return torch.autograd.grad((weight * f(x)).sum(), x, create_graph=True)[0]
+
+    expected = loop_jacobian(gradient, x)
+    assert expected.count_nonzero() > 0
+    torch.testing.assert_close(jacrev(jacrev(lambda x: (weight * f(x)).sum()))(x), expected)

@@ -156,22 +156,37 @@ def select(
         else value
         for value, on in ((left, on_left), (right, on_right))
     )
+    if inside_functorch() or is_tracing() or _is_recorded(left) or _is_recorded(right):
+        # What is finite is met as it is: a zero is a number too, and has a derivative.
+        if dropping[0]:
+            right = _finite_where(left, right)
+        if dropping[1]:
+            left = _finite_where(right, left)
+        return left * right, over  # type: ignore[return-value]  # one of them drops, so it is a tensor
     zeros = [
         value
         for value, drops in zip((left, right), dropping, strict=True)
         if drops and isinstance(value, Tensor)
     ]
-    product: Tensor = left * right  # type: ignore[assignment]  # one of them drops, so it is a tensor
-    if inside_functorch() or is_tracing() or product.requires_grad:
-        for value in zeros:
-            product = torch.where(value == 0, 0, product)
-        return product, over
+    product: Tensor = left * right  # type: ignore[assignment]  # as above
     # Zero times what is finite is zero already. A sum tells that in a small part of the time of dropping.
     if product.device.type == "cpu" and product.sum().isfinite():
         return product, over
     for value in zeros:
         product.masked_fill_(value == 0, 0)
     return product, over
+
+
+def _is_recorded(value: Tensor | float) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad and torch.is_grad_enabled()
+
+
+def _finite_where(drops: Tensor | float, other: Tensor | float) -> Tensor:
+    """Return what a value is multiplied by, zero where the value is zero and drops what is infinite or NaN."""
+    assert isinstance(drops, Tensor)
+    if isinstance(other, Tensor):
+        return torch.where((drops == 0) & ~other.isfinite(), 0, other)
+    return torch.where(drops == 0, 0, other)
 
 
 def select_summed(left: Tensor, right: Tensor, how: Joint, drop: tuple[bool, bool]) -> Tensor | float:
