@@ -15,11 +15,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,7 @@ def in_process(name: str, way: str, cache: str) -> float | None:
 
 def rows(names: list[str]) -> Iterator[str]:
     """The table, line by line."""
+    yield f"torch {version('torch')}, {platform.machine()}, one thread, seconds of the processor"
     yield f"{'':32}{'ours':>8}{'torch':>8}{'ratio':>8}{'again':>8}"
     for name in names:
         with tempfile.TemporaryDirectory() as cache:
