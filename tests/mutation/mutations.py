@@ -356,11 +356,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         ".triu(1)",
         ".triu(0)",
     ),
-    Mutation(
-        "_rules/unbatched.py", "second derivatives of attention left to the engine",
-        '(FUSED, "CdistBackward0"',
-        '("CdistBackward0"',
-    ),
     # ------------------------------------------------------------------------------------------ normalise
     Mutation(
         "_rules/normalise.py", "batch norm in training taken for evaluation",
