@@ -356,6 +356,17 @@ MUTATIONS: tuple[Mutation, ...] = (
         ".triu(1)",
         ".triu(0)",
     ),
+    # -------------------------------------------------------------------------------------- lstm_backward
+    Mutation(
+        "_rules/lstm_backward.py", "the slope of tanh taken for that of a sigmoid",
+        "i * (1 - g * g)], -2)",
+        "i * (1 - g)], -2)",
+    ),
+    Mutation(
+        "_rules/lstm_backward.py", "one of two biases forgotten",
+        '(node.saved("weight2") + node.saved("weight3"))',
+        'node.saved("weight2")',
+    ),
     # ------------------------------------------------------------------------------------------ normalise
     Mutation(
         "_rules/normalise.py", "batch norm in training taken for evaluation",
