@@ -73,7 +73,7 @@ class Problem:
         return self._values("jacobian", whole.coords, whole.data)
 
     def jacobianstructure(self) -> tuple[Array, Array]:
-        """The rows and columns of the nonzeros of ∂g/∂x."""
+        """Return the rows and columns of the nonzeros of ∂g/∂x."""
         return self._structure("jacobian", lambda: self.jacobian(self.x0))
 
     def hessian(self, x: Array, lagrange: Any, obj_factor: float) -> Array:
@@ -81,7 +81,7 @@ class Problem:
         return self._lower(x, lagrange, obj_factor)
 
     def hessianstructure(self) -> tuple[Array, Array]:
-        """The rows and columns of the nonzeros of the Hessian on and below the diagonal."""
+        """Return the rows and columns of the nonzeros of the Hessian on and below the diagonal."""
         return self._structure(
             "hessian", lambda: self._lower(self.x0, numpy.ones(len(self._multipliers)), 1.0)
         )

@@ -132,7 +132,7 @@ def _nonlinear(constraint: Constraint, shape: tuple[int, ...]) -> Any:
 def weighted_hessian(
     func: Callable[[Tensor], Tensor], shape: tuple[int, ...], x: Array, multipliers: Array
 ) -> Any:
-    """The Hessian of the outputs' sum, each times its multiplier, as a `Jacobian`."""
+    """Return the Hessian of the outputs' sum, each times its multiplier, as a `Jacobian`."""
     weights = torch.from_numpy(numpy.array(multipliers, dtype=numpy.float64)).reshape(-1)
     point = torch.from_numpy(numpy.array(x, dtype=numpy.float64)).reshape(shape)
     return jacobian(jacrev(lambda x: (func(x).reshape(-1) * weights).sum()))(point).detach()

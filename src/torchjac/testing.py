@@ -20,7 +20,7 @@ __all__ = ["check_jacobian", "check_rule", "finite_differences", "loop_jacobian"
 
 
 def loop_jacobian(func: Callable[..., Tensor], *args: Any, argnum: int = 0) -> Tensor:
-    """The Jacobian row by row: `torch.autograd.grad` called once for each entry of the output.
+    """Return the Jacobian row by row: `torch.autograd.grad` called once for each entry of the output.
 
     ``func`` takes any arguments and returns one tensor; ``args[argnum]`` is a floating-point tensor. Slow,
     and right wherever autograd is.
@@ -55,7 +55,7 @@ def loop_jacobian(func: Callable[..., Tensor], *args: Any, argnum: int = 0) -> T
 def finite_differences(
     func: Callable[..., Tensor], *args: Any, argnum: int = 0, step: float = 1e-6
 ) -> Tensor:
-    """The Jacobian by central differences, (f(x + h e) − f(x − h e)) / 2h for each entry of the input.
+    """Return the Jacobian by central differences, (f(x + h e) − f(x − h e)) / 2h for each entry of the input.
 
     Takes what `loop_jacobian` takes; meant for float64, where the error is about 1e-9 of the values.
 
@@ -84,7 +84,7 @@ def finite_differences(
 
 
 def _differentiated(args: tuple[Any, ...], argnum: int, what: str) -> tuple[int, Tensor]:
-    """The position of the argument that is differentiated, and the argument."""
+    """Return the position of the argument that is differentiated, and the argument."""
     (argnum,) = check_argnums(argnum, len(args), what)
     check_leaf(args[argnum], what, "input")
     return argnum, args[argnum]

@@ -83,7 +83,7 @@ class Budget(TorchDispatchMode):
 
 @cache
 def _makes_tensors(func: Any) -> bool:
-    """Whether an op may return a tensor with memory of its own: by its schema, or where it has none."""
+    """Return whether an op may return a tensor with memory of its own: by its schema, or where it has none."""
     schema = getattr(func, "_schema", None)
     return schema is None or any(
         result.alias_info is None and "Tensor" in str(result.type) for result in schema.returns
@@ -91,7 +91,7 @@ def _makes_tensors(func: Any) -> bool:
 
 
 def _tensors(tree: Any) -> Iterator[Tensor]:
-    """The dense tensors of some arguments or results."""
+    """Yield the dense tensors of some arguments or results."""
     if isinstance(tree, Tensor):
         if tree.layout is torch.strided:
             yield tree
@@ -125,7 +125,7 @@ def _bound(args: Any, kwargs: Any) -> int:
 
 
 def _needed(func: Any, args: Any, kwargs: Any) -> int:
-    """The bytes that an op makes, as it tells on the meta device; none where it cannot tell."""
+    """Return the bytes that an op makes, as it tells on the meta device; none where it cannot tell."""
     given = []
     device = kwargs.get("device")
     if (device is not None and device.type == "meta") or any(

@@ -16,7 +16,7 @@ from .seeds import seed_count
 def choose(
     node: Node, slot: int, known: Known, blocks: Sequence[Block], out_shape: Sequence[int]
 ) -> tuple[Mapping[int, Passes], list[Local]]:
-    """The inputs left to calls, and the terms of those that a rule spells and that are cheaper so."""
+    """Return the inputs left to calls, and the terms of those that a rule spells and that are cheaper so."""
     calls: dict[int, Passes] = {}
     chosen: list[Local] = []
     for k, pairs in known.others.get(slot, known.passes).items():

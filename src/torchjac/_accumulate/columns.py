@@ -60,7 +60,7 @@ def dense_columns(
 
 
 def cut(tape: Tape) -> tuple[list[Node], list[Node], list[Edge]]:
-    """The nodes that columns go up through, those below that rows go down through, and the tensors between.
+    """Return the nodes that columns go up through, those below that rows go down through, and the tensors between.
 
     Below may stand what is made of the inputs through tensors that are all smaller than an average one.
     """
@@ -81,7 +81,7 @@ def cut(tape: Tape) -> tuple[list[Node], list[Node], list[Edge]]:
 
 
 def _ends(tape: Tape, above: Sequence[Node], low: Container[Node]) -> list[Edge]:
-    """The tensors that outputs and some nodes read of others."""
+    """Return the tensors that outputs and some nodes read of others."""
     read = [*tape.outputs, *(edge for node in above for edge in node.inputs)]
     return list(dict.fromkeys(edge for edge in read if edge is not None and edge[0] in low))
 
@@ -151,7 +151,7 @@ def _tangents(tape: Tape, low: Sequence[Node], middle: Sequence[Edge], chunk: in
 
 
 def _parted(columns: Tensor | None, output: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """The columns of one output as its Jacobians with respect to each input."""
+    """Return the columns of one output as its Jacobians with respect to each input."""
     shapes = [(*output.shape, *tensor.shape) for tensor in inputs]
     if columns is None:
         return [zeros(shape, output.dtype, output.device) for shape in shapes]

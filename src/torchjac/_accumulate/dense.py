@@ -27,7 +27,7 @@ Targets: TypeAlias = Sequence[Sequence[Tensor | None]]
 def dense_rows(
     captured: Captured, inputs: Sequence[Tensor], chunk: int | None, into: Targets | None = None
 ) -> list[list[Tensor]]:
-    """The dense Jacobians ``[output][input]``, by pushing rows of the identity through the whole graph.
+    """Return the dense Jacobians ``[output][input]``, by pushing rows of the identity through the whole graph.
 
     Outputs are taken one after another: a zero cotangent at another output could still meet an infinite
     factor and give NaN. Long answers are written ``into`` the contiguous tensors given.
@@ -72,13 +72,13 @@ def _whole(end: Edge, output: Tensor, shared: bool) -> dict[Edge, Tensor]:
 
 
 def _eye(output: Tensor) -> Tensor:
-    """The identity over the entries of an output, one for all samples of a vmap."""
+    """Return the identity over the entries of an output, one for all samples of a vmap."""
     count = output.numel()
     return torch.eye(count, dtype=output.dtype, device=output.device).view(count, *output.shape)
 
 
 def _identity(output: Tensor, begin: int, end: int) -> Tensor:
-    """Rows ``begin`` to ``end`` of the identity over the entries of an output, mapped over where that is.
+    """Return rows ``begin`` to ``end`` of the identity over the entries of an output, mapped over where that is.
 
     A cotangent that is written into (by a write into part of a tensor) must be as batched as what is written.
     There it is made without a write in place, which transforms that trace (`linearize`) would lose.

@@ -46,7 +46,7 @@ SECOND = {"MmBackward0": 1, "MvBackward0": 1, "AddmmBackward0": 2, "AddmvBackwar
 
 
 def places(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> list[Place]:
-    """Every place of a tape, from above its first node to below its last; no tensor on it may be empty."""
+    """Return every place of a tape, from above its first node to below its last; no tensor on it may be empty."""
     nodes = tape.nodes
     batch = _batch(tape, out_shapes)
     rows = sum(map(prod, out_shapes))
@@ -84,7 +84,7 @@ def places(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> list[Place]:
 
 
 def forward_work(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> float:
-    """The work of forward order alone, as the first of `places` has it."""
+    """Return the work of forward order alone, as the first of `places` has it."""
     if "up" not in tape.estimates:
         each = [_linked(node) for node in tape.nodes]
         tape.estimates["up"] = _rise(tape, each, _batch(tape, out_shapes))[1][0]
@@ -93,13 +93,13 @@ def forward_work(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> float:
 
 
 def reverse_work(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> float:
-    """The work of reverse order alone, by whichever of its estimates is known."""
+    """Return the work of reverse order alone, by whichever of its estimates is known."""
     known: Down | None = tape.estimates.get("most")
     return (known or down(tape, out_shapes)).work
 
 
 def narrowest(tape: Tape) -> int:
-    """The least size of what is alive together at a place of a tape between its ends."""
+    """Return the least size of what is alive together at a place of a tape between its ends."""
     alive = {end: size_of(end) for end in tape.outputs if end is not None}
     width = sum(alive.values())
     least = sum([node.numbers for node in (*tape.nodes, *tape.inputs)])
@@ -185,7 +185,7 @@ def _down(tape: Tape, out_shapes: Sequence[Sequence[int]], most: bool) -> Down:
 
 
 def _linked(node: Node) -> list[tuple[Edge, int, int]]:
-    """The tensors a node reads, with their sizes and the links to them."""
+    """Return the tensors a node reads, with their sizes and the links to them."""
     plain, own = mixes_nothing(node.name), node.numbers
     found = []
     for k, edge in enumerate(node.inputs):
@@ -285,7 +285,7 @@ class _Frontier:
 
 
 def _batch(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> int:
-    """The size of the first dim if it tells samples apart that are never mixed, and 1 otherwise.
+    """Return the size of the first dim if it tells samples apart that are never mixed, and 1 otherwise.
 
     All outputs have it, and whatever is made of a tensor that has it. Others are shared by all samples, as parameters.
     """
@@ -303,7 +303,7 @@ def _batch(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> int:
 
 
 def _samples(edge: Edge, batch: int) -> int:
-    """How many samples of a batch a tensor has."""
+    """Return how many samples of a batch a tensor has."""
     node, slot = edge
     shape = node.outputs[slot].shape
     return batch if shape and shape[0] == batch else 1

@@ -38,7 +38,7 @@ def accumulate_factors(
     limits: Limits = NO_LIMITS,
     report: Report | None = None,
 ) -> list[list[list[Factor]]]:
-    """The factors ``[output][input]``, one or two for each, that hold least.
+    """Return the factors ``[output][input]``, one or two for each, that hold least.
 
     Raises:
         RowsTooWideError: as `accumulate` does.
@@ -58,7 +58,7 @@ def accumulate_factors(
 def alone(
     tape: Tape, out_shapes: Sequence[Sequence[int]], found: list[list[list[Block]]]
 ) -> list[list[list[Factor]]]:
-    """Blocks ``[output][input]`` as one factor each."""
+    """Return blocks ``[output][input]`` as one factor each."""
     return [
         [[Factor(blocks, tuple(shape), node.shape)] for blocks, node in zip(row, tape.inputs, strict=True)]
         for row, shape in zip(found, out_shapes, strict=True)
@@ -91,7 +91,7 @@ def _factors(
     out_shape: tuple[int, ...],
     below: Node,
 ) -> list[Factor]:
-    """The factors of one output and input, or the one they are multiplied to where that holds hardly more."""
+    """Return the factors of one output and input, or the one they are multiplied to where that holds hardly more."""
     through = [
         (upper, lower, node)
         for upper, lower, node in zip(left, right, middle, strict=True)
@@ -136,6 +136,6 @@ def _stored_by_product(a: Block, b: Block) -> float:
 
 
 def _outside(block: Block, inner: tuple[Map, ...]) -> int:
-    """How many numbers a block holds for each entry of one end."""
+    """Return how many numbers a block holds for each entry of one end."""
     between = labels_of(inner)
     return prod(label.size for label in block.on if label not in between)

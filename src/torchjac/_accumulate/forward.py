@@ -82,7 +82,7 @@ def _through(
     in_shapes: Sequence[Sequence[int]],
     limits: Limits,
 ) -> dict[tuple[int, int], list[Block]]:
-    """The transposed blocks ``[slot, input]`` at a node's outputs, from those at its own inputs."""
+    """Return the transposed blocks ``[slot, input]`` at a node's outputs, from those at its own inputs."""
     known = local_jacobian(node)
     columns = sum(
         [prod(in_shapes[number]) for number in {n for carried in arrived.values() for n in carried}]
@@ -118,7 +118,7 @@ def _through(
 
 
 def _marked(block: Block | None, term: Local) -> Block | None:
-    """The block, told to drop with its zeros what it meets further up, if a term selects."""
+    """Return the block, told to drop with its zeros what it meets further up, if a term selects."""
     return zeroed(block, True, domain_of(block)) if block is not None and term.selects else block
 
 

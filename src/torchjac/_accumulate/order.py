@@ -41,7 +41,7 @@ class _Choice(NamedTuple):
 
 
 def pick(tape: Tape, out_shapes: Sequence[Sequence[int]], factors: bool = False) -> Order:
-    """The order that costs least; reverse, unless another gains enough.
+    """Return the order that costs least; reverse, unless another gains enough.
 
     With ``factors`` the answer may be kept as a product: then first of all the cut whose two factors hold least,
     where that is far less than the answer does.
@@ -77,7 +77,7 @@ def _choose(tape: Tape, out_shapes: Sequence[Sequence[int]], factors: bool) -> _
 
 
 def goes_up(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
-    """Whether forward order, where it is asked for, takes no more than another by far."""
+    """Return whether forward order, where it is asked for, takes no more than another by far."""
     columns = sum([node.numbers for node in tape.inputs])
     if not (turn_may_pay(columns, tape.numbers) and can_weigh(tape, out_shapes)):
         return True
@@ -86,12 +86,12 @@ def goes_up(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
 
 
 def _may_turn(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
-    """Whether there is so much to do that another order can be worth an estimate."""
+    """Return whether there is so much to do that another order can be worth an estimate."""
     return turn_may_pay(sum(map(prod, out_shapes)), tape.numbers)
 
 
 def _is_narrow(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
-    """Whether another order is likely to gain: there are few inputs or a bottleneck."""
+    """Return whether another order is likely to gain: there are few inputs or a bottleneck."""
     rows = sum(map(prod, out_shapes))
     columns = sum([node.numbers for node in tape.inputs])
     # No place is narrower than the least tensor, which is quicker to find.
@@ -114,7 +114,7 @@ def can_weigh(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
 
 
 def weighed(tape: Tape, out_shapes: Sequence[Sequence[int]], order: Order) -> dict[str, float]:
-    """The estimates that an order was picked by, its own last if it is a cut; none where nothing was weighed.
+    """Return the estimates that an order was picked by, its own last if it is a cut; none where nothing was weighed.
 
     At a cut the two factors are estimated, and not their product.
     """
@@ -131,13 +131,13 @@ def weighed(tape: Tape, out_shapes: Sequence[Sequence[int]], order: Order) -> di
 
 
 def named(order: Order) -> str:
-    """An order in words."""
+    """Return an order in words."""
     shapes = ", ".join(str(tuple(node.shape)) for node in order.middle)
     return f"cut at {shapes}" if order.direction == "cut" else order.direction
 
 
 def split(tape: Tape, at: int, out_shapes: Sequence[Sequence[int]], work: float = 0.0) -> Order:
-    """The order that cuts a tape below so many nodes, estimated to take so much ``work``."""
+    """Return the order that cuts a tape below so many nodes, estimated to take so much ``work``."""
     upper, lower = tape.nodes[:at], tape.nodes[at:]
     made = set(upper)
     reached = [*tape.outputs, *(edge for node in upper for edge in node.inputs)]

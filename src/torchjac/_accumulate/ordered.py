@@ -28,7 +28,7 @@ def accumulate_best(
     limits: Limits = NO_LIMITS,
     report: Report | None = None,
 ) -> list[list[list[Block]]]:
-    """The blocks of every output with respect to every input, in the order that costs least.
+    """Return the blocks of every output with respect to every input, in the order that costs least.
 
     Where numbers on the way are not finite, it is reverse order, whose zeros drop what autograd's drop.
     """
@@ -45,7 +45,7 @@ def accumulate_best(
 def accumulate_in(
     order: Order, out_shapes: Sequence[Sequence[int]], limits: Limits, report: Report | None
 ) -> list[list[list[Block]]]:
-    """The blocks of every output with respect to every input, in an order.
+    """Return the blocks of every output with respect to every input, in an order.
 
     Raises:
         NotFiniteError: if a number of a factor is not finite, where that can be known.

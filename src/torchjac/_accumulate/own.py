@@ -11,7 +11,7 @@ from .._capture.tape import Tape
 
 
 def borrowed(tape: Tape) -> set[int]:
-    """The memory of what the nodes of a tape have lent to a walk (a matrix f multiplies with)."""
+    """Return the memory of what the nodes of a tape have lent to a walk (a matrix f multiplies with)."""
     if inside_functorch():  # its tensors do not tell where they are, and are not written into in place
         return set()
     return {memory_of(tensor) for node in tape.nodes for tensor in node.lent}

@@ -17,7 +17,7 @@ from .progress import is_watched
 
 
 def goes_in_columns(tape: Tape) -> bool:
-    """Whether the graph of a tape's backward formulas is known to be right.
+    """Return whether the graph of a tape's backward formulas is known to be right.
 
     It is not where an op has no rule or is a Python Function, which may leave PyTorch, nor where it is recorded
     itself: second derivatives of some formulas are wrong.
@@ -34,13 +34,13 @@ def goes_in_columns(tape: Tape) -> bool:
 
 
 def is_small(nodes: Sequence[Node], rows: int) -> bool:
-    """Whether all rows pass an average node faster than Python does: then structure saves nothing."""
+    """Return whether all rows pass an average node faster than Python does: then structure saves nothing."""
     free = cost.free_numbers(len(nodes), torch.is_grad_enabled(), inside_functorch())
     return rows * sum([node.numbers for node in nodes]) * mapped_over() <= free
 
 
 def rows_take_over(tape: Tape, position: int, blocks: int, out_shapes: Sequence[Sequence[int]]) -> bool:
-    """Whether dense rows are faster than so many blocks from a node on.
+    """Return whether dense rows are faster than so many blocks from a node on.
 
     Not where the walk is recorded or traced: then structure is worth more than the time of this call.
     """
@@ -55,7 +55,7 @@ def rows_take_over(tape: Tape, position: int, blocks: int, out_shapes: Sequence[
 
 
 def _row(node: Node) -> float:
-    """What a row through a node takes: the numbers written, and those multiplied where it mixes some."""
+    """Return what a row through a node takes: the numbers written, and those multiplied where it mixes some."""
     if mixes_nothing(node.name):
         return node.numbers
     needed = [k for k in range(len(node.inputs)) if node.needs(k)]
@@ -63,7 +63,7 @@ def _row(node: Node) -> float:
 
 
 def rows_at_once(nodes: Sequence[Node], rows: int, through: bool = False) -> int:
-    """How many rows to push at once at some nodes, or ``through`` one after another.
+    """Return how many rows to push at once at some nodes, or ``through`` one after another.
 
     They are fewer where someone watches the progress.
     """

@@ -18,7 +18,7 @@ _watched: ContextVar[bool] = ContextVar("torchjac_progress", default=False)
 
 
 def watched(function: Callable[..., T]) -> Callable[..., T]:
-    """The function, with a bar on standard error over each long loop of the walks in it.
+    """Return the function, with a bar on standard error over each long loop of the walks in it.
 
     Raises:
         ImportError: if tqdm is not installed.
@@ -49,12 +49,12 @@ class _Watching(Change):
 
 
 def is_watched() -> bool:
-    """Whether bars are asked for."""
+    """Return whether bars are asked for."""
     return _watched.get()
 
 
 def track(items: Sequence[T], what: str) -> Sequence[T]:
-    """The items to loop over; where bars are asked for, with one that is removed at the end of the loop."""
+    """Return the items to loop over; where bars are asked for, with one that is removed at the end of the loop."""
     if not _watched.get():
         return items
     bar: Sequence[T] = import_tqdm()(items, desc=what, delay=DELAY, leave=False, miniters=1)
@@ -62,7 +62,7 @@ def track(items: Sequence[T], what: str) -> Sequence[T]:
 
 
 def import_tqdm() -> Any:
-    """The bar of tqdm, or an error that says how to get it."""
+    """Return the bar of tqdm, or an error that says how to get it."""
     try:
         from tqdm import tqdm
     except ImportError as error:

@@ -108,7 +108,7 @@ class Report:
         return [step for step in self.steps if step.lost]
 
     def _rows(self) -> list[tuple[str, ...]]:
-        """The cells of the table, its head first."""
+        """Return the cells of the table, its head first."""
         return [
             ("node", "kind", "blocks", "stored", "calls", "structure lost"),
             *(
@@ -118,7 +118,7 @@ class Report:
         ]
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the same table, with the steps at which structure was lost set off."""
+        """Return what a notebook shows: the same table, with the steps at which structure was lost set off."""
         head, *rows = self._rows()
         body = [
             f"<tr{MARKED if step.lost else ''}>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>"
@@ -145,7 +145,7 @@ class Report:
 
 
 def _remark(step: Step) -> str:
-    """What a table says in its last column."""
+    """Return what a table says in its last column."""
     return "; ".join(filter(None, (step.lost, step.unbatched and f"row by row, as {step.unbatched}")))
 
 
@@ -159,12 +159,12 @@ class Lot(NamedTuple):
     blocks: list[Block]
 
     def is_rows(self) -> bool:
-        """Whether they are nothing but dense rows."""
+        """Return whether they are nothing but dense rows."""
         return len(self.blocks) == 1 and is_dense(self.blocks[0], (*self.out_shape, *self.wrt_shape))
 
 
 def warns() -> bool:
-    """Whether a walk warns where it loses structure."""
+    """Return whether a walk warns where it loses structure."""
     return _warns
 
 

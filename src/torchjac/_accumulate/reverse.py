@@ -38,7 +38,7 @@ def accumulate(
     limits: Limits = NO_LIMITS,
     report: Report | None = None,
 ) -> Answer:
-    """The blocks of every output with respect to every input: ``blocks[output][input]``.
+    """Return the blocks of every output with respect to every input: ``blocks[output][input]``.
 
     Where the rows held at a node are limited, the caller wants dense rows in the end: once nothing else is
     left, PyTorch's engine takes them the rest of the way. A report, if given, gets a step for each node. The blocks
@@ -61,7 +61,7 @@ def walk(
     limits: Limits = NO_LIMITS,
     report: Report | None = None,
 ) -> Answer:
-    """What waits on a tape taken down to its inputs; `accumulate` begins with identities."""
+    """Return what waits on a tape taken down to its inputs; `accumulate` begins with identities."""
     crowd = 0
     # Each op of a program is compiled; where the walk is walked in turn (for a Hessian), what is zero must stay so.
     by_ops = limits.row_bytes is not None and is_tracing() and not torch.is_grad_enabled()
@@ -106,7 +106,7 @@ def walk(
 
 
 def _take(node: Node, pending: Pending, out_shapes: Sequence[Sequence[int]]) -> list[Lot]:
-    """What waits at a node."""
+    """Return what waits at a node."""
     lots = []
     for slot, meta in enumerate(node.outputs):
         found = pending.pop((node, slot), None)
@@ -117,7 +117,7 @@ def _take(node: Node, pending: Pending, out_shapes: Sequence[Sequence[int]]) -> 
 
 
 def _only_rows(above: Sequence[Lot], pending: Pending, out_shapes: Sequence[Sequence[int]]) -> bool:
-    """Whether nothing but dense rows is left, at a node and anywhere else."""
+    """Return whether nothing but dense rows is left, at a node and anywhere else."""
     return all(lot.is_rows() for lot in above) and all(
         Lot(slot, output, out_shapes[output], node.outputs[slot].shape, blocks).is_rows()
         for (node, slot), lists in pending.items()

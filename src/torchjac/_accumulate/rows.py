@@ -48,7 +48,7 @@ def pull_rows(
     chunk: int | None,
     into: Sequence[Tensor | None] = (),
 ) -> list[Tensor | None]:
-    """Rows of gradients of the inputs, for rows of cotangents at some tensors or edges of the graph.
+    """Return rows of gradients of the inputs, for rows of cotangents at some tensors or edges of the graph.
 
     ``rows(begin, end)`` gives the cotangents of the rows from ``begin`` to ``end``, one tensor for each start.
     ``nodes`` are those on the way: where one must not be called on a batch, and where a batched call fails
@@ -82,7 +82,7 @@ def pull_rows(
 
 
 def _engine_price(nodes: int, numbers: int, batched: bool, outputs: int, *given: Any) -> float:
-    """What the engine takes, in microseconds: once on a batch, or for each row."""
+    """Return what the engine takes, in microseconds: once on a batch, or for each row."""
     each = numbers / max(nodes, 1)
     return (
         mapped(ENGINE_CALLS * nodes, each / ENGINE_CALLS)
@@ -100,7 +100,7 @@ ALONE = 4.0
 
 @partial(whole, price=_engine_price)
 def _at_once(nodes: int, numbers: int, batched: bool, outputs: int, *given: Any) -> list[Tensor | None]:
-    """All rows through so many nodes by the engine, in one batch where that works; they move so many numbers.
+    """Return all rows through so many nodes by the engine, in one batch where that works; they move so many numbers.
 
     Given are for each of the ``outputs`` a tensor and None, or a node and the number of its output; the cotangents of
     all rows for each; and a node and the number of its output for each input.
@@ -155,7 +155,7 @@ def _join(
 def _batch(
     starts: Sequence[Any], cotangents: Sequence[Tensor], inputs: Sequence[Tensor] | Sequence[GradientEdge]
 ) -> list[Tensor | None]:
-    """The engine once on a batch of rows.
+    """Return the engine once on a batch of rows.
 
     Its own ``is_grads_batched`` takes no edges, cannot stand inside a vmap, and was four to seven times slower
     on graphs of a hundred nodes and more (torch 2.9-2.13).
@@ -181,7 +181,7 @@ def walk_rows(
     count: int,
     chunk: int | None,
 ) -> list[Tensor | None] | None:
-    """Rows that wait at nodes taken down to others, node by node; None where the engine is to take them.
+    """Return rows that wait at nodes taken down to others, node by node; None where the engine is to take them.
 
     That is where they do not go at once, or too many nodes would be called under vmap all the same; where the engine
     could not take a batch, rows that do not go at once go in chunks. A row or two the engine takes faster, unless
@@ -221,7 +221,7 @@ def walk_rows(
 
 
 def _joined(parts: Sequence[Sequence[Tensor | None]]) -> list[Tensor | None]:
-    """The rows of all chunks; what reaches an input does so in each."""
+    """Return the rows of all chunks; what reaches an input does so in each."""
     columns = zip(*parts, strict=True)
     return [None if column[0] is None else torch.cat(column) for column in columns]
 
@@ -272,7 +272,7 @@ def _between(rows: Sequence[Tensor], begin: int, end: int) -> list[Tensor]:
 
 
 def _rows(block: Block, rank: int, count: int) -> Tensor:
-    """The value of a dense block with all output dims joined in front."""
+    """Return the value of a dense block with all output dims joined in front."""
     over = tuple(bare_label(map_) for map_ in block.out + block.wrt)
     value = align(block.value, block.on, over)  # type: ignore[arg-type]  # no number, and each map is a label
     return value.reshape(count, *value.shape[rank:])

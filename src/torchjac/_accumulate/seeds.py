@@ -70,7 +70,7 @@ def push(
 
 
 def seed_count(blocks: Sequence[Block], pairs: Passes, out_shape: Sequence[int]) -> int:
-    """How many rows would be pushed through a node that passes some dims."""
+    """Return how many rows would be pushed through a node that passes some dims."""
     dims = frozenset(p for p, _ in pairs)
     seeds = [_seed_labels(block, _rides(block, dims)) for block in blocks]
     return min(sum([prod(label.size for label in each) for each in seeds]), prod(out_shape))
@@ -144,7 +144,7 @@ def _inputs(node: Node) -> range:
 
 
 def _rides(block: Block, dims: frozenset[int]) -> frozenset[int]:
-    """The dims along which the block's own labels can stay tied: each position stands for one value of them.
+    """Return the dims along which the block's own labels can stay tied: each position stands for one value of them.
 
     Other dims may depend on the same labels (as where each sample pools at places of its own): what is pushed
     from one position of a dim that passes comes out at that position alone.
@@ -157,7 +157,7 @@ def _rides(block: Block, dims: frozenset[int]) -> frozenset[int]:
 
 
 def _seed_labels(block: Block, ride: frozenset[int]) -> tuple[Label, ...]:
-    """The labels that need a seed for each of their values: those of the output that are neither tied nor free.
+    """Return the labels that need a seed for each of their values: those of the output that are neither tied nor free.
 
     A label that the output lacks is summed over: all its values stand in one seed.
     """
@@ -169,7 +169,7 @@ def _seed_labels(block: Block, ride: frozenset[int]) -> tuple[Label, ...]:
 
 
 def _tie(block: Block, seeds: tuple[Label, ...], result: Tensor, pairs: Passes) -> Block:
-    """The block of an input from the node's result on the seeds, read where the tied labels stand."""
+    """Return the block of an input from the node's result on the seeds, read where the tied labels stand."""
     dims = tuple(Label(size) for size in result.shape[1:])
     value = result.reshape([label.size for label in seeds] + [label.size for label in dims])
     tied = {dims[q]: block.wrt[p] for p, q in pairs}
@@ -178,7 +178,7 @@ def _tie(block: Block, seeds: tuple[Label, ...], result: Tensor, pairs: Passes) 
 
 
 def _scanned(above: Sequence[Block], found: Block, scan: tuple[int, int], pairs: Passes) -> Block:
-    """A block that came of some above a scan, with the domain that all of them leave it."""
+    """Return a block that came of some above a scan, with the domain that all of them leave it."""
     reach = []
     for block in above:
         forms = domain_of(block)

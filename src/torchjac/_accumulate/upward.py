@@ -49,7 +49,7 @@ def push_up(
     limits: Limits,
     scans: Mapping[int, tuple[int, int]],
 ) -> list[Sent]:
-    """What the inputs named in ``passes`` send to an output, from what arrived at them.
+    """Return what the inputs named in ``passes`` send to an output, from what arrived at them.
 
     What a scan leaves out is dropped, whatever it meets further up.
     """
@@ -82,7 +82,7 @@ def _by_rows(
     limits: Limits,
     scans: Mapping[int, tuple[int, int]],
 ) -> list[Sent]:
-    """The node's own Jacobian, called on seeds for the entries of its output that it mixes, and composed."""
+    """Return the node's own Jacobian, called on seeds for the entries of its output that it mixes, and composed."""
     meta = node.outputs[slot]
     sent = []
     for term in push(node, slot, [identity(meta.shape)], meta.shape, passes, limits, scans):

@@ -19,7 +19,7 @@ from .plan import goes_in_columns, is_small
 
 
 def way(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> str:
-    """The way to dense answers: "rows", "columns" or "structure".
+    """Return the way to dense answers: "rows", "columns" or "structure".
 
     By structure where that can be cheaper, and where only the rules are right. Each step asks for more than the one
     before, so that a tiny function pays for no estimate.
@@ -47,7 +47,7 @@ def way(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> str:
 
 
 def other_way(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> str | None:
-    """The way that `way` does not choose, where it is as right and the numbers that rows move are few."""
+    """Return the way that `way` does not choose, where it is as right and the numbers that rows move are few."""
     rows = sum(map(prod, out_shapes))
     batched = all_run_batched(tape.names) or all(map(runs_batched, tape.nodes))
     if rows <= 1 or rules_only(tape.names) or not batched or rows * tape.numbers > cost.WEIGHED_AT_MOST:
@@ -56,7 +56,7 @@ def other_way(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> str | None:
 
 
 def structure_pays(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
-    """Whether structure spares more work than its walk takes in Python, for a tape that is not small.
+    """Return whether structure spares more work than its walk takes in Python, for a tape that is not small.
 
     Where rows move very much it may be less than what is estimated, for shares that overlap are counted twice.
     """

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def is_jacobian(value: Any) -> TypeGuard[Jacobian]:
-    """Whether a value is a Jacobian."""
+    """Return whether a value is a Jacobian."""
     return isinstance(value, Algebra)
 
 
@@ -252,7 +252,7 @@ class Algebra:
         return self._new(self.in_shape, self.in_shape, tuple(found))
 
     def _like(self: Jacobian, other: Any, what: str) -> Jacobian:
-        """Another Jacobian that has this one's shapes, dtype and device."""
+        """Return another Jacobian that has this one's shapes, dtype and device."""
         if not is_jacobian(other):
             raise TypeError(
                 f"{what}: K must be a Jacobian, got {type(other).__name__}; add_diagonal adds to the diagonal, so that "

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def check_number(given: Any, like: Jacobian, what: str) -> Tensor | float:
-    """The number given, as a float or a 0-dim tensor of the Jacobian's dtype on its device."""
+    """Return the number given, as a float or a 0-dim tensor of the Jacobian's dtype on its device."""
     if not isinstance(given, Tensor):
         if isinstance(given, bool) or not isinstance(given, Real):
             raise TypeError(f"{what} must be a number or a tensor, got {type(given).__name__}")
@@ -33,14 +33,14 @@ def check_number(given: Any, like: Jacobian, what: str) -> Tensor | float:
 
 
 def inverse(number: Tensor | float) -> Tensor | float:
-    """One over a number, of zero infinite as for tensors."""
+    """Return one over a number, of zero infinite as for tensors."""
     if isinstance(number, Tensor):
         return 1 / number
     return 1 / number if number else copysign(inf, number)
 
 
 def scaled(jacobian: Jacobian, by: Tensor | float) -> Jacobian:
-    """Every entry times a number; of a product, the factor that holds least is multiplied."""
+    """Return every entry times a number; of a product, the factor that holds least is multiplied."""
     if jacobian.factors:
         factors = list(jacobian.factors)
         at = min(range(len(factors)), key=lambda n: factors[n].stored)
@@ -57,7 +57,7 @@ def scaled(jacobian: Jacobian, by: Tensor | float) -> Jacobian:
 
 
 def added(first: Jacobian, second: Jacobian) -> Jacobian:
-    """The sum entry by entry: blocks that stand at the same places are added, others stay side by side.
+    """Return the sum entry by entry: blocks that stand at the same places are added, others stay side by side.
 
     One of low rank is kept apart.
     """
@@ -65,7 +65,7 @@ def added(first: Jacobian, second: Jacobian) -> Jacobian:
 
 
 def add_diagonal(jacobian: Jacobian, values: Any) -> Jacobian:
-    """The sum with a diagonal matrix, of one number or of one for each entry."""
+    """Return the sum with a diagonal matrix, of one number or of one for each entry."""
     if jacobian.out_shape != jacobian.in_shape:
         raise ValueError(
             "add_diagonal: output and input must have the same shape, got "

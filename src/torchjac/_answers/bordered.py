@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def block(parts: Sequence[Sequence[Jacobian | None]]) -> Jacobian:
-    """One Jacobian of a matrix of them, rows of parts from the top; None is zero.
+    """Return one Jacobian of a matrix of them, rows of parts from the top; None is zero.
 
     Its output and input are vectors: the entries of each part's, one part after the other.
 
@@ -71,7 +71,7 @@ def block(parts: Sequence[Sequence[Jacobian | None]]) -> Jacobian:
 
 
 def stacked(parts: Sequence[Jacobian]) -> Jacobian:
-    """One Jacobian of the outputs of several by one input, laid end to end; a product alone stays one."""
+    """Return one Jacobian of the outputs of several by one input, laid end to end; a product alone stays one."""
     first = parts[0]
     if len(parts) == 1 and first.factors:
         head, *rest = first.factors
@@ -86,7 +86,7 @@ def stacked(parts: Sequence[Jacobian]) -> Jacobian:
 
 
 def placed(jacobian: Jacobian, key: tuple[int | slice, ...]) -> list[Block]:
-    """The blocks of a Jacobian of ``output[key]``, a box of the output, as blocks of that of the output."""
+    """Return the blocks of a Jacobian of ``output[key]``, a box of the output, as blocks of that of the output."""
     found = []
     for block in jacobian.blocks:
         rest = iter(block.out)
@@ -96,7 +96,7 @@ def placed(jacobian: Jacobian, key: tuple[int | slice, ...]) -> list[Block]:
 
 
 def _lowered(block: Block, out_shape: tuple[int, ...], by: int) -> Block:
-    """A block with its output's dims joined, and moved down by some rows."""
+    """Return a block with its output's dims joined, and moved down by some rows."""
     return block._replace(out=(shifted(joined(block.out, out_shape), by),))
 
 

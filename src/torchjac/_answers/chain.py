@@ -67,7 +67,7 @@ class Chain(LateBlocks):
 
 
 def chained(factors: Sequence[Jacobian]) -> Jacobian:
-    """The product of some Jacobians, as a chain of those that hold less apart than together.
+    """Return the product of some Jacobians, as a chain of those that hold less apart than together.
 
     Two neighbours are multiplied where their product, written out, holds no more than they do.
     """
@@ -86,24 +86,24 @@ def chained(factors: Sequence[Jacobian]) -> Jacobian:
 
 
 def holds_less(a: Jacobian, b: Jacobian) -> bool:
-    """Whether two factors hold less apart than their product would, written out."""
+    """Return whether two factors hold less apart than their product would, written out."""
     return a.stored + b.stored < prod(a.out_shape) * prod(b.in_shape)
 
 
 def multiplied(a: Jacobian, b: Jacobian) -> Jacobian:
-    """The product of two Jacobians as one list of blocks."""
+    """Return the product of two Jacobians as one list of blocks."""
     found = product(a.blocks, b.blocks, (a.out_shape, a.in_shape, b.in_shape), a)
     return replace(a, in_shape=b.in_shape, blocks=tuple(found))
 
 
 def rank_bound(jacobian: Jacobian) -> int:
-    """The most independent rows it can have, by its shapes and those between its factors."""
+    """Return the most independent rows it can have, by its shapes and those between its factors."""
     ends = [jacobian.out_shape, *(factor.in_shape for factor in jacobian.factors or (jacobian,))]
     return min(map(prod, ends))
 
 
 def most_entries(jacobian: Jacobian) -> int:
-    """A bound of the entries that the product names, from the maps of two factors; all of them for more."""
+    """Return a bound of the entries that the product names, from the maps of two factors; all of them for more."""
     size = prod(jacobian.shape)
     if len(jacobian.factors) > 2:
         return size
@@ -121,7 +121,7 @@ def _paths(block: Block, meeting: tuple[Map, ...], other: Block) -> int:
 
 
 def is_full(jacobian: Jacobian) -> bool:
-    """Whether every entry is named, told by factors that each name all of theirs."""
+    """Return whether every entry is named, told by factors that each name all of theirs."""
     return all(
         any(
             covers_once(block, factor.shape) and entries_inside(block) == factor.shape.numel()
@@ -132,7 +132,7 @@ def is_full(jacobian: Jacobian) -> bool:
 
 
 def diagonal_blocks(jacobian: Jacobian, dims: tuple[int, ...]) -> Tensor:
-    """The entries at which output and input agree along some dims, as `parts.diagonal_blocks` gives them.
+    """Return the entries at which output and input agree along some dims, as `parts.diagonal_blocks` gives them.
 
     D[d, o; i] = Σ_m A[d, o; m] B[m; d, i]: the output's dims d go along as dims of what is between, and no entry
     off the diagonal is formed.

@@ -71,7 +71,7 @@ class Consolidated:
         return self._matrix
 
     def times(self, vectors: Tensor, transposed: bool) -> Tensor | None:
-        """The product with flattened vectors in columns; None where it must go through the blocks."""
+        """Return the product with flattened vectors in columns; None where it must go through the blocks."""
         if not self._pays or not is_plain(vectors) or vectors.dtype not in KNOWN:
             return None
         if any(
@@ -95,7 +95,7 @@ class Consolidated:
         return None if pattern is None else normal(pattern, lambda: self._values()[1], weight)
 
     def _values(self) -> tuple[Pattern, Tensor]:
-        """The pattern, and the values of its nonzeros, filled once."""
+        """Return the pattern, and the values of its nonzeros, filled once."""
         if self._assembled is None:
             jacobian = self._jacobian
             blocks = [block._replace(value=cut(block.value)) for block in jacobian.blocks]

@@ -38,7 +38,7 @@ class Entries:
         return self._coordinates()[0].numel()
 
     def diagonal(self: Jacobian) -> Tensor:
-        """The entries J[i…, i…], of shape ``out_shape``, where output and input have the same shape.
+        """Return the entries J[i…, i…], of shape ``out_shape``, where output and input have the same shape.
 
         Where the shapes differ, it is the diagonal of the matrix, a vector of min(rows, columns) numbers.
         Costs what is stored; a block that misses the diagonal costs nothing.
@@ -54,7 +54,7 @@ class Entries:
         return parts.diagonal(self.blocks, self.out_shape, self.in_shape, self)
 
     def trace(self: Jacobian) -> Tensor:
-        """The sum of the diagonal, which for a vector field is its divergence; costs what `diagonal` does.
+        """Return the sum of the diagonal, which for a vector field is its divergence; costs what `diagonal` does.
 
         Example:
             >>> import torch
@@ -65,7 +65,7 @@ class Entries:
         return self.diagonal().sum()
 
     def row(self: Jacobian, index: int | tuple[int, ...]) -> Tensor:
-        """The gradient of one entry of the output, of shape ``in_shape``.
+        """Return the gradient of one entry of the output, of shape ``in_shape``.
 
         Costs the writing of ``in_shape`` numbers, and where blocks hold tables a pass over these.
 
@@ -120,7 +120,7 @@ class Entries:
         return self._new(shape, self.in_shape, tuple(blocks))
 
     def block_diagonal(self: Jacobian) -> Tensor:
-        """The blocks on the diagonal of the first dim: D[b, o…, i…] = J[b, o…; b, i…].
+        """Return the blocks on the diagonal of the first dim: D[b, o…, i…] = J[b, o…; b, i…].
 
         For a function that treats the samples of a batch apart these are the Jacobians of the samples, as
         ``vmap(jacrev(f))`` gives; they are read off by index law, so for any other function what stands
@@ -150,7 +150,7 @@ class Entries:
         return parts.diagonal_blocks(self.blocks, (0,), self.out_shape, self.in_shape, self)
 
     def pattern(self: Jacobian, layout: torch.layout = torch.sparse_coo) -> Tensor:
-        """Where entries stand, as a boolean sparse matrix of shape (output.numel(), input.numel()).
+        """Return where entries stand, as a boolean sparse matrix of shape (output.numel(), input.numel()).
 
         It is `to_sparse` with True for every entry that is not zero by structure, whatever its value, and costs
         the same.
@@ -169,6 +169,6 @@ class Entries:
         return matrix
 
     def _coordinates(self: Jacobian) -> tuple[Tensor, Tensor]:
-        """Sorted positions in the flattened matrix and the values there."""
+        """Return sorted positions in the flattened matrix and the values there."""
         found = sparse.assemble(self.blocks, self.out_shape, self.in_shape, self)
         return found.row().long() * max(prod(self.in_shape), 1) + found.column, found.values

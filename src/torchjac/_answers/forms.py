@@ -22,7 +22,7 @@ class Forms:
     """What a Jacobian is turned into."""
 
     def to(self: Jacobian, *args: Any, **kwargs: Any) -> Jacobian:
-        """The same in another dtype or on another device, which are given as to `torch.Tensor.to`.
+        """Return the same in another dtype or on another device, which are given as to `torch.Tensor.to`.
 
         Example:
             >>> import torch
@@ -38,15 +38,15 @@ class Forms:
         return self._each(lambda block: fitted(block, like.dtype, like.device), like)
 
     def cpu(self: Jacobian) -> Jacobian:
-        """The same on the CPU."""
+        """Return the same on the CPU."""
         return self.to("cpu")
 
     def detach(self: Jacobian) -> Jacobian:
-        """The same without the graph of its values."""
+        """Return the same without the graph of its values."""
         return self._each(lambda block: valued(block, sparse.cut(block.value)), self)
 
     def to_dense(self: Jacobian) -> Tensor:
-        """The Jacobian as a dense tensor; costs the writing of ``shape.numel()`` numbers."""
+        """Return the Jacobian as a dense tensor; costs the writing of ``shape.numel()`` numbers."""
         return written(self.blocks, self.out_shape, self.in_shape, self)
 
     def to_sparse(
@@ -56,7 +56,7 @@ class Forms:
         index_dtype: torch.dtype = torch.int64,
         triangle: str | None = None,
     ) -> Tensor:
-        """The Jacobian as a sparse matrix of shape (output.numel(), input.numel()).
+        """Return the Jacobian as a sparse matrix of shape (output.numel(), input.numel()).
 
         Entries that are zero by structure are left out, duplicates are summed, and indices are sorted. Where they
         stand follows from the maps of the blocks without a sort; where blocks hold tables it takes a counting sort,
@@ -83,7 +83,7 @@ class Forms:
         return matrix
 
     def to_scipy(self: Jacobian, format: str = "csr") -> Any:
-        """The Jacobian as a SciPy sparse array, its values copied: gradients end here.
+        """Return the Jacobian as a SciPy sparse array, its values copied: gradients end here.
 
         Costs what `to_sparse` does. Indices are int32 where they fit.
 
@@ -103,7 +103,7 @@ class Forms:
         return scipy_array(self.blocks, self.out_shape, self.in_shape, self, format)
 
     def as_linear_operator(self: Jacobian) -> Any:
-        """SciPy's `LinearOperator` of shape (output.numel(), input.numel()), for its iterative solvers.
+        """Return SciPy's `LinearOperator` of shape (output.numel(), input.numel()), for its iterative solvers.
 
         Raises:
             ImportError: if SciPy is not installed.
@@ -120,7 +120,7 @@ class Forms:
         return linear_operator(self)
 
     def to_bsr(self: Jacobian) -> Tensor:
-        """A block-diagonal Jacobian in torch's ``sparse_bsr`` layout: a block for each sample of a batch.
+        """Return a block-diagonal Jacobian in torch's ``sparse_bsr`` layout: a block for each sample of a batch.
 
         The matrix has shape (B·m, B·n), with blocks as `block_diagonal` gives them. Costs B·m·n numbers.
 

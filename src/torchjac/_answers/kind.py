@@ -27,7 +27,7 @@ class Kind(NamedTuple):
 
 
 def kind_of(blocks: Sequence[Block], out_shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Kind:
-    """The first that fits of diagonal, block-diagonal, sparse and dense."""
+    """Return the first that fits of diagonal, block-diagonal, sparse and dense."""
     rows, columns = prod(out_shape), prod(in_shape)
     if is_diagonal(blocks, out_shape, in_shape):
         return Kind("diagonal")
@@ -42,7 +42,7 @@ def kind_of(blocks: Sequence[Block], out_shape: tuple[int, ...], in_shape: tuple
 
 
 def is_diagonal(blocks: Sequence[Block], out_shape: tuple[int, ...], in_shape: tuple[int, ...]) -> bool:
-    """Whether every entry named stands on the diagonal of the flattened matrix, which is square."""
+    """Return whether every entry named stands on the diagonal of the flattened matrix, which is square."""
     if prod(out_shape) != prod(in_shape):
         return False
     if out_shape == in_shape:
@@ -53,7 +53,7 @@ def is_diagonal(blocks: Sequence[Block], out_shape: tuple[int, ...], in_shape: t
 def shared_dims(
     blocks: Sequence[Block], out_shape: tuple[int, ...], in_shape: tuple[int, ...]
 ) -> tuple[int, ...]:
-    """The dims along which output and input always agree; those of size 1 are left out.
+    """Return the dims along which output and input always agree; those of size 1 are left out.
 
     Where the shapes differ, only leading ones are looked at: moving others to the front would permute the
     rows unlike the columns.
@@ -69,7 +69,7 @@ def shared_dims(
 
 
 def is_symmetric(blocks: Sequence[Block]) -> bool:
-    """Whether the blocks tell that the matrix is symmetric: each mirrors itself, or another with its values."""
+    """Return whether the blocks tell that the matrix is symmetric: each mirrors itself, or another with its values."""
     rest = list(blocks)
     while rest:
         block = rest.pop()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def on_array(
     jacobian: Jacobian, array: numpy.ndarray, act: Callable[[Tensor], Tensor], shape: tuple[int, ...]
 ) -> numpy.ndarray:
-    """What an operation gives of an array, as an array; one whose dims are flattened comes back so."""
+    """Return what an operation gives of an array, as an array; one whose dims are flattened comes back so."""
     flat = len(shape) != 1 and array.ndim == 1 and array.size == prod(shape)
     tensor = torch.from_numpy(numpy.ascontiguousarray(array)).to(jacobian.device, jacobian.dtype)
     found = act(tensor.reshape(shape) if flat else tensor).detach().cpu().numpy()
@@ -27,7 +27,7 @@ def on_array(
 
 
 def linear_operator(jacobian: Jacobian) -> Any:
-    """SciPy's operator with the flattened input and output as vectors."""
+    """Return SciPy's operator with the flattened input and output as vectors."""
     scipy = import_scipy("as_linear_operator").sparse.linalg
     rows, columns = prod(jacobian.out_shape), prod(jacobian.in_shape)
     transpose = jacobian.mT

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def lstsq(jacobian: Jacobian, right: Tensor) -> Tensor:
-    """The x with the least |J x − b|, or of those with none the shortest; J has full rank.
+    """Return the x with the least |J x − b|, or of those with none the shortest; J has full rank.
 
     Samples of a batch are solved apart and dense matrices written out, by QR. Others go through the augmented system
     of Björck (Numerical Methods for Least Squares Problems, section 2.5.1), with r the residual:
@@ -62,7 +62,7 @@ def lstsq(jacobian: Jacobian, right: Tensor) -> Tensor:
 
 
 def _where(jacobian: Jacobian, tall: bool) -> str:
-    """The first column of a tall matrix, or row of a wide one, that is zero."""
+    """Return the first column of a tall matrix, or row of a wide one, that is zero."""
     found = assemble(jacobian.blocks, jacobian.out_shape, jacobian.in_shape, jacobian)
     full = found.values.detach() != 0
     at, size = (found.column, found.size[1]) if tall else (found.row(), found.size[0])
@@ -72,7 +72,7 @@ def _where(jacobian: Jacobian, tall: bool) -> str:
 
 
 def _size(jacobian: Jacobian) -> float:
-    """The largest value of the blocks, which scales the augmented system as its matrix is scaled."""
+    """Return the largest value of the blocks, which scales the augmented system as its matrix is scaled."""
     tensors = [block.value for block in jacobian.blocks if isinstance(block.value, Tensor)]
     sizes = [float(value.detach().abs().max()) for value in tensors if value.numel()]
     return max(sizes, default=1.0) or 1.0

@@ -21,7 +21,7 @@ from .written import written
 def diagonal(
     blocks: Sequence[Block], out_shape: tuple[int, ...], in_shape: tuple[int, ...], like: Kind
 ) -> Tensor:
-    """The entries J[i, i] where both ends have one shape, else those of the flattened matrix."""
+    """Return the entries J[i, i] where both ends have one shape, else those of the flattened matrix."""
     if out_shape == in_shape:
         return diagonal_blocks(blocks, tuple(range(len(out_shape))), out_shape, in_shape, like)
     rows, columns = prod(out_shape), prod(in_shape)
@@ -41,7 +41,7 @@ def diagonal_blocks(
     in_shape: tuple[int, ...],
     like: Kind,
 ) -> Tensor:
-    """The entries at which output and input agree along some dims.
+    """Return the entries at which output and input agree along some dims.
 
     Their shape is that of those dims, then what is left of the output's, then of the input's.
     """
@@ -61,7 +61,7 @@ def diagonal_blocks(
 def select(
     blocks: Sequence[Block], key: Any, out_shape: tuple[int, ...], in_shape: tuple[int, ...], like: Kind
 ) -> tuple[tuple[int, ...], list[Block]]:
-    """The shape of ``output[key]`` and the blocks of its Jacobian.
+    """Return the shape of ``output[key]`` and the blocks of its Jacobian.
 
     Raises:
         IndexError: if the key does not fit the output.
@@ -76,7 +76,7 @@ def select(
 
 
 def _affine_selection(key: Any, shape: tuple[int, ...]) -> tuple[list[Label], tuple[Map, ...]] | None:
-    """The positions that ints, slices and an ellipsis choose, as progressions; None for any other key."""
+    """Return the positions that ints, slices and an ellipsis choose, as progressions; None for any other key."""
     keys = key if isinstance(key, tuple) else (key,)
     if any(type(item) not in (int, slice, type(Ellipsis)) for item in keys):
         return None
@@ -104,7 +104,7 @@ def _affine_selection(key: Any, shape: tuple[int, ...]) -> tuple[list[Label], tu
 def _table_selection(
     key: Any, shape: tuple[int, ...], device: torch.device
 ) -> tuple[list[Label], tuple[Map, ...]]:
-    """The positions that any key chooses, as index tensors read off a numbered output.
+    """Return the positions that any key chooses, as index tensors read off a numbered output.
 
     A key of rows leaves the other dims whole, which need no table.
     """
@@ -129,7 +129,7 @@ def _table_selection(
 def row(
     blocks: Sequence[Block], key: Any, out_shape: tuple[int, ...], in_shape: tuple[int, ...], like: Kind
 ) -> Tensor:
-    """The gradient of one entry of the output, dense, of shape ``in_shape``.
+    """Return the gradient of one entry of the output, dense, of shape ``in_shape``.
 
     Raises:
         TypeError: if the key is not an int or a tuple of them.

@@ -82,7 +82,7 @@ def _of_sample(block: Block, kept: Mapping[int, int], in_levels: Mapping[int, in
 
 
 def _sample_label(map_: Map, size: int) -> Label | None:
-    """The label that a batch dim is equal to, be it by a table; None where it is anything more or less."""
+    """Return the label that a batch dim is equal to, be it by a table; None where it is anything more or less."""
     if type(map_) is Gather and len(map_.labels) == 1:
         is_range = torch.equal(map_.index, torch.arange(size, device=map_.index.device))
         return map_.labels[0] if is_range else None

@@ -55,7 +55,7 @@ class Cells(NamedTuple):
 
 
 def cells(jacobian: Jacobian, most: int) -> Cells:
-    """The pattern as at most so many cells, with the smallest step that is a power of two."""
+    """Return the pattern as at most so many cells, with the smallest step that is a power of two."""
     columns = prod(jacobian.in_shape)
     at, values = jacobian._coordinates()
     at, values = at.cpu(), values.detach().cpu()
@@ -72,7 +72,7 @@ def cells(jacobian: Jacobian, most: int) -> Cells:
 
 
 def html(jacobian: Jacobian) -> str:
-    """A table of what `repr` tells, with the pattern beside it where it is cheap and matplotlib is there."""
+    """Return a table of what `repr` tells, with the pattern beside it where it is cheap and matplotlib is there."""
     facts = {
         "output": tuple(jacobian.out_shape),
         "input": tuple(jacobian.in_shape),

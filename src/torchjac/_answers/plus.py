@@ -39,7 +39,7 @@ class Plus(LateBlocks):
 
 
 def plus(terms: Sequence[Jacobian]) -> Jacobian | None:
-    """The sum of some Jacobians kept apart; None where not one of them alone is of low rank."""
+    """Return the sum of some Jacobians kept apart; None where not one of them alone is of low rank."""
     flat = [part for term in terms for part in term._terms or (term,)]
     low = [term for term in flat if is_low(term)]
     rest = [term for term in flat if not is_low(term)]
@@ -52,7 +52,7 @@ def plus(terms: Sequence[Jacobian]) -> Jacobian | None:
 
 
 def is_low(jacobian: Jacobian) -> bool:
-    """Whether a Jacobian is a product through far fewer numbers than it has rows and columns."""
+    """Return whether a Jacobian is a product through far fewer numbers than it has rows and columns."""
     return bool(jacobian.factors) and rank_bound(jacobian) * LOW <= min(jacobian._matrix_shape())
 
 
@@ -86,7 +86,7 @@ def _inner(jacobian: Jacobian) -> tuple[Tensor, Tensor]:
 
 
 def slogdet(jacobian: Jacobian) -> tuple[Tensor, Tensor]:
-    """The sign and the logarithm of the determinant."""
+    """Return the sign and the logarithm of the determinant."""
     inner, _ = _inner(jacobian)
     sign, logarithm = torch.linalg.slogdet(inner)
     first = jacobian._terms[0].slogdet()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def transposed(blocks: Sequence[Block]) -> tuple[Block, ...]:
-    """The blocks of the Jacobian with its ends swapped."""
+    """Return the blocks of the Jacobian with its ends swapped."""
     return tuple(swapped(block) for block in blocks)
 
 
@@ -35,7 +35,7 @@ def times(
     in_shape: tuple[int, ...],
     like: Kind,
 ) -> Tensor:
-    """The Jacobian times a tensor of shape ``in_shape`` and a number of dims that ride along."""
+    """Return the Jacobian times a tensor of shape ``in_shape`` and a number of dims that ride along."""
     dims = tuple(Label(size) for size in vector.shape)
     maps = tuple(map(bare, dims))
     count = len(in_shape)
@@ -45,7 +45,7 @@ def times(
 
 
 def gram(like: Jacobian, weight: Tensor | None) -> list[Block]:
-    """The blocks of JᵀWJ, W diagonal (the identity where it is None)."""
+    """Return the blocks of JᵀWJ, W diagonal (the identity where it is None)."""
     blocks, out_shape, in_shape = like.blocks, like.out_shape, like.in_shape
     left = transposed(blocks)
     shapes = (in_shape, out_shape, in_shape)
@@ -65,7 +65,7 @@ def gram(like: Jacobian, weight: Tensor | None) -> list[Block]:
 
 
 def weighting(weight: Any, like: Jacobian) -> Jacobian:
-    """A weight of the outputs as a Jacobian: one already, or small matrices on the diagonal of the first dim."""
+    """Return a weight of the outputs as a Jacobian: one already, or small matrices on the diagonal of the first dim."""
     shape = like.out_shape
     if not isinstance(weight, Tensor):
         if (weight.out_shape, weight.in_shape) != (shape, shape):
@@ -82,7 +82,7 @@ def weighting(weight: Any, like: Jacobian) -> Jacobian:
 
 
 def check_operand(given: Any, shape: tuple[int, ...], like: Kind, what: str, batch: bool = False) -> Tensor:
-    """The tensor given, if its shape, dtype and device fit; ``batch`` asks for one more dim at its end."""
+    """Return the tensor given, if its shape, dtype and device fit; ``batch`` asks for one more dim at its end."""
     needed = f"{shape} + (k,)" if batch else f"{shape}"
     if not isinstance(given, Tensor):
         also = "; use torch.from_numpy" if isinstance(given, numpy.ndarray) else ""

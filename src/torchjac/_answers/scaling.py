@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def diagonal_block(values: Tensor) -> Block:
-    """The diagonal matrix of some values, at the places they have in a tensor."""
+    """Return the diagonal matrix of some values, at the places they have in a tensor."""
     on = tuple(map(Label, values.shape))
     maps = tuple(map(bare, on))
     return Block(values, on, maps, maps)
 
 
 def scaled_rows(jacobian: Jacobian, by: Tensor, what: str) -> Jacobian:
-    """Each row times the number of its output; of a product, the first factor is scaled."""
+    """Return each row times the number of its output; of a product, the first factor is scaled."""
     if jacobian.factors:
         first, *rest = jacobian.factors
         return chain.chained([scaled_rows(first, by, what), *rest])
@@ -35,7 +35,7 @@ def scaled_rows(jacobian: Jacobian, by: Tensor, what: str) -> Jacobian:
 
 
 def scaled_columns(jacobian: Jacobian, by: Tensor, what: str) -> Jacobian:
-    """Each column times the number of its input; of a product, the last factor is scaled."""
+    """Return each column times the number of its input; of a product, the last factor is scaled."""
     if jacobian.factors:
         *rest, last = jacobian.factors
         return chain.chained([*rest, scaled_columns(last, by, what)])
@@ -46,7 +46,7 @@ def scaled_columns(jacobian: Jacobian, by: Tensor, what: str) -> Jacobian:
 
 
 def split_key(key: Any, dims: int) -> tuple[Any, tuple[Any, ...]]:
-    """A key for the output, and one for the input: what a tuple has beyond the output's dims."""
+    """Return a key for the output, and one for the input: what a tuple has beyond the output's dims."""
     if not isinstance(key, tuple) or any(item is Ellipsis or item is None for item in key):
         return key, ()
     taken = 0

@@ -19,7 +19,7 @@ MOST_FILL = 4
 def scipy_array(
     blocks: Sequence[Block], out_shape: tuple[int, ...], in_shape: tuple[int, ...], like: Kind, format: str
 ) -> Any:
-    """A SciPy sparse array of the sum of blocks; gradients end here.
+    """Return a SciPy sparse array of the sum of blocks; gradients end here.
 
     Raises:
         ImportError: if SciPy is not installed.

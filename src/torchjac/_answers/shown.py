@@ -47,7 +47,7 @@ class Shown:
         )
 
     def _repr_html_(self: Jacobian) -> str:
-        """What a notebook shows: a table, and the pattern where it is cheap to draw."""
+        """Return what a notebook shows: a table, and the pattern where it is cheap to draw."""
         return picture.html(self)
 
     def _nnz_in_words(self: Jacobian) -> str:
@@ -61,7 +61,7 @@ class Shown:
         return f"{self.nnz:,}" + (f" ({self.nnz / size:.2g} of {size:,})" if size else "")
 
     def _is_cheap(self: Jacobian) -> bool:
-        """Whether the entries can be counted, and are few enough to be where nobody asked for a count."""
+        """Return whether the entries can be counted, and are few enough to be where nobody asked for a count."""
         if self.device.type == "meta" or self.factors or self._terms:
             return False
         return sum(map(entries, self.blocks)) <= CHEAP

@@ -33,7 +33,7 @@ class SlogDet(NamedTuple):
 
 
 def check_square(jacobian: Jacobian, what: str) -> int:
-    """The number of rows; raises ValueError where there are not as many columns."""
+    """Return the number of rows; raises ValueError where there are not as many columns."""
     rows, columns = prod(jacobian.out_shape), prod(jacobian.in_shape)
     if rows != columns:
         raise ValueError(
@@ -86,7 +86,7 @@ def solve(jacobian: Jacobian, right: Tensor) -> Tensor:
 
 
 def solve_by(jacobian: Jacobian, right: Tensor, solver: Any, preconditioner: Any) -> Tensor:
-    """The same by a solver that the caller names or brings, whatever the kind; its factors are kept too."""
+    """Return the same by a solver that the caller names or brings, whatever the kind; its factors are kept too."""
     by = factorise_by(solver, preconditioner)
     if jacobian.dtype in HALF:
         return solve_by(jacobian._single, right.float(), solver, preconditioner).to(jacobian.dtype)
@@ -102,7 +102,7 @@ def solve_by(jacobian: Jacobian, right: Tensor, solver: Any, preconditioner: Any
 
 
 def slogdet(jacobian: Jacobian) -> SlogDet:
-    """The sign of det J and log |det J|."""
+    """Return the sign of det J and log |det J|."""
     size = check_square(jacobian, "slogdet")
     kind, dims = jacobian._kind
     if kind == "low-rank":
@@ -141,7 +141,7 @@ def _of_diagonal(values: Tensor) -> SlogDet:
 
 
 def _written_out(jacobian: Jacobian, columns: Tensor) -> Tensor:
-    """The solutions of a dense system."""
+    """Return the solutions of a dense system."""
     matrix = jacobian.to_dense().reshape(columns.shape[0], -1)
     try:
         found: Tensor = torch.linalg.solve(matrix, columns)
@@ -153,7 +153,7 @@ def _written_out(jacobian: Jacobian, columns: Tensor) -> Tensor:
 
 
 def _where(matrix: Tensor) -> str:
-    """The first row or column that makes a matrix singular."""
+    """Return the first row or column that makes a matrix singular."""
     for name, dim in (("row", 1), ("column", 0)):
         zero = (matrix == 0).all(dim)
         if bool(zero.any()):
@@ -163,7 +163,7 @@ def _where(matrix: Tensor) -> str:
 
 
 def _blockwise(matrices: Tensor, right: Tensor) -> Tensor:
-    """The solutions of a batch of systems."""
+    """Return the solutions of a batch of systems."""
     try:
         found: Tensor = torch.linalg.solve(matrices, right)
         return found
@@ -176,7 +176,7 @@ def _blockwise(matrices: Tensor, right: Tensor) -> Tensor:
 
 
 def _matrices(jacobian: Jacobian, dims: tuple[int, ...]) -> tuple[Tensor, list[int]]:
-    """The blocks on the diagonal as a batch of square matrices, and the shape of what they act on."""
+    """Return the blocks on the diagonal as a batch of square matrices, and the shape of what they act on."""
     out_shape, in_shape = jacobian.out_shape, jacobian.in_shape
     whole = diagonal_blocks(jacobian.blocks, dims, out_shape, in_shape, jacobian)
     count = prod(out_shape[dim] for dim in dims)

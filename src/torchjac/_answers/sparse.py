@@ -33,7 +33,7 @@ class SparseParts(NamedTuple):
     size: tuple[int, int]
 
     def tensor(self) -> Tensor:
-        """The matrix."""
+        """Return the matrix."""
         layout, places, values, size = self
         if layout is torch.sparse_coo:
             index = places[0]
@@ -71,14 +71,14 @@ class Assembled(NamedTuple):
     pattern: Pattern | None
 
     def handed_out(self, kept: Tensor, dtype: torch.dtype) -> Tensor:
-        """An index tensor of some dtype that the caller may write into."""
+        """Return an index tensor of some dtype that the caller may write into."""
         return kept.to(dtype, copy=self.pattern is not None)
 
 
 def assemble(
     blocks: Sequence[Block], out_shape: tuple[int, ...], in_shape: tuple[int, ...], like: Kind
 ) -> Assembled:
-    """The sum of blocks by rows, its entries sorted and each named once.
+    """Return the sum of blocks by rows, its entries sorted and each named once.
 
     Raises:
         RuntimeError: on the meta device where several blocks may name the same entry.
@@ -113,7 +113,7 @@ def sparse_tensor(
     index_dtype: torch.dtype = torch.int64,
     triangle: str | None = None,
 ) -> Any:
-    """A sparse matrix of the sum of blocks, or of a triangle of it; its indices are sorted.
+    """Return a sparse matrix of the sum of blocks, or of a triangle of it; its indices are sorted.
 
     Blocks on the other side of the diagonal are left out as they are; what lies on both is cut.
 
@@ -155,7 +155,7 @@ def sparse_tensor(
 
 
 def _triangle(found: Assembled, below: bool) -> Assembled:
-    """The entries on the diagonal and on one side of it; which they are is kept with the pattern."""
+    """Return the entries on the diagonal and on one side of it; which they are is kept with the pattern."""
     notes = {} if found.pattern is None else found.pattern.notes
     if ("triangle", below) not in notes:
         row = found.row()
@@ -174,7 +174,7 @@ def pattern_tensor(
     like: Kind,
     layout: torch.layout,
 ) -> Any:
-    """The sparse matrix with True for each entry that is not zero by structure."""
+    """Return the sparse matrix with True for each entry that is not zero by structure."""
     with kept_in_parts():
         parts: SparseParts = sparse_tensor(blocks, out_shape, in_shape, like, layout, "pattern")
     parts = parts._replace(values=torch.ones_like(parts.values, dtype=torch.bool))
@@ -188,7 +188,7 @@ def by_layout(
     like: Kind,
     layout: torch.layout,
 ) -> Assembled:
-    """The sum of blocks by rows, or for CSC by columns."""
+    """Return the sum of blocks by rows, or for CSC by columns."""
     if layout is torch.sparse_csc:
         return assemble([swapped(block) for block in blocks], in_shape, out_shape, like)
     return assemble(blocks, out_shape, in_shape, like)
@@ -249,22 +249,22 @@ def _check_transforms(values: Sequence[Tensor | float], layout: torch.layout, wh
 
 
 def split(at: Tensor, columns: int) -> tuple[Tensor, Tensor]:
-    """Positions in the flattened matrix as rows and columns."""
+    """Return positions in the flattened matrix as rows and columns."""
     return at // max(columns, 1), at % max(columns, 1)
 
 
 def pointers(row: Tensor, rows: int) -> Tensor:
-    """Where each row begins in a sorted list of rows, and where the last one ends."""
+    """Return where each row begins in a sorted list of rows, and where the last one ends."""
     return torch.searchsorted(row, torch.arange(rows + 1, device=row.device))
 
 
 def cut(value: Tensor | float) -> Tensor | float:
-    """A value without its graph."""
+    """Return a value without its graph."""
     return value.detach() if isinstance(value, Tensor) else value
 
 
 def bsr_tensor(blocks: Tensor) -> Tensor:
-    """A block-diagonal matrix from its blocks, of shape (B, m, n)."""
+    """Return a block-diagonal matrix from its blocks, of shape (B, m, n)."""
     _check_transforms([blocks], torch.sparse_bsr, "to_bsr")
     count, height, width = blocks.shape
     at = torch.arange(count + 1, device=blocks.device)
@@ -286,5 +286,5 @@ def import_scipy(what: str) -> Any:
 
 
 def is_block_diagonal(blocks: Sequence[Block]) -> bool:
-    """Whether output and input agree along their first dim in every block."""
+    """Return whether output and input agree along their first dim in every block."""
     return all(same_positions(block.out[0], block.wrt[0]) for block in blocks)

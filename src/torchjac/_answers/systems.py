@@ -73,7 +73,7 @@ class Systems:
         return solve.solve_by(self, right, solver, preconditioner)
 
     def lstsq(self: Jacobian, right: Any) -> Any:
-        """The x with the least |J x − b|, and of several the shortest; J has full rank.
+        """Return the x with the least |J x − b|, and of several the shortest; J has full rank.
 
         By QR where J is dense or block-diagonal, else by a sparse system that has J and Jᵀ in it: the product JᵀJ,
         which squares the condition, is not formed. Differentiable as `solve` is.
@@ -99,7 +99,7 @@ class Systems:
         return lstsq.lstsq(self, products.check_operand(right, self.out_shape, self, "lstsq: b", batch=batch))
 
     def slogdet(self: Jacobian) -> SlogDet:
-        """The sign of det J and log |det J|, as `torch.linalg.slogdet` of the matrix gives them.
+        """Return the sign of det J and log |det J|, as `torch.linalg.slogdet` of the matrix gives them.
 
         `kind` tells the way, as for `solve`; a sparse triangular matrix needs no factors. Differentiable; of
         a sparse matrix that is not triangular once, at the cost of a solve for each column.

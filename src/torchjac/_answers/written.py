@@ -13,7 +13,7 @@ from .._blocks.write import dense
 def written(
     blocks: Sequence[Block | None], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Kind
 ) -> Tensor:
-    """The sum of the blocks (None is zero), sharing memory with none of them."""
+    """Return the sum of the blocks (None is zero), sharing memory with none of them."""
     terms = [block for block in blocks if block is not None]
     whole = dense(terms, out_shape, wrt_shape, like)
     # A block that covers everything may be its own dense tensor.

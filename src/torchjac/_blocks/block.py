@@ -75,12 +75,12 @@ class Zeroed(Block):
         return lambda fields: zeroed(Block(*fields), drops, domain)
 
     def _replace(self, **changes: Any) -> Zeroed:
-        """The block with another value, or moved; what is known of its zeros stays."""
+        """Return the block with another value, or moved; what is known of its zeros stays."""
         return zeroed(Block(*self)._replace(**changes), self.drops, self.domain)  # type: ignore[return-value]
 
 
 def zeroed(block: Block, drops: bool = False, domain: tuple[Affine, ...] = ()) -> Block:
-    """The block with what is known of its zeros."""
+    """Return the block with what is known of its zeros."""
     if not (drops or domain):
         return block if type(block) is Block else Block(*block)
     made = Zeroed(*block)
@@ -89,7 +89,7 @@ def zeroed(block: Block, drops: bool = False, domain: tuple[Affine, ...] = ()) -
 
 
 def _letters() -> Iterator[str]:
-    """The letters i to z, and then i1, j1 and so on."""
+    """Yield the letters i to z, and then i1, j1 and so on."""
     for round_ in count():
         yield from (f"{letter}{round_ or ''}" for letter in "ijklmnopqrstuvwxyz")
 
@@ -108,7 +108,7 @@ def _of(what: str, over: Sequence[Label], names: Mapping[Label, str]) -> str:
 
 
 def labels(block: Block) -> tuple[Label, ...]:
-    """All labels of a block, in the order in which its maps name them."""
+    """Return all labels of a block, in the order in which its maps name them."""
     _, _, out, wrt = block
     return _labels(out, wrt) if is_remembered(block) else tuple(labels_of(out + wrt))
 
@@ -124,7 +124,7 @@ def is_remembered(block: Block) -> bool:
 
 
 def stored(block: Block) -> int:
-    """How many numbers a block holds, index tensors included."""
+    """Return how many numbers a block holds, index tensors included."""
     value = block.value
     held = value.numel() if isinstance(value, Tensor) else 0
     if is_remembered(block):
@@ -136,12 +136,12 @@ def stored(block: Block) -> int:
 
 
 def entries(block: Block) -> int:
-    """How many entries of the Jacobian a block writes (an entry written twice counts twice)."""
+    """Return how many entries of the Jacobian a block writes (an entry written twice counts twice)."""
     return prod(label.size for label in labels(block))
 
 
 def remembered(make: Callable[P, Block]) -> Callable[P, Block]:
-    """A function of shapes and numbers that gives a block of affine maps, called once for each of them.
+    """Return a function of shapes and numbers that gives a block of affine maps, called once for each of them.
 
     Where entries stand is told by shapes, steps and positions; values come from the call. So the maps of a
     slice of a given shape are made once, and what two such laws make of each other is looked up by their
@@ -159,7 +159,7 @@ def remembered(make: Callable[P, Block]) -> Callable[P, Block]:
 
 
 def valued(block: Block, value: Tensor | float) -> Block:
-    """The block with another value over the same labels."""
+    """Return the block with another value over the same labels."""
     return (
         Block(value, block.on, block.out, block.wrt) if type(block) is Block else block._replace(value=value)
     )
@@ -167,21 +167,21 @@ def valued(block: Block, value: Tensor | float) -> Block:
 
 @remembered
 def identity(shape: tuple[int, ...]) -> Block:
-    """The Jacobian of a tensor with respect to itself: no numbers at all."""
+    """Return the Jacobian of a tensor with respect to itself: no numbers at all."""
     maps = tuple([bare(Label(size)) for size in shape])
     return Block(1.0, (), maps, maps)
 
 
 @remembered
 def whole(out_shape: tuple[int, ...], wrt_shape: tuple[int, ...]) -> Block:
-    """A block with a number for each entry, which is to be put in."""
+    """Return a block with a number for each entry, which is to be put in."""
     over = tuple([Label(size) for size in out_shape + wrt_shape])
     maps = tuple(map(bare, over))
     return Block(1.0, over, maps[: len(out_shape)], maps[len(out_shape) :])
 
 
 def covers(maps: tuple[Map, ...], shape: Sequence[int]) -> bool:
-    """Whether maps are a label of its own for each dim of a tensor, over all of it."""
+    """Return whether maps are a label of its own for each dim of a tensor, over all of it."""
     return _covers(maps, tuple(shape)) if type(maps) is Maps else _covers.__wrapped__(maps, shape)
 
 
@@ -193,7 +193,7 @@ def _covers(maps: tuple[Map, ...], shape: Sequence[int]) -> bool:
 
 
 def tables_to(block: Block, device: torch.device) -> Block:
-    """The block with its index tensors on a device, as its value is."""
+    """Return the block with its index tensors on a device, as its value is."""
 
     def move(map_: Map) -> Map:
         return Gather(map_.index.to(device), map_.labels) if type(map_) is Gather else map_
@@ -202,7 +202,7 @@ def tables_to(block: Block, device: torch.device) -> Block:
 
 
 def fitted(block: Block, dtype: torch.dtype, device: torch.device) -> Block:
-    """The block with its value in a dtype and on a device, index tensors on the device too."""
+    """Return the block with its value in a dtype and on a device, index tensors on the device too."""
     value = block.value
     if isinstance(value, Tensor) and (value.dtype != dtype or value.device != device):
         block = block._replace(value=value.to(device, dtype))
@@ -212,7 +212,7 @@ def fitted(block: Block, dtype: torch.dtype, device: torch.device) -> Block:
 
 
 def is_dense(block: Block, shape: Sequence[int]) -> bool:
-    """Whether every dim of the output and of the tensor has a label of its own over its whole range.
+    """Return whether every dim of the output and of the tensor has a label of its own over its whole range.
 
     ``shape`` is that of both together.
     """

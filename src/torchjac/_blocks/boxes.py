@@ -85,7 +85,7 @@ class Boxes(NamedTuple):
         return int(whole)
 
     def row_counts(self, shape: Sequence[int]) -> numpy.ndarray:
-        """The number of entries of each row."""
+        """Return the number of entries of each row."""
         whole = self.counts
         for axis, cut in enumerate(self.cuts):
             whole = whole.repeat(numpy.diff(cut), axis)
@@ -100,7 +100,7 @@ AffineMaps: TypeAlias = tuple[tuple[Affine, ...], tuple[Affine, ...]]
 def boxes(
     blocks: Sequence[tuple[Maps, Sequence[Label]]], out_shape: Sequence[int], in_shape: Sequence[int]
 ) -> Boxes | None:
-    """The pieces of affine blocks, given as maps and labels; None where no such algebra is known."""
+    """Return the pieces of affine blocks, given as maps and labels; None where no such algebra is known."""
     if not _are_affine(blocks):
         return None
     units = [_units([out[dim] for (out, _), _ in blocks]) for dim in range(len(out_shape))]
@@ -158,7 +158,7 @@ def _are_affine(
 
 
 def _units(maps: Sequence[Affine]) -> list[int]:
-    """The steps of a dim's labels, one first, if each divides the next, as units of a number do; else empty."""
+    """Return the steps of a dim's labels, one first, if each divides the next, as units of a number do; else empty."""
     found = sorted({1, *(abs(step) for map_ in maps for label, step in map_.terms if label.size > 1)})
     return found if all(b % a == 0 for a, b in pairwise(found)) else []
 
@@ -219,7 +219,7 @@ def _placed(
 def _ranges(
     at: int, row: dict[int, int], units: list[int], radix: list[int], over: Sequence[Label]
 ) -> list[Range] | None:
-    """The range of each digit, the highest first, of the position ``at + Σ step · label``."""
+    """Return the range of each digit, the highest first, of the position ``at + Σ step · label``."""
     by_unit = {step: dim for dim, step in row.items()}
     if len(by_unit) < len(row):
         return None
@@ -244,7 +244,7 @@ class _Group:
 
 
 def _groups(placed: Sequence[Placed | None], box: Sequence[tuple[int, int]]) -> list[_Group] | None:
-    """The blocks of a box by their columns in rising order; None if that order is not the same in each row."""
+    """Return the blocks of a box by their columns in rising order; None if that order is not the same in each row."""
     here = [
         (number, _settled(one, box))
         for number, one in enumerate(placed)
@@ -281,7 +281,7 @@ def _groups(placed: Sequence[Placed | None], box: Sequence[tuple[int, int]]) -> 
 
 
 def _settled(one: Placed, box: Sequence[tuple[int, int]]) -> Placed:
-    """A block without steps along digits of one position in a box, where it is like one that has no label."""
+    """Return a block without steps along digits of one position in a box, where it is like one that has no label."""
     single = [high - low == 1 for low, high in box]
     offset = one.offset + sum(
         step * low for step, (low, _), alone in zip(one.steps, box, single, strict=True) if alone
@@ -291,7 +291,7 @@ def _settled(one: Placed, box: Sequence[tuple[int, int]]) -> Placed:
 
 
 def _least(offset: int, steps: Sequence[int], box: Sequence[tuple[int, int]], first: bool = False) -> int:
-    """The least value of an affine function in a box, or its value at the ``first`` corner."""
+    """Return the least value of an affine function in a box, or its value at the ``first`` corner."""
     return offset + sum(
         step * (low if step > 0 or first else high - 1) for step, (low, high) in zip(steps, box, strict=True)
     )
@@ -302,7 +302,7 @@ def _most(offset: int, steps: Sequence[int], box: Sequence[tuple[int, int]]) -> 
 
 
 def _is_run(one: Placed) -> bool:
-    """Whether the columns of a row are an arithmetic progression."""
+    """Return whether the columns of a row are an arithmetic progression."""
     reach = one.free[-1][0]
     for step, size, _ in reversed(one.free):
         if step != reach:
@@ -312,7 +312,7 @@ def _is_run(one: Placed) -> bool:
 
 
 def _weights(one: Placed) -> list[int]:
-    """How many entries lie between two neighbours along each free label."""
+    """Return how many entries lie between two neighbours along each free label."""
     below, found = 1, []
     for _, size, _ in reversed(one.free):
         found.append(below)
@@ -323,7 +323,7 @@ def _weights(one: Placed) -> list[int]:
 def _within(
     one: Placed, leader: Placed, box: Sequence[tuple[int, int]]
 ) -> tuple[int, list[int], list[int]] | None:
-    """Where the columns of a block stand among those of a run that holds them all, else None."""
+    """Return where the columns of a block stand among those of a run that holds them all, else None."""
     unit = leader.free[-1][0]
     offset = one.offset - leader.offset
     steps = [a - b for a, b in zip(one.steps, leader.steps, strict=True)]
@@ -336,7 +336,7 @@ def _within(
 
 
 def _row_starts(counts: numpy.ndarray, cuts: list[list[int]]) -> tuple[numpy.ndarray, list[numpy.ndarray]]:
-    """Where the first row of each box begins among the nonzeros, and the step along each digit.
+    """Return where the first row of each box begins among the nonzeros, and the step along each digit.
 
     The step of a digit depends on the boxes of the digits before it and its own.
     """

@@ -66,7 +66,7 @@ _UNKNOWN: Any = object()
 def compose(
     block: Block, local: Block, shape: Sequence[int], device: torch.device, selects: bool = False
 ) -> Block | None:
-    """The product of a block and a local Jacobian over a tensor of the given shape; None if it is zero.
+    """Return the product of a block and a local Jacobian over a tensor of the given shape; None if it is zero.
 
     Where the local Jacobian ``selects``, its zeros drop what they meet, even if that is not finite; so do those of a
     `Zeroed` block that says so, but for what is summed.
@@ -97,7 +97,7 @@ def compose(
 def _product(
     law: Law, selects: bool, left: Tensor | float, right: Tensor | float, selected: bool = False
 ) -> Tensor | float:
-    """The value of a product, over the labels of its law; zeros of either side may drop what they meet."""
+    """Return the value of a product, over the labels of its law; zeros of either side may drop what they meet."""
     _, _, how_left, how_right, how, times, gone, *_ = law
     if how_left.steps:
         left = read(how_left, left)
@@ -175,7 +175,7 @@ def _law(block: Block, local: Block, shape: Sequence[int], device: torch.device)
 
 
 def _scaling(block: Block, local: Block) -> Law:
-    """The law of a diagonal local Jacobian, all of whose labels are bare: no map changes."""
+    """Return the law of a diagonal local Jacobian, all of whose labels are bare: no map changes."""
     by: Substitution = {
         map_[1][0][0]: at  # type: ignore[index]  # no table
         for map_, at in zip(local.out, block.wrt, strict=True)
@@ -192,7 +192,7 @@ def _apart(block: Block, local: Block) -> Substitution:
 
 
 def _renamed(local: Block, by: Substitution) -> tuple[tuple[Map, ...], tuple[Map, ...], tuple[Label, ...]]:
-    """The local Jacobian's maps and labels."""
+    """Return the local Jacobian's maps and labels."""
     if not by:
         return local.out, local.wrt, local.on
     out, wrt = (tuple([substitute(map_, by) for map_ in maps]) for maps in (local.out, local.wrt))
@@ -200,7 +200,7 @@ def _renamed(local: Block, by: Substitution) -> tuple[tuple[Map, ...], tuple[Map
 
 
 def _bind(wrt: tuple[Map, ...], local_out: tuple[Map, ...], shape: Sequence[int]) -> Substitution | None:
-    """The substitution where every dim of the local output is a bare label of its own (most rules)."""
+    """Return the substitution where every dim of the local output is a bare label of its own (most rules)."""
     by: Substitution = {}
     for map_, at, size in zip(local_out, wrt, shape, strict=True):
         label = bare_label(map_)

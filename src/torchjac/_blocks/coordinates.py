@@ -14,7 +14,7 @@ from .write import locate
 
 
 def coordinates(blocks: Sequence[Block], shape: Sequence[int], like: Kind) -> tuple[Tensor, Tensor]:
-    """Sorted positions in the flattened dense tensor, each once, and the values there."""
+    """Return sorted positions in the flattened dense tensor, each once, and the values there."""
     at = [torch.zeros(0, dtype=torch.int64, device=like.device)]
     values = [torch.zeros(0, dtype=like.dtype, device=like.device)]
     for block in blocks:
@@ -36,7 +36,7 @@ def coordinates(blocks: Sequence[Block], shape: Sequence[int], like: Kind) -> tu
 
 
 def covers_once(block: Block, shape: Sequence[int]) -> bool:
-    """Whether no entry is named twice, as far as strides tell."""
+    """Return whether no entry is named twice, as far as strides tell."""
     place = strides(block, shape)
     return place is not None and is_injective(place[1], labels(block))
 
@@ -44,12 +44,12 @@ def covers_once(block: Block, shape: Sequence[int]) -> bool:
 def coordinate_block(
     blocks: Sequence[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Kind
 ) -> Block:
-    """The sum of many small blocks as one list of coordinates and values."""
+    """Return the sum of many small blocks as one list of coordinates and values."""
     return block_at(*coordinates(blocks, (*out_shape, *wrt_shape), like), out_shape, wrt_shape)
 
 
 def block_at(where: Tensor, values: Tensor, out_shape: Sequence[int], wrt_shape: Sequence[int]) -> Block:
-    """The block whose entries stand at some positions in the flattened dense tensor."""
+    """Return the block whose entries stand at some positions in the flattened dense tensor."""
     label = Label(where.numel())
     maps: list[Gather] = []
     for size in reversed((*out_shape, *wrt_shape)):

@@ -24,7 +24,7 @@ LISTED_NUMBERS = 2048
 
 
 def densifies(blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int]) -> bool:
-    """Whether the blocks hold as many numbers as the dense Jacobian would: then structure only costs."""
+    """Return whether the blocks hold as many numbers as the dense Jacobian would: then structure only costs."""
     return sum(map(stored, blocks)) >= prod(out_shape) * prod(wrt_shape)
 
 
@@ -33,7 +33,7 @@ BLOCK_NUMBERS = 500
 
 
 def one_pays(blocks: int, numbers: int) -> bool:
-    """Whether several blocks of a small Jacobian are better carried as one that holds all its numbers.
+    """Return whether several blocks of a small Jacobian are better carried as one that holds all its numbers.
 
     For dense answers only: what is zero by structure is told no more.
     """
@@ -41,17 +41,17 @@ def one_pays(blocks: int, numbers: int) -> bool:
 
 
 def is_many(blocks: Sequence[Block]) -> bool:
-    """Whether a list is long enough to look for blocks that stand on one line."""
+    """Return whether a list is long enough to look for blocks that stand on one line."""
     return len(blocks) > MANY_BLOCKS
 
 
 def is_long(blocks: Sequence[object]) -> bool:
-    """Whether a list has grown so long that another form may be cheaper to carry."""
+    """Return whether a list has grown so long that another form may be cheaper to carry."""
     return len(blocks) > MOST_BLOCKS
 
 
 def has_few_entries(block: Block, is_coordinates: bool) -> bool:
-    """Whether a block of a long list has so few entries that coordinates are cheaper to carry.
+    """Return whether a block of a long list has so few entries that coordinates are cheaper to carry.
 
     Coordinates that came from such a list are sorted anew with what joins them.
     """
@@ -61,7 +61,7 @@ def has_few_entries(block: Block, is_coordinates: bool) -> bool:
 def coordinates_pay(
     small: Sequence[Block], large: Sequence[Block], out_shape: Sequence[int], wrt_shape: Sequence[int]
 ) -> bool:
-    """Whether large blocks beside the coordinates of small ones are cheaper to carry than all entries.
+    """Return whether large blocks beside the coordinates of small ones are cheaper to carry than all entries.
 
     Coordinates are an index for each dim and a value for each entry; a block costs as much as
     `LISTED_NUMBERS` beside what it stores.
@@ -76,7 +76,7 @@ FEW_NAMED = 8
 
 
 def lists_cost_less(pairs: int, joins: bool, named: int, held: int) -> bool:
-    """Whether a product with tables in it is cheaper of two lists of coordinates than block by block.
+    """Return whether a product with tables in it is cheaper of two lists of coordinates than block by block.
 
     Block by block a pair costs a call or more; where two tables are matched by their values (``joins``) it also
     keeps every match, where a list keeps their sums. ``named`` entries make up the lists, ``held`` numbers the
@@ -86,12 +86,12 @@ def lists_cost_less(pairs: int, joins: bool, named: int, held: int) -> bool:
 
 
 def seeds_pay(seeds: int, rows: int) -> bool:
-    """Whether pushing each block's own seeds through a node takes fewer calls than all dense rows."""
+    """Return whether pushing each block's own seeds through a node takes fewer calls than all dense rows."""
     return seeds < rows
 
 
 def own_rows_pay(own: int, seeds: int) -> bool:
-    """Whether a node's own dense Jacobian should be formed and multiplied: where it has far fewer rows.
+    """Return whether a node's own dense Jacobian should be formed and multiplied: where it has far fewer rows.
 
     A product costs more arithmetic than calls on the seeds do, but arithmetic in one matrix product.
     """
@@ -99,7 +99,7 @@ def own_rows_pay(own: int, seeds: int) -> bool:
 
 
 def rows_of_node_pay(own: int, columns: int) -> bool:
-    """Whether tangents pass a node by its own dense Jacobian, which has ``own`` rows, and not column by column.
+    """Return whether tangents pass a node by its own dense Jacobian, which has ``own`` rows, and not column by column.
 
     Seeds for the rows are one call; the graph of the backward formula is recorded and walked.
     """
@@ -122,12 +122,12 @@ TURN_LEAST = 200_000
 
 
 def turn_may_pay(rows: int, numbers: int) -> bool:
-    """Whether another order than reverse can save enough, where so many rows move so many numbers each."""
+    """Return whether another order than reverse can save enough, where so many rows move so many numbers each."""
     return rows * numbers > TURN_LEAST
 
 
 def is_narrow(rows: int, columns: int, least: int) -> bool:
-    """Whether there are far fewer inputs than outputs, or is a place that is narrow against both.
+    """Return whether there are far fewer inputs than outputs, or is a place that is narrow against both.
 
     The narrowest place has ``least`` numbers, or more.
     """
@@ -149,12 +149,12 @@ WEIGHED_OFTEN = 16
 
 
 def work_matters(work: float, nodes: int, narrow: bool) -> bool:
-    """Whether a walk spends more on numbers than on nodes: if not, no order can halve its time."""
+    """Return whether a walk spends more on numbers than on nodes: if not, no order can halve its time."""
     return work > NODE_NUMBERS * nodes * (1 if narrow else WEIGHED_OFTEN)
 
 
 def turn_pays(work: float, otherwise: float) -> bool:
-    """Whether an order saves enough against another."""
+    """Return whether an order saves enough against another."""
     return work * TURN_GAIN <= otherwise and otherwise - work > TURN_LEAST
 
 
@@ -164,7 +164,7 @@ FACTORS_GAIN = 4
 
 
 def factors_pay(held: float, product: float) -> bool:
-    """Whether a product is better kept as its factors."""
+    """Return whether a product is better kept as its factors."""
     return held * FACTORS_GAIN <= product and product > 0
 
 
@@ -179,7 +179,7 @@ ENDS_NODES = 12
 
 
 def rows_take_over(blocks: int, nodes: int, first: float, numbers: float) -> bool:
-    """Whether all rows go through nodes faster than many blocks do, one by one.
+    """Return whether all rows go through nodes faster than many blocks do, one by one.
 
     All rows take ``first`` numbers at the first of the nodes and ``numbers`` at all of them.
     """
@@ -211,7 +211,7 @@ WALK_NUMBERS = {
 
 
 def free_numbers(nodes: int, recorded: bool, mapped: bool) -> int:
-    """How many numbers rows may move where structure, whatever it spares, cannot be cheaper."""
+    """Return how many numbers rows may move where structure, whatever it spares, cannot be cheaper."""
     return FREE_NUMBERS * (nodes + FREE_NODES) * _slower(recorded, mapped)
 
 
@@ -221,7 +221,7 @@ CROWD_NUMBERS = 2000
 
 
 def crowd_numbers(crowd: int, recorded: bool, mapped: bool) -> int:
-    """How many numbers could be written in the time that so many blocks beside the first take."""
+    """Return how many numbers could be written in the time that so many blocks beside the first take."""
     return CROWD_NUMBERS * crowd * _slower(recorded, mapped)
 
 
@@ -239,7 +239,7 @@ COLUMNS_NODES = 16
 
 
 def are_few(columns: int, rows: int) -> bool:
-    """Whether there are far fewer columns than rows."""
+    """Return whether there are far fewer columns than rows."""
     return 0 < columns * TURN_GAIN <= rows
 
 
@@ -257,7 +257,7 @@ ROWS_GAIN = 12_000
 
 
 def rows_pay_below(rows: int, columns: int, numbers: int, nodes: int) -> bool:
-    """Whether rows go through some nodes, whose outputs have so many numbers, faster than columns do."""
+    """Return whether rows go through some nodes, whose outputs have so many numbers, faster than columns do."""
     return (rows - columns) * numbers < ROWS_GAIN * nodes
 
 
@@ -270,7 +270,7 @@ PRODUCT_NUMBERS = 5000
 
 
 def terms_pay(products: int, named: int, called: int) -> bool:
-    """Whether products with the terms of a local Jacobian take less time than calling the node on seeds.
+    """Return whether products with the terms of a local Jacobian take less time than calling the node on seeds.
 
     ``named`` and ``called`` are the multiplications of either way; the kernels behind a call do twice as many
     in the same time.
@@ -283,7 +283,7 @@ JOIN_NUMBERS = 32
 
 
 def joins_pay(named: int, called: int) -> bool:
-    """The same where the products have to match tables by their positions."""
+    """Return the same where the products have to match tables by their positions."""
     return JOIN_NUMBERS * named < called
 
 
@@ -292,7 +292,7 @@ ENGINE_NODES = 8
 
 
 def nodes_pay(known: int, nodes: int) -> bool:
-    """Whether rows are faster taken through nodes one by one than by PyTorch's engine.
+    """Return whether rows are faster taken through nodes one by one than by PyTorch's engine.
 
     The engine calls all of them under vmap and was 1.3 to 2 times slower on small tensors; here those that are
     not ``known`` are called under a vmap of their own, which costs more.
@@ -305,7 +305,7 @@ FEW_ROWS = 2
 
 
 def windows_pay(numbers: int, held: int) -> bool:
-    """Whether all windows of an image may be laid out at once, to be multiplied in one product.
+    """Return whether all windows of an image may be laid out at once, to be multiplied in one product.
 
     They are held only as long as what they meet, which takes ``held`` numbers.
     """
@@ -321,12 +321,12 @@ CACHE_BYTES = 8 << 20
 
 
 def rows_at_once(rows: int, widest: int) -> int:
-    """How many rows to push in one call: a node of ``widest`` numbers and its neighbours are alive together."""
+    """Return how many rows to push in one call: a node of ``widest`` numbers and its neighbours are alive together."""
     return max(1, min(rows, BATCH_BYTES // max(1, 4 * 8 * widest)))
 
 
 def rows_cached(rows: int, mean: float, widest: int) -> int:
-    """How many rows to push through nodes one after another.
+    """Return how many rows to push through nodes one after another.
 
     A few wide ones among many are no reason for another pass through all, and one beside a few is.
     """
@@ -339,7 +339,7 @@ PIECES_NUMBERS = 10_000_000
 
 
 def rows_watched(size: int, rows: int, numbers: int) -> int:
-    """How many rows to push in one call where a progress bar is to move between the calls."""
+    """Return how many rows to push in one call where a progress bar is to move between the calls."""
     return min(size, -(-rows // PIECES)) if rows * numbers > PIECES_NUMBERS else size
 
 
@@ -348,5 +348,5 @@ ROWS_BYTES = 1 << 30
 
 
 def rows_budget(answer_bytes: int) -> int:
-    """How many bytes the rows held at one node may take when the answer takes ``answer_bytes``."""
+    """Return how many bytes the rows held at one node may take when the answer takes ``answer_bytes``."""
     return max(ROWS_BYTES, 2 * answer_bytes)

@@ -23,19 +23,19 @@ MOST_FORMS = 8
 
 
 def domain_of(block: Block) -> tuple[Affine, ...]:
-    """The forms of a block's domain."""
+    """Return the forms of a block's domain."""
     return block.domain if type(block) is Zeroed else ()
 
 
 def at_most(position: Map, other: Map) -> tuple[Affine, ...]:
-    """The form that says that one position is at most another."""
+    """Return the form that says that one position is at most another."""
     if type(position) is not Affine or type(other) is not Affine:
         return ()
     return (_sum(other, position, 1, -1),)
 
 
 def _sum(a: Affine, b: Affine, p: int, q: int) -> Affine:
-    """The form p a + q b."""
+    """Return the form p a + q b."""
     strides = {label: p * stride for label, stride in a.terms}
     for label, stride in b.terms:
         strides[label] = strides.get(label, 0) + q * stride
@@ -44,7 +44,7 @@ def _sum(a: Affine, b: Affine, p: int, q: int) -> Affine:
 
 
 def _least(form: Affine) -> int:
-    """The least that a form can be over the ranges of its labels."""
+    """Return the least that a form can be over the ranges of its labels."""
     return form.offset + sum([min(stride, 0) * (label.size - 1) for label, stride in form.terms])
 
 
@@ -55,7 +55,7 @@ def moved(forms: Iterable[Affine], by: Substitution) -> tuple[Affine, ...]:
 
 
 def without(forms: Iterable[Affine], gone: Collection[Label]) -> tuple[Affine, ...]:
-    """What forms say of all labels but some, whatever the values of those."""
+    """Return what forms say of all labels but some, whatever the values of those."""
     found = [form for form in forms if _least(form) < 0]
     for label in dict.fromkeys([label for form in found for label in form.labels if label in gone]):
         strides = [dict(form.terms).get(label, 0) for form in found]
@@ -77,7 +77,7 @@ def without(forms: Iterable[Affine], gone: Collection[Label]) -> tuple[Affine, .
 
 
 def hull(blocks: Sequence[Block], whole: Block) -> Block:
-    """A sum of blocks as one block, with what the domain of any says that holds for all."""
+    """Return a sum of blocks as one block, with what the domain of any says that holds for all."""
     found: list[Affine] = []
     places = tuple([Label(0) for _ in whole.out + whole.wrt])
     at = dict(zip(places, whole.out + whole.wrt, strict=True))
@@ -90,7 +90,7 @@ def hull(blocks: Sequence[Block], whole: Block) -> Block:
 
 
 def _of_places(form: Affine, block: Block, places: Sequence[Label]) -> Affine | None:
-    """A form of a block's labels as one of its positions along all dims."""
+    """Return a form of a block's labels as one of its positions along all dims."""
     by: Substitution = {}
     for map_, place in zip(block.out + block.wrt, places, strict=True):
         if type(map_) is Affine and len(map_.terms) == 1 and abs(map_.terms[0][1]) == 1:
@@ -100,7 +100,7 @@ def _of_places(form: Affine, block: Block, places: Sequence[Label]) -> Affine | 
 
 
 def _holds(form: Affine, places: Sequence[Label], block: Block) -> bool:
-    """Whether a form of positions is at least 0 at every entry of a block."""
+    """Return whether a form of positions is at least 0 at every entry of a block."""
     found = moved((form,), dict(zip(places, block.out + block.wrt, strict=True)))
     return bool(found) and (
         _least(found[0]) >= 0 or any(_least(_sum(found[0], own, 1, -1)) >= 0 for own in domain_of(block))
@@ -108,7 +108,7 @@ def _holds(form: Affine, places: Sequence[Label], block: Block) -> bool:
 
 
 def entries_inside(block: Block) -> int:
-    """How many entries a block names within its domain."""
+    """Return how many entries a block names within its domain."""
     forms = domain_of(block)
     if not forms or not entries(block):
         return entries(block)
@@ -148,7 +148,7 @@ def inside(blocks: Sequence[Block], device: torch.device) -> list[Block]:
 
 
 def _inside(block: Block, device: torch.device) -> Block | None:
-    """The labels that a domain bounds are read off a list; None of a domain without an entry."""
+    """Return the labels that a domain bounds are read off a list; None of a domain without an entry."""
     forms = domain_of(block)
     bound = tuple(dict.fromkeys(label for form in forms for label in form.labels))
     if not bound:

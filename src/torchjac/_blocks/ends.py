@@ -13,12 +13,12 @@ from .unify import unify
 
 
 def swapped(block: Block) -> Block:
-    """The transposed block."""
+    """Return the transposed block."""
     return block._replace(out=block.wrt, wrt=block.out)
 
 
 def relabelled(block: Block) -> Block:
-    """The same block over labels of its own, so that it can meet itself in a product."""
+    """Return the same block over labels of its own, so that it can meet itself in a product."""
     by: Substitution = {label: bare(Label(label.size)) for label in labels(block)}
     out = tuple([substitute(map_, by) for map_ in block.out])
     wrt = out if block.wrt is block.out else tuple([substitute(map_, by) for map_ in block.wrt])
@@ -27,7 +27,7 @@ def relabelled(block: Block) -> Block:
 
 
 def joined(maps: Sequence[Map], shape: Sequence[int]) -> Map:
-    """The maps of several dims as one map into those dims flattened in row-major order."""
+    """Return the maps of several dims as one map into those dims flattened in row-major order."""
     dims, terms, stride = [Label(size) for size in shape], [], 1
     for dim in reversed(dims):
         terms.append((dim, stride))
@@ -36,14 +36,14 @@ def joined(maps: Sequence[Map], shape: Sequence[int]) -> Map:
 
 
 def shifted(map_: Map, by: int) -> Map:
-    """The map with every position moved."""
+    """Return the map with every position moved."""
     if type(map_) is Gather:
         return Gather(map_.index + by, map_.labels)
     return Affine(map_.offset + by, map_.terms)
 
 
 def same_positions(a: Map, b: Map) -> bool:
-    """Whether two maps give the same position at every value of their labels; no for some tables that do.
+    """Return whether two maps give the same position at every value of their labels; no for some tables that do.
 
     Tables without values, on the meta device or of one vmap, are such.
     """
@@ -83,7 +83,7 @@ def side_of_diagonal(block: Block, out_shape: Sequence[int], in_shape: Sequence[
 
 
 def tied(block: Block, pairs: Sequence[tuple[Map, Map, int]], device: torch.device) -> Block | None:
-    """The entries of a block at which each pair of maps agrees (the int is the size of the dim), or None."""
+    """Return the entries of a block at which each pair of maps agrees (the int is the size of the dim), or None."""
     left, right, sizes = zip(*pairs, strict=True) if pairs else ((), (), ())
     by = unify(left, right, sizes, device)
     if by is None or any(label.size == 0 for label in labels(block)):

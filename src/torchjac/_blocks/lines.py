@@ -66,7 +66,7 @@ class Box:
 
 
 def join_lines(blocks: Sequence[Block], like: Kind) -> list[Block]:
-    """The same sum, blocks of one line joined where their ranges form a box.
+    """Return the same sum, blocks of one line joined where their ranges form a box.
 
     Joined values are written out over the labels whose ranges differ. That must not store more numbers than
     before, unless the list stays long otherwise.
@@ -98,7 +98,7 @@ def _boxes(boxes: list[Box], anyway: bool) -> list[Box]:
 
 
 def line(block: Block) -> tuple[tuple[object, ...], Ranged]:
-    """What blocks of one line have in common, and where on it the block stands."""
+    """Return what blocks of one line have in common, and where on it the block stands."""
     _, _, out, wrt = block
     key, labels, starts = _remembered_place(out, wrt) if is_remembered(block) else _place(out, wrt)
     return key, Ranged(block, labels, starts)
@@ -113,7 +113,7 @@ class Place(NamedTuple):
 
 
 def _place(out: tuple[Map, ...], wrt: tuple[Map, ...]) -> Place:
-    """Each label begins where its first map puts it, digit by digit where a map has several.
+    """Return each label begins where its first map puts it, digit by digit where a map has several.
 
     What is left of the offsets is the same for all maps of a line. Labels of index tensors run over the same
     range in all.
@@ -159,7 +159,7 @@ def _on(one: Ranged) -> set[int]:
 
 
 def _joined(a: Box, b: Box, apart: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """The box of two boxes, if they fill it: one lies inside the other, or they differ along one label only."""
+    """Return the box of two boxes, if they fill it: one lies inside the other, or they differ along one label only."""
     starts, sizes = list(a.starts), list(a.sizes)
     if all(
         a.starts[k] <= b.starts[k] and b.starts[k] + b.sizes[k] <= a.starts[k] + a.sizes[k] for k in apart
@@ -177,7 +177,7 @@ def _joined(a: Box, b: Box, apart: Sequence[int]) -> tuple[tuple[int, ...], tupl
 
 
 def _sum(box: Box, like: Kind) -> Block:
-    """The sum of blocks as one over their box."""
+    """Return the sum of blocks as one over their box."""
     first = box.members[0].block  # the largest: mostly the whole box already
     move = _remembered_move if is_remembered(first) else _move
     labels, out, wrt = move(first.out, first.wrt, box.starts, box.sizes)
@@ -189,7 +189,7 @@ def _sum(box: Box, like: Kind) -> Block:
 def _move(
     out: tuple[Map, ...], wrt: tuple[Map, ...], starts: tuple[int, ...], sizes: tuple[int, ...]
 ) -> tuple[tuple[Label, ...], tuple[Map, ...], tuple[Map, ...]]:
-    """Maps moved along their line to a box, and their labels there."""
+    """Return maps moved along their line to a box, and their labels there."""
     _, old, begin = _place(out, wrt)
     if starts == begin and sizes == tuple([label.size for label in old]):
         return old, out, wrt
@@ -224,7 +224,7 @@ def _moved(map_: Map, shift: dict[Label, tuple[Label, int]]) -> Map:
 
 
 def _values(box: Box, on: Sequence[int], like: Kind, *values: Tensor | float) -> Tensor | float:
-    """The members' values over the labels ``on`` of the box, added where each stands."""
+    """Return the members' values over the labels ``on`` of the box, added where each stands."""
     if not on:
         return sum(values)
     parts = [(one, _spread(one, value, on)) for one, value in zip(box.members, values, strict=True)]
@@ -260,7 +260,7 @@ def _values(box: Box, on: Sequence[int], like: Kind, *values: Tensor | float) ->
 
 
 def _spread(one: Ranged, value: Tensor | float, on: Sequence[int]) -> Tensor | float:
-    """The value of a block with a dim for each label of ``on``, of size 1 where it does not vary."""
+    """Return the value of a block with a dim for each label of ``on``, of size 1 where it does not vary."""
     if not isinstance(value, Tensor):
         return value
     return align(value, one.block.on, tuple([one.labels[k] for k in on]))

@@ -23,7 +23,7 @@ Shapes: TypeAlias = tuple[Sequence[int], Sequence[int], Sequence[int]]
 
 
 def lists_pay(left: Sequence[Block], right: Sequence[Block], shapes: Shapes, device: torch.device) -> bool:
-    """Whether to multiply two lists of coordinates instead of each block with each other.
+    """Return whether to multiply two lists of coordinates instead of each block with each other.
 
     Never where positions have no values to sort by: inside a functorch transform and on the meta device.
     """
@@ -43,7 +43,7 @@ def lists_pay(left: Sequence[Block], right: Sequence[Block], shapes: Shapes, dev
 def product_of_lists(
     left: Sequence[Block], right: Sequence[Block], shapes: Shapes, like: Kind
 ) -> list[Block]:
-    """The blocks of (∂out/∂mid) · (∂mid/∂wrt): one sorted list of coordinates, or none.
+    """Return the blocks of (∂out/∂mid) · (∂mid/∂wrt): one sorted list of coordinates, or none.
 
     PyTorch's sparse product takes time for each pair of entries that meet and memory for each entry of the
     answer (Gustavson 1978). It has no second and no forward derivative and knows two dtypes (torch 2.13); where

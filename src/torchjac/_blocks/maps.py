@@ -60,17 +60,17 @@ class Maps(tuple[Map, ...]):
 
 
 def bare(label: Label) -> Affine:
-    """The map that is the label itself."""
+    """Return the map that is the label itself."""
     return Affine(0, ((label, 1),))
 
 
 def constant(position: int) -> Affine:
-    """The map that stays at one position."""
+    """Return the map that stays at one position."""
     return Affine(position, ())
 
 
 def bare_label(map_: Map) -> Label | None:
-    """The label a map is equal to, or None if it is anything more than one label."""
+    """Return the label a map is equal to, or None if it is anything more than one label."""
     if type(map_) is Affine and map_[0] == 0:
         terms = map_[1]
         if len(terms) == 1 and terms[0][1] == 1:
@@ -79,7 +79,7 @@ def bare_label(map_: Map) -> Label | None:
 
 
 def labels_of(maps: tuple[Map, ...]) -> dict[Label, None]:
-    """The labels of some maps, in order of first appearance (an ordered set)."""
+    """Return the labels of some maps, in order of first appearance (an ordered set)."""
     labels: dict[Label, None] = {}
     for map_ in maps:
         if type(map_) is Affine:
@@ -92,7 +92,7 @@ def labels_of(maps: tuple[Map, ...]) -> dict[Label, None]:
 
 
 def substitute(map_: Map, by: Substitution) -> Map:
-    """The map with some of its labels replaced by maps: affine in affine stays affine."""
+    """Return the map with some of its labels replaced by maps: affine in affine stays affine."""
     if type(map_) is Gather:
         if not any(label in by for label in map_.labels):
             return map_
@@ -136,7 +136,7 @@ def substitute(map_: Map, by: Substitution) -> Map:
 
 
 def positions(map_: Map, over: tuple[Label, ...], device: torch.device) -> Tensor:
-    """The positions of a map as an int64 tensor that broadcasts over the labels ``over``."""
+    """Return the positions of a map as an int64 tensor that broadcasts over the labels ``over``."""
     if type(map_) is Gather:
         return align(map_.index, map_.labels, over)
     index = torch.full((1,) * len(over), map_[0], dtype=torch.int64, device=device)
@@ -148,7 +148,7 @@ def positions(map_: Map, over: tuple[Label, ...], device: torch.device) -> Tenso
 
 
 def align(value: Tensor, on: tuple[Label, ...], over: tuple[Label, ...]) -> Tensor:
-    """A tensor over the labels ``on`` as one that broadcasts over ``over`` (a superset)."""
+    """Return a tensor over the labels ``on`` as one that broadcasts over ``over`` (a superset)."""
     if on == over:
         return value
     order = sorted(range(len(on)), key=lambda dim: over.index(on[dim]))
@@ -174,7 +174,7 @@ def take(value: Value, on: tuple[Label, ...], by: Substitution) -> tuple[Value, 
 
 
 def read(how: Reading, value: Value) -> Value:
-    """A tensor read as worked out before."""
+    """Return a tensor read as worked out before."""
     for call, args in how.steps:
         value = call(value, *args)
     return value
@@ -239,7 +239,7 @@ def _every(value: Tensor, dim: int, start: int, step: int, count: int) -> Tensor
 
 
 def _window(map_: Affine) -> tuple[Label, int, Label] | None:
-    """The windows' label, their step and the label inside, of a map ``offset + step · at + place``."""
+    """Return the windows' label, their step and the label inside, of a map ``offset + step · at + place``."""
     if len(map_.terms) != 2:
         return None
     (at, step), (place, one) = sorted(map_.terms, key=lambda term: -term[1])
@@ -247,12 +247,12 @@ def _window(map_: Affine) -> tuple[Label, int, Label] | None:
 
 
 def _windows(value: Tensor, dim: int, start: int, count: int, step: int, size: int) -> Tensor:
-    """The view of windows along a dim: how many there are stays there, what is inside comes last."""
+    """Return the view of windows along a dim: how many there are stays there, what is inside comes last."""
     return value.narrow(dim, start, step * (count - 1) + size).unfold(dim, size, step)
 
 
 def _tables(labels: tuple[Label, ...], tables: dict[int, Map]) -> tuple[Any, tuple[Label, ...]]:
-    """The step that reads dims through index tensors, all at once: new labels come first, others ride along."""
+    """Return the step that reads dims through index tensors, all at once: new labels come first, others ride along."""
     inner = labels_of(tuple(tables.values()))
     ride = [dim for dim in range(len(labels)) if dim not in tables]
     joined = [dim for dim in ride if labels[dim] in inner or labels.count(labels[dim]) > 1]

@@ -17,7 +17,7 @@ from .write import dense
 
 
 def merge(blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Kind) -> list[Block]:
-    """The same Jacobian in fewer blocks; ``like`` gives dtype and device, the shapes those of its two ends."""
+    """Return the same Jacobian in fewer blocks; ``like`` gives dtype and device, the shapes those of its two ends."""
     if len(blocks) < 2:
         return blocks
     merged = _merged(blocks, out_shape, wrt_shape, like)
@@ -56,7 +56,7 @@ def _merged(
 def _shortened(
     blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Kind
 ) -> list[Block]:
-    """A long list in a form that is cheaper to carry: its small blocks as coordinates, or all as one tensor."""
+    """Return a long list in a form that is cheaper to carry: its small blocks as coordinates, or all as one tensor."""
     small: list[Block] = []
     large: list[Block] = []
     for block in blocks:
@@ -71,7 +71,7 @@ def _shortened(
 
 
 def dense_block(blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Kind) -> Block:
-    """All blocks written into one that holds every entry."""
+    """Return all blocks written into one that holds every entry."""
     value = dense(blocks, out_shape, wrt_shape, like)
     return whole(tuple(out_shape), tuple(wrt_shape))._replace(value=value)
 
@@ -104,7 +104,7 @@ def _spell(maps: tuple[Map, ...]) -> tuple[object, ...]:
 
 
 def _add(first: Block, second: Block) -> Block:
-    """The sum of two blocks with the same maps."""
+    """Return the sum of two blocks with the same maps."""
     rename: dict[Label, Label] = {}
     if second.on:
         for mine, theirs in zip(first.out + first.wrt, second.out + second.wrt, strict=True):
@@ -115,7 +115,7 @@ def _add(first: Block, second: Block) -> Block:
 
 
 def _sum(first: Block, b: Tensor | float, on: tuple[Label, ...]) -> tuple[Tensor | float, tuple[Label, ...]]:
-    """The value of a block plus another over the labels ``on``."""
+    """Return the value of a block plus another over the labels ``on``."""
     over = first.on or on
     if on and on != over:
         over = tuple(dict.fromkeys(over + on))
@@ -125,7 +125,7 @@ def _sum(first: Block, b: Tensor | float, on: tuple[Label, ...]) -> tuple[Tensor
 
 
 def _ordered(map_: Map) -> Sequence[Label]:
-    """The labels of a map in the order `_key` spells them."""
+    """Return the labels of a map in the order `_key` spells them."""
     if type(map_) is Gather:
         return map_.labels
     terms = map_.terms
@@ -137,7 +137,7 @@ def _falling(term: tuple[Label, int]) -> int:
 
 
 def is_coordinates(block: Block) -> bool:
-    """Whether a block is a list of coordinates and values already."""
+    """Return whether a block is a list of coordinates and values already."""
     over: set[Label] = set()
     for map_ in block.out + block.wrt:
         if type(map_) is Affine:

@@ -94,7 +94,7 @@ def _brought(side: tuple[Label, ...], on: tuple[Label, ...]) -> Brought:
 
 
 def multiply(left: Tensor | float, right: Tensor | float, how: Joint) -> Tensor | float:
-    """The product of two values, as worked out before."""
+    """Return the product of two values, as worked out before."""
     if how.equation is not None or how.other_dims:
         a: Tensor = left  # type: ignore[assignment]  # a number has no labels to sum
         b: Tensor = right  # type: ignore[assignment]

@@ -45,7 +45,7 @@ class Plan(NamedTuple):
 
 
 def normal(pattern: Pattern, values: Callable[[], Tensor], weight: Tensor | None) -> list[Block] | None:
-    """The blocks of JᵀWJ, or None where it takes too many products; no graph is recorded.
+    """Return the blocks of JᵀWJ, or None where it takes too many products; no graph is recorded.
 
     ``values`` gives those of J, in the order of its pattern.
     """
@@ -124,7 +124,7 @@ def _plan(pattern: Pattern) -> Plan | None:
 
 
 def _diagonal(pattern: Pattern, at: Tensor) -> Block:
-    """The block of a diagonal, without a value: of all of it, or of some places."""
+    """Return the block of a diagonal, without a value: of all of it, or of some places."""
     if at.numel() == pattern.columns:
         block = identity(pattern.in_shape)
         return Block(1.0, labels(block), block.out, block.wrt)
@@ -132,7 +132,7 @@ def _diagonal(pattern: Pattern, at: Tensor) -> Block:
 
 
 def _block(row: Tensor, column: Tensor, shape: tuple[int, ...]) -> Block:
-    """The block of a list of places, without a value; the maps of a diagonal are the same at both ends."""
+    """Return the block of a list of places, without a value; the maps of a diagonal are the same at both ends."""
     label = Label(row.numel())
     out, wrt = (
         tuple([Gather(keep(at), (label,)) for at in _unravelled(end, shape)]) for end in (row, column)
@@ -141,7 +141,7 @@ def _block(row: Tensor, column: Tensor, shape: tuple[int, ...]) -> Block:
 
 
 def _groups(begin: Tensor, index: Tensor, counts: Tensor) -> Tensor:
-    """The number of the group of each row: neighbours with the same columns are of one."""
+    """Return the number of the group of each row: neighbours with the same columns are of one."""
     rows = counts.numel()
     group = torch.zeros(rows, dtype=torch.int64, device=index.device)
     if rows < 2:

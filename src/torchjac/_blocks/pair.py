@@ -13,7 +13,7 @@ from .maps import Gather, Map, bare_label
 
 
 def product_of_two(left: Block, right: Block, mid_shape: Sequence[int], device: torch.device) -> Block | None:
-    """The product of two blocks with no label in common, or None if it is zero.
+    """Return the product of two blocks with no label in common, or None if it is zero.
 
     Dims where two tables would be matched by their values are matched all at once: matched one by one, the
     first dim of coordinates in a small space would pair nearly everything with everything.
@@ -39,7 +39,7 @@ def product_of_two(left: Block, right: Block, mid_shape: Sequence[int], device: 
 
 
 def needs_join(a: Map, b: Map, size: int) -> bool:
-    """Whether two maps into a dim of some size can be matched only position by position."""
+    """Return whether two maps into a dim of some size can be matched only position by position."""
     if type(a) is not Gather and type(b) is not Gather:
         return False
     return not any(label is not None and label.size == size for label in (bare_label(a), bare_label(b)))

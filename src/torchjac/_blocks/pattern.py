@@ -36,7 +36,7 @@ class Spelled(NamedTuple):
 
 
 def spell(block: Block) -> Spelled:
-    """The maps of a block in the spelling that all blocks of the same law share."""
+    """Return the maps of a block in the spelling that all blocks of the same law share."""
     return _spell_remembered(block.out, block.wrt) if is_remembered(block) else _spell(block.out, block.wrt)
 
 
@@ -90,7 +90,7 @@ class Pattern:
             self._sort(blocks, [each.over for each in found])
 
     def note(self, name: Any, make: Callable[[], T]) -> T:
-        """What was worked out from this pattern before, or is now."""
+        """Return what was worked out from this pattern before, or is now."""
         if name not in self.notes:
             self.notes[name] = make()
         found: T = self.notes[name]
@@ -177,7 +177,7 @@ class Pattern:
         return flat
 
     def _terms(self, blocks: Sequence[Block], over: Sequence[tuple[Label, ...]]) -> list[Block]:
-        """The blocks of the list of values by the values of the blocks."""
+        """Return the blocks of the list of values by the values of the blocks."""
         if self._boxes is None:
             return [
                 Block(block.value, block.on, (Gather(place.view(size), labels),), ())
@@ -224,19 +224,19 @@ class Pattern:
 
 
 def _held(kept: Any) -> int:
-    """The bytes of tensors and arrays in containers."""
+    """Return the bytes of tensors and arrays in containers."""
     if isinstance(kept, (list, tuple, dict)):
         return sum(map(_held, kept.values() if isinstance(kept, dict) else kept))
     return int(getattr(kept, "nbytes", 0))
 
 
 def narrow(largest: int) -> torch.dtype:
-    """The integers that count so far and take the least memory."""
+    """Return the integers that count so far and take the least memory."""
     return torch.int32 if largest < 2**31 else torch.int64
 
 
 def sorted_places(row: Tensor, column: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Where each entry goes among the nonzeros, row by row, and the row and the column of each nonzero.
+    """Return where each entry goes among the nonzeros, row by row, and the row and the column of each nonzero.
 
     Sorted by columns and then by rows: of int32, PyTorch sorts by counting, in time that is linear (torch 2.13).
     """
@@ -251,7 +251,7 @@ def sorted_places(row: Tensor, column: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _flat(maps: Sequence[Map], over: tuple[Label, ...], shape: Sequence[int], device: torch.device) -> Tensor:
-    """The positions in the flattened dims, one for each value of the labels."""
+    """Return the positions in the flattened dims, one for each value of the labels."""
     at = torch.zeros((1,) * len(over), dtype=torch.int64, device=device)
     for map_, size in zip(maps, shape, strict=True):
         at = at * size + positions(map_, over, device)
@@ -259,7 +259,7 @@ def _flat(maps: Sequence[Map], over: tuple[Label, ...], shape: Sequence[int], de
 
 
 def _expanded(block: Block, over: tuple[Label, ...], like: Tensor) -> Tensor:
-    """The value of a block with a dim for each label."""
+    """Return the value of a block with a dim for each label."""
     if isinstance(block.value, Tensor):
         value = align(block.value.detach(), block.on, over).to(like.dtype)
     else:
@@ -268,7 +268,7 @@ def _expanded(block: Block, over: tuple[Label, ...], like: Tensor) -> Tensor:
 
 
 def _read(value: Tensor, piece: Piece) -> Tensor:
-    """The part of an aligned value that a piece writes."""
+    """Return the part of an aligned value that a piece writes."""
     for dim, (start, size, flip) in enumerate(piece.reads):
         if value.shape[dim] == 1:
             continue
@@ -289,6 +289,6 @@ _kept: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 def keep(table: Tensor) -> Tensor:
-    """A table that nobody writes into: it is told by its identity, not compared."""
+    """Return a table that nobody writes into: it is told by its identity, not compared."""
     _kept[table] = True
     return table

@@ -66,7 +66,7 @@ _patterns = _Patterns()
 def pattern_of(
     blocks: Sequence[Block], out_shape: Sequence[int], in_shape: Sequence[int], device: torch.device
 ) -> Pattern | None:
-    """The pattern of a sum of blocks; None where only values tell it that are not known, or not yet.
+    """Return the pattern of a sum of blocks; None where only values tell it that are not known, or not yet.
 
     That is with index tables in a trace or inside a functorch transform. A pattern made inside a transform is not
     kept: its tensors belong to it.

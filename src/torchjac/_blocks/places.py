@@ -21,7 +21,7 @@ class Places:
         return 0 if self._table is None else self._table.nbytes
 
     def read(self, rows: Tensor) -> Tensor:
-        """What stands at the places along the first dim of a contiguous tensor."""
+        """Return what stands at the places along the first dim of a contiguous tensor."""
         if self._table is None:
             return self._window(rows)
         return rows[self._table] if rows.dim() > 1 else rows.take(self._table)
@@ -41,7 +41,7 @@ class Places:
 
 
 def _steps(table: Tensor) -> list[int] | None:
-    """The step along each dim of a table that is affine and never falls."""
+    """Return the step along each dim of a table that is affine and never falls."""
     if not table.numel():
         return [0] * table.dim()
     first = table.reshape(-1)[0]

@@ -22,7 +22,7 @@ def product(
     shapes: tuple[Sequence[int], Sequence[int], Sequence[int]],
     like: Kind,
 ) -> list[Block]:
-    """The blocks of (∂out/∂mid) · (∂mid/∂wrt); ``shapes`` are those of out, mid and wrt."""
+    """Return the blocks of (∂out/∂mid) · (∂mid/∂wrt); ``shapes`` are those of out, mid and wrt."""
     out_shape, mid_shape, wrt_shape = shapes
     if lists_pay(left, right, shapes, like.device):
         listed = product_of_lists(left, right, shapes, like)

@@ -14,13 +14,13 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 
 def inside_functorch() -> bool:
-    """Whether a functorch transform is active."""
+    """Return whether a functorch transform is active."""
     # Private, but the only question functorch answers about its own levels (torch 2.9-2.13).
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def has_tangents() -> bool:
-    """Whether a forward mode is active, so that tensors may carry tangents."""
+    """Return whether a forward mode is active, so that tensors may carry tangents."""
     # Private: what unpack_dual asks first; a program that Dynamo traced enters the level elsewhere (torch 2.9-2.13).
     if forward_ad._current_level >= 0:
         return True
@@ -30,7 +30,7 @@ def has_tangents() -> bool:
 
 
 def leaves_a_trail(tensors: Iterable[Tensor]) -> bool:
-    """Whether what is made of some tensors must be made by ops that can be differentiated, and not in place.
+    """Return whether what is made of some tensors must be made by ops that can be differentiated, and not in place.
 
     A transform or a tangent may lose what is written through a strided view (torch 2.9-2.13).
     """
@@ -42,7 +42,7 @@ def leaves_a_trail(tensors: Iterable[Tensor]) -> bool:
 
 
 def tracer_mode(name: str) -> Any:
-    """The active mode of a tracer, None if there is none: PROXY records ops, FAKE runs them without values.
+    """Return the active mode of a tracer, None if there is none: PROXY records ops, FAKE runs them without values.
 
     FUNCTIONAL replaces writes in place, in the second stage of `torch.compile`.
     """
@@ -51,14 +51,14 @@ def tracer_mode(name: str) -> Any:
 
 
 def is_tracing() -> bool:
-    """Whether ops are recorded or run without values: inside `make_fx`, `torch.compile` or fake tensors."""
+    """Return whether ops are recorded or run without values: inside `make_fx`, `torch.compile` or fake tensors."""
     return torch._C._len_torch_dispatch_stack() > 0 and any(
         tracer_mode(name) is not None for name in ("PROXY", "FAKE", "FUNCTIONAL")
     )
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Whether no derivative is recorded of what is done to a tensor, and no transform or trace is active."""
+    """Return whether no derivative is recorded of what is done to a tensor, and no transform or trace is active."""
     recorded = torch.is_grad_enabled() and tensor.requires_grad
     if recorded or tensor.is_meta or inside_functorch() or is_tracing():
         return False
@@ -67,7 +67,7 @@ def is_plain(tensor: Tensor) -> bool:
 
 
 def is_functionalizing() -> bool:
-    """Whether the tracer is `torch.compile`'s second stage."""
+    """Return whether the tracer is `torch.compile`'s second stage."""
     return tracer_mode("FUNCTIONAL") is not None
 
 
@@ -76,7 +76,7 @@ overwritten: set[int] = set()
 
 
 def is_traced(tensor: Tensor) -> bool:
-    """Whether a tensor is an input of what is traced, or depends on one: its values are not known."""
+    """Return whether a tensor is an input of what is traced, or depends on one: its values are not known."""
     if isinstance(tensor, (FakeTensor, FunctionalTensor)):
         return True
     if overwritten and type(tensor) is Tensor and tensor.untyped_storage()._cdata in overwritten:
@@ -90,7 +90,7 @@ computed: set[int] = set()
 
 
 def is_known(tensor: Tensor) -> bool:
-    """Whether a tensor's values can be looked at.
+    """Return whether a tensor's values can be looked at.
 
     They differ along vmap's dim inside it, there are none on the meta device, and in a trace only constants have
     some: integers and booleans that depend on nothing traced, and what was computed from those. A parameter has
@@ -107,7 +107,7 @@ def is_known(tensor: Tensor) -> bool:
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether no number is infinite or NaN, as far as can be known."""
+    """Return whether no number is infinite or NaN, as far as can be known."""
     # One sum instead of a mask: an overflow in it costs time, no correctness.
     return not is_known(tensor) or bool(tensor.sum().isfinite())
 
@@ -123,7 +123,7 @@ def is_number(tensor: Tensor) -> bool:
 
 
 def number_in(tensor: Tensor) -> float | None:
-    """The Python number that an op was given, where functorch has wrapped it; None for any other tensor.
+    """Return the Python number that an op was given, where functorch has wrapped it; None for any other tensor.
 
     A dispatch mode hands it on as a number, which most ops do not take for a tensor.
     """

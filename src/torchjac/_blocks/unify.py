@@ -69,7 +69,7 @@ def _solve(a: Map, b: Map, size: int, device: torch.device) -> Substitution | No
 
 
 def _meet(a: Affine, b: Affine) -> Substitution | None:
-    """Where two arithmetic progressions (or single positions) meet: again a progression."""
+    """Return where two arithmetic progressions (or single positions) meet: again a progression."""
     if not a.terms and not b.terms:
         return {} if a.offset == b.offset else None
     if not a.terms or not b.terms:
@@ -110,7 +110,7 @@ def _progression(start: int, step: int, label: Label) -> Affine:
 
 
 def _look_up(table: Gather, progression: Affine) -> Substitution | None:
-    """Where the positions of a table fall on an arithmetic progression (or on a single position)."""
+    """Return where the positions of a table fall on an arithmetic progression (or on a single position)."""
     found, moving = table.index - progression.offset, progression.terms
     fits = found == 0
     if moving:
@@ -131,7 +131,7 @@ def _look_up(table: Gather, progression: Affine) -> Substitution | None:
 
 
 def _match_digits(a: Map, b: Map) -> Substitution | None:
-    """Two mixed-radix numbers with the same digits, as a joined dim has on both sides, agree digit by digit."""
+    """Return two mixed-radix numbers with the same digits, as a joined dim has on both sides, agree digit by digit."""
     if type(a) is not Affine or type(b) is not Affine or a.offset != b.offset or len(a.terms) != len(b.terms):
         return None
     left, right = (sorted(map_.terms, key=lambda term: term[1]) for map_ in (a, b))

@@ -20,7 +20,7 @@ MANY = 1_000_000
 
 
 def window_of(block: Block, shape: tuple[int, ...]) -> Window | None:
-    """The window that a block covers, if it covers each entry of it once."""
+    """Return the window that a block covers, if it covers each entry of it once."""
     _, _, out, wrt = block
     return _remembered(out, wrt, shape) if is_remembered(block) else _find(block, shape)
 
@@ -53,7 +53,7 @@ def strides(block: Block, shape: Sequence[int]) -> tuple[int, dict[Label, int]] 
 
 
 def is_injective(each: dict[Label, int], over: tuple[Label, ...]) -> bool:
-    """Whether no two values of the labels fall on one entry: each stride passes all below it."""
+    """Return whether no two values of the labels fall on one entry: each stride passes all below it."""
     reach = 0
     for label in sorted(over, key=lambda label: abs(each.get(label, 0))):
         if label.size <= 1:
@@ -66,7 +66,7 @@ def is_injective(each: dict[Label, int], over: tuple[Label, ...]) -> bool:
 
 
 def are_apart(windows: Sequence[Window | None]) -> bool:
-    """Whether no entry is in two windows; where that would take long to tell, or one is missing, no.
+    """Return whether no entry is in two windows; where that would take long to tell, or one is missing, no.
 
     It is asked where a program is recorded, to be run many times.
     """

@@ -38,7 +38,7 @@ def dense(
     like: Kind,
     into: Tensor | None = None,
 ) -> Tensor:
-    """The sum of the blocks as a tensor of shape ``out_shape + wrt_shape``.
+    """Return the sum of the blocks as a tensor of shape ``out_shape + wrt_shape``.
 
     Where no graph is recorded it is written ``into`` a contiguous tensor, if one is given.
     """
@@ -61,7 +61,7 @@ def _recorded(layout: Layout, *tensors: Tensor) -> Tensor:
 
 
 def locate(block: Block, over: tuple[Label, ...], shape: Sequence[int], device: torch.device) -> Tensor:
-    """The positions of a block's entries in the flattened dense tensor, broadcast over ``over``."""
+    """Return the positions of a block's entries in the flattened dense tensor, broadcast over ``over``."""
     at = torch.zeros((1,) * len(over), dtype=torch.int64, device=device)
     for map_, size in zip(block.out + block.wrt, shape, strict=True):
         at = at * size + positions(map_, over, device)
@@ -69,7 +69,7 @@ def locate(block: Block, over: tuple[Label, ...], shape: Sequence[int], device: 
 
 
 def _as_whole(block: Block, shape: tuple[int, ...]) -> Tensor | None:
-    """The tensor of a block that covers every entry once: no zeros to write, no place to compute."""
+    """Return the tensor of a block that covers every entry once: no zeros to write, no place to compute."""
     if not isinstance(block.value, Tensor):
         return None
     over: list[Label] = []
@@ -167,7 +167,7 @@ def _add_at(flat: Tensor, block: Block, value: Tensor | float, shape: tuple[int,
 def _write_traced(
     blocks: Sequence[Block], shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """The same without a write in place, which a tracer (make_fx, linearize) may take for a constant.
+    """Return the same without a write in place, which a tracer (make_fx, linearize) may take for a constant.
 
     Inductor writes each step into the memory of the one before, and a step that adds nothing reads nothing. Complex
     numbers are written as pairs of real ones: Inductor (2.13) takes a view of a complex tensor for an op of its own,
@@ -201,7 +201,7 @@ def _write_traced(
 
 
 def _in_pairs(block: Block, dtype: torch.dtype, device: torch.device) -> Block:
-    """A complex block as a real one with one more dim, of the real and the imaginary part."""
+    """Return a complex block as a real one with one more dim, of the real and the imaginary part."""
     value = block.value if isinstance(block.value, Tensor) else torch.full((), block.value, device=device)
     pair = Label(2)
     return block._replace(
@@ -249,7 +249,7 @@ class Write(torch.autograd.Function):
     def vmap(
         info: Any, in_dims: tuple[int | None, ...], layout: Layout, *tensors: Tensor
     ) -> tuple[Tensor, int]:
-        """A batch of writes is one write with one more label."""
+        """Return a batch of writes is one write with one more label."""
         batch = Label(info.batch_size)
         batched = [dim is not None for dim in in_dims[1:]]
         tensors = tuple(
@@ -274,7 +274,7 @@ class Write(torch.autograd.Function):
 
 
 def restored(ctx: Any) -> list[tuple[int, Block]]:
-    """The blocks of a recorded write, each with the place of its value among the tensors written."""
+    """Return the blocks of a recorded write, each with the place of its value among the tensors written."""
     return [
         (template.value, _put_back(template._replace(value=1.0), ctx.tables))
         for template in ctx.layout.templates
@@ -283,7 +283,7 @@ def restored(ctx: Any) -> list[tuple[int, Block]]:
 
 
 def _read(whole: Tensor, block: Block) -> Tensor:
-    """The entries of a dense tensor where a block stands, summed along labels its value lacks."""
+    """Return the entries of a dense tensor where a block stands, summed along labels its value lacks."""
     dims = tuple(Label(size) for size in whole.shape)
     value, on = take(whole, dims, dict(zip(dims, block.out + block.wrt, strict=True)))
     extra = [dim for dim, label in enumerate(on) if label not in block.on]

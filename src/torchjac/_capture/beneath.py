@@ -49,7 +49,7 @@ class Beneath(NamedTuple):
         return tuple([level for level in self.out_levels[output] if level not in in_levels])
 
     def inside(self, answer: Tensor, output: int, number: int) -> Tensor:
-        """The derivative of an output by an input, found beneath, as it is seen inside the levels."""
+        """Return the derivative of an output by an input, found beneath, as it is seen inside the levels."""
         rank = self.outputs[output].dim()
         levels, order = _placed(self.out_levels[output], self.in_levels[number], rank, answer.dim())
         if order is not None:
@@ -61,7 +61,7 @@ class Beneath(NamedTuple):
 def _placed(
     out_levels: Levels, in_levels: Levels, rank: int, dims: int
 ) -> tuple[Levels, tuple[int, ...] | None]:
-    """The levels of a derivative, and how its dims are permuted to have theirs first.
+    """Return the levels of a derivative, and how its dims are permuted to have theirs first.
 
     The levels of the output that the input lacks are its first dims; those of the input follow the output's own.
     """
@@ -111,14 +111,14 @@ def capture_beneath(
 
 
 def _summed(physical: Physical, levels: Levels) -> Tensor:
-    """The sum over the samples that some levels tell apart."""
+    """Return the sum over the samples that some levels tell apart."""
     tensor, own = physical
     dims = [dim for dim, level in enumerate(own) if level in levels]
     return tensor.sum(dims) if dims else tensor
 
 
 def _part(captured: Captured, start: int, count: int, numbers: Sequence[int]) -> Captured:
-    """What leads from some outputs to some inputs."""
+    """Return what leads from some outputs to some inputs."""
     starts = captured.graph.starts
     if count == len(captured.outputs) and len(numbers) == len(starts):
         return captured

@@ -56,7 +56,7 @@ class Captured:
 
 
 def batched_zero(like: Tensor) -> Tensor:
-    """A zero that has the batch dim of every active vmap."""
+    """Return a zero that has the batch dim of every active vmap."""
     levels = _vmaps()
     zero = plain(torch.zeros((), dtype=like.dtype, device=like.device).expand([size for _, size in levels]))
     for level, _ in levels:
@@ -65,12 +65,12 @@ def batched_zero(like: Tensor) -> Tensor:
 
 
 def mapped_over() -> int:
-    """How many calls every active vmap makes one of, all together."""
+    """Return how many calls every active vmap makes one of, all together."""
     return prod([size for _, size in _vmaps()]) if inside_functorch() else 1
 
 
 def _vmaps() -> list[tuple[int, int]]:
-    """The level and the size of every active vmap, the outermost first."""
+    """Return the level and the size of every active vmap, the outermost first."""
     functorch = torch._C._functorch  # private: no public way to ask for active levels (torch 2.9-2.13)
     return [
         (level.level(), functorch.CVmapInterpreterPtr(level).batchSize())
@@ -86,20 +86,20 @@ def as_batched(tensor: Tensor, like: Tensor) -> Tensor:
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """The tensor that the levels of functorch wrapped, with all their batch dims."""
+    """Return the tensor that the levels of functorch wrapped, with all their batch dims."""
     while is_wrapped(tensor):
         tensor = torch._C._functorch.get_unwrapped(tensor)  # private; see above
     return tensor
 
 
 def is_wrapped(tensor: Tensor) -> bool:
-    """Whether a tensor belongs to a functorch level, so that its values may not be known."""
+    """Return whether a tensor belongs to a functorch level, so that its values may not be known."""
     # Private; see above.
     return torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
 def memory_of(tensor: Tensor) -> int:
-    """What two tensors have in common if they share memory; a tensor inside functorch does not tell.
+    """Return what two tensors have in common if they share memory; a tensor inside functorch does not tell.
 
     Forward mode makes zeros without memory, private to torch 2.9-2.13, that do not tell either, nor do sparse
     tensors. Inside a trace there are no addresses, but the storage object is one for all its tensors.
@@ -130,7 +130,7 @@ def map_rows(function: Callable[..., Sequence[R]], rows: Sequence[Tensor]) -> li
 
 
 def left_level(tensor: Tensor) -> Tensor:
-    """A tensor of a functorch level that has ended, as the level outside sees it."""
+    """Return a tensor of a functorch level that has ended, as the level outside sees it."""
     # Private; what torch.func does to what its transforms return (torch 2.9-2.13).
     return torch._C._functorch.unwrap_if_dead(tensor)
 
@@ -142,7 +142,7 @@ def capture(run: Run, inputs: Sequence[Tensor]) -> Captured:
 
 
 def entry(tensor: Tensor) -> Tensor:
-    """A copy that the graph begins with: the function may write into it, and the caller's tensor stays."""
+    """Return a copy that the graph begins with: the function may write into it, and the caller's tensor stays."""
     return tensor.clone()
 
 
@@ -194,7 +194,7 @@ def _refuse_reentrant(graph: Graph) -> None:
 
 
 def _leaf(tensor: Tensor, leaves: list[Tensor]) -> Tensor:
-    """A tensor of ours that asks for gradients, added to those to be spent when the function has run."""
+    """Return a tensor of ours that asks for gradients, added to those to be spent when the function has run."""
     # A tensor made under inference_mode cannot be saved for backward: only a copy can.
     leaf = (tensor.clone() if tensor.is_inference() else cut(tensor)).requires_grad_()
     leaves.append(leaf)

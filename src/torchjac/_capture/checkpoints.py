@@ -76,7 +76,7 @@ class blocks_kept(Change):  # a context manager, and used as one
 
 
 def _unpack(block: Any, holder: Any, alone: Callable[[Any], torch.Tensor]) -> torch.Tensor:
-    """One saved tensor of a block. PyTorch's engine, which runs it once for each of its tasks, is left alone."""
+    """Return one saved tensor of a block. PyTorch's engine, which runs it once for each of its tasks, is left alone."""
     kept = _kept.get()
     if kept is None or torch._C._current_graph_task_id() != -1:
         return alone(holder)
@@ -90,7 +90,7 @@ def _unpack(block: Any, holder: Any, alone: Callable[[Any], torch.Tensor]) -> to
 
 
 def _all_saved(block: Any, alone: Callable[[Any], torch.Tensor]) -> dict[Any, torch.Tensor]:
-    """What a block saved, of one new run; nothing where the function in it needs runs of its own."""
+    """Return what a block saved, of one new run; nothing where the function in it needs runs of its own."""
     holders = [holder for holder in (ref() for ref in block.weak_holders) if holder is not None]
     # A group may be there: that of the block around this one, or the user's.
     inside = torch._C._get_graph_exec_group() is not None

@@ -51,7 +51,7 @@ class Assumed(NamedTuple):
 
 
 def still_holds(assumed: Assumed) -> bool:
-    """Whether a tensor has the values that were assumed.
+    """Return whether a tensor has the values that were assumed.
 
     A write by NumPy or through ``tensor.data`` raises no version.
     """
@@ -135,11 +135,11 @@ class Constants(TorchDispatchMode):
         return result
 
     def _has_value(self, tensor: Tensor) -> bool:
-        """Whether a tensor depends on captured tensors alone, none of which was written into."""
+        """Return whether a tensor depends on captured tensors alone, none of which was written into."""
         return id(tensor) in self._derived or not (is_traced(tensor) or _memory(tensor) in self._spoiled)
 
     def value_of(self, tensor: Tensor) -> Tensor | None:
-        """The value of a tensor that depends on captured tensors alone, which is assumed; None for any other."""
+        """Return the value of a tensor that depends on captured tensors alone, which is assumed; None for any other."""
         if not self._has_value(tensor):
             return None
         if id(tensor) not in self._derived:
@@ -152,7 +152,7 @@ class Constants(TorchDispatchMode):
         return value
 
     def holds(self, tensor: Tensor) -> bool:
-        """Whether a tensor is a constant; if it is one of the caller's, its values are assumed from now on."""
+        """Return whether a tensor is a constant; if it is one of the caller's, its values are assumed from now on."""
         if not self._is_constant(tensor):
             return False
         self._assume(tensor)
@@ -222,7 +222,7 @@ class Constants(TorchDispatchMode):
         overwritten.add(memory)
 
     def _current(self, tensor: Tensor) -> Tensor:
-        """What stands for a tensor now."""
+        """Return what stands for a tensor now."""
         if not self._written or type(tensor) is not Tensor:
             return tensor
         found = self._written.get(_memory(tensor))
@@ -237,7 +237,7 @@ class Constants(TorchDispatchMode):
         return _view(whole, tensor)
 
     def _traced(self, tensor: Tensor) -> Tensor:
-        """A tensor as the tracer knows it: one with values stands in the graph by reference.
+        """Return a tensor as the tracer knows it: one with values stands in the graph by reference.
 
         Left to itself the tracer would run ops on tensors of one entry for real, and write into the caller's.
         """
@@ -289,7 +289,7 @@ def _memory(tensor: Tensor) -> int:
 
 
 def _targets(func: Any, args: Args, kwargs: KeywordArgs) -> list[Tensor]:
-    """The tensors that an op writes into."""
+    """Return the tensors that an op writes into."""
     if not func._schema.is_mutable:
         return []
     named = zip(func._schema.arguments, args, strict=False)
@@ -303,7 +303,7 @@ def _targets(func: Any, args: Args, kwargs: KeywordArgs) -> list[Tensor]:
 
 
 def _view(whole: Tensor, like: Tensor) -> Tensor:
-    """The entries of a flat tensor that another has of the same memory, as a view.
+    """Return the entries of a flat tensor that another has of the same memory, as a view.
 
     By slices wherever that can be: Inductor takes a write through `as_strided` for one that nobody reads across.
     """
@@ -321,7 +321,7 @@ def _is_random(func: Any) -> bool:
 
 
 def _makes_integers(func: Any, args: Args, kwargs: KeywordArgs) -> bool:
-    """Whether an op without tensors makes integers or booleans (arange, zeros of int64)."""
+    """Return whether an op without tensors makes integers or booleans (arange, zeros of int64)."""
     if all(argument.name != "device" for argument in func._schema.arguments):  # promote_types is an op too
         return False
     if (

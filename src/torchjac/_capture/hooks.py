@@ -38,12 +38,12 @@ torch.Tensor.register_hook = register_hook  # type: ignore[method-assign]
 
 
 def hooks_made() -> int:
-    """A number that is another after a hook was registered, in any thread."""
+    """Return a number that is another after a hook was registered, in any thread."""
     return RemovableHandle.next_id
 
 
 def has_hooks(before: int, graph: Graph) -> bool:
-    """Whether nodes of a graph have hooks, if none were there when ``hooks_made`` was ``before``."""
+    """Return whether nodes of a graph have hooks, if none were there when ``hooks_made`` was ``before``."""
     return hooks_made() != before and any(map(_is_hooked, graph.nodes))
 
 

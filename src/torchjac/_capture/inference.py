@@ -36,7 +36,7 @@ class _Copies(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def normal(self, tensor: Tensor) -> Tensor:
-        """The tensor, or its copy if it was made in inference mode."""
+        """Return the tensor, or its copy if it was made in inference mode."""
         if not tensor.is_inference() or torch.is_inference_mode_enabled():
             return tensor
         if id(tensor) not in self.copies:
@@ -45,7 +45,7 @@ class _Copies(TorchFunctionMode):
 
 
 def _writes(name: str) -> bool:
-    """Whether an op of this name writes into its tensor: mul_, __setitem__, __imul__."""
+    """Return whether an op of this name writes into its tensor: mul_, __setitem__, __imul__."""
     if name.endswith("__"):
         return name == "__setitem__" or name.startswith("__i")
     return name.endswith("_")

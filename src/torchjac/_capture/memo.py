@@ -20,7 +20,7 @@ class Memo(Generic[T]):
         self.nodes = 0
 
     def get(self, key: Hashable, otherwise: U) -> T | U:
-        """What is remembered under a key."""
+        """Return what is remembered under a key."""
         return self.kept.get(key, otherwise)
 
     def put(self, key: Hashable, value: T, nodes: int) -> T:

@@ -20,7 +20,7 @@ _MARKED = once_differentiable(lambda ctx: None).__code__
 
 
 def once_pairs(tape: Tape) -> dict[tuple[int, int], str]:
-    """The (output, input) pairs with such a Function between them, and its name."""
+    """Return the (output, input) pairs with such a Function between them, and its name."""
     marked = [node for node in tape.nodes if _is_marked(node)]
     if not marked:
         return {}
@@ -62,7 +62,7 @@ class Once(torch.autograd.Function):
 
     @staticmethod
     def forward(name: str, tensor: Tensor, *sources: Tensor) -> Tensor:
-        """The tensor."""
+        """Return the tensor."""
         return tensor.clone()
 
     @staticmethod
@@ -82,7 +82,7 @@ class Once(torch.autograd.Function):
 
 
 def only_once(name: str, tensor: Tensor, sources: Sequence[Tensor]) -> Tensor:
-    """The tensor, with a graph that refuses to be differentiated with respect to the sources."""
+    """Return the tensor, with a graph that refuses to be differentiated with respect to the sources."""
     marked: Tensor = Once.apply(name, tensor, *sources)  # type: ignore[no-untyped-call]
     return marked
 

@@ -15,7 +15,7 @@ from .state import normal_mode
 
 
 def boxes(shape: Sequence[int], begin: int, end: int) -> Iterator[tuple[int | slice, ...]]:
-    """The fewest boxes, as keys of a tensor, that a range of its entries in row-major order is cut into.
+    """Yield the fewest boxes, as keys of a tensor, that a range of its entries in row-major order is cut into.
 
     >>> list(boxes((3, 4), 2, 9))
     [(0, slice(2, 4, None)), (slice(1, 2, None),), (2, slice(0, 1, None))]

@@ -89,7 +89,7 @@ _group: Callable[[], Any] = getattr(torch._C, "_get_graph_exec_group", lambda: N
 
 
 def state() -> State:
-    """The state of this thread."""
+    """Return the state of this thread."""
     modes = torch._C._len_torch_dispatch_stack()
     return State(
         torch.is_grad_enabled(),
@@ -106,7 +106,7 @@ def state() -> State:
 
 
 def _saving() -> tuple[Any, Any] | None:
-    """The innermost hooks of saved tensors, which a checkpointed block sets for as long as it runs."""
+    """Return the innermost hooks of saved tensors, which a checkpointed block sets for as long as it runs."""
     found: tuple[Any, Any] | None = _autograd._top_saved_tensors_default_hooks(True)
     return found
 

@@ -10,7 +10,7 @@ from .._blocks.traced import has_tangents, inside_functorch
 
 
 def cut(tensor: Tensor) -> Tensor:
-    """The tensor detached from backward mode only: `Tensor.detach` drops tangents too.
+    """Return the tensor detached from backward mode only: `Tensor.detach` drops tangents too.
 
     Inside functorch there may be a tangent at any of its levels, under a vmap that cannot take it out (torch
     2.9-2.13); but a copy made without gradients keeps them all.

@@ -80,11 +80,11 @@ class Node:
         return node.outputs[slot]
 
     def needs(self, k: int) -> bool:
-        """Whether the k-th input leads to something differentiated."""
+        """Return whether the k-th input leads to something differentiated."""
         return k < len(self.inputs) and self.inputs[k] is not None
 
     def saved(self, name: str) -> Any:
-        """What the op saved under a name: without graph where none is recorded, dims with their sign."""
+        """Return what the op saved under a name: without graph where none is recorded, dims with their sign."""
         value = getattr(self.fn, "_saved_" + name)
         found = recorder()
         if found is not None:
@@ -170,7 +170,7 @@ Edge: TypeAlias = tuple[Node, int]
 
 
 def size_of(edge: Edge) -> int:
-    """How many entries the tensor has."""
+    """Return how many entries the tensor has."""
     node, slot = edge
     return node.numbers if len(node.outputs) == 1 else prod(node.outputs[slot].shape)
 
@@ -288,7 +288,7 @@ def _reshapes(node: Node) -> bool:
 
 
 def _same_below(node: Node) -> Edge | None:
-    """The tensor that a chain of reshapes has come back to: what a batching rule folds it folds out again."""
+    """Return the tensor that a chain of reshapes has come back to: what a batching rule folds it folds out again."""
     (meta,) = node.outputs
     edge = node.inputs[0]
     while edge is not None:
@@ -302,7 +302,7 @@ def _same_below(node: Node) -> Edge | None:
 
 
 def _read_only(nodes: Sequence[Node], ends: Sequence[Edge | None]) -> list[Node]:
-    """The nodes without the reshapes that nothing reads any more."""
+    """Return the nodes without the reshapes that nothing reads any more."""
     read = {end[0] for end in ends if end is not None}
     kept = []
     for node in nodes:

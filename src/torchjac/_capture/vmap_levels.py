@@ -33,7 +33,7 @@ class Physical(NamedTuple):
 
 
 def inside_vmaps_only() -> bool:
-    """Whether vmaps are active, and no other transform."""
+    """Return whether vmaps are active, and no other transform."""
     functorch = torch._C._functorch  # private: no public way to ask for active levels (torch 2.9-2.13)
     stack, vmap = functorch.get_interpreter_stack(), functorch.TransformType.Vmap
     return bool(stack) and all(level.key() == vmap for level in stack)
@@ -107,12 +107,12 @@ class levels_entered:  # a context manager, and used as one
 
 
 def levels_now() -> Stack | None:
-    """The levels that were entered again, None where none were."""
+    """Return the levels that were entered again, None where none were."""
     return _entered.get()
 
 
 def lowered(tensor: Tensor) -> Physical:
-    """The physical tensor beneath all vmaps."""
+    """Return the physical tensor beneath all vmaps."""
     functorch = torch._C._functorch  # private; see above
     if not functorch.is_batchedtensor(tensor):
         return Physical(tensor, ())
@@ -132,7 +132,7 @@ def lowered(tensor: Tensor) -> Physical:
 
 
 def lifted(tensor: Tensor, levels: Levels) -> Tensor:
-    """A physical tensor as it is seen inside the levels of its first dims."""
+    """Return a physical tensor as it is seen inside the levels of its first dims."""
     for level in levels:
         tensor = torch._C._functorch._add_batch_dim(tensor, 0, level)  # private; see above
     return tensor

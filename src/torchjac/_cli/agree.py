@@ -35,7 +35,7 @@ class Comparison(NamedTuple):
 
 
 def compare(problem: Problem, seed: int, progress: bool) -> list[Comparison]:
-    """Every output by every differentiated tensor, both ways of ours, against both oracles.
+    """Return every output by every differentiated tensor, both ways of ours, against both oracles.
 
     Each call starts from the same seed, so that a function with dropout is the same one every time.
 
@@ -62,7 +62,7 @@ def compare(problem: Problem, seed: int, progress: bool) -> list[Comparison]:
 def _one(
     function: Callable[..., Any], leaves: list[Any], spec: Any, j: int, k: int, seed: int
 ) -> Callable[[Tensor], Tensor]:
-    """The k-th output tensor as a function of the j-th tensor among the arguments."""
+    """Return the k-th output tensor as a function of the j-th tensor among the arguments."""
 
     def one(leaf: Tensor) -> Tensor:
         torch.manual_seed(seed)

@@ -27,7 +27,7 @@ DTYPES = {
 
 
 def from_spec(spec: str, fill: str, generator: torch.Generator) -> Any:
-    """An argument from what follows ``--arg``: ``2,500``, ``float32:64,32``, ``float64:`` (a scalar), ``=0.5``.
+    """Return an argument from what follows ``--arg``: ``2,500``, ``float32:64,32``, ``float64:`` (a scalar), ``=0.5``.
 
     Floating-point tensors are random, "normal" or "uniform" between 0 and 1, in float64 where no dtype is
     given; others hold zeros. What follows ``=`` is a Python literal, passed as it is.
@@ -68,7 +68,7 @@ def _from_spec(spec: str, fill: str, generator: torch.Generator) -> Any:
 
 
 def from_file(path: Path) -> Any:
-    """What is kept in a file: ``.pt`` (a tensor, a list or tuple, or a dict by name), ``.npz`` or ``.npy``.
+    """Return what is kept in a file: ``.pt`` (a tensor, a list or tuple, or a dict by name), ``.npz`` or ``.npy``.
 
     Raises:
         Stop: where it cannot be read.
@@ -80,7 +80,7 @@ def from_file(path: Path) -> Any:
 
 
 def as_arguments(found: Any, function: Callable[..., Any], path: Path) -> tuple[Any, ...]:
-    """What was kept in a file as positional arguments of a function: by name where it is a dict, else in order.
+    """Return what was kept in a file as positional arguments of a function: by name where it is a dict, else in order.
 
     Raises:
         Stop: where its names are not those of the function's arguments.
@@ -144,7 +144,7 @@ def check_count(function: Callable[..., Any], arguments: Sequence[Any], target: 
 
 
 def in_words(argument: Any) -> str:
-    """An argument at a glance."""
+    """Return an argument at a glance."""
     if isinstance(argument, Tensor):
         return f"{str(argument.dtype).removeprefix('torch.')} {tuple(argument.shape)}"
     if isinstance(argument, (tuple, list)):

@@ -50,7 +50,7 @@ def bench(problem: Problem, budget: float, limit: float | None = None) -> list[T
 
 
 def _first(timing: Timing, transform: Callable[..., Any], problem: Problem, limit: float | None) -> Timing:
-    """The way as it is, or with the reason why it fails on this function."""
+    """Return the way as it is, or with the reason why it fails on this function."""
     if timing.failed:
         return timing
     try:

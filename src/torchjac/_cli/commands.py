@@ -74,7 +74,7 @@ def _seconds(ctx: click.Context, parameter: click.Parameter, value: float | None
 
 
 def problem_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say which function and which arguments; the command gets them as a `Request`."""
+    """Return the options that say which function and which arguments; the command gets them as a `Request`."""
 
     @wraps(command)
     def with_request(

@@ -22,7 +22,7 @@ class Named(NamedTuple):
 
 
 def look(problem: Problem, progress: bool) -> list[Named]:
-    """The structured Jacobians of every output with respect to every differentiated argument.
+    """Return the structured Jacobians of every output with respect to every differentiated argument.
 
     Raises:
         Stop: where the function cannot be differentiated, with the reason.
@@ -36,7 +36,7 @@ def look(problem: Problem, progress: bool) -> list[Named]:
 
 
 def facts(found: Jacobian) -> dict[str, str]:
-    """What there is to say of one Jacobian."""
+    """Return what there is to say of one Jacobian."""
     rows, columns = found._matrix_shape()
     entries = rows * columns
     fewer = f" ({words.times(entries / found.stored)} fewer than dense)" if 0 < found.stored < entries else ""
@@ -50,7 +50,7 @@ def facts(found: Jacobian) -> dict[str, str]:
 
 
 def lost_in_words(report: Report) -> str:
-    """Where structure was lost, a line for each place."""
+    """Return where structure was lost, a line for each place."""
     if not report.lost:
         return f"structure lost nowhere ({len(report.steps):,} nodes)"
     rows = [[f"  {step.name}", step.lost] for step in report.lost]

@@ -42,14 +42,14 @@ class Cost(NamedTuple):
 
 
 def dense_bytes(problem: Problem, value: Any) -> int:
-    """What the dense Jacobian takes, all outputs by all inputs."""
+    """Return what the dense Jacobian takes, all outputs by all inputs."""
     outputs = [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
     inputs = [leaf for leaf in pytree.tree_leaves(problem.chosen()) if isinstance(leaf, Tensor)]
     return sum(prod(out.shape) * prod(arg.shape) * arg.element_size() for out in outputs for arg in inputs)
 
 
 def does_not_fit(way: str, size: int) -> str:
-    """Why a way is not tried, empty where it can be."""
+    """Return why a way is not tried, empty where it can be."""
     room = available()
     if way == BLOCKS or room is None or DENSE_ARRAYS * size <= room:
         return ""
@@ -57,7 +57,7 @@ def does_not_fit(way: str, size: int) -> str:
 
 
 def in_fresh_process(request: Request, way: str, limit: float) -> Cost:
-    """The cost of a way, measured by a process that does nothing else and may take ``limit`` seconds."""
+    """Return the cost of a way, measured by a process that does nothing else and may take ``limit`` seconds."""
     command = [sys.executable, "-m", "torchjac._cli.measure", request.to_json(), way]
     # It must find the very modules that this process does.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

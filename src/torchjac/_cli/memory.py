@@ -31,7 +31,7 @@ class Peak:
         self.before = _status(Path("/proc/self/status"), "VmRSS") if self.watched else _most_ever()
 
     def bytes(self) -> int | None:
-        """The peak so far; None where the system does not tell."""
+        """Return the peak so far; None where the system does not tell."""
         if self.device.type == "cuda":
             most: int | None = torch.cuda.max_memory_allocated(self.device)
         else:
@@ -49,7 +49,7 @@ def _forget_peak() -> bool:
 
 
 def _most_ever() -> int | None:
-    """The most this process ever took: right for a peak only if nothing before took more."""
+    """Return the most this process ever took: right for a peak only if nothing before took more."""
     try:
         import resource
     except ImportError:  # Windows
@@ -59,7 +59,7 @@ def _most_ever() -> int | None:
 
 
 def _status(path: Path, name: str) -> int | None:
-    """A number of kilobytes from a file of /proc, in bytes."""
+    """Return a number of kilobytes from a file of /proc, in bytes."""
     try:
         lines = path.read_text().splitlines()
     except OSError:

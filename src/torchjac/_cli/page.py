@@ -30,7 +30,7 @@ MOST_STEPS = 2000
 
 
 def page(problem: Problem, found: Sequence[Named], costs: Sequence[Cost], command: str) -> str:
-    """The page as text."""
+    """Return the page as text."""
     environment = Environment(
         loader=PackageLoader("torchjac", "_cli"), autoescape=True, undefined=StrictUndefined
     )
@@ -63,7 +63,7 @@ def page(problem: Problem, found: Sequence[Named], costs: Sequence[Cost], comman
 
 
 def _picture(named: Named) -> str | None:
-    """What the page's script draws, as JSON; None where there is nothing, or too much, to draw."""
+    """Return what the page's script draws, as JSON; None where there is nothing, or too much, to draw."""
     found: Jacobian = named.jacobian
     rows, columns = found._matrix_shape()
     if rows == 0 or columns == 0 or found.device.type == "meta":
@@ -86,6 +86,6 @@ def _picture(named: Named) -> str | None:
 
 
 def _packed(numbers: Tensor, dtype: torch.dtype) -> str:
-    """Numbers as little-endian bytes in base64."""
+    """Return numbers as little-endian bytes in base64."""
     array = numbers.to(dtype).numpy()
     return b64encode(array.astype(array.dtype.newbyteorder("<")).tobytes()).decode()

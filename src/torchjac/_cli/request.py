@@ -30,7 +30,7 @@ class Problem(NamedTuple):
         return f"{self.target}({', '.join(map(in_words, self.arguments))})"
 
     def value(self) -> Any:
-        """What the function returns, from arguments as a Jacobian gives it.
+        """Return what the function returns, from arguments as a Jacobian gives it.
 
         Raises:
             Stop: with its own error, where it raises.
@@ -52,7 +52,7 @@ class Problem(NamedTuple):
         return tuple(n % len(self.arguments) for n in chosen)
 
     def chosen(self) -> list[Any]:
-        """The arguments that are differentiated."""
+        """Return the arguments that are differentiated."""
         return [self.arguments[n] for n in self.positions]
 
 
@@ -98,12 +98,12 @@ class Request:
         return Problem(function, arguments, argnums, self.target)
 
     def to_json(self) -> str:
-        """The request as text."""
+        """Return the request as text."""
         return json.dumps(asdict(self))
 
     @staticmethod
     def from_json(text: str) -> Request:
-        """The request that `to_json` wrote."""
+        """Return the request that `to_json` wrote."""
         found: dict[str, Any] = json.loads(text)
         found["specs"], found["argnums"] = tuple(found["specs"]), tuple(found["argnums"])
         return Request(**found)

@@ -48,7 +48,7 @@ def usage(what: str) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says first, its kind where it says nothing."""
+    """Return what an error says first, its kind where it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
@@ -82,7 +82,7 @@ def within(seconds: float | None, what: str) -> Iterator[None]:
 
 
 def raised(what: str, error: BaseException) -> Stop:
-    """What the user's own code raised, and where in it."""
+    """Return what the user's own code raised, and where in it."""
     if isinstance(error, SyntaxError):
         text = "".join(traceback.format_exception_only(error)).rstrip()
         return Stop(f"{what} has a syntax error\n{text}", RAISED)
@@ -90,13 +90,13 @@ def raised(what: str, error: BaseException) -> Stop:
 
 
 def refused(what: str, error: BaseException) -> Stop:
-    """Why there is no Jacobian of something, and where in the user's own code that came up."""
+    """Return why there is no Jacobian of something, and where in the user's own code that came up."""
     kind = "" if type(error) in (RuntimeError, ValueError) else f"{type(error).__name__}: "
     return Stop(f"{what} has no Jacobian here: {kind}{error}{_where(error)}", RAISED)
 
 
 def _where(error: BaseException) -> str:
-    """The user's own lines of a traceback: frames of torch, torchjac and Python's import are left out."""
+    """Return the user's own lines of a traceback: frames of torch, torchjac and Python's import are left out."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_foreign(frame.filename)]
     return "".join(["\n", *traceback.format_list(frames[-LINES:])]).rstrip()
 

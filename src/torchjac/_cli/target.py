@@ -15,7 +15,7 @@ from .stop import Stop, raised
 
 
 def find(target: str) -> Callable[..., Any]:
-    """The function named; modules are found in the current directory first, as ``python -m`` finds them.
+    """Return the function named; modules are found in the current directory first, as ``python -m`` finds them.
 
     Raises:
         Stop: where there is no such module, file or function, or importing it raises.
@@ -72,7 +72,7 @@ def _from_file(path: Path) -> ModuleType:
 
 
 def _like(name: str, holder: Any) -> str:
-    """A hint at what may have been meant."""
+    """Return a hint at what may have been meant."""
     names = (
         [found for found in vars(holder) if not found.startswith("_")] if hasattr(holder, "__dict__") else []
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def seconds(value: float) -> str:
-    """Three figures, in µs, ms or s."""
+    """Return three figures, in µs, ms or s."""
     for unit, scale in (("µs", 1e6), ("ms", 1e3)):
         if value * scale < 999.5:
             return f"{value * scale:.3g} {unit}"
@@ -12,7 +12,7 @@ def seconds(value: float) -> str:
 
 
 def size(bytes_: float) -> str:
-    """Three figures, in kB, MB, GB or TB of a thousand each."""
+    """Return three figures, in kB, MB, GB or TB of a thousand each."""
     for unit in ("B", "kB", "MB", "GB"):
         if bytes_ < 999.5:
             return f"{bytes_:.3g} {unit}"
@@ -21,12 +21,12 @@ def size(bytes_: float) -> str:
 
 
 def times(value: float) -> str:
-    """A ratio: two figures below a hundred, whole numbers above."""
+    """Return a ratio: two figures below a hundred, whole numbers above."""
     return f"{value:,.0f} ×" if value >= 100 else f"{value:.2g} ×"
 
 
 def table(rows: list[list[str]], right: set[int]) -> str:
-    """Rows of cells in aligned columns; those numbered in ``right`` stand to the right.
+    """Return rows of cells in aligned columns; those numbered in ``right`` stand to the right.
 
     The last cell of a row with fewer cells than the first one runs over the rest.
     """

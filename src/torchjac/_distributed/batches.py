@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 def arguments(batch: Any) -> tuple[Any, ...]:
-    """What a batch is to a function: a tuple or list of arguments, or a single one."""
+    """Return what a batch is to a function: a tuple or list of arguments, or a single one."""
     return tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
 
 
 def at_least_one_dim(func: Callable[..., Tensor], what: str) -> Callable[..., Tensor]:
-    """A function that gives a vector of one number instead of a number alone."""
+    """Return a function that gives a vector of one number instead of a number alone."""
 
     @wraps(func)
     def found(*args: Any) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def fingerprint(tensors: Sequence[Tensor], told: Any) -> str:
-    """A digest of the values of tensors, and of anything else by its `repr`."""
+    """Return a digest of the values of tensors, and of anything else by its `repr`."""
     digest = sha256(repr(told).encode())
     for tensor in tensors:
         digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
@@ -28,7 +28,7 @@ class Checkpoint(NamedTuple):
     fingerprint: str
 
     def load(self) -> dict[str, Any] | None:
-        """What the file holds; None where there is none.
+        """Return what the file holds; None where there is none.
 
         Raises:
             ValueError: if it is of a call with other parameters or other sums.

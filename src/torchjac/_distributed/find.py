@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 def jacobian(
     func: Callable[..., Any], mesh: DeviceMesh, argnums: int | tuple[int, ...] = 0
 ) -> Callable[..., Any]:
-    """The Jacobian of a function that every rank runs whole, its rows shared out over the ranks.
+    """Compute the Jacobian of a function that every rank runs whole, its rows shared out over the ranks.
 
     Each rank differentiates its rows only, as ``Shard(0)`` cuts the output's first dim. The ranks exchange one integer,
     which tells whether all of them came through. The function and its arguments must be the same on all.
@@ -107,7 +107,7 @@ def jacobian(
 def local_jacobian(
     func: Callable[[Tensor], Tensor], halo: Halo, out_shape: Sequence[int] | None = None
 ) -> Callable[[DTensor], ShardedJacobian]:
-    """The Jacobian of a function that each rank runs on its part alone, with the halo around it.
+    """Return the Jacobian of a function that each rank runs on its part alone, with the halo around it.
 
     Nothing of the size of the whole is held by any rank.
 
@@ -187,7 +187,7 @@ def _gathered(leaf: Any) -> Any:
 
 
 def _compacted(rows: Jacobian, out_shape: tuple[int, ...], mesh: DeviceMesh) -> ShardedJacobian:
-    """The rows of this rank by the part of the input that they read, in storage of their own."""
+    """Return the rows of this rank by the part of the input that they read, in storage of their own."""
     in_shape = rows.in_shape
     if not in_shape:
         raise ValueError(
@@ -203,7 +203,7 @@ def _compacted(rows: Jacobian, out_shape: tuple[int, ...], mesh: DeviceMesh) -> 
 
 
 def _entries_read(jacobian: Jacobian) -> Tensor:
-    """The entries of the flattened input that some block names, sorted."""
+    """Return the entries of the flattened input that some block names, sorted."""
     flags = torch.zeros(prod(jacobian.in_shape), dtype=torch.bool, device=jacobian.device)
     parts = jacobian._terms or (jacobian.factors[-1:] if jacobian.factors else (jacobian,))
     for part in parts:
@@ -218,7 +218,7 @@ def _entries_read(jacobian: Jacobian) -> Tensor:
 
 
 def _of_its_own(block: Block) -> Block:
-    """A block whose value does not keep alive a larger tensor that it is a view of."""
+    """Return a block whose value does not keep alive a larger tensor that it is a view of."""
     value = block.value
     if isinstance(value, Tensor) and value.untyped_storage().nbytes() > value.nbytes:
         return block._replace(value=value.clone())

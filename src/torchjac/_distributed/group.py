@@ -21,7 +21,7 @@ class RankError(RuntimeError):
 
 
 def check_mesh(mesh: Any, what: str) -> Any:
-    """The mesh, if it is one-dimensional and this process is one of its ranks.
+    """Return the mesh, if it is one-dimensional and this process is one of its ranks.
 
     Raises:
         TypeError: if it is no mesh.
@@ -46,7 +46,7 @@ def check_mesh(mesh: Any, what: str) -> Any:
 
 
 def device_of(mesh: DeviceMesh) -> torch.device:
-    """The device of this rank's tensors."""
+    """Return the device of this rank's tensors."""
     if mesh.device_type == "cuda":
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device(mesh.device_type)
@@ -101,14 +101,14 @@ def tell(error: Exception | None, mesh: DeviceMesh) -> None:
 
 
 def all_reduce(values: Tensor, mesh: DeviceMesh, largest: bool = False) -> Tensor:
-    """The sum over ranks, or the largest, in place."""
+    """Return the sum over ranks, or the largest, in place."""
     operation = dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM
     exchanging(lambda: dist.all_reduce(values, op=operation, group=mesh.get_group()))
     return values
 
 
 def exchanging(exchange: Callable[[], Any]) -> Any:
-    """What an exchange between ranks gives.
+    """Return what an exchange between ranks gives.
 
     Raises:
         RankError: where one of them is gone, or does not answer within the timeout of the group.

@@ -160,7 +160,7 @@ class Halo:
         return len(rows_of(self.shape[0], self.mesh.get_local_rank(), self.mesh.size())), *self.shape[1:]
 
     def columns(self) -> Tensor:
-        """The entries of the flattened tensor that are read: this rank's own in order, then those of others."""
+        """Return the entries of the flattened tensor that are read: this rank's own in order, then those of others."""
         own = self._exchange.own
         units = torch.cat(
             [torch.arange(own.start, own.stop, device=self._index.device), self._exchange.wanted]
@@ -168,12 +168,12 @@ class Halo:
         return self._entries(units)
 
     def _places(self, column: Tensor) -> Tensor:
-        """Where entries of the flattened local tensor stand among `columns`."""
+        """Return where entries of the flattened local tensor stand among `columns`."""
         width = max(self._width, 1)
         return self._index[column // width] * width + column % width
 
     def _entries_by_rank(self) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-        """Which entries among `columns` each other rank reads of this one, and which this one reads of it."""
+        """Return which entries among `columns` each other rank reads of this one, and which this one reads of it."""
         length = len(self._exchange.own)
         places = torch.arange(length, length + len(self._exchange.wanted), device=self._index.device)
         return (
@@ -182,7 +182,7 @@ class Halo:
         )
 
     def _entries(self, units: Tensor) -> Tensor:
-        """The entries of units, in order."""
+        """Return the entries of units, in order."""
         return (units[:, None] * self._width + torch.arange(self._width, device=units.device)).reshape(-1)
 
 
@@ -202,7 +202,7 @@ def _runs(index: Tensor, begins: list[int]) -> list[tuple[int, int, slice]] | No
 
 
 def _checked(shape: tuple[int, ...], positions: Any, device: torch.device) -> Tensor:
-    """The positions as a tensor."""
+    """Return the positions as a tensor."""
     if not shape:
         raise ValueError("Halo: a tensor without dims cannot be sharded; give it one, with x[None]")
     read = torch.as_tensor(positions if isinstance(positions, Tensor) else list(positions), device=device)

@@ -26,7 +26,7 @@ class System(NamedTuple):
     right: Tensor
 
     def norm(self, vector: Tensor) -> float:
-        """The length of a vector."""
+        """Return the length of a vector."""
         return math.sqrt(self.dots(vector, vector))
 
 
@@ -48,7 +48,7 @@ class _Spent(Exception):
 
 
 def solve(system: System, name: str, tolerance: float, most: int) -> Tensor:
-    """The x with A x = b by the method of a name.
+    """Return the x with A x = b by the method of a name.
 
     Raises:
         torch.linalg.LinAlgError: where it does not converge.
@@ -174,7 +174,7 @@ def gmres(system: System, x: Tensor, goal: float) -> Tensor:
 
 
 def _turned(first: float, second: float, cosine: float, sine: float) -> list[float]:
-    """A pair of numbers turned by an angle (Givens)."""
+    """Return a pair of numbers turned by an angle (Givens)."""
     return [cosine * first + sine * second, cosine * second - sine * first]
 
 
@@ -199,7 +199,7 @@ def divided_by(diagonal: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def solved_with(matrix: Any) -> Callable[[Tensor], Tensor]:
-    """The solution with a sparse matrix of SciPy by rows, factorised in the way that its pattern allows.
+    """Return the solution with a sparse matrix of SciPy by rows, factorised in the way that its pattern allows.
 
     Raises:
         torch.linalg.LinAlgError: if it is singular.

@@ -22,7 +22,7 @@ def rows_of(size: int, rank: int, ranks: int) -> range:
 
 
 def local_rows(size: int, mesh: DeviceMesh) -> range:
-    """The positions along a first dim of some size that this rank of a mesh has, as ``Shard(0)`` cuts it.
+    """Return the positions along a first dim of some size that this rank of a mesh has, as ``Shard(0)`` cuts it.
 
     Each rank has ⌈size / ranks⌉ of them, the last ones fewer, or none.
 
@@ -40,7 +40,7 @@ def local_rows(size: int, mesh: DeviceMesh) -> range:
 
 
 def sharded(local: Tensor, shape: tuple[int, ...], mesh: DeviceMesh) -> DTensor:
-    """The DTensor of some shape whose part on this rank is given."""
+    """Return the DTensor of some shape whose part on this rank is given."""
     from torch.distributed.tensor import DTensor, Shard
 
     strides = [prod(shape[dim + 1 :]) for dim in range(len(shape))]
@@ -50,7 +50,7 @@ def sharded(local: Tensor, shape: tuple[int, ...], mesh: DeviceMesh) -> DTensor:
 
 
 def part_of(given: Any, shape: tuple[int, ...], dtype: torch.dtype, mesh: DeviceMesh, what: str) -> Tensor:
-    """This rank's part of a DTensor that is cut along its first dim.
+    """Return this rank's part of a DTensor that is cut along its first dim.
 
     Raises:
         TypeError: if it is no DTensor.

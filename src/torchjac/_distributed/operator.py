@@ -42,19 +42,19 @@ class ShardedOperator(ABC):
 
     @abstractmethod
     def _times(self, vector: Tensor) -> Tensor:
-        """This rank's part of the product with the vector of which this rank's part is given."""
+        """Return this rank's part of the product with the vector of which this rank's part is given."""
 
     @abstractmethod
     def _transposed_times(self, vector: Tensor) -> Tensor:
-        """The same of the transpose."""
+        """Return the same of the transpose."""
 
     @abstractmethod
     def _diagonal(self) -> Tensor:
-        """This rank's part of the diagonal of a square one."""
+        """Return this rank's part of the diagonal of a square one."""
 
     @abstractmethod
     def _own_block(self) -> Any:
-        """The square block of this rank's rows and columns, as a matrix of SciPy by rows."""
+        """Return the square block of this rank's rows and columns, as a matrix of SciPy by rows."""
 
     @property
     def shape(self) -> torch.Size:
@@ -78,7 +78,7 @@ class ShardedOperator(ABC):
         return sharded(self._transposed_times(local), self.in_shape, self.mesh)
 
     def diagonal(self) -> DTensor:
-        """The diagonal of a square matrix, of shape ``out_shape``.
+        """Return the diagonal of a square matrix, of shape ``out_shape``.
 
         Raises:
             ValueError: if output and input have different shapes.
@@ -97,7 +97,7 @@ class ShardedOperator(ABC):
         return Shifted(self, -1.0, 0.0)
 
     def add_diagonal(self, value: float) -> Shifted:
-        """A + c I: a damped step is ``J.gram().add_diagonal(c)``, an implicit one ``(-h * J).add_diagonal(1)``.
+        """Return a + c I: a damped step is ``J.gram().add_diagonal(c)``, an implicit one ``(-h * J).add_diagonal(1)``.
 
         Raises:
             ValueError: if output and input have different shapes.
@@ -148,7 +148,7 @@ class ShardedOperator(ABC):
             return self._times(vector.reshape(shape)).reshape(-1)
 
         def dots(left: Tensor, vector: Tensor) -> Tensor:
-            """The products of the rows of a matrix, or of a vector, with a vector."""
+            """Return the products of the rows of a matrix, or of a vector, with a vector."""
             return all_reduce(left @ vector, self.mesh)
 
         system = krylov.System(times, self._preconditioner(preconditioner), dots, local)
@@ -158,7 +158,7 @@ class ShardedOperator(ABC):
         return sharded(found.reshape(shape), self.in_shape, self.mesh)
 
     def _preconditioner(self, name: str | None) -> Any:
-        """What approximates the inverse, on this rank's part of a vector; kept."""
+        """Return what approximates the inverse, on this rank's part of a vector; kept."""
         made: dict[str, Any] = vars(self).setdefault("_preconditioners", {})
         if name is None:
             return lambda vector: vector

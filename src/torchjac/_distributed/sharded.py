@@ -101,7 +101,7 @@ class ShardedJacobian(ShardedOperator):
         return float(all_reduce(largest, self.mesh, largest=True))
 
     def to_dense(self) -> DTensor:
-        """The Jacobian as a dense tensor, of which each rank writes its rows; nothing is exchanged.
+        """Return the Jacobian as a dense tensor, of which each rank writes its rows; nothing is exchanged.
 
         ``to_dense().full_tensor()`` gathers it.
         """
@@ -112,13 +112,13 @@ class ShardedJacobian(ShardedOperator):
         return sharded(local, tuple(self.shape), self.mesh)
 
     def to_sparse(self) -> Tensor:
-        """This rank's rows as a CSR matrix of PyTorch, by the columns of all ranks; nothing is exchanged."""
+        """Return this rank's rows as a CSR matrix of PyTorch, by the columns of all ranks; nothing is exchanged."""
         begin, column, values = self._by_rows()
         size = (prod(self.local.out_shape), prod(self.in_shape))
         return csr_tensor(begin, column, values, size)
 
     def to_petsc(self, comm: Any = None) -> Any:
-        """The matrix as one of PETSc, type AIJ, on a communicator of as many processes as the mesh has ranks.
+        """Return the matrix as one of PETSc, type AIJ, on a communicator of as many processes as the mesh has ranks.
 
         Each rank gives its rows, as CSR with the columns of all ranks. Start the processes by ``mpirun``.
 
@@ -132,7 +132,7 @@ class ShardedJacobian(ShardedOperator):
         return receivers.to_petsc(self, self._by_rows(), comm)
 
     def to_dsparse(self) -> Any:
-        """The matrix as a `DSparseTensor` of torch-sla, whose vectors are cut as ours are.
+        """Return the matrix as a `DSparseTensor` of torch-sla, whose vectors are cut as ours are.
 
         Raises:
             ImportError: if torch-sla is not installed.
@@ -163,7 +163,7 @@ class ShardedJacobian(ShardedOperator):
         return made((values[own].cpu().numpy(), places), shape=(size, size))
 
     def _column_sums(self, values: Tensor) -> Tensor:
-        """The sums over the rows of all ranks of numbers that stand at the nonzeros, for this rank's columns."""
+        """Return the sums over the rows of all ranks of numbers that stand at the nonzeros, for this rank's columns."""
         return self.halo._summed(self._entries.column, values)
 
     def _by_rows(self) -> tuple[Tensor, Tensor, Tensor]:

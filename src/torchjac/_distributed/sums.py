@@ -231,7 +231,7 @@ class _Running:
         return output
 
     def _parts(self, vector: Tensor) -> tuple[Tensor, ...]:
-        """What belongs to each of the tensors of parameters."""
+        """Return what belongs to each of the tensors of parameters."""
         return vector.split_with_sizes(self.sizes)
 
     def _add_rows(
@@ -266,7 +266,7 @@ class _Running:
         return bool(self.failed.item())
 
     def result(self) -> Sums:
-        """The sums as the caller sees them."""
+        """Return the sums as the caller sees them."""
         shapes = [tuple(leaf.shape) for leaf in self.leaves]
 
         def unravel(vector: Tensor) -> Any:

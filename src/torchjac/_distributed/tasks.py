@@ -17,7 +17,7 @@ from .layout import rows_of
 def row_tasks(
     func: Callable[..., Tensor], count: int, argnums: int = 0
 ) -> Callable[..., Iterator[tuple[range, Callable[[], Jacobian]]]]:
-    """The Jacobian of a function in pieces that can be found anywhere: no process group is needed.
+    """Return the Jacobian of a function in pieces that can be found anywhere: no process group is needed.
 
     Each task runs the function whole and differentiates its rows. It can be pickled if the function can (Dask and Ray
     pickle any), and gives a `Jacobian`, which can too; ``task().to_scipy()`` is its matrix.

@@ -45,7 +45,7 @@ def kernel_tiles(
     progress: bool = False,
     mesh: DeviceMesh | None = None,
 ) -> Iterator[Tile]:
-    """The tangent kernel K = Σ J Jᵀ of a data set, tile by tile: all that is on its diagonal and below.
+    """Return the tangent kernel K = Σ J Jᵀ of a data set, tile by tile: all that is on its diagonal and below.
 
     The tile of a pair of batches needs the Jacobians of both, which are found anew for each of its tiles but the first
     one's: what is held is two of them and a tile. `Tile` tells where a tile belongs; the kernel is symmetric.

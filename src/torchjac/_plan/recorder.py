@@ -176,7 +176,7 @@ class Recorder(TorchFunctionMode):
             self.add(func, args, kwargs, result)
 
     def _is_first(self, result: Tensor, args: Sequence[Any]) -> bool:
-        """Whether the shapes tell that a result is what was given; it then has its register."""
+        """Return whether the shapes tell that a result is what was given; it then has its register."""
         at = self.at.get(id(args[0])) if args and _is_tensor(args[0]) else None
         if at is None or result.shape != args[0].shape or result.dtype is not args[0].dtype:
             return False
@@ -354,7 +354,7 @@ class Recorder(TorchFunctionMode):
             self._step(guard, (self.place(origin),), None, kept=True)
 
     def _is_outside(self, origin: Any) -> bool:
-        """Whether an object is one that a program gets anew at each run; give up where it is another."""
+        """Return whether an object is one that a program gets anew at each run; give up where it is another."""
         if self.failed is None and id(origin) not in self.at:
             self.fail(f"a {type(origin).__name__} that was made while recording")
         return self.failed is None
@@ -387,7 +387,7 @@ _IN_PLACE = frozenset(f"__i{op}__" for op in ("add", "sub", "mul", "truediv", "a
 
 
 def _masks(func: Any, args: Sequence[Any]) -> list[Tensor]:
-    """The masks by which a call reads entries, so that values decide how many there are."""
+    """Return the masks by which a call reads entries, so that values decide how many there are."""
     if func is Tensor.__getitem__ or func is torch.ops.aten.index.Tensor:
         index = args[1] if isinstance(args[1], (tuple, list)) else (args[1],)
         return [
@@ -397,7 +397,7 @@ def _masks(func: Any, args: Sequence[Any]) -> list[Tensor]:
 
 
 def _is_tensor(value: Any) -> bool:
-    """Whether something is a tensor; `isinstance` alone takes ten times as long for whatever is none."""
+    """Return whether something is a tensor; `isinstance` alone takes ten times as long for whatever is none."""
     kind = type(value)
     return kind is Tensor or (kind not in _NO_TENSORS and isinstance(value, Tensor))
 
@@ -412,7 +412,7 @@ def _any_holds(values: Sequence[Any]) -> bool:
 
 
 def _holds(value: Any) -> bool:
-    """Whether something is a container with tensors in it."""
+    """Return whether something is a container with tensors in it."""
     if isinstance(value, (list, tuple)):
         return any(type(part) is Number or _is_tensor(part) or _holds(part) for part in value)
     return isinstance(value, slice) and _holds((value.start, value.stop, value.step))

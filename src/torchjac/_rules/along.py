@@ -16,7 +16,7 @@ def _batch(out: Sequence[int], into: Sequence[int]) -> Passes:
 
 
 def leading(node: Node, k: int, core_out: Sequence[int], core_in: int) -> Passes:
-    """The batch dims an input shares with every output: those in front of the core dims, sizes equal."""
+    """Return the batch dims an input shares with every output: those in front of the core dims, sizes equal."""
     shape = node.into(k).shape
     into = shape[: len(shape) - core_in]
     passes = [_batch(m.shape[: len(m.shape) - c], into) for m, c in zip(node.outputs, core_out, strict=True)]

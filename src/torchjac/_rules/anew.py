@@ -39,34 +39,34 @@ def register(names: Iterable[str], anew: Anew) -> None:
 
 
 def is_anew(name: str) -> bool:
-    """Whether nodes of this name have a formula here."""
+    """Return whether nodes of this name have a formula here."""
     return name in _ANEW
 
 
 def goes_anew(node: Node, cotangents: Cotangents) -> bool:
-    """Whether a call of a node must go by the formula here."""
+    """Return whether a call of a node must go by the formula here."""
     found = _ANEW.get(node.name)
     return found is not None and (found.fails(node) or found.instead(node, cotangents))
 
 
 def fails(node: Node) -> bool:
-    """Whether PyTorch's own formula fails for a node that has one here."""
+    """Return whether PyTorch's own formula fails for a node that has one here."""
     found = _ANEW.get(node.name)
     return found is not None and found.fails(node)
 
 
 def anew(node: Node, cotangents: Cotangents) -> Results | None:
-    """What goes to a node's inputs; None where the formula here does not apply."""
+    """Return what goes to a node's inputs; None where the formula here does not apply."""
     return _ANEW[node.name].formula(node, cotangents)
 
 
 def lead_of(node: Node, cotangent: Tensor, slot: int) -> Sequence[int]:
-    """The dims in front of the cotangent's own."""
+    """Return the dims in front of the cotangent's own."""
     return cotangent.shape[: cotangent.dim() - len(node.outputs[slot].shape)]
 
 
 def shaped(node: Node, lead: Sequence[int], results: Results) -> Results:
-    """The results in the shapes of the inputs; what nothing needs is dropped."""
+    """Return the results in the shapes of the inputs; what nothing needs is dropped."""
     return [
         None if value is None or not node.needs(k) else value.reshape((*lead, *node.into(k).shape))
         for k, value in enumerate(results)

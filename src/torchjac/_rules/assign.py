@@ -44,16 +44,16 @@ class Part(NamedTuple):
     sign: float = 1.0
 
     def of(self, tensor: Tensor) -> Tensor:
-        """The part as a view of a tensor that lies in memory as the one written into does."""
+        """Return the part as a view of a tensor that lies in memory as the one written into does."""
         return tensor.as_strided(self.size, self.stride, self.offset)
 
     def laid(self, tensor: Tensor) -> Tensor:
-        """A copy of a tensor that lies so; `clone` would close gaps."""
+        """Return a copy of a tensor that lies so; `clone` would close gaps."""
         return tensor.new_empty_strided(tensor.shape, self.lies).copy_(tensor)
 
 
 def moved(node: Node) -> list[Local] | None:
-    """The terms of a node that moves entries of a real tensor of an entry at least, found by one call.
+    """Return the terms of a node that moves entries of a real tensor of an entry at least, found by one call.
 
     None where the graph or the values show anything else, or cannot be looked at.
     """
@@ -67,7 +67,7 @@ def moved(node: Node) -> list[Local] | None:
 
 
 def guarded(node: Node) -> tuple[list[Local] | None, Sequence[Tensor | None]]:
-    """The terms of a node that moves entries, for a program that is recorded, and what it makes of `apart`."""
+    """Return the terms of a node that moves entries, for a program that is recorded, and what it makes of `apart`."""
     found = recorder()
     with unrecorded():
         given = apart(node.outputs[0])
@@ -123,7 +123,7 @@ def apart(meta: Meta) -> Tensor | None:
 
 
 def _viewed(node: Node, given: Tensor) -> list[Local] | None:
-    """A view of memory, as a view that was written into becomes, or frames that overlap: out[i] = x[part(i)].
+    """Return a view of memory, as a view that was written into becomes, or frames that overlap: out[i] = x[part(i)].
 
     Example: frames of 16 numbers, one every 4 of 100: 352 entries, no number stored.
     """
@@ -149,7 +149,7 @@ def _viewed(node: Node, given: Tensor) -> list[Local] | None:
 
 
 def _reach(tensor: Tensor) -> int:
-    """How much memory lies between the first and the last entry of a tensor that has some."""
+    """Return how much memory lies between the first and the last entry of a tensor that has some."""
     return 1 + sum([(size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True)])
 
 
@@ -192,7 +192,7 @@ def _recorded(node: Node, given: Tensor) -> Sequence[Tensor | None] | None:
 
 
 def _part(fn: Any, given: Tensor, whole: Tensor | None) -> Part | None:
-    """The part of the cotangent that a graph reads, or None where it does anything else.
+    """Return the part of the cotangent that a graph reads, or None where it does anything else.
 
     The cotangent was copied so that it lies as the tensor written into does; ``whole`` is what became of the copy.
     """
@@ -210,14 +210,14 @@ def _part(fn: Any, given: Tensor, whole: Tensor | None) -> Part | None:
 
 
 def _strided(fn: Any, shape: tuple[int, ...], lies: tuple[int, ...]) -> Part | None:
-    """What an `as_strided` reads of a tensor of a shape that lies in memory by some strides."""
+    """Return what an `as_strided` reads of a tensor of a shape that lies in memory by some strides."""
     size, stride, offset = fn._saved_size, fn._saved_stride, fn._saved_storage_offset or 0
     law = law_of(shape, lies, size, stride, offset)
     return None if law is None else Part(size, stride, offset, lies, law)
 
 
 def _copies(fn: Any, given: Tensor) -> bool:
-    """Whether a node copies the whole cotangent."""
+    """Return whether a node copies the whole cotangent."""
     if fn is None or fn.name() != "torch::autograd::CopyBackwards":
         return False
     end = fn.next_functions[1][0]
@@ -225,18 +225,18 @@ def _copies(fn: Any, given: Tensor) -> bool:
 
 
 def _arrives(result: Tensor, given: Tensor, part: Part) -> bool:
-    """Whether the values are those of the part."""
+    """Return whether the values are those of the part."""
     expected = part.of(part.laid(given.detach()))
     return _equal(result, -expected if part.sign < 0 else expected)
 
 
 def _equal(result: Tensor, expected: Tensor) -> bool:
-    """Whether a result has the values expected, and no batch dim."""
+    """Return whether a result has the values expected, and no batch dim."""
     return torch.equal(plain(result), plain(expected))
 
 
 def _base(node: Node, result: Tensor, given: Tensor, part: Part | None) -> list[Local] | None:
-    """The tensor written into: all is kept where the part was added to, else what lies outside of it."""
+    """Return the tensor written into: all is kept where the part was added to, else what lies outside of it."""
     fn = result.grad_fn
     if (
         fn is None
@@ -265,7 +265,7 @@ def _base(node: Node, result: Tensor, given: Tensor, part: Part | None) -> list[
 
 
 def _around(node: Node, hole: Tensor) -> list[Local]:
-    """What lies outside of a hole: boxes where the hole is one, else a diagonal with zeros."""
+    """Return what lies outside of a hole: boxes where the hole is one, else a diagonal with zeros."""
     box = bounds(hole)
     if bool(hole[box].all()):
         return _outside(node, box)
@@ -277,7 +277,7 @@ def _around(node: Node, hole: Tensor) -> list[Local]:
 
 
 def _outside(node: Node, hole: Box) -> list[Local]:
-    """The tensor written into, outside of a box."""
+    """Return the tensor written into, outside of a box."""
     boxes = around(node.shape, hole)
     return [Local(0, same(tuple([(part.start, part.stop) for part in box]))) for box in boxes]
 

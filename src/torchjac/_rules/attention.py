@@ -50,7 +50,7 @@ def _attention(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
 
 
 def _masked(node: Node, scores: Tensor) -> Tensor:
-    """The scores with the mask added, and without what comes later where a causal one was asked for."""
+    """Return the scores with the mask added, and without what comes later where a causal one was asked for."""
     mask = node.saved("attn_mask")
     if mask is not None:
         batch, groups, shared, length, size = scores.shape

@@ -65,7 +65,7 @@ def adaptive_avg_pool(node: Node) -> Known:
 
 
 def _pooled(node: Node, every: Sequence[Windows], factor: float = 1.0) -> Known:
-    """The planes pass; the terms are products of the parts along each dim."""
+    """Return the planes pass; the terms are products of the parts along each dim."""
     if not node.needs(0):  # the backward of pooling takes the tensor too, for its shape
         return Known()
     backward = "BackwardBackward" in node.name
@@ -91,7 +91,7 @@ def _pooled(node: Node, every: Sequence[Windows], factor: float = 1.0) -> Known:
 
 
 def _weight(parts: Sequence[Part], factor: float) -> tuple[Tensor | float, tuple[Label, ...]]:
-    """The product of the weights along each dim, and the labels it varies along."""
+    """Return the product of the weights along each dim, and the labels it varies along."""
     value: Tensor | float = factor
     on: tuple[Label, ...] = ()
     for part in parts:
@@ -104,7 +104,7 @@ def _weight(parts: Sequence[Part], factor: float) -> tuple[Tensor | float, tuple
 
 
 def _windows(meta: Meta, coarse: int, fine: int, window: tuple[int, int, int], counted: str) -> list[Part]:
-    """Windows of k entries every s entries from −p on.
+    """Return windows of k entries every s entries from −p on.
 
     ``counted`` are the "whole" window, what is in the "padded" image, or what is "inside" the image.
     """
@@ -132,7 +132,7 @@ def _windows(meta: Meta, coarse: int, fine: int, window: tuple[int, int, int], c
 
 
 def _apart(coarse: int, k: int, s: int) -> Part:
-    """Windows of k entries every s entries, none of which overlap."""
+    """Return windows of k entries every s entries, none of which overlap."""
     window, place = Label(coarse), Label(k)
     return Part(bare(window), Affine(0, ((window, s), (place, 1))), window, 1 / k)
 

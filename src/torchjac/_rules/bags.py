@@ -14,7 +14,7 @@ from .spell import new_labels, ones
 
 
 def _group(starts: Tensor, count: int, groups: int) -> Tensor:
-    """The group of each of ``count`` positions, groups being consecutive and some perhaps empty."""
+    """Return the group of each of ``count`` positions, groups being consecutive and some perhaps empty."""
     at = torch.arange(count, device=starts.device).expand(*starts.shape[:-1], count).contiguous()
     return (torch.searchsorted(starts.contiguous(), at, right=True) - 1).clamp(0, max(groups - 1, 0))
 

@@ -71,7 +71,7 @@ def call(
 
 
 def _are_tensors(node: Node) -> list[bool]:
-    """Whether each output of a node is a tensor, as far as it matters.
+    """Return whether each output of a node is a tensor, as far as it matters.
 
     A Function that functorch made for a vmap puts out its batch dims as well, and wants no zeros for those of a vmap
     inside: it has a tuple of dims for them (torch 2.9-2.13). Elsewhere a backward looks at no cotangent of a number.
@@ -146,7 +146,7 @@ def fit(result: Tensor, meta: Meta) -> Tensor:
 
 @whole
 def _call_python(node: Node, cotangents: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
-    """A Python Function's backward, its results brought in the order of the node's inputs.
+    """Return a Python Function's backward, its results brought in the order of the node's inputs.
 
     PyTorch calls it from its engine only; what the engine adds is here and in `call`.
     """

@@ -23,7 +23,7 @@ from .windows import Geometry, Side, geometry, offsets, sizes, windows
 def terms_of(
     g: Geometry, k: int, out: str, wrt: str, other: str, tensor: Tensor, slot: int = 0
 ) -> list[Local]:
-    """The terms of ∂out/∂wrt, each of the three sides by its name; ``tensor`` is that of the third."""
+    """Return the terms of ∂out/∂wrt, each of the three sides by its name; ``tensor`` is that of the third."""
     return [
         Local(k, Block(*_value(sides[other], tensor), sides[out].maps, sides[wrt].maps), slot)
         for sides in offsets(g)
@@ -31,7 +31,7 @@ def terms_of(
 
 
 def _value(side: Side, tensor: Tensor) -> tuple[Tensor, tuple[Label, ...]]:
-    """A tensor at one offset of the kernel, without the labels that its maps do not name."""
+    """Return a tensor at one offset of the kernel, without the labels that its maps do not name."""
     value = side.read(tensor)
     used = labels_of(side.maps)
     on = tuple([label for label in side.labels if label in used])
@@ -83,7 +83,7 @@ def convolution(node: Node) -> Known:
 
 
 def _at_once(g: Geometry, blocks: Sequence[Block], summed: bool) -> bool:
-    """Whether the weight's block of all windows serves: small enough, and no zeros of a padding told as entries.
+    """Return whether the weight's block of all windows serves: small enough, and no zeros of a padding told as entries.
 
     What is ``summed`` over all positions of the image tells nothing of its margin.
     """

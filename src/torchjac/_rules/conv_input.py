@@ -12,7 +12,7 @@ from .._capture.tape import Node
 
 
 def image_cotangents(node: Node, images: Tensor) -> Tensor:
-    """The cotangents of a convolution's input for as many images as there are, by PyTorch's own formula."""
+    """Return the cotangents of a convolution's input for as many images as there are, by PyTorch's own formula."""
     weight, (_, *size) = node.saved("weight"), node.into(0).shape
     rank = weight.dim() - 2
     names = ("stride", "padding", "dilation", "output_padding")

@@ -46,17 +46,17 @@ class Cofactors(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> Tensor:
-        """The symmetric map of the cotangent."""
+        """Return the symmetric map of the cotangent."""
         return _along(ctx.saved_tensors[0], cotangent)
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor) -> Tensor:
-        """The same map of the tangent."""
+        """Return the same map of the tangent."""
         return _along(ctx.saved_tensors[0], tangent)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int], matrix: Tensor) -> tuple[Tensor, int]:
-        """A batch is one more dim of it."""
+        """Return a batch is one more dim of it."""
         return Cofactors.apply(matrix.movedim(in_dims[0], 0)), 0  # type: ignore[no-untyped-call]
 
 
@@ -67,7 +67,7 @@ def _decomposed(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _along(matrix: Tensor, direction: Tensor) -> Tensor:
-    """The derivative of the cofactors along a direction."""
+    """Return the derivative of the cofactors along a direction."""
     left, values, right, sign = _decomposed(matrix)
     inner = left.mT @ direction @ right.mT
     rest = _without_two(values)
@@ -104,7 +104,7 @@ def _cofactors(matrix: Tensor) -> Tensor:
 
 
 def _cannot_solve(node: Node) -> bool:
-    """Whether a matrix is singular, or may be for all that PyTorch asks: inside functorch it never looks."""
+    """Return whether a matrix is singular, or may be for all that PyTorch asks: inside functorch it never looks."""
     matrix, value = node.saved("A"), node.saved("result")
     return inside_functorch() or not is_known(matrix) or bool((value == 0).any())
 

@@ -38,7 +38,7 @@ BACKWARD = BackwardCFunction.apply.__code__
 
 
 def composed(node: Node) -> list[Local] | None:
-    """The terms of a write, or None where its formula is not made of ops that have terms.
+    """Return the terms of a write, or None where its formula is not made of ops that have terms.
 
     Example: x (5,), w (3,), x[1:-1] *= w: ∂out/∂x is three blocks with 3 numbers in all, ∂out/∂w is one with 3.
     """
@@ -69,7 +69,7 @@ def composed(node: Node) -> list[Local] | None:
 
 
 def _ran_function(run: Callable[[], Results]) -> tuple[Results, bool]:
-    """What a call gives, and whether the backward of a `torch.autograd.Function` ran in it.
+    """Return what a call gives, and whether the backward of a `torch.autograd.Function` ran in it.
 
     What that computes outside of the graph is not in it; PyTorch's own formulas are all there.
     """
@@ -89,7 +89,7 @@ def _ran_function(run: Callable[[], Results]) -> tuple[Results, bool]:
 
 
 def _down(node: Node, recorded: Captured) -> _Waiting | None:
-    """The local Jacobians of a formula's nodes composed from its results down to the cotangent."""
+    """Return the local Jacobians of a formula's nodes composed from its results down to the cotangent."""
     tape = recorded.tape
     pending: dict[Edge, _Waiting] = {}
     for number, (end, result) in enumerate(zip(tape.outputs, recorded.outputs, strict=True)):
@@ -117,7 +117,7 @@ def _down(node: Node, recorded: Captured) -> _Waiting | None:
 
 
 def _known(inner: Node) -> Known | None:
-    """What is known of a node of the formula: of a view or a write that it moves entries, or nothing."""
+    """Return what is known of a node of the formula: of a view or a write that it moves entries, or nothing."""
     if len(inner.outputs) > 1:
         return None
     if inner.name in MOVING:

@@ -24,7 +24,7 @@ from .launches import rows_price
 
 
 def goes_in_front(name: str) -> bool:
-    """Whether nodes of this name have a formula here."""
+    """Return whether nodes of this name have a formula here."""
     return name in BROADCAST or name in FORMULAS or is_anew(name)
 
 
@@ -70,7 +70,7 @@ def take_through(node: Node, pending: Waiting, count: int) -> None:
 
 
 def by_formula(node: Node, rows: Tensor, count: int) -> Sequence[Tensor | None] | None:
-    """The rows of all inputs, of those of a node's one output, by a formula here; None where there is none."""
+    """Return the rows of all inputs, of those of a node's one output, by a formula here; None where there is none."""
     if len(node.outputs) > 1 or node.name not in FORMULAS or fails(node):
         return None
     results = FORMULAS[node.name](node, [rows], count)
@@ -93,7 +93,7 @@ def _broadcast(node: Node, rows: Tensor) -> Results | None:
 
 
 def _fit(result: Tensor, meta: Meta, count: int) -> Tensor:
-    """What `fit` does, with rows in front."""
+    """Return what `fit` does, with rows in front."""
     shape = (count, *meta.shape)
     if result.shape != shape:
         more = result.dim() - len(shape)
@@ -103,7 +103,7 @@ def _fit(result: Tensor, meta: Meta, count: int) -> Tensor:
 
 
 def _alone(node: Node, cotangents: Sequence[Tensor | None]) -> Results:
-    """The formula of one row, which is what PyTorch wrote it for: under vmap `cumprod` takes a way of n² ops."""
+    """Return the formula of one row, which is what PyTorch wrote it for: under vmap `cumprod` takes a way of n² ops."""
     results = call(node, [None if rows is None else rows[0] for rows in cotangents])
     return [
         None if result is None or edge is None else fit(result, edge[0].outputs[edge[1]]).unsqueeze(0)
@@ -113,7 +113,7 @@ def _alone(node: Node, cotangents: Sequence[Tensor | None]) -> Results:
 
 @partial(whole, price=lambda node, cotangents: rows_price(node, cotangents))
 def _mapped(node: Node, cotangents: Sequence[Tensor | None]) -> Results:
-    """The formula under vmap."""
+    """Return the formula under vmap."""
     present = {slot: cotangent for slot, cotangent in enumerate(cotangents) if cotangent is not None}
 
     def one(*rows: Tensor) -> list[Tensor | None]:

@@ -23,7 +23,7 @@ from .strided import is_injective
 
 
 def _moves(node: Node) -> tuple[list[Local] | None, Sequence[Tensor | None]]:
-    """The terms of a node that moves entries, and what it makes of numbers other than zero, for a program."""
+    """Return the terms of a node that moves entries, and what it makes of numbers other than zero, for a program."""
     may = recorder() is not None and not torch.is_grad_enabled() and not is_tracing()
     return guarded(node) if may else (None, ())
 
@@ -78,7 +78,7 @@ def _read(rows: Tensor, out: Sequence[Map], wrt: tuple[Map, ...], shape: Sequenc
 def _part(
     rows: Tensor, at: Sequence[Map], over: Sequence[Label] | dict[Label, None], shape: Sequence[int]
 ) -> Tensor:
-    """The entries of rows that lie without gaps at the positions of some labels, a dim for each."""
+    """Return the entries of rows that lie without gaps at the positions of some labels, a dim for each."""
     strides, start = dict.fromkeys(over, 0), 0
     for dim, map_ in enumerate(at):
         assert isinstance(map_, Affine)

@@ -56,7 +56,7 @@ def formula(*names: str) -> Callable[[F], F]:
 
 
 def dim_of(node: Node, name: str, rank: int) -> int:
-    """A saved dim of a tensor, as the dim of its rows."""
+    """Return a saved dim of a tensor, as the dim of its rows."""
     dim: int = node.saved(name) % max(rank, 1) + 1
     return dim
 
@@ -201,7 +201,7 @@ def _unbind(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Resu
 
 
 def _filled(node: Node, cotangents: Sequence[Tensor | None], count: int) -> list[Tensor]:
-    """The cotangents of all outputs, zeros where none came."""
+    """Return the cotangents of all outputs, zeros where none came."""
     return [
         torch.zeros((count, *meta.shape), dtype=meta.dtype, device=meta.device) if rows is None else rows
         for rows, meta in zip(cotangents, node.outputs, strict=True)

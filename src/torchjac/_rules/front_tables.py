@@ -51,7 +51,7 @@ def _index_put(node: Node, cotangents: Sequence[Tensor], count: int) -> Results 
 
 
 def _table(node: Node, count: int) -> Tensor:
-    """A table that a gather reads by, for all rows."""
+    """Return a table that a gather reads by, for all rows."""
     table: Tensor = node.saved("index")
     return table.expand(count, *table.shape)
 

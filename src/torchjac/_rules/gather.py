@@ -16,7 +16,7 @@ from .views import unravel
 
 
 def along(index: Tensor, over: tuple[Label, ...], dim: int) -> tuple[Map, ...]:
-    """The maps of a tensor read at ``index`` along one dim and in place along the others."""
+    """Return the maps of a tensor read at ``index`` along one dim and in place along the others."""
     maps: list[Map] = [bare(label) for label in over]
     if maps:
         maps[dim % len(maps)] = Gather(index, over)
@@ -85,7 +85,7 @@ def masked_select(node: Node) -> list[Local]:
 def index_maps(
     indices: Sequence[Tensor | None], shape: Sequence[int]
 ) -> tuple[tuple[Map, ...] | None, tuple[Map, ...]]:
-    """Maps of the picked tensor and of the whole one, for ``whole[indices]``; None if nothing is picked."""
+    """Return maps of the picked tensor and of the whole one, for ``whole[indices]``; None if nothing is picked."""
     tables: list[Tensor | None] = []
     for table in indices:
         if table is not None and table.dtype in (torch.bool, torch.uint8):
@@ -111,7 +111,7 @@ def index_maps(
 
 
 def _compact(table: Tensor, over: tuple[Label, ...]) -> tuple[Tensor, tuple[Label, ...]]:
-    """An index tensor without the dims it is broadcast along."""
+    """Return an index tensor without the dims it is broadcast along."""
     over = over[len(over) - table.dim() :]
     keep = [dim for dim, label in enumerate(over) if table.shape[dim] == label.size]
     shape = [table.shape[dim] for dim in keep]

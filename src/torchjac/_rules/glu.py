@@ -15,7 +15,7 @@ from .spell import new_labels, ones
 
 
 def _halves(shape: Sequence[int], dim: int) -> tuple[tuple[Label, ...], list[tuple[Map, ...]]]:
-    """Labels over one half, and the maps of the first half and of the second."""
+    """Return labels over one half, and the maps of the first half and of the second."""
     over = new_labels(shape)
     first: tuple[Map, ...] = tuple(map(bare, over))
     behind = Affine(shape[dim], ((over[dim], 1),))

@@ -29,7 +29,7 @@ ZEROS, BORDER, REFLECTION = range(3)
 
 
 def _reflected(u: Tensor, low: float, high: float) -> Tensor:
-    """A position brought between two ends by reflections."""
+    """Return a position brought between two ends by reflections."""
     span = high - low
     if span <= 0:
         return torch.zeros_like(u)
@@ -40,7 +40,7 @@ def _reflected(u: Tensor, low: float, high: float) -> Tensor:
 
 
 def _padded(u: Tensor, size: int, padding: int, corners: bool) -> Tensor:
-    """A position as the padding has it: as it is, at the border, or reflected."""
+    """Return a position as the padding has it: as it is, at the border, or reflected."""
     if padding == REFLECTION:
         u = _reflected(u, 0.0, size - 1.0) if corners else _reflected(u, -0.5, size - 0.5)
     return u if padding == ZEROS else u.clamp(0, max(size - 1, 0))
@@ -127,7 +127,7 @@ def grid_sample_backward(node: Node) -> Known:
 
 
 def _by_image(node: Node, out: Sequence[int], image: Sequence[int]) -> Block:
-    """The taps of each output entry: the block of an output of a shape by an image of a shape."""
+    """Return the taps of each output entry: the block of an output of a shape by an image of a shape."""
     mode, rank = node.saved("interpolation_mode"), len(image) - 2
     points = node.saved("grid")
     points = points.to(torch.promote_types(points.dtype, torch.float32))

@@ -19,12 +19,12 @@ from .reduce_by_index import Reduction
 
 
 def _own(rows: Tensor, dim: int, index: Tensor) -> Tensor:
-    """What is left of rows where something was written over them."""
+    """Return what is left of rows where something was written over them."""
     return rows.scatter(dim, index.expand(len(rows), *index.shape), 0) if index.numel() else rows
 
 
 def _read(rows: Tensor, dim: int, index: Tensor, factor: Tensor | float, shape: tuple[int, ...]) -> Tensor:
-    """The rows read at an index and multiplied, with zeros up to the shape of the source."""
+    """Return the rows read at an index and multiplied, with zeros up to the shape of the source."""
     found = rows.gather(dim, index.expand(len(rows), *index.shape)) * factor
     if index.dim() != len(shape):  # of one entry each
         return found.reshape(len(rows), *shape)
@@ -48,7 +48,7 @@ def _scatter(node: Node, cotangents: Cotangents) -> Results | None:
 
 
 def _reduce(node: Node, cotangents: Sequence[Tensor]) -> Results:
-    """A reduction by index, by the factors of its rule."""
+    """Return a reduction by index, by the factors of its rule."""
     (g,) = cotangents
     assert g is not None
     found, lead, shape = Reduction(node), lead_of(node, g, 0), node.shape or (1,)
@@ -61,7 +61,7 @@ def _reduce(node: Node, cotangents: Sequence[Tensor]) -> Results:
 
 
 def _embedding(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
-    """An embedding: the rows of the cotangent added where they were read, but for those of the padding."""
+    """Return an embedding: the rows of the cotangent added where they were read, but for those of the padding."""
     (g,) = cotangents
     assert g is not None
     if not _is_sparse(node):
@@ -78,7 +78,7 @@ def _is_sparse(node: Node) -> bool:
 
 
 def _is_short(node: Node) -> bool:
-    """Whether a source has entries that the index does not name."""
+    """Return whether a source has entries that the index does not name."""
     return node.needs(1) and node.into(1).shape != tuple(node.saved("index").shape)
 
 

@@ -24,7 +24,7 @@ MIXING = {"along", "normalise", "recurrent", "scan"}
 
 
 def links(node: Node, k: int) -> int:
-    """How many entries ∂output/∂input k has.
+    """Return how many entries ∂output/∂input k has.
 
     A product out[…, i, j] = Σ_l a[…, i, l] b[…, l, j] has Π(out) Π(a) / Π(…, i) of a, and so on for b.
 
@@ -73,34 +73,34 @@ def _kernel_size(node: Node) -> int:
 
 @lru_cache(maxsize=1024)
 def mixes_nothing(name: str) -> bool:
-    """Whether a node of this name has as many links as the larger of its output and input has entries."""
+    """Return whether a node of this name has as many links as the larger of its output and input has entries."""
     return kind_of(name) in ("plain", "pointwise", "write")
 
 
 @lru_cache(maxsize=1024)
 def is_pointwise(name: str) -> bool:
-    """Whether a node of this name has one link for each entry, to each input of its output's size."""
+    """Return whether a node of this name has one link for each entry, to each input of its output's size."""
     return kind_of(name) == "pointwise"
 
 
 def is_opaque(name: str) -> bool:
-    """Whether a node of this name has no rule."""
+    """Return whether a node of this name has no rule."""
     return kind_of(name) == "opaque"
 
 
 def is_called(name: str) -> bool:
-    """Whether a node of this name may have no explicit local Jacobian: then it is called on seeds."""
+    """Return whether a node of this name may have no explicit local Jacobian: then it is called on seeds."""
     return kind_of(name) in ("mixing", "linear algebra", "opaque")
 
 
 def is_multiplied(name: str) -> bool:
-    """Whether rows pass a node of this name by a multiplication for each link."""
+    """Return whether rows pass a node of this name by a multiplication for each link."""
     return kind_of(name) in ("product", "convolution")
 
 
 @lru_cache(maxsize=1024)
 def kind_of(name: str) -> str:
-    """What kind of op a node of this name is, as a planner tells them apart."""
+    """Return what kind of op a node of this name is, as a planner tells them apart."""
     if name == "torch::autograd::CopySlices":
         return "write"
     if name in PRODUCTS:

@@ -15,7 +15,7 @@ from .spell import new_labels, ones
 
 
 def one_row(node: Node) -> list[Local] | None:
-    """The local Jacobian of a 0-dim output: the node called once is its only row."""
+    """Return the local Jacobian of a 0-dim output: the node called once is its only row."""
     results = call(node, [ones(node)])
     terms = []
     for k, result in enumerate(results):
@@ -71,7 +71,7 @@ def nll_loss_backward(node: Node) -> list[Local]:
 
 
 def _likelihood(node: Node, scores: Meta) -> Block:
-    """The block of negative log likelihoods by scores."""
+    """Return the block of negative log likelihoods by scores."""
     target, weight = node.saved("target"), node.saved("weight")
     seen = target != node.saved("ignore_index")
     target = torch.where(seen, target, 0)

@@ -35,7 +35,7 @@ def masked_index_put(node: Node) -> list[Local]:
 
 
 def _maps(node: Node, shape: Sequence[int]) -> tuple[tuple[Map, ...] | None, tuple[Map, ...]]:
-    """Maps of what is read or added and of the whole, positions outside brought inside: a mask hides those."""
+    """Return maps of what is read or added and of the whole, positions outside brought inside: a mask hides those."""
     indices = [
         index if index is None else index.clamp(-size, size - 1)
         for index, size in zip(node.saved("indices"), shape, strict=False)
@@ -44,5 +44,5 @@ def _maps(node: Node, shape: Sequence[int]) -> tuple[tuple[Map, ...] | None, tup
 
 
 def _where(node: Node, picked: Sequence[Map]) -> tuple[Tensor, tuple[Label, ...]]:
-    """The mask as ones and zeros, and the labels over which it runs."""
+    """Return the mask as ones and zeros, and the labels over which it runs."""
     return spread(node.saved("mask").to(node.outputs[0].dtype), [map_.labels[0] for map_ in picked])

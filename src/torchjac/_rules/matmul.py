@@ -31,7 +31,7 @@ _Factor: TypeAlias = tuple[int, str, str, str]
 def _product(
     node: Node, first: _Factor, second: _Factor, names: tuple[str, str], alpha: complex = 1.0
 ) -> list[Local]:
-    """Terms of a product of two factors."""
+    """Return terms of a product of two factors."""
     terms = []
     for (k, out, wrt, on), other in zip((first, second), names, strict=True):
         if node.needs(k):
@@ -45,7 +45,7 @@ def _product(
 
 
 def _as_it_lies(value: Tensor, on: str) -> tuple[Tensor, str]:
-    """A factor and its spelling, in the order of its memory: a transposed weight is spelled transposed."""
+    """Return a factor and its spelling, in the order of its memory: a transposed weight is spelled transposed."""
     if value.dim() < 2 or value.stride(-1) <= value.stride(-2):
         return value, on
     *rest, row, column = on.split()

@@ -47,7 +47,7 @@ class _Affine:
             self.terms.append(Local(2, Block(1.0, (), self.out, self.channel)))
 
     def scaled(self, norm: Norm) -> Local:
-        """What a constant scale makes of x, and of g: δ w[c] r[c]."""
+        """Return what a constant scale makes of x, and of g: δ w[c] r[c]."""
         factor = norm.weighted(norm.scale).reshape(-1)
         (channel,) = self.dims
         return Local(0, Block(factor, (self.over[channel],), self.out, self.out))
@@ -61,7 +61,7 @@ class _Affine:
         ]
 
     def known(self) -> Known:
-        """What was found."""
+        """Return what was found."""
         return Known(self.terms, self.passes)
 
 
@@ -143,7 +143,7 @@ def group_norm(node: Node) -> Known:
 
 
 def _by_group(node: Node) -> Callable[[int, Sequence[Block]], Spelling | None]:
-    """The terms of the output of a group norm by x; the statistics, which are outputs too, have none."""
+    """Return the terms of the output of a group norm by x; the statistics, which are outputs too, have none."""
     shape = node.saved("input").shape
     groups = node.saved("group")
     inner = shape[1] // groups

@@ -42,7 +42,7 @@ class Norm(NamedTuple):
     weight: Tensor | None
 
     def mean(self, value: Tensor) -> Tensor:
-        """The mean of what is normalised together."""
+        """Return the mean of what is normalised together."""
         return value.mean(self.over, keepdim=True)
 
     def down(self, h: Tensor) -> Tensor:
@@ -52,18 +52,18 @@ class Norm(NamedTuple):
         return h * self.scale
 
     def weighted(self, value: Tensor) -> Tensor:
-        """The product with w."""
+        """Return the product with w."""
         return value if self.weight is None else value * self.weight
 
     def summed(self, value: Tensor) -> Tensor:
-        """The sum over what w does not vary along."""
+        """Return the sum over what w does not vary along."""
         return value.sum([k - len(self.channel) for k, size in enumerate(self.channel) if size == 1], True)
 
 
 def _norm(
     node: Node, view: Shape, channel: Shape, over: Shape, each: Shape, mean: Tensor, scale: Tensor
 ) -> Norm:
-    """The normalisation of what a node saved, ``each`` being the shape of its statistics; not in half precision.
+    """Return the normalisation of what a node saved, ``each`` being the shape of its statistics; not in half precision.
 
     Where a graph is recorded they are made from x again, as what was saved has none.
     """
@@ -108,7 +108,7 @@ def _group(node: Node) -> Norm:
 
 
 def is_training(node: Node) -> bool:
-    """Whether a batch norm's statistics are those of x."""
+    """Return whether a batch norm's statistics are those of x."""
     return node.name.startswith("BatchNormWithUpdate") or bool(node.saved("training"))
 
 

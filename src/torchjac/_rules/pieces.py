@@ -19,14 +19,14 @@ from .views import unravel
 
 
 def shifted(size: int, at: int, step: int = 1) -> tuple[Affine, Affine]:
-    """Maps of a label over ``size`` entries: itself, and from ``at`` on with a step."""
+    """Return maps of a label over ``size`` entries: itself, and from ``at`` on with a step."""
     label = Label(size)
     return bare(label), Affine(at, ((label, step),))
 
 
 @remembered
 def piece(shape: Sequence[int], dim: int, start: int, step: int = 1) -> Block:
-    """A tensor of a shape that stands in another from ``start`` on along one dim; the others are equal."""
+    """Return a tensor of a shape that stands in another from ``start`` on along one dim; the others are equal."""
     maps = [bare(label) for label in new_labels(shape)]
     full = list(maps)
     maps[dim], full[dim] = shifted(shape[dim], start, step)
@@ -35,7 +35,7 @@ def piece(shape: Sequence[int], dim: int, start: int, step: int = 1) -> Block:
 
 @remembered
 def layer(shape: Sequence[int], dim: int, position: int) -> Block:
-    """A tensor of a shape that stands at one position of a dim that another has more."""
+    """Return a tensor of a shape that stands at one position of a dim that another has more."""
     maps = tuple([bare(label) for label in new_labels(shape)])
     return Block(1.0, (), maps, (*maps[:dim], constant(position), *maps[dim:]))
 
@@ -53,7 +53,7 @@ def slice_backward(node: Node) -> list[Local]:
 
 
 def slice_start(node: Node, size: int) -> int:
-    """The first position of a slice, counted from the front and inside the dim."""
+    """Return the first position of a slice, counted from the front and inside the dim."""
     start = node.saved("start") or 0
     return min(max(start + size if start < 0 else start, 0), size)
 
@@ -113,7 +113,7 @@ def cat(node: Node) -> list[Local]:
 
 
 def cat_starts(node: Node, dim: int) -> list[int | None]:
-    """Where each needed input begins along the dim.
+    """Return where each needed input begins along the dim.
 
     The sizes of inputs that need no gradient are not on the graph, but a gradient is a narrowed view of the
     cotangent: on the meta device its offset tells where it begins, at no cost.
@@ -206,7 +206,7 @@ def _rolled(size: int, shift: int) -> list[tuple[int, int, int]]:
 def _window(
     sizes: Sequence[int] = (), in_starts: Sequence[int] = (), out_starts: Sequence[int] = ()
 ) -> Block:
-    """A window of a tensor that stands somewhere in another."""
+    """Return a window of a tensor that stands somewhere in another."""
     over = new_labels(sizes)
     out, wrt = (
         tuple([Affine(start, ((label, 1),)) for start, label in zip(starts, over, strict=True)])
@@ -250,7 +250,7 @@ def mirror_pad_backward(node: Node) -> list[Local]:
 def _mirrored(
     node: Node, padded: Sequence[int], shape: Sequence[int]
 ) -> tuple[tuple[Map, ...], tuple[Map, ...]]:
-    """Maps of the padded tensor and of the tensor itself."""
+    """Return maps of the padded tensor and of the tensor itself."""
     padding, over = node.saved("padding"), new_labels(padded)
     wrt: list[Map] = []
     for dim, (label, size) in enumerate(zip(over, shape, strict=True)):

@@ -91,7 +91,7 @@ def pointwise(node: Node) -> Known:
 
 
 def same_dims(node: Node) -> Known:
-    """Every input passes all dims in which its size is the output's."""
+    """Return every input passes all dims in which its size is the output's."""
     return Known(passes={k: _shared(node, k) for k in range(len(node.inputs)) if node.needs(k)})
 
 
@@ -102,7 +102,7 @@ def _shared(node: Node, k: int) -> Passes:
 
 
 def diagonal_term(node: Node, k: int, value: Tensor | float) -> Local:
-    """The diagonal local Jacobian of an input that broadcasts against the output."""
+    """Return the diagonal local Jacobian of an input that broadcasts against the output."""
     _, over, out, wrt = diagonal(node.shape, node.into(k).shape)
     on: tuple[Label, ...] = ()
     if isinstance(value, Tensor):
@@ -243,7 +243,7 @@ def div(node: Node) -> Known | list[Local]:
 
 
 def _saved_factor(node: Node, name: str) -> Tensor | float:
-    """A saved factor; a Python number, saved as a 0-dim tensor that promotes like one, as a float."""
+    """Return a saved factor; a Python number, saved as a 0-dim tensor that promotes like one, as a float."""
     factor = node.saved(name)
     if not isinstance(factor, Tensor):
         return float(factor)

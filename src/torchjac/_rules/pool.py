@@ -20,7 +20,7 @@ def _spatial(node: Node) -> int:
 
 
 def _chosen(at: Tensor, shape: Sequence[int], spatial: int) -> tuple[tuple[Map, ...], tuple[Map, ...]]:
-    """Maps of the entries chosen at positions ``at`` of flattened planes, and of the planes of a shape."""
+    """Return maps of the entries chosen at positions ``at`` of flattened planes, and of the planes of a shape."""
     over = new_labels(at.shape)
     planes = len(shape) - spatial
     return tuple(map(bare, over)), (*map(bare, over[:planes]), *unravel(at, over, shape[planes:]))
@@ -78,7 +78,7 @@ def upsample_nearest_backward(node: Node) -> list[Local]:
 def _nearest(
     node: Node, fine: Sequence[int], coarse: Sequence[int]
 ) -> tuple[tuple[Map, ...], tuple[Map, ...]]:
-    """Maps of both images; PyTorch's own kernel on the positions of each side says which is nearest."""
+    """Return maps of both images; PyTorch's own kernel on the positions of each side says which is nearest."""
     aten = torch.ops.aten
     resample = aten._upsample_nearest_exact1d if "Exact" in node.name else aten.upsample_nearest1d
     over = new_labels(fine)

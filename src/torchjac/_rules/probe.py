@@ -77,7 +77,7 @@ def probed(node: Node) -> Known | None:
 
 
 def _overlaps(term: Local) -> bool:
-    """Whether two values of the labels of a term read one entry."""
+    """Return whether two values of the labels of a term read one entry."""
     return any(
         type(map_) is Affine and len(map_.terms) > 1 and not is_injective(dict(map_.terms), map_.labels)
         for map_ in term.block.wrt
@@ -105,7 +105,7 @@ class _Found:
 
 
 def _terms(node: Node, k: int, part: _Found) -> list[Local]:
-    """Terms for one input: ∂out[at[i]]/∂x[i] = factor[i], broadcast dims of the input summed."""
+    """Return terms for one input: ∂out[at[i]]/∂x[i] = factor[i], broadcast dims of the input summed."""
     shape, out_shape = node.into(k).shape, node.shape
     factor, at, used = part.factor, part.source, part.touched
     if not bool(used.any()):
@@ -138,7 +138,7 @@ def _boxes(used: Tensor) -> list[Box]:
 
 
 def _affine(at: Tensor, over: tuple[Label, ...], shape: Sequence[int]) -> tuple[Map, ...] | None:
-    """The maps of positions affine in the labels along every dim of a shape; None if they are not."""
+    """Return the maps of positions affine in the labels along every dim of a shape; None if they are not."""
     maps: list[Map] = []
     for size in reversed(shape):
         here = at % size

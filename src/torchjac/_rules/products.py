@@ -16,7 +16,7 @@ from .anew import Anew, Results, lead_of, register, shaped
 
 
 def before(x: Tensor, dim: int) -> Tensor:
-    """The product of all entries in front of each along a dim: of (a, b, c) it is (1, a, ab)."""
+    """Return the product of all entries in front of each along a dim: of (a, b, c) it is (1, a, ab)."""
     size = x.shape[dim]
     shifted = torch.cat(
         [torch.ones_like(x.narrow(dim, 0, min(size, 1))), x.narrow(dim, 0, max(size - 1, 0))], dim
@@ -25,7 +25,7 @@ def before(x: Tensor, dim: int) -> Tensor:
 
 
 def others(x: Tensor, dim: int) -> Tensor:
-    """The product of all other entries along a dim: of (a, b, c) it is (bc, ac, ab)."""
+    """Return the product of all other entries along a dim: of (a, b, c) it is (bc, ac, ab)."""
     return before(x, dim) * before(x.flip(dim), dim).flip(dim)
 
 

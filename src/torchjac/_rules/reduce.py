@@ -16,7 +16,7 @@ from .spell import new_labels, ones, reduced_dims, spread
 
 
 def _reduction(node: Node, value: Tensor | float | None, slot: int = 0) -> list[Local] | None:
-    """The term of a reduction, its factors given or found by a call on ones, which may find that it is zero."""
+    """Return the term of a reduction, its factors given or found by a call on ones, which may find that it is zero."""
     shape = node.into(0).shape
     dims, kept = reduced_dims(node)
     rank = len(node.outputs[slot].shape)

@@ -44,12 +44,12 @@ class Reduction:
         self.index, self.source = index, source
 
     def sum_at(self, values: Tensor, start: Tensor | None = None) -> Tensor:
-        """The sum over the source of each output entry, over self too where a value is given for it."""
+        """Return the sum over the source of each output entry, over self too where a value is given for it."""
         start = torch.zeros_like(self.into) if start is None else start
         return start.scatter_add(self.dim, self.index, values.to(start.dtype))
 
     def read(self, values: Tensor) -> Tensor:
-        """What stands at the output entry of each source entry."""
+        """Return what stands at the output entry of each source entry."""
         return values.gather(self.dim, self.index)
 
     @lazy
@@ -76,7 +76,7 @@ class Reduction:
         return own * share, other * self.read(share)
 
     def _of_product(self) -> tuple[Tensor, Tensor]:
-        """The product of all others, spelled so that its derivative is right at zeros too.
+        """Return the product of all others, spelled so that its derivative is right at zeros too.
 
         With P the product of the entries that are not zero, z how many are zero and Z their sum, that of all but s is
 

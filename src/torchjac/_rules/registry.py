@@ -103,7 +103,7 @@ def forget(op: Op) -> None:
 
 
 def name_of(op: Op) -> str:
-    """The name of the autograd node."""
+    """Return the name of the autograd node."""
     return op if isinstance(op, str) else f"{op.__name__}Backward"
 
 
@@ -129,7 +129,7 @@ def rule(*ops: Op, any_dtype: bool = False, built_in: bool = True) -> Callable[[
 
 
 def named(name: str) -> Registered | None:
-    """The rule of nodes of a name, or of a Function whose nodes have it: for planners, who see names only."""
+    """Return the rule of nodes of a name, or of a Function whose nodes have it: for planners, who see names only."""
     # view_copy has view's derivative
     found = RULES.get(name) or RULES.get(name.removesuffix("_copy"))
     return found or next(
@@ -143,7 +143,7 @@ def opaque(node: Node) -> Known:
 
 
 def local_jacobian(node: Node) -> Known:
-    """What is known of a node's local Jacobian, at least that it must be called on dense seeds."""
+    """Return what is known of a node's local Jacobian, at least that it must be called on dense seeds."""
     function = node.function if node.is_python else None
     found = None if function is None else RULES.get(function)
     if found is None:  # view_copy has view's derivative

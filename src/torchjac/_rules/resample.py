@@ -29,7 +29,7 @@ Filter = Callable[[Tensor], Tensor]
 
 
 def linear(distance: Tensor) -> Tensor:
-    """The filter of two taps, a hat."""
+    """Return the filter of two taps, a hat."""
     return (1 - distance.abs()).clamp_min(0)
 
 
@@ -42,7 +42,7 @@ def cubic(distance: Tensor, a: float = -0.75) -> Tensor:
 
 
 def lanczos(distance: Tensor) -> Tensor:
-    """The filter of six taps."""
+    """Return the filter of six taps."""
     return torch.where(distance.abs() < 3, torch.sinc(distance) * torch.sinc(distance / 3), 0)
 
 
@@ -62,14 +62,14 @@ class Side(NamedTuple):
 
 
 def _scale(n: int, m: int, scale: float | None, corners: bool) -> float:
-    """The distance of two output entries in the input."""
+    """Return the distance of two output entries in the input."""
     if corners:
         return (n - 1) / (m - 1) if m > 1 else 0.0
     return 1 / scale if scale else n / max(m, 1)
 
 
 def _taps(kind: str, n: int, m: int, scale: float | None, corners: bool, like: Tensor) -> Side:
-    """The taps of a filter around each place in the input, those outside at the edge."""
+    """Return the taps of a filter around each place in the input, those outside at the edge."""
     fall, count = TAPS[kind]
     step = _scale(n, m, scale, corners)
     if m == n and (step == 1 or count == 2):  # PyTorch copies
@@ -150,7 +150,7 @@ def resample(node: Node) -> Known:
 
 
 def _separable(batch: tuple[Label, ...], sides: list[Side], dtype: torch.dtype) -> Block:
-    """The block of several sides."""
+    """Return the block of several sides."""
     value = sides[0].weight
     on: tuple[Label, ...] = sides[0].labels
     for side in sides[1:]:

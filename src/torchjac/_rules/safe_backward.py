@@ -23,7 +23,7 @@ _SERIES = 0.03
 
 
 def over_nonzero(value: Tensor, divisor: Tensor) -> Tensor:
-    """The quotient, and 0 where the divisor is 0: there it is taken for infinite."""
+    """Return the quotient, and 0 where the divisor is 0: there it is taken for infinite."""
     return value / divisor.masked_fill(divisor == 0, math.inf)
 
 
@@ -66,7 +66,7 @@ def _distance(node: Node, g: Tensor, gap: Tensor, p: float, dims: Collection[int
 
 
 def _signed(node: Node, found: Tensor) -> Results:
-    """What goes to x and to y, of which the op takes the difference."""
+    """Return what goes to x and to y, of which the op takes the difference."""
     return [found if node.needs(0) else None, -found if node.needs(1) else None]
 
 

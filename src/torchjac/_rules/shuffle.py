@@ -13,7 +13,7 @@ from .spell import new_labels
 
 
 def _joined(*parts: Label) -> Affine:
-    """The position in a dim that several labels share, the last running fastest."""
+    """Return the position in a dim that several labels share, the last running fastest."""
     terms, step = [], 1
     for label in reversed(parts):
         terms.append((label, step))
@@ -22,7 +22,7 @@ def _joined(*parts: Label) -> Affine:
 
 
 def _pixels(fine: Sequence[int], r: int) -> tuple[tuple[Map, ...], tuple[Map, ...]]:
-    """Maps of an image (…, c, r·h, r·w) and of the same pixels as channels (…, r²·c, h, w)."""
+    """Return maps of an image (…, c, r·h, r·w) and of the same pixels as channels (…, r²·c, h, w)."""
     *lead, c, height, width = fine
     batch = tuple(map(bare, new_labels(lead)))
     c_, h, w, i, j = new_labels((c, height // r, width // r, r, r))
@@ -70,7 +70,7 @@ def col2im(node: Node) -> list[Local]:
 
 
 def _windows(node: Node, shape: Sequence[int]) -> list[tuple[tuple[Map, ...], tuple[Map, ...]]]:
-    """Maps of the columns and of the image, one pair; one for each tap where windows hang over the edge."""
+    """Return maps of the columns and of the image, one pair; one for each tap where windows hang over the edge."""
     *lead, channels, height, width = shape
     rows, columns = (_side(node, side, size) for side, size in enumerate((height, width)))
     kernel = node.saved("kernel_size")[1]
@@ -84,7 +84,7 @@ def _windows(node: Node, shape: Sequence[int]) -> list[tuple[tuple[Map, ...], tu
 
 
 def _steps(node: Node, side: int, size: int) -> int:
-    """How many windows stand along one side of the image."""
+    """Return how many windows stand along one side of the image."""
     kernel, stride, dilation, padding = (node.saved(name)[side] for name in _SETTINGS)
     count: int = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
     return count
@@ -112,6 +112,6 @@ def _side(node: Node, side: int, size: int) -> list[tuple[Affine, Affine, Affine
 
 
 def _sum(*parts: tuple[Affine, int]) -> Affine:
-    """The affine map Σ step · map."""
+    """Return the affine map Σ step · map."""
     terms = tuple((label, stride * step) for map_, step in parts for label, stride in map_.terms)
     return Affine(sum(map_.offset * step for map_, step in parts), terms)

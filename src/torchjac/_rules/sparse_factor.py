@@ -12,7 +12,7 @@ from .registry import Local
 
 
 def entries_local(node: Node, k: int, out: str, wrt: str, factor: Tensor, scale: complex, on: str) -> Local:
-    """The local Jacobian of a product with a sparse factor, spelled as `spell.local` does.
+    """Return the local Jacobian of a product with a sparse factor, spelled as `spell.local` does.
 
     For out[i,k] = Σⱼ S[i,j] b[j,k] with entries S[row[e], column[e]] = v[e]:
 

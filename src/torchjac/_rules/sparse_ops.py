@@ -16,7 +16,7 @@ from .registry import Local, rule
 
 
 def _places(x: Tensor) -> tuple[Map, ...]:
-    """Maps of the places where a sparse tensor stores something, each once."""
+    """Return maps of the places where a sparse tensor stores something, each once."""
     x = x.coalesce()
     entry = Label(x._nnz())
     rest = [bare(Label(size)) for size in x.shape[x.sparse_dim() :]]

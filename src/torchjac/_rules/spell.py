@@ -20,7 +20,7 @@ NOWHERE = Block(0.0, (), (), ())
 
 
 def new_labels(shape: Sequence[int]) -> tuple[Label, ...]:
-    """One label for each dim."""
+    """Return one label for each dim."""
     return tuple(Label(size) for size in shape)
 
 
@@ -33,7 +33,7 @@ def diagonal(shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Block:
 
 
 def spread(value: Tensor, over: Sequence[Label]) -> tuple[Tensor, tuple[Label, ...]]:
-    """A tensor that broadcasts over labels, without the dims along which it is constant."""
+    """Return a tensor that broadcasts over labels, without the dims along which it is constant."""
     on = []
     over = over[len(over) - value.dim() :]
     dim = 0
@@ -47,7 +47,7 @@ def spread(value: Tensor, over: Sequence[Label]) -> tuple[Tensor, tuple[Label, .
 
 
 def broadcast(over: Sequence[Label], shape: Sequence[int]) -> tuple[Map, ...]:
-    """The maps of an input of a shape that broadcasts over the labels of the output."""
+    """Return the maps of an input of a shape that broadcasts over the labels of the output."""
     over = over[len(over) - len(shape) :]
     return tuple(bare(label) if label.size == size else ZERO for label, size in zip(over, shape, strict=True))
 
@@ -55,7 +55,7 @@ def broadcast(over: Sequence[Label], shape: Sequence[int]) -> tuple[Map, ...]:
 def local(
     node: Node, k: int, out: str, wrt: str, value: Tensor | float = 1.0, on: str = "", slot: int = 0
 ) -> Local:
-    """The local Jacobian spelled by letters: ``local(node, 0, "i k", "i j", b, on="j k")``.
+    """Return the local Jacobian spelled by letters: ``local(node, 0, "i k", "i j", b, on="j k")``.
 
     Each word names the label of one dim; ``0`` is a dim that stays at position 0. Sizes are read off the
     node's output and input. Of an input that is not differentiated the term is empty.
@@ -98,7 +98,7 @@ def _spelled(out: str, wrt: str, on: str, out_shape: tuple[int, ...], in_shape: 
 
 
 def spelling(terms: Sequence[Local]) -> Spelling:
-    """What terms are that take no time to make."""
+    """Return what terms are that take no time to make."""
     inner, scales = 0, len(terms) == 1
     for term in terms:
         value, _, out, wrt = term.block
@@ -109,13 +109,13 @@ def spelling(terms: Sequence[Local]) -> Spelling:
 
 
 def ones(node: Node, slot: int = 0) -> Tensor:
-    """The cotangent of all ones."""
+    """Return the cotangent of all ones."""
     shape, dtype, device = node.outputs[slot]
     return torch.ones(shape, dtype=dtype, device=device)
 
 
 def reduced_dims(node: Node) -> tuple[set[int], bool]:
-    """The dims that a reduction reduces, and whether they are kept with size 1."""
+    """Return the dims that a reduction reduces, and whether they are kept with size 1."""
     rank = len(node.into(0).shape)
     if len(node.shape) == 0:
         return set(range(rank)), False

@@ -23,7 +23,7 @@ Law: TypeAlias = tuple[tuple[int, tuple[tuple[int, int], ...]], ...]
 def law_of(
     shape: Sequence[int], lies: Sequence[int], size: Sequence[int], stride: Sequence[int], offset: int
 ) -> Law | None:
-    """Where a strided part stands in a tensor that lies in memory by strides ``lies``, dim by dim.
+    """Return where a strided part stands in a tensor that lies in memory by strides ``lies``, dim by dim.
 
     A memory position is a number whose digits are the positions along the dims, so a stride is one too; as long as
     no sum of digits runs over, each dim has a law of its own. None where one does.
@@ -52,12 +52,12 @@ def law_of(
 
 
 def _outer_first(shape: Sequence[int], lies: Sequence[int]) -> list[int]:
-    """The dims that have more than one position, by falling strides."""
+    """Return the dims that have more than one position, by falling strides."""
     return sorted([dim for dim, count in enumerate(shape) if count > 1], key=lambda dim: -lies[dim])
 
 
 def _is_nested(shape: Sequence[int], lies: Sequence[int]) -> bool:
-    """Whether each dim takes its steps outside of all that lies within one step of it."""
+    """Return whether each dim takes its steps outside of all that lies within one step of it."""
     within = 1
     for dim in reversed(_outer_first(shape, lies)):
         if lies[dim] < within:
@@ -67,7 +67,7 @@ def _is_nested(shape: Sequence[int], lies: Sequence[int]) -> bool:
 
 
 def _digits(number: int, shape: Sequence[int], lies: Sequence[int]) -> list[int] | None:
-    """A position in memory as positions along the dims; None for one between entries."""
+    """Return a position in memory as positions along the dims; None for one between entries."""
     digits = [0] * len(shape)
     for dim in _outer_first(shape, lies):
         digits[dim], number = divmod(number, lies[dim])
@@ -92,7 +92,7 @@ def same(box: tuple[tuple[int, int], ...]) -> Block:
 
 @lru_cache(maxsize=KEPT)
 def box_of(law: Law, size: Sequence[int]) -> Box | None:
-    """The box that a part fills, None where it leaves gaps."""
+    """Return the box that a part fills, None where it leaves gaps."""
     box = []
     for start, along in law:
         if len(along) > 1 or any(step != 1 for _, step in along):
@@ -113,7 +113,7 @@ def is_injective(size: Sequence[int], stride: Sequence[int]) -> bool:
 
 
 def bounds(mask: Tensor) -> Box:
-    """The smallest box that holds all true entries, of which there is one at least."""
+    """Return the smallest box that holds all true entries, of which there is one at least."""
     if mask.dim() == 0:
         return ()
     found = mask.nonzero()

@@ -95,12 +95,12 @@ _OURS = "torchjac was "
 
 
 def runs_batched(node: Node) -> bool:
-    """Whether a node may be called under vmap, by `call`."""
+    """Return whether a node may be called under vmap, by `call`."""
     return is_anew(node.name) or all_run_batched({node.name})
 
 
 def why_unbatched(node: Node) -> str:
-    """Why a node may not be called under vmap."""
+    """Return why a node may not be called under vmap."""
     return UNBATCHED.get(node.name) or UNBATCHED_RECORDED[node.name]
 
 
@@ -112,27 +112,27 @@ def all_run_batched(names: Set[str]) -> bool:
 
 
 def needs_all_cotangents(node: Node) -> bool:
-    """Whether a missing cotangent must be given as zeros."""
+    """Return whether a missing cotangent must be given as zeros."""
     return node.name in NEEDS_ALL_COTANGENTS
 
 
 def rules_only(names: Set[str]) -> bool:
-    """Whether the formulas of nodes of these names would be recorded with wrong derivatives, or none."""
+    """Return whether the formulas of nodes of these names would be recorded with wrong derivatives, or none."""
     return torch.is_grad_enabled() and not names.isdisjoint(WRONG_TWICE)
 
 
 def makes_sparse(names: Set[str]) -> bool:
-    """Whether nodes of these names make or take sparse tensors: many formulas fail on sparse cotangents."""
+    """Return whether nodes of these names make or take sparse tensors: many formulas fail on sparse cotangents."""
     return any("Sparse" in name for name in names)
 
 
 def goes_alone(node: Node) -> bool:
-    """Whether rows can be taken through a node by `call`, and what is recorded has right derivatives."""
+    """Return whether rows can be taken through a node by `call`, and what is recorded has right derivatives."""
     return runs_batched(node) and (is_anew(node.name) or not rules_only({node.name}))
 
 
 def engine_fails(nodes: Sequence[Node]) -> bool:
-    """Whether PyTorch's engine would fail where calls of the nodes one by one are right.
+    """Return whether PyTorch's engine would fail where calls of the nodes one by one are right.
 
     Where a formula fails that is written anew; and inside vmap a write through a view refuses a cotangent that is less
     batched than what was written, and the engine makes such zeros; `call` gives it batched ones.

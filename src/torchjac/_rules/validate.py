@@ -22,7 +22,7 @@ class Validator:
     node: Node
 
     def known(self, found: Any) -> Known | None:
-        """What the rule knows, without what it tells of inputs that nothing is asked of."""
+        """Return what the rule knows, without what it tells of inputs that nothing is asked of."""
         if found is None:
             return None
         known = found if isinstance(found, Known) else Known(found)
@@ -36,7 +36,7 @@ class Validator:
         )
 
     def terms(self, terms: Any) -> list[Local]:
-        """The terms of inputs that something is asked of."""
+        """Return the terms of inputs that something is asked of."""
         if not isinstance(terms, Sequence) or not all(isinstance(term, Local) for term in terms):
             self._refuse(
                 f"gave {terms!r}; a rule returns a list of what extend.local gives, a Known, or None"
@@ -101,7 +101,7 @@ class Validator:
 
 
 def _range(map_: Map) -> tuple[int, int]:
-    """The first and the last position of a formula; what a table holds is not looked at, nor what has size 0."""
+    """Return the first and the last position of a formula; what a table holds is not looked at, nor what has size 0."""
     if isinstance(map_, Gather) or not all(label.size for label in map_.labels):
         return 0, -1
     ends = [stride * (label.size - 1) for label, stride in map_.terms]

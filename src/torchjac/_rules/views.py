@@ -42,7 +42,7 @@ def _cuts(*shapes: Sequence[int]) -> list[int]:
 
 @remembered
 def _reshape(out_shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Block:
-    """Index maps under which a tensor and its reshape name the same entry, where dims split or join cleanly."""
+    """Return index maps under which a tensor and its reshape name the same entry, where dims split or join cleanly."""
     if 0 in in_shape:
         return Block(1.0, (), tuple(map(bare, new_labels(out_shape))), (Affine(0, ()),) * len(in_shape))
     labels = [(cut, Label(above // cut)) for above, cut in pairwise(_cuts(out_shape, in_shape))]
@@ -58,7 +58,7 @@ def _suffix_products(shape: Sequence[int]) -> list[int]:
 
 
 def _dims(shape: Sequence[int], below: list[int], labels: list[tuple[int, Label]]) -> list[Map]:
-    """Each dim is affine in the labels whose stride lies between its own stride and the next."""
+    """Return each dim is affine in the labels whose stride lies between its own stride and the next."""
     return [
         Affine(0, tuple((label, cut // step) for cut, label in labels if step <= cut < step * size))
         for size, step in zip(shape, below[1:], strict=True)
@@ -74,7 +74,7 @@ def _table_maps(
 
 
 def unravel(at: torch.Tensor, over: tuple[Label, ...], shape: Sequence[int]) -> tuple[Map, ...]:
-    """The maps of positions in a flattened tensor, one for each of its dims."""
+    """Return the maps of positions in a flattened tensor, one for each of its dims."""
     maps: list[Map] = []
     for size in reversed(shape):
         maps.append(Gather(at % max(size, 1), over) if size != 1 else constant(0))
@@ -182,7 +182,7 @@ def diagonal_backward(node: Node) -> list[Local]:
 
 
 def on_diagonal(node: Node, short: tuple[int, ...], full: tuple[int, ...]) -> Block:
-    """A tensor that stands on a diagonal of another."""
+    """Return a tensor that stands on a diagonal of another."""
     first, second = node.saved("dim1") % len(full), node.saved("dim2") % len(full)
     return _on_diagonal(short, len(full), first, second, node.saved("offset"))
 

@@ -45,7 +45,7 @@ class Dim(NamedTuple):
     margin: int
 
     def inside(self, k: int) -> tuple[int, int]:
-        """The first position at which offset ``k`` of the kernel is inside, and at how many it is."""
+        """Return the first position at which offset ``k`` of the kernel is inside, and at how many it is."""
         shift = self.dilate * k - self.margin
         first = max(-(shift // self.step), 0)
         return first, max(min((self.fine - 1 - shift) // self.step + 1, self.coarse) - first, 0)
@@ -63,7 +63,7 @@ def geometry(node: Node, shapes: Mapping[str, Sequence[int]]) -> Geometry:
 
 
 def sizes(g: Geometry, out: str) -> tuple[int, int, int]:
-    """What `offsets` will give, for ∂out/∂either: how many, the entries tied to one of out, and all entries.
+    """Return what `offsets` will give, for ∂out/∂either: how many, the entries tied to one of out, and all entries.
 
     Example: a kernel of 3 over 5 entries with padding 1 ties 4 + 5 + 4 entries, not 15.
     """
@@ -86,7 +86,7 @@ class Side(NamedTuple):
 
 
 def offsets(g: Geometry) -> Iterator[dict[str, Side]]:
-    """The three tensors at every offset of the kernel at which some window is inside."""
+    """Yield the three tensors at every offset of the kernel at which some window is inside."""
     weight = g.shapes["weight"]
     for at in product(*[range(dim.kernel) for dim in g.dims]):
         batch, group, c, i = map(Label, (g.shapes["x"][0], g.groups, weight[0] // g.groups, weight[1]))

@@ -19,7 +19,7 @@ from .views import on_diagonal, unravel
 
 
 def _source(node: Node, k: int, picked: Sequence[Map], whole: Sequence[Map]) -> list[Local]:
-    """The source of a write, which may broadcast over the part written."""
+    """Return the source of a write, which may broadcast over the part written."""
     if not node.needs(k):
         return []
     shape = node.into(k).shape
@@ -32,7 +32,7 @@ def _source(node: Node, k: int, picked: Sequence[Map], whole: Sequence[Map]) -> 
 
 
 def kept(node: Node, hole: Tensor) -> list[Local]:
-    """The tensor written into: a diagonal of ones with zeros where ``hole`` (broadcasting) is true."""
+    """Return the tensor written into: a diagonal of ones with zeros where ``hole`` (broadcasting) is true."""
     if not node.needs(0):
         return []
     over = new_labels(node.shape)
@@ -50,7 +50,7 @@ def _all_kept(node: Node) -> list[Local]:
 
 
 def _outside(node: Node, dim: int, start: int, step: int, count: int) -> list[Local]:
-    """The tensor written into, where a slice along one dim was overwritten: what lies before and after."""
+    """Return the tensor written into, where a slice along one dim was overwritten: what lies before and after."""
     if not node.needs(0):
         return []
     size = node.shape[dim]
@@ -105,7 +105,7 @@ def index_put(node: Node) -> list[Local] | None:
 
 
 def _written(node: Node, whole: Sequence[Map]) -> Tensor:
-    """Which entries were written, as a mask over the index tensors' dims."""
+    """Return which entries were written, as a mask over the index tensors' dims."""
     meta = node.outputs[0]
     tables = [dim for dim, map_ in enumerate(whole) if type(map_) is Gather]
     shape = [size if dim in tables else 1 for dim, size in enumerate(meta.shape)]
@@ -155,7 +155,7 @@ def _filled(node: Node, hole: Tensor) -> list[Local]:
 
 
 def _slots(node: Node) -> Tensor:
-    """Which positions along the dim the index names, as a mask that broadcasts over the output."""
+    """Return which positions along the dim the index names, as a mask that broadcasts over the output."""
     rank, index = len(node.shape), node.saved("index").reshape(-1)
     dim = node.saved("dim") % max(rank, 1)
     hole = torch.zeros(node.shape[dim] if rank else 1, dtype=torch.bool, device=index.device)
@@ -173,7 +173,7 @@ def index_copy(node: Node) -> list[Local]:
 
 
 def indexed(node: Node, shape: Sequence[int]) -> tuple[tuple[Map, ...], tuple[Map, ...]]:
-    """Maps of a source of a shape, and of what it is written into at positions along a dim."""
+    """Return maps of a source of a shape, and of what it is written into at positions along a dim."""
     over = new_labels(shape)
     picked = tuple(map(bare, over))
     if not node.shape:
@@ -203,7 +203,7 @@ def scatter_add(node: Node) -> list[Local]:
 
 
 def scattered(node: Node, index: Tensor) -> list[Local]:
-    """The source of a scatter, of which the entries named by the index count."""
+    """Return the source of a scatter, of which the entries named by the index count."""
     if not node.needs(1) or index.numel() == 0:
         return []
     shape = node.into(1).shape
@@ -234,7 +234,7 @@ def masked_scatter_backward(node: Node) -> list[Local]:
 
 
 def _flat(shape: Sequence[int], picked: Sequence[Map], device: torch.device) -> tuple[Map, ...]:
-    """The maps of the first entries, in order, of a tensor of a shape; ``picked`` is one bare label."""
+    """Return the maps of the first entries, in order, of a tensor of a shape; ``picked`` is one bare label."""
     if len(shape) == 1:
         return tuple(picked)
     over = picked[0].labels

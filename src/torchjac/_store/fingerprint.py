@@ -17,7 +17,7 @@ from .._capture.graph import Graph
 def fingerprint(
     func: Callable[..., Any], captured: Captured, inputs: Sequence[Tensor], versions: dict[str, str]
 ) -> dict[str, str]:
-    """What the pieces of a Jacobian depend on, by name: each is another if the Jacobian may be.
+    """Return what the pieces of a Jacobian depend on, by name: each is another if the Jacobian may be.
 
     Tensors that the function reads beside its input show in its output. Sums differ by rounding with the number of
     threads, so that it is told too.
@@ -40,7 +40,7 @@ def _hash(parts: Iterable[Any]) -> str:
 
 
 def _code(func: Any) -> str:
-    """The bytecode of a function, with that of those in it; of any other callable, of what its type calls."""
+    """Return the bytecode of a function, with that of those in it; of any other callable, of what its type calls."""
     code = getattr(func, "__code__", None)
     if isinstance(code, CodeType):
         return _constant(code)
@@ -53,7 +53,7 @@ def _code(func: Any) -> str:
 
 
 def _constant(value: Any) -> str:
-    """A constant of a function in words that are the same in every process."""
+    """Return a constant of a function in words that are the same in every process."""
     if isinstance(value, CodeType):
         return f"{value.co_code.hex()} {value.co_names} {list(map(_constant, value.co_consts))}"
     return str(sorted(map(repr, value))) if isinstance(value, frozenset) else repr(value)

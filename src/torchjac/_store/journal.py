@@ -50,7 +50,7 @@ class Plan(NamedTuple):
 
 
 def read_plan(path: Path) -> Plan | None:
-    """The plan of a store, None where none is.
+    """Return the plan of a store, None where none is.
 
     Raises:
         ValueError: where it is not one that this version writes, or damaged.
@@ -75,12 +75,12 @@ def write_plan(path: Path, plan: Plan) -> None:
 
 
 def read_pieces(path: Path) -> list[Piece]:
-    """The pieces that are on the disk, in order; a line that was cut short is not one."""
+    """Return the pieces that are on the disk, in order; a line that was cut short is not one."""
     return [piece for piece, _ in _lines(path / PIECES)]
 
 
 def recover_pieces(path: Path) -> list[Piece]:
-    """The same, and what was cut short is removed."""
+    """Return the same, and what was cut short is removed."""
     file = path / PIECES
     found = _lines(file)
     size = found[-1][1] if found else 0
@@ -95,7 +95,7 @@ def add_piece(path: Path, piece: Piece) -> None:
 
 
 def _lines(file: Path) -> list[tuple[Piece, int]]:
-    """The pieces told in a file, each with the place where its line ends.
+    """Return the pieces told in a file, each with the place where its line ends.
 
     Raises:
         ValueError: where a line is none that was written; only the last may be cut short.

@@ -96,7 +96,7 @@ class Layout(ABC):
         )  # fmt: skip
 
     def array(self, name: str = "") -> Any:
-        """An array that is there; zeros are written as any other number is, so that no file may be missing."""
+        """Return an array that is there; zeros are written as any other number is, so that no file may be missing."""
         zarr = import_zarr()
         found = zarr.open_array(self.folder, path=name, mode="r+" if self.writing else "r", zarr_format=3)
         # Not by zarr.config, which is one for all threads.
@@ -114,7 +114,7 @@ class Layout(ABC):
 
     @abstractmethod
     def find(self, recorded: Recorded, rows: range) -> Any:
-        """Rows of the Jacobian of a call, as they are written."""
+        """Return rows of the Jacobian of a call, as they are written."""
 
     @abstractmethod
     def joined(self, parts: list[Any]) -> Any:
@@ -126,19 +126,19 @@ class Layout(ABC):
 
     @abstractmethod
     def nonzeros(self, rows: Any) -> int:
-        """How many nonzeros rows have; none are counted where all numbers are written."""
+        """Return how many nonzeros rows have; none are counted where all numbers are written."""
 
     @abstractmethod
     def read(self, begin: int, end: int) -> Any:
-        """The rows of a range."""
+        """Return the rows of a range."""
 
     @abstractmethod
     def files(self, nonzeros: int) -> Iterator[Path]:
-        """The files that hold numbers."""
+        """Return the files that hold numbers."""
 
     @abstractmethod
     def crc32(self, rows: Any) -> int:
-        """The checksum of some rows."""
+        """Return the checksum of some rows."""
 
 
 class Dense(Layout):
@@ -186,16 +186,16 @@ class Dense(Layout):
         return self.array()
 
     def read(self, begin: int, end: int) -> numpy.ndarray[Any, Any]:
-        """Rows as an array."""
+        """Return rows as an array."""
         return numpy.asarray(self._whole[begin:end])
 
     def files(self, nonzeros: int) -> Iterator[Path]:
-        """The shards."""
+        """Yield the shards."""
         for number in range(-(-self.rows // self.plan.piece) if self.columns else 0):
             yield self.path / f"c.{number}.0"
 
     def crc32(self, rows: numpy.ndarray[Any, Any]) -> int:
-        """The checksum of the numbers."""
+        """Return the checksum of the numbers."""
         return _crc32(rows)
 
 
@@ -216,12 +216,12 @@ class Csr(Layout):
         self.array("indptr")[:1] = 0
 
     def _names(self, nonzeros: int) -> Iterator[tuple[str, str, int]]:
-        """Each array's name, dtype and size."""
+        """Yield each array's name, dtype and size."""
         yield from (("data", self.plan.dtype, nonzeros), ("indices", "int64", nonzeros))
         yield "indptr", "int64", self.rows + 1
 
     def find(self, recorded: Recorded, rows: range) -> tuple[numpy.ndarray[Any, Any], ...]:
-        """Rows in CSR."""
+        """Return rows in CSR."""
         matrix = block([jacobian_rows(recorded, 0, rows, "store.write")]).to_sparse(torch.sparse_csr)
         return _numpy(matrix.values()), _numpy(matrix.col_indices()), _numpy(matrix.crow_indices())
 
@@ -253,7 +253,7 @@ class Csr(Layout):
         return self.array("data"), self.array("indices"), self.array("indptr")
 
     def read(self, begin: int, end: int) -> Any:
-        """Rows as a SciPy array."""
+        """Return rows as a SciPy array."""
         data, indices, indptr = self._arrays
         at = numpy.asarray(indptr[begin : end + 1])
         span = slice(int(at[0]), int(at[-1]))
@@ -263,13 +263,13 @@ class Csr(Layout):
         return matrix
 
     def files(self, nonzeros: int) -> Iterator[Path]:
-        """The chunks."""
+        """Yield the chunks."""
         for name, dtype, size in self._names(nonzeros):
             for number in range(-(-size // _length(dtype))):
                 yield self.path / name / f"c.{number}"
 
     def crc32(self, rows: Any) -> int:
-        """The checksum of the numbers, their columns and where each row begins."""
+        """Return the checksum of the numbers, their columns and where each row begins."""
         parts = rows if isinstance(rows, tuple) else (rows.data, rows.indices, rows.indptr)
         found = 0
         for part, dtype in zip(parts, (self.plan.dtype, "int64", "int64"), strict=True):
@@ -278,12 +278,12 @@ class Csr(Layout):
 
 
 def _length(dtype: str) -> int:
-    """How many numbers a chunk of an array of one dim has."""
+    """Return how many numbers a chunk of an array of one dim has."""
     return CHUNK_BYTES // numpy.dtype(dtype).itemsize
 
 
 def layout_of(path: Path, plan: Plan, writing: bool = False) -> Layout:
-    """The layout of a store."""
+    """Return the layout of a store."""
     return (Dense if plan.layout == "dense" else Csr)(path, plan, writing)
 
 

@@ -112,7 +112,7 @@ class Stored:
             yield range(begin, end), self._files.read(begin, end)
 
     def to_scipy(self) -> Any:
-        """All of it, as a SciPy array in CSR.
+        """Return all of it, as a SciPy array in CSR.
 
         Raises:
             ValueError: if the store is dense.
@@ -160,7 +160,7 @@ class Stored:
         return torch.from_numpy(found).to(vector.device) if tensor else found
 
     def as_linear_operator(self) -> Any:
-        """SciPy's `scipy.sparse.linalg.LinearOperator` of these products; needs SciPy."""
+        """Return SciPy's `scipy.sparse.linalg.LinearOperator` of these products; needs SciPy."""
         linalg = import_scipy("as_linear_operator").sparse.linalg
         return linalg.LinearOperator(
             self.shape, matvec=lambda v: self @ v, rmatvec=lambda v: v @ self, dtype=self.dtype

@@ -86,7 +86,7 @@ def _check_same(path: Path, begun: Plan, asked: Plan) -> None:
 
 
 def _first(files: Layout, recorded: Recorded, most: int) -> tuple[int, Any]:
-    """How many rows a piece is to have, and what is found of the first if they are as many."""
+    """Return how many rows a piece is to have, and what is found of the first if they are as many."""
     count = files.rows
     if not count:
         return 1, None

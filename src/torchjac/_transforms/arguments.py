@@ -31,7 +31,7 @@ class Differentiated(NamedTuple):
 
 
 def check_argnums(argnums: Any, count: int, what: str) -> tuple[int, ...]:
-    """The differentiated positions as non-negative ints; argnums may be an int or a tuple of ints."""
+    """Return the differentiated positions as non-negative ints; argnums may be an int or a tuple of ints."""
     if type(argnums) is int and 0 <= argnums < count:  # nearly every call
         return (argnums,)
     given = (argnums,) if isinstance(argnums, int) and not isinstance(argnums, bool) else argnums
@@ -63,7 +63,7 @@ def check_argnums(argnums: Any, count: int, what: str) -> tuple[int, ...]:
 def differentiated(
     args: tuple[Any, ...], argnums: Any, positions: tuple[int, ...], what: str
 ) -> Differentiated:
-    """The tensors of the differentiated arguments; raises where one is no real floating-point tensor."""
+    """Return the tensors of the differentiated arguments; raises where one is no real floating-point tensor."""
     chosen = args[positions[0]] if isinstance(argnums, int) else tuple(args[n] for n in positions)
     leaves, spec = ([chosen], LEAF) if type(chosen) is Tensor else pytree.tree_flatten(chosen)
     for leaf in leaves:
@@ -122,7 +122,7 @@ def check_leaf(leaf: Any, what: str, side: str) -> None:
 def put_arguments(
     args: tuple[Any, ...], argnums: Any, positions: tuple[int, ...], chosen: Any
 ) -> tuple[Any, ...]:
-    """The arguments with the differentiated ones replaced."""
+    """Return the arguments with the differentiated ones replaced."""
     replaced = list(args)
     for n, value in zip(positions, (chosen,) if isinstance(argnums, int) else chosen, strict=True):
         replaced[n] = value
@@ -130,7 +130,7 @@ def put_arguments(
 
 
 def split_aux(result: Any, has_aux: bool, what: str) -> tuple[Any, Any]:
-    """The output to differentiate and the auxiliary one."""
+    """Return the output to differentiate and the auxiliary one."""
     if not has_aux:
         return result, None
     if not isinstance(result, tuple) or len(result) != 2:
@@ -142,7 +142,7 @@ def split_aux(result: Any, has_aux: bool, what: str) -> tuple[Any, Any]:
 
 
 def check_outputs(outputs: Any, what: str) -> tuple[list[Tensor], Any]:
-    """The tensors of the output tree; raises where there is none or one cannot be differentiated."""
+    """Return the tensors of the output tree; raises where there is none or one cannot be differentiated."""
     leaves, spec = ([outputs], LEAF) if type(outputs) is Tensor else pytree.tree_flatten(outputs)
     if not leaves:
         raise RuntimeError(
@@ -154,7 +154,7 @@ def check_outputs(outputs: Any, what: str) -> tuple[list[Tensor], Any]:
 
 
 def nest(leaves: Sequence[Sequence[Any]], out_spec: Any, in_spec: Any) -> Any:
-    """Rows of answers as the output tree holding trees like the differentiated argument."""
+    """Return rows of answers as the output tree holding trees like the differentiated argument."""
     if in_spec is LEAF and out_spec is LEAF:
         return leaves[0][0]
     rows = [unflatten(row, in_spec) for row in leaves]
@@ -162,10 +162,10 @@ def nest(leaves: Sequence[Sequence[Any]], out_spec: Any, in_spec: Any) -> Any:
 
 
 def unflatten(leaves: Sequence[Any], spec: Any) -> Any:
-    """A tree of leaves; nearly every one is a single leaf."""
+    """Return a tree of leaves; nearly every one is a single leaf."""
     return leaves[0] if spec is LEAF else pytree.tree_unflatten(leaves, spec)
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
-    """A tree with a function applied to its tensors; anything else as it is."""
+    """Return a tree with a function applied to its tensors; anything else as it is."""
     return pytree.tree_map(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, tree)

@@ -63,7 +63,7 @@ def compile_graph(graph: fx.GraphModule, example: list[Tensor], backend: Any) ->
 
 
 def _inductor(graph: fx.GraphModule, example: list[Tensor]) -> Run:
-    """What Inductor makes of a graph.
+    """Return what Inductor makes of a graph.
 
     Around its code PyTorch puts a wrapper that handles writes into inputs, outputs that are views of inputs, and
     gradients, for 6 µs a call (torch 2.13). Where there are none of these, the code itself is called.

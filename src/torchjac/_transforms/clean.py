@@ -46,7 +46,7 @@ def clean(graph: fx.GraphModule) -> None:
 
 
 def _has_shape(node: fx.Node) -> bool:
-    """Whether an op gives a tensor that lies in memory as the one it is given."""
+    """Return whether an op gives a tensor that lies in memory as the one it is given."""
     given, made = node.args[0].meta["val"], node.meta["val"]  # type: ignore[union-attr]
     return (given.shape, given.stride()) == (made.shape, made.stride())
 
@@ -61,7 +61,7 @@ def _spelled(tree: Any) -> Hashable:
 
 
 def written(graph: fx.GraphModule) -> Iterator[fx.Node]:
-    """What ops write into."""
+    """Yield what ops write into."""
     for node in graph.graph.nodes:
         if node.target is torch.ops.aten.native_batch_norm.default:  # does not say so
             yield from [statistic for statistic in node.args[3:5] if node.args[5] and statistic is not None]
@@ -76,7 +76,7 @@ def written(graph: fx.GraphModule) -> Iterator[fx.Node]:
 
 
 def base_of(node: fx.Node) -> fx.Node:
-    """The node whose memory a node's result is a view of, or itself."""
+    """Return the node whose memory a node's result is a view of, or itself."""
     while node.op == "call_function" and node.args and isinstance(node.args[0], fx.Node):
         target = node.target
         is_view = isinstance(target, torch._ops.OpOverload) and (

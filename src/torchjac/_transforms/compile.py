@@ -196,7 +196,7 @@ def observed(
 
 
 def _named(func: FunctionType) -> Any:
-    """What pickle finds by a function's name."""
+    """Return what pickle finds by a function's name."""
     found: Any = sys.modules.get(func.__module__)
     for name in func.__qualname__.split("."):
         found = getattr(found, name, None)
@@ -204,7 +204,7 @@ def _named(func: FunctionType) -> Any:
 
 
 def _is_inside_another() -> bool:
-    """Whether something around the call has to see the function's own ops."""
+    """Return whether something around the call has to see the function's own ops."""
     # Private, but cheap enough to ask at each call; a dispatch mode is a tracer or counts ops (torch 2.9-2.14).
     return (
         torch.compiler.is_compiling()

@@ -114,7 +114,7 @@ def _run(
 def _run_apart(
     body: Any, what: str, mode: str, chunk_size: int | None, inputs: int, _: None, leaves: Sequence[Any]
 ) -> tuple[Any, list[Tensor]]:
-    """What Dynamo makes of the op, without Dynamo: what else the body returned, and the Jacobians in a row."""
+    """Return what Dynamo makes of the op, without Dynamo: what else the body returned, and the Jacobians in a row."""
     from .jacrev import dense_jacobians
 
     recorded = record(what, body, tuple(range(inputs)), True, tuple(leaves), {})
@@ -123,7 +123,7 @@ def _run_apart(
 
 
 def _fixed(operand: Any) -> Any:
-    """An operand with sizes that are numbers: which blocks there are depends on them."""
+    """Return an operand with sizes that are numbers: which blocks there are depends on them."""
     if isinstance(operand, torch.SymInt):
         return int(operand)
     if not isinstance(operand, Tensor) or not any(isinstance(n, torch.SymInt) for n in operand.shape):
@@ -151,7 +151,7 @@ dense_jacobian = DenseJacobian()
 
 
 def beside_dynamo(what: str, function: Callable[..., T]) -> Callable[..., T]:
-    """A function that Dynamo leaves as it is, with all that it calls; with ``fullgraph=True`` it is refused."""
+    """Return a function that Dynamo leaves as it is, with all that it calls; with ``fullgraph=True`` it is refused."""
 
     @wraps(function)
     def beside(*args: Any, **kwargs: Any) -> T:
@@ -177,7 +177,7 @@ def in_dynamo(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
-    """What a transform returns, as Dynamo traces it."""
+    """Return what a transform returns, as Dynamo traces it."""
     positions = check_argnums(argnums, len(args), what)
     leaves, in_spec = differentiated(args, argnums, positions, what)
 

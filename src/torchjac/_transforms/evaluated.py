@@ -45,11 +45,11 @@ class Evaluated:
         return self._recorded
 
     def value(self, x: Array, *before: Any) -> Array:
-        """The output, flattened."""
+        """Return the output, flattened."""
         return self._at(x, before).captured.outputs[0].detach().double().cpu().numpy().reshape(-1)
 
     def scalar(self, x: Array) -> float:
-        """The output of a function that returns one number."""
+        """Return the output of a function that returns one number."""
         found = self.value(x)
         if found.size != 1:
             raise ValueError(f"{self._what}: the function must return one number, got {found.size}")
@@ -64,11 +64,11 @@ class Evaluated:
         return self._jacobian
 
     def gradient(self, x: Array) -> Array:
-        """The gradient of a function that returns one number, flattened."""
+        """Return the gradient of a function that returns one number, flattened."""
         return self.jacobian(x).to_dense().reshape(-1).cpu().numpy()
 
 
 def start(x0: Any) -> tuple[Array, tuple[int, ...]]:
-    """The first point as SciPy wants it, and the shape that the function wants."""
+    """Return the first point as SciPy wants it, and the shape that the function wants."""
     point = x0.detach().cpu().numpy() if isinstance(x0, Tensor) else numpy.asarray(x0)
     return point.astype(numpy.float64).reshape(-1), tuple(point.shape)

@@ -131,7 +131,7 @@ class _Answers(torch.nn.Module):
             self.register_buffer(f"captured_{number}", tensor.detach())
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The answers as a tree of tensors."""
+        """Return the answers as a tree of tensors."""
         given = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         captured = [getattr(self, f"captured_{number}") for number in range(self.count)]
         return pytree.tree_unflatten(list(self.graph(*given, *captured)), self.spec)
@@ -142,7 +142,7 @@ def _is_leaf(tree: Any) -> bool:
 
 
 def _pattern(number: int, leaf: Any) -> dict[str, Any]:
-    """The arrays that tell where the nonzeros of a sparse answer stand.
+    """Return the arrays that tell where the nonzeros of a sparse answer stand.
 
     Raises:
         TypeError: if it is no tensor.

@@ -24,12 +24,12 @@ from .signature import read_call
 
 
 def is_exporting() -> bool:
-    """Whether `torch.export` traces what is called."""
+    """Return whether `torch.export` traces what is called."""
     return torch.compiler.is_exporting() and _len_torch_dispatch_stack_pre_dispatch() > 0
 
 
 def replayed(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """What a function gives, its ops recorded and run. Gradients end there, since some of its ops detach.
+    """Return what a function gives, its ops recorded and run. Gradients end there, since some of its ops detach.
 
     Raises:
         NotImplementedError: inside vmap or another transform, as some ops have no batching rule.

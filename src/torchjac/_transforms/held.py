@@ -29,7 +29,7 @@ class Space:
                 yield self.held[name]
 
     def look(self) -> tuple[Any, ...]:
-        """What `Reads.hold` looks at, and what puts it back."""
+        """Return what `Reads.hold` looks at, and what puts it back."""
         names = list(self.held)
         pick = itemgetter(*names) if len(names) > 1 else itemgetter(*names * 2) if names else _nothing
         held = tuple(self.held.values()) * (2 if len(names) == 1 else 1)
@@ -62,7 +62,7 @@ class Lookup(NamedTuple):
 
 
 def same(found: Any, value: Any) -> bool:
-    """Whether two objects are one, or values that a function cannot tell apart."""
+    """Return whether two objects are one, or values that a function cannot tell apart."""
     if found is value:
         return True
     if type(found) is not type(value):
@@ -75,7 +75,7 @@ def same(found: Any, value: Any) -> bool:
 
 
 def cache_state(wrapper: Any) -> tuple[int, int]:
-    """What tells that a cache was filled or emptied."""
+    """Return what tells that a cache was filled or emptied."""
     state = wrapper.cache_info()
     return state.misses, state.currsize
 

@@ -74,7 +74,7 @@ def hessian(
     memory: int | str | None = None,
     triangle: str | None = None,
 ) -> Callable[..., Any]:
-    """The Hessian of ``func`` with respect to the arguments at ``argnums``, as ``jacrev(jacrev(func))``.
+    """Compute the Hessian of ``func`` with respect to the arguments at ``argnums``, as ``jacrev(jacrev(func))``.
 
     ``H[o…, i…, j…] = ∂²y[o…] / ∂x[i…] ∂x[j…]``. It is what `torch.func.hessian` gives, in the same nested
     trees: that of the output, of the inputs, and of the inputs again. The outer walk sees the structure of what

@@ -52,7 +52,7 @@ def jacfwd(
     *,
     randomness: str = "error",
 ) -> Callable[..., Any]:
-    """The Jacobian of ``func`` with respect to the arguments at ``argnums``, accumulated from the inputs up.
+    """Compute the Jacobian of ``func`` with respect to the arguments at ``argnums``, accumulated from the inputs up.
 
     For ``y = func(x)`` the answer is ``J[o…, i…] = ∂y[o…] / ∂x[i…]``, as `jacrev` gives it. The local Jacobians
     are those that autograd recorded, multiplied in the other order: what is carried has a column for each entry

@@ -68,7 +68,7 @@ def jacobian(
     progress: bool = False,
     memory: int | str | None = None,
 ) -> Callable[..., Any]:
-    """The Jacobian of ``func`` as an operator: the blocks that were found, and nothing written out.
+    """Compute the Jacobian of ``func`` as an operator: the blocks that were found, and nothing written out.
 
     Takes the same functions and arguments as `jacrev`; each leaf of the result is a `Jacobian` instead of a
     dense tensor, so its cost is that of the structure and not of ``output.numel() * input.numel()``.
@@ -143,7 +143,7 @@ def value_and_jacobian(
     mode: str = "auto",
     progress: bool = False,
 ) -> Callable[..., Any]:
-    """The value of ``func`` and its Jacobian as an operator, from one call of ``func``.
+    """Compute the value of ``func`` and its Jacobian as an operator, from one call of ``func``.
 
     The function returned gives ``(value, J)``, or ``((value, aux), J)`` with ``has_aux``; ``J`` is what
     `jacobian` gives, in the same ``mode``.
@@ -185,7 +185,7 @@ def _check_mode(mode: str, what: str) -> None:
 
 
 def _value(recorded: Recorded) -> Any:
-    """The output of the recorded call, as the caller's own level of functorch transforms knows it."""
+    """Return the output of the recorded call, as the caller's own level of functorch transforms knows it."""
     outputs = recorded.captured.outputs if recorded.beneath is None else recorded.beneath.outputs
     if recorded.beneath is None and inside_functorch():
         outputs = [left_level(output) for output in outputs]

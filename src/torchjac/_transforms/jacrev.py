@@ -83,7 +83,7 @@ def jacrev(
     memory: int | str | None = None,
     _preallocate_and_copy: bool = False,
 ) -> Callable[..., Any]:
-    """The Jacobian of ``func`` with respect to the arguments at ``argnums``, by reverse-mode autodiff.
+    """Compute the Jacobian of ``func`` with respect to the arguments at ``argnums``, by reverse-mode autodiff.
 
     For ``y = func(x)`` the answer is ``J[o…, i…] = ∂y[o…] / ∂x[i…]``. It is what `torch.func.jacrev` gives,
     found by composing the local Jacobians of the ops that autograd recorded, each with the structure it has.
@@ -215,7 +215,7 @@ def reverse(
 def _within(
     recorded: Recorded, layout: Layout, most: int, out: Any, what: str
 ) -> Sequence[Sequence[Tensor | Jacobian]]:
-    """The Jacobians ``[output][input]`` of a call, found within a budget."""
+    """Return the Jacobians ``[output][input]`` of a call, found within a budget."""
     if layout == OPERATOR:
         return operators_within(recorded, most, f"{what} with layout={layout!r}")
     if layout is not torch.strided:
@@ -252,7 +252,7 @@ def dense_jacobians(
 def _other_way(
     recorded: Recorded, chunk_size: int | None, mode: str
 ) -> Callable[[], list[list[Tensor]]] | None:
-    """What finds the dense Jacobians in the way that was not chosen, where that is as right and can pay."""
+    """Return what finds the dense Jacobians in the way that was not chosen, where that is as right and can pay."""
     other = other_way(recorded.captured.tape, recorded.shapes)
     return None if other is None else lambda: dense_answers(recorded, chunk_size, mode, how=other)
 
@@ -264,7 +264,7 @@ def dense_answers(
     into: Targets | None = None,
     how: str | None = None,
 ) -> list[list[Tensor]]:
-    """The Jacobians ``[output][input]`` as dense tensors, by structure wherever that can pay.
+    """Return the Jacobians ``[output][input]`` as dense tensors, by structure wherever that can pay.
 
     They are in the dtype of the input, in mode "forward" in that of the output: what is carried last has it.
     Those that take long to write are written ``into`` the tensors given.

@@ -44,7 +44,7 @@ class Kept:
         self._settings = [get() for get in _SETTINGS]
 
     def hold(self) -> bool:
-        """Whether everything read is what it was."""
+        """Return whether everything read is what it was."""
         return next(self._changed(), None) is None
 
     def restore(self) -> None:
@@ -59,7 +59,7 @@ class Kept:
         self._empty = [space.space for space in spaces if space.order == []]
 
     def _changed(self) -> Iterator[Callable[[], None]]:
-        """What differs: for each what puts it back."""
+        """Yield what differs: for each what puts it back."""
         for cell, value in self._cells:
             try:
                 found = cell.cell_contents

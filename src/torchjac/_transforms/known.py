@@ -82,7 +82,7 @@ _FILES = {
 
 @cache
 def is_library(module: str | None) -> bool:
-    """Whether a module is Python's, PyTorch's, NumPy's or ours: its code does not change between calls."""
+    """Return whether a module is Python's, PyTorch's, NumPy's or ours: its code does not change between calls."""
     top = (module or "builtins").partition(".")[0]
     if top in ("torch", "torchjac", "numpy"):
         return True
@@ -97,7 +97,7 @@ _STDLIB = Path(sysconfig.get_paths()["stdlib"])
 
 
 def is_unread(kind: type) -> bool:
-    """Whether objects of a class are told by their identity alone."""
+    """Return whether objects of a class are told by their identity alone."""
     module = kind.__module__
     return module.partition(".")[0] in _UNREAD or (
         module.startswith(("torch._", "torchjac.")) and not issubclass(kind, torch.nn.Module)
@@ -105,7 +105,7 @@ def is_unread(kind: type) -> bool:
 
 
 def is_unknown(kind: type) -> bool:
-    """Whether objects of a class keep what they keep where Python cannot look."""
+    """Return whether objects of a class keep what they keep where Python cannot look."""
     top = kind.__module__.partition(".")[0]
     if top in ("torch", "torchjac", "numpy", "types", "typing", "pybind11_builtins") or issubclass(
         kind, enum.Enum
@@ -117,7 +117,7 @@ def is_unknown(kind: type) -> bool:
 
 
 def impure_c(function: Any) -> str | None:
-    """The name of a function of C that reads what cannot be looked at again; None for all others."""
+    """Return the name of a function of C that reads what cannot be looked at again; None for all others."""
     owner = getattr(function, "__self__", None)
     name = function.__name__
     if isinstance(owner, torch.Tensor):
@@ -140,7 +140,7 @@ def impure_c(function: Any) -> str | None:
 
 
 def impure_python(module: str, name: str) -> bool:
-    """Whether a function of a library, called by code that is none, reads what cannot be looked at again."""
+    """Return whether a function of a library, called by code that is none, reads what cannot be looked at again."""
     top = module.partition(".")[0]
     if module in _STATE_FUNCTIONS or (top == "torch" and name in ("manual_seed", "seed", "fork_rng")):
         return True
@@ -158,7 +158,7 @@ def impure_python(module: str, name: str) -> bool:
 
 
 def looks_at_anything(module: str) -> bool:
-    """Whether functions of a library may look at attributes, of what they are given, that no code names."""
+    """Return whether functions of a library may look at attributes, of what they are given, that no code names."""
     top = module.partition(".")[0]
     return top not in ("torch", "torchjac", "numpy") and top not in _LOOK_AT_KNOWN
 
@@ -177,7 +177,7 @@ class RefusedError(RuntimeError):
 
 
 def refusal(found: Any, why: str) -> RefusedError:
-    """The error for an object of which not enough can be seen."""
+    """Return the error for an object of which not enough can be seen."""
     kind = type(found)
     return RefusedError(
         f"compile: the function reads an object of type {kind.__module__}.{kind.__qualname__}, {why}, and a captured "

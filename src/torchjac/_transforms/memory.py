@@ -23,7 +23,7 @@ _WORTH = 1.25
 
 
 def budget(memory: int | str | None, what: str, **others: Any) -> int | None:
-    """A budget in bytes, None where there is none; raises where an argument is given that it excludes."""
+    """Return a budget in bytes, None where there is none; raises where an argument is given that it excludes."""
     if memory is None:
         return None
     for name, value in others.items():
@@ -35,7 +35,7 @@ def budget(memory: int | str | None, what: str, **others: Any) -> int | None:
 
 
 def bytes_of(memory: Any, what: str) -> int:
-    """A budget in bytes, from an int or a string as "500 MB".
+    """Return a budget in bytes, from an int or a string as "500 MB".
 
     >>> bytes_of("1.5 GB", "jacrev"), bytes_of("2MiB", "jacrev"), bytes_of(10, "jacrev")
     (1500000000, 2097152, 10)
@@ -109,7 +109,7 @@ def plan(
 
 
 def _sliced(rows: int, shape: Sequence[int]) -> int:
-    """The most rows, of no more than so many, that are whole slices of an output."""
+    """Return the most rows, of no more than so many, that are whole slices of an output."""
     inner = next((prod(shape[dim:]) for dim in range(1, len(shape) + 1) if prod(shape[dim:]) <= rows), 1)
     return rows - rows % inner
 
@@ -121,7 +121,7 @@ def _too_small(error: OverBudgetError, most: int, what: str) -> MemoryError:
 def in_ranges(
     find: Callable[[range], T], shape: Sequence[int], rows: int, first: T | None, most: int, what: str
 ) -> Iterator[tuple[range, T]]:
-    """What is found of all rows of an output, ``rows`` at once from the first; fewer where those do not fit."""
+    """Yield what is found of all rows of an output, ``rows`` at once from the first; fewer where those do not fit."""
     count = prod(shape)
     for begin in range(0, count, rows):
         if not begin and first is not None:
@@ -132,7 +132,7 @@ def in_ranges(
 
 
 def fitting(find: Callable[[range], T], rows: range, most: int, what: str) -> Iterator[tuple[range, T]]:
-    """What is found of some rows, all at once or, where a budget is too small for that, by halves."""
+    """Yield what is found of some rows, all at once or, where a budget is too small for that, by halves."""
     try:
         with undisturbed(), Budget(most):
             found = find(rows)
@@ -150,6 +150,6 @@ def fitting(find: Callable[[range], T], rows: range, most: int, what: str) -> It
 def within(
     find: Callable[[range], T], shape: Sequence[int], most: int, what: str
 ) -> Iterator[tuple[range, T]]:
-    """What is found of all rows of an output, as many at once as fit a budget."""
+    """Yield what is found of all rows of an output, as many at once as fit a budget."""
     if prod(shape):
         yield from in_ranges(find, shape, *plan(find, shape, most, what), most, what)

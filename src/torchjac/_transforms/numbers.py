@@ -58,7 +58,7 @@ def _multiply_by(known: dict[fx.Node, Tensor], graph: fx.GraphModule) -> None:
 
 
 def _known(graph: fx.GraphModule) -> dict[fx.Node, Tensor]:
-    """What can be told of tensors without dims: those made of numbers and of each other."""
+    """Return what can be told of tensors without dims: those made of numbers and of each other."""
     known: dict[fx.Node, Tensor] = {}
     for node in graph.graph.nodes:
         op = node.target

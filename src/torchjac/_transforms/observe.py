@@ -138,7 +138,7 @@ class Observer:
             self._refuse(f"calls {impure}", frame)
 
     def _caller(self, frame: FrameType) -> FrameType | None:
-        """The user's frame that a call comes from, if no library makes it of its own."""
+        """Return the user's frame that a call comes from, if no library makes it of its own."""
         back = frame.f_back
         while back is not None and back.f_globals.get("__name__", "").startswith(_BETWEEN):
             back = back.f_back
@@ -171,7 +171,7 @@ class Observer:
 
 
 def _code(called: Any) -> CodeType | None:
-    """The code of a function, of a method, or of what is called like one."""
+    """Return the code of a function, of a method, or of what is called like one."""
     called = getattr(called, "__func__", called)
     return getattr(called, "__code__", None) or getattr(type(called).__call__, "__code__", None)
 
@@ -242,7 +242,7 @@ def _imported(facts: Facts, scope: dict[str, Any]) -> Iterator[str]:
 
 @lru_cache(maxsize=4096)
 def _makes_names(code: CodeType) -> bool:
-    """Whether code calls `getattr` or a relative with a name that does not stand in it."""
+    """Return whether code calls `getattr` or a relative with a name that does not stand in it."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(code)))
     except (OSError, SyntaxError, TypeError):

@@ -33,7 +33,7 @@ Layout: TypeAlias = "torch.layout | Literal['operator']"
 def operators(
     recorded: Recorded, what: str, chunk_size: int | None = None, mode: str = "auto"
 ) -> list[list[Jacobian]]:
-    """The Jacobians ``[output][input]``; ``what`` names the transform in errors.
+    """Return the Jacobians ``[output][input]``; ``what`` names the transform in errors.
 
     Raises:
         RuntimeError: where the function registers hooks that act on gradients.

@@ -21,7 +21,7 @@ Outs = list[list[Tensor]]
 
 
 def check_out(out: Any, recorded: Recorded, what: str) -> Outs:
-    """The tensors of ``out``, a tree like the answer.
+    """Return the tensors of ``out``, a tree like the answer.
 
     Raises:
         RuntimeError: where the answer is differentiable or inside a functorch transform, or a tensor is an input.
@@ -42,7 +42,7 @@ def check_out(out: Any, recorded: Recorded, what: str) -> Outs:
 
 
 def sparse_out(out: Any, recorded: Recorded, layout: torch.layout, what: str) -> Outs:
-    """The sparse matrices of ``out``, a tree like the answer, whose values are to be written anew.
+    """Return the sparse matrices of ``out``, a tree like the answer, whose values are to be written anew.
 
     Raises:
         RuntimeError: where the answer is differentiable or inside a functorch transform.
@@ -60,7 +60,7 @@ def sparse_out(out: Any, recorded: Recorded, layout: torch.layout, what: str) ->
 
 
 def _leaves(out: Any, recorded: Recorded, what: str) -> Outs:
-    """The tensors of a tree like the answer, where no graph of it is asked for."""
+    """Return the tensors of a tree like the answer, where no graph of it is asked for."""
     if recorded.captured.records or inside_functorch():
         raise RuntimeError(
             f"{what}: out= keeps no graph, but the Jacobian is asked to be differentiable (an input or a captured "
@@ -115,7 +115,7 @@ def _check_leaf(leaf: Any, shape: tuple[int, ...], like: Tensor, what: str) -> N
 
 
 def fill(outs: Outs, answers: Sequence[Sequence[Tensor]]) -> Outs:
-    """The tensors to write into, with the answers that were not written there yet."""
+    """Return the tensors to write into, with the answers that were not written there yet."""
     for row, found in zip(outs, answers, strict=True):
         for leaf, answer in zip(row, found, strict=True):
             if memory_of(leaf) != memory_of(answer) or leaf.numel() == 0:

@@ -18,7 +18,7 @@ from .run import Recorded, check_function, record
 def pieces(
     func: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, memory: int | str = "1 GB"
 ) -> Callable[..., Iterator[tuple[range, Any]]]:
-    """The Jacobian of ``func`` in pieces, for one that is larger than memory: an iterator over ranges of rows.
+    """Compute the Jacobian of ``func`` in pieces, for one that is larger than memory: an iterator over ranges of rows.
 
     ``func`` runs once, when the function returned is called, and its graph is kept. For each range of the output's
     entries, in row-major order, the walk starts at those rows only. The ranges follow each other and have as many rows

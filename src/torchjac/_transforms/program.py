@@ -79,7 +79,7 @@ class Program(NamedTuple):
             return self.build(self.run(tensors + self.captured))
 
     def holds(self) -> bool:
-        """Whether captured tensors have the values that were assumed."""
+        """Return whether captured tensors have the values that were assumed."""
         return all(map(still_holds, self.assumed))
 
 
@@ -96,7 +96,7 @@ class Trace(NamedTuple):
 
 
 def flattened(func: Callable[..., Any], call: Call) -> tuple[Flat, list[Any]]:
-    """A call of a function as one from tensors to tensors, and a list that it fills.
+    """Return a call of a function as one from tensors to tensors, and a list that it fills.
 
     The list holds how the last answer was taken apart, and what was assumed.
     """

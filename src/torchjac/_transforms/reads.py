@@ -157,7 +157,7 @@ class Reads(Kept):
             yield from self._read_instance(found)
 
     def _read_content(self, found: Any) -> Iterator[Any]:
-        """The entries of a container, an array, a reference."""
+        """Yield the entries of a container, an array, a reference."""
         if isinstance(found, (list, tuple, deque, set, frozenset)):
             entries = tuple(found)
             if not isinstance(found, (tuple, frozenset)):
@@ -228,7 +228,7 @@ class Reads(Kept):
             yield from self._own(found, self._space(found.__dict__, True))
 
     def _read_cache(self, found: Any) -> Iterator[Any]:
-        """A function with a cache gives what it gave once, whatever it would read today."""
+        """Yield a function with a cache gives what it gave once, whatever it would read today."""
         self._ask(cache_state, found)
         yield found.__wrapped__
 
@@ -237,7 +237,7 @@ class Reads(Kept):
         yield from self._attributes(owner, space, self.names)
 
     def _attributes(self, owner: Any, space: Space | None, names: set[str]) -> Iterator[Any]:
-        """What stands at names of an object: in its dict, in its slots, in what C keeps of it."""
+        """Yield what stands at names of an object: in its dict, in its slots, in what C keeps of it."""
         if isinstance(owner, torch.Tensor):
             if owner.is_leaf:
                 for name in _OF_TENSORS & names:

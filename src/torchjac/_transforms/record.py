@@ -28,7 +28,7 @@ _OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 
 
 def is_random(graph: fx.GraphModule) -> bool:
-    """Whether a graph draws random numbers."""
+    """Return whether a graph draws random numbers."""
     return any(map(_draws, graph.graph.nodes))
 
 
@@ -84,7 +84,7 @@ def record_ops(
 
 
 def _like(tensor: Tensor) -> Tensor:
-    """A tensor of the same shape, strides and kind with memory of its own, in the mode that is active."""
+    """Return a tensor of the same shape, strides and kind with memory of its own, in the mode that is active."""
     return torch.empty_strided(
         tensor.shape,
         tensor.stride(),

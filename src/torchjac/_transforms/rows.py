@@ -23,13 +23,13 @@ from .run import Recorded, found
 
 
 def part_of(recorded: Recorded, number: int, rows: range) -> Recorded:
-    """A recorded call as if it had returned some rows of one output only, cut into boxes; not beneath vmap."""
+    """Return a recorded call as if it had returned some rows of one output only, cut into boxes; not beneath vmap."""
     captured = rows_of(recorded.captured, number, rows.start, rows.stop)
     return recorded._replace(captured=captured)
 
 
 def jacobian_rows(recorded: Recorded, number: int, rows: range, what: str) -> list[Jacobian]:
-    """The Jacobian of some rows of an output by each input, of output shape ``(len(rows),)``; f is not called.
+    """Return the Jacobian of some rows of an output by each input, of output shape ``(len(rows),)``; f is not called.
 
     The rows are a range of the output's entries in row-major order, not an empty one.
     """
@@ -44,7 +44,7 @@ def dense_within(
     dense: Callable[[Recorded, Targets], list[list[Tensor]]],
     what: str,
 ) -> Outs:
-    """The dense Jacobians ``[output][input]``, with no more bytes alive beside them than a budget."""
+    """Return the dense Jacobians ``[output][input]``, with no more bytes alive beside them than a budget."""
     if outs is None:
         outs = [
             [
@@ -101,7 +101,7 @@ def operators_within(recorded: Recorded, most: int, what: str, mode: str = "auto
 
 
 def sparse_within(recorded: Recorded, layout: torch.layout, most: int, what: str) -> list[list[Tensor]]:
-    """The sparse matrices ``[output][input]``; where all rows at once do not fit a budget, they are found twice.
+    """Return the sparse matrices ``[output][input]``; where all rows at once do not fit a budget, they are found twice.
 
     First to count their nonzeros, for which memory is then made, and then to be written there.
 
@@ -166,7 +166,7 @@ class _Rows:
         self.end = here.stop
 
     def matrix(self) -> Tensor:
-        """The matrix, of all rows."""
+        """Return the matrix, of all rows."""
         coo = self.layout is torch.sparse_coo
         places = (self.index,) if coo else (self.begin, self.index[0])
         return SparseParts(self.layout, places, self.values, self.size).tensor()

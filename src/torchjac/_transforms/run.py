@@ -68,11 +68,11 @@ class Recorded(NamedTuple):
         return not self.captured.records and self.walks_recorded
 
     def cut(self, answer: Any) -> Any:
-        """An answer without a graph that nobody asked for, if it is a tensor."""
+        """Return an answer without a graph that nobody asked for, if it is a tensor."""
         return cut(answer) if self.is_cut and isinstance(answer, Tensor) else answer
 
     def finish(self, answers: Sequence[Sequence[Any]], has_aux: bool) -> Any:
-        """The answers ``[output][input]`` as the output tree of input trees, with aux if there is any."""
+        """Return the answers ``[output][input]`` as the output tree of input trees, with aux if there is any."""
         if self.is_cut:
             answers = [[self.cut(each) for each in row] for row in answers]
         tree = nest(answers, self.out_spec, self.in_spec)
@@ -114,7 +114,7 @@ def record(
 def found(
     recorded: Recorded, find: Find, inside: Callable[[Beneath, Any, int, int], Any] = Beneath.inside
 ) -> list[list[Any]]:
-    """What is found of a recorded call, in the modes in which a tape is walked.
+    """Return what is found of a recorded call, in the modes in which a tape is walked.
 
     Beneath vmap it is found part by part; ``inside`` then gives what is seen inside the levels, of an output and an
     input.

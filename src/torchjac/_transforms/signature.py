@@ -34,7 +34,7 @@ class Call(NamedTuple):
 
 
 def read_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-    """The signature of a call.
+    """Return the signature of a call.
 
     Raises:
         TypeError: where an argument is neither a tensor nor hashable.
@@ -54,7 +54,7 @@ _HERE = object()
 
 
 def put_back(call: Call, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a call with other tensors."""
+    """Return the arguments of a call with other tensors."""
     if call.leaves is None:
         return tuple(tensors), {}
     given = iter(tensors)
@@ -79,7 +79,7 @@ def check_call(call: Call) -> None:
 
 
 def _kinds(tensors: Sequence[Tensor]) -> tuple[Hashable, ...]:
-    """All that a program depends on of its arguments except their values."""
+    """Return all that a program depends on of its arguments except their values."""
     return tuple([
         (
             type(t), t.shape, t.layout is torch.strided and t.stride(), t.dtype, t.device,
@@ -90,13 +90,13 @@ def _kinds(tensors: Sequence[Tensor]) -> tuple[Hashable, ...]:
 
 
 def kind_of(tensor: Tensor) -> Kind:
-    """What may change of a tensor that is kept by reference: ``tensor.data = other`` puts another there."""
+    """Return what may change of a tensor that is kept by reference: ``tensor.data = other`` puts another there."""
     strides = tensor.layout is torch.strided and tensor.stride()
     return tensor.dtype, tensor.shape, strides, tensor.device, tensor.requires_grad
 
 
 def _modes() -> Hashable:
-    """The modes around a call that change what a function does."""
+    """Return the modes around a call that change what a function does."""
     autocast: Hashable = None
     # Private: one question for all devices, cheap enough to ask at each call (torch 2.9-2.13).
     if torch._C._is_any_autocast_enabled():

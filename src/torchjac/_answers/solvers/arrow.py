@@ -64,7 +64,7 @@ class Plan(NamedTuple):
 
 
 def plan(pattern: Pattern) -> Plan | None:
-    """How a matrix falls apart into small blocks and a border, if it does."""
+    """Return how a matrix falls apart into small blocks and a border, if it does."""
     return pattern.note("arrow", lambda: _plan(pattern))
 
 
@@ -92,7 +92,7 @@ def _plan(pattern: Pattern) -> Plan | None:
 
 
 def _border(degree: Array) -> Array | None:
-    """The unknowns that far more nonzeros stand with than with any other: those before the widest gap."""
+    """Return the unknowns that far more nonzeros stand with than with any other: those before the widest gap."""
     order = numpy.sort(degree)[::-1]
     most = min(MOST_BORDER, len(order) // BORDER_PART)
     if most < 1:
@@ -227,13 +227,13 @@ class Arrow:
         return answer.numpy()
 
     def slogdet(self) -> tuple[float, float]:
-        """The sign and the logarithm of the determinant: those of the blocks and of the Schur complement."""
+        """Return the sign and the logarithm of the determinant: those of the blocks and of the Schur complement."""
         parts = [_slogdet(*self._schur), *(blocks.slogdet() for blocks, _, _ in self._parts)]
         return prod(sign for sign, _ in parts), sum(logarithm for _, logarithm in parts)
 
 
 def _product_of_all(left: Tensor, right: Tensor) -> Tensor:
-    """The sum of all blocks' products."""
+    """Return the sum of all blocks' products."""
     return left.transpose(0, 1).flatten(1) @ right.flatten(0, 1)
 
 
@@ -270,14 +270,14 @@ class Blocks:
             raise UnfitError("a block is close to singular")
 
     def solve(self, right: Tensor, transposed: bool = False) -> Tensor:
-        """The solutions for a batch of right sides."""
+        """Return the solutions for a batch of right sides."""
         if self._single is not None:
             return right / self._single
         found: Tensor = torch.linalg.lu_solve(*self._factors, right, adjoint=transposed)
         return found
 
     def slogdet(self) -> tuple[float, float]:
-        """The sign and the logarithm of the product of all determinants."""
+        """Return the sign and the logarithm of the product of all determinants."""
         return _slogdet(*self._factors)
 
 

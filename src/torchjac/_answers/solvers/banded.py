@@ -13,7 +13,7 @@ MOST_FILL = 8
 
 
 def is_narrow(pattern: Pattern) -> bool:
-    """Whether the nonzeros stand close enough to the diagonal."""
+    """Return whether the nonzeros stand close enough to the diagonal."""
     below, above = pattern.band
     return (2 * below + above + 1) * pattern.size <= MOST_FILL * len(pattern.index)
 
@@ -52,7 +52,7 @@ class Banded:
         return numpy.asarray(solved)
 
     def slogdet(self) -> tuple[float, float]:
-        """The sign and the logarithm of the determinant, off the pivots."""
+        """Return the sign and the logarithm of the determinant, off the pivots."""
         if self._routine == "pbtrf":
             return 1.0, 2 * float(numpy.log(self._factors[0][self._above]).sum())
         lu, pivots = self._factors
@@ -88,7 +88,7 @@ class Banded:
 
 
 def _written(pattern: Pattern, values: Array) -> Array:
-    """The diagonals as rows of an array, the main one after as many as stand below and above it.
+    """Return the diagonals as rows of an array, the main one after as many as stand below and above it.
 
     LAPACK wants the columns of a band in one piece.
     """

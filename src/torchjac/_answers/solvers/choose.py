@@ -30,12 +30,12 @@ class Reordered:
         return found
 
     def slogdet(self) -> tuple[float, float]:
-        """The sign and the logarithm of the determinant; the same order of rows and columns keeps its sign."""
+        """Return the sign and the logarithm of the determinant; the same order of rows and columns keeps its sign."""
         return self._factors.slogdet()
 
 
 def factorise(pattern: Pattern, values: Array) -> tuple[Factors, str]:
-    """The factors of a matrix, and how they were found, in words.
+    """Return the factors of a matrix, and how they were found, in words.
 
     Raises:
         torch.linalg.LinAlgError: where the matrix is singular.
@@ -78,7 +78,7 @@ def sparse_lu(pattern: Pattern, values: Array) -> tuple[Factors, str]:
 def _banded(
     pattern: Pattern, values: Array, narrow: tuple[Permutation, Pattern] | None = None
 ) -> Banded | Tridiagonal:
-    """The factors of a band, of a matrix as it stands or put in another order."""
+    """Return the factors of a band, of a matrix as it stands or put in another order."""
     inner, ordered = (pattern, values) if narrow is None else (narrow[1], values[narrow[0].order])
     try:
         return (Tridiagonal if inner.band == (1, 1) else Banded)(inner, ordered)

@@ -21,7 +21,7 @@ class Factors(Protocol):
         """X with A X = right, or Aᵀ X = right, for a right side of shape (n, k)."""
 
     def slogdet(self) -> tuple[float, float]:
-        """The sign of det A and log |det A|."""
+        """Return the sign of det A and log |det A|."""
 
 
 class UnfitError(Exception):
@@ -48,7 +48,7 @@ class Pattern:
         self.size = len(begin) - 1
 
     def note(self, name: Any, make: Callable[[], T]) -> T:
-        """What was worked out before, or is now."""
+        """Return what was worked out before, or is now."""
         if name not in self.notes:
             self.notes[name] = make()
         found: T = self.notes[name]

@@ -25,7 +25,7 @@ PRECONDITIONERS = ("jacobi", "block-jacobi", "ilu", "amg")
 
 
 def factorise_by(solver: Any, preconditioner: Any) -> Factorise:
-    """How a matrix is factorised by a solver that is named, or is an object with the methods of one.
+    """Return how a matrix is factorised by a solver that is named, or is an object with the methods of one.
 
     Raises:
         ValueError: for an unknown name, or a preconditioner of a direct solver.
@@ -54,7 +54,7 @@ def factorise_by(solver: Any, preconditioner: Any) -> Factorise:
 
 
 def matrix_of(pattern: Pattern, values: Array) -> Any:
-    """SciPy's matrix by rows."""
+    """Return SciPy's matrix by rows."""
     from scipy.sparse import csr_array
 
     return csr_array((values, pattern.index, pattern.begin), shape=(pattern.size, pattern.size))
@@ -141,7 +141,7 @@ PACKAGED = {"pardiso": _pardiso, "mumps": _mumps, "qdldl": _qdldl}
 
 
 def _package(name: str, registered: str | None = None) -> Any:
-    """A package, or an error that names it as pip knows it."""
+    """Return a package, or an error that names it as pip knows it."""
     registered = registered or name
     try:
         return import_module(name)
@@ -196,7 +196,7 @@ class Krylov:
 
 
 def _preconditioner(matrix: Any, given: Any) -> Any:
-    """What approximates the inverse, as SciPy takes it."""
+    """Return what approximates the inverse, as SciPy takes it."""
     import scipy.sparse.linalg as linalg
 
     size = matrix.shape[0]

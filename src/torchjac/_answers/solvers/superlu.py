@@ -65,7 +65,7 @@ class SuperLU:
             pattern.notes[ordering] = permutation(pattern, order, columns)
 
     def _is_accurate(self, matrix: Any) -> bool:
-        """Whether a system is solved with a small backward error (Higham, Accuracy and Stability, eq. 7.2)."""
+        """Return whether a system is solved with a small backward error (Higham, Accuracy and Stability, eq. 7.2)."""
         right = numpy.cos(numpy.arange(self._size)).astype(matrix.dtype)
         solved = self._lu.solve(right)
         error = numpy.abs(matrix @ solved - right).max()
@@ -90,7 +90,7 @@ class SuperLU:
         return found
 
     def slogdet(self) -> tuple[float, float]:
-        """The sign and the logarithm of the determinant, off the diagonal of U."""
+        """Return the sign and the logarithm of the determinant, off the diagonal of U."""
         orders = [self._lu.perm_r, self._lu.perm_c]
         if self._place is not None:
             orders += [self._place.rows, self._place.columns]
@@ -100,7 +100,7 @@ class SuperLU:
 
 
 def has_strong_diagonal(pattern: Pattern, values: Array) -> bool:
-    """Whether pivots on the diagonal are worth a trial: the pattern is symmetric, and hardly one is weak."""
+    """Return whether pivots on the diagonal are worth a trial: the pattern is symmetric, and hardly one is weak."""
     at = pattern.diagonal
     if at is None or pattern.transposition is None:
         return False
@@ -110,7 +110,7 @@ def has_strong_diagonal(pattern: Pattern, values: Array) -> bool:
 
 
 def _cycles(order: Array) -> int:
-    """The number of cycles of a permutation, whose parity is that of its length less this number."""
+    """Return the number of cycles of a permutation, whose parity is that of its length less this number."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import connected_components
 

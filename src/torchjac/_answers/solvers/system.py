@@ -49,7 +49,7 @@ class System:
         return {**self.__dict__, "_factors": None, "_notes": {}}
 
     def solve(self, right: Tensor, transposed: bool = False) -> Tensor:
-        """The solution X of A X = right, of shape (n, k), or of Aᵀ X = right; differentiable in both.
+        """Return the solution X of A X = right, of shape (n, k), or of Aᵀ X = right; differentiable in both.
 
         Raises:
             torch.linalg.LinAlgError: where the matrix is singular.
@@ -60,7 +60,7 @@ class System:
         return solved
 
     def slogdet(self) -> tuple[Tensor, Tensor]:
-        """The sign and the logarithm of the absolute value of det A.
+        """Return the sign and the logarithm of the absolute value of det A.
 
         Raises:
             torch.linalg.LinAlgError: where the matrix is singular.
@@ -70,7 +70,7 @@ class System:
         return torch.full((), sign, dtype=logabs.dtype, device=logabs.device), logabs
 
     def factors(self, values: Tensor) -> Factors | None:
-        """The factors, made once; ``values`` are the matrix's own, free of any transform's wrapper.
+        """Return the factors, made once; ``values`` are the matrix's own, free of any transform's wrapper.
 
         None where there are none because of values that are not finite: every solution is NaN then, as of a dense
         matrix.
@@ -89,7 +89,7 @@ class System:
         return self._factors
 
     def run(self, values: Tensor, transposed: bool, right: Tensor) -> Tensor:
-        """The solution, without a graph."""
+        """Return the solution, without a graph."""
         factors = self.factors(values)
         if factors is None:
             return torch.full_like(right, torch.nan)
@@ -114,7 +114,7 @@ class System:
 
 
 def _largest(values: Tensor) -> float:
-    """The largest absolute value; NaN where there is one."""
+    """Return the largest absolute value; NaN where there is one."""
     if not values.numel():
         return 0.0
     low, high = values.detach().aminmax()

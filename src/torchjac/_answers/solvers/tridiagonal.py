@@ -51,7 +51,7 @@ class Tridiagonal:
         return numpy.asarray(solved)
 
     def slogdet(self) -> tuple[float, float]:
-        """The sign and the logarithm of the determinant, off the pivots."""
+        """Return the sign and the logarithm of the determinant, off the pivots."""
         if self.definite:
             return 1.0, float(numpy.log(self._factors[0]).sum())
         diagonal, pivots = self._factors[1], self._factors[-1]
@@ -62,7 +62,7 @@ class Tridiagonal:
 
 
 def _lines(pattern: Pattern, values: Array) -> list[Array]:
-    """The diagonals below, on and above the main one, each in one piece."""
+    """Return the diagonals below, on and above the main one, each in one piece."""
 
     def places() -> list[tuple[Places, Places, bool]]:
         row, column = pattern.row.astype(numpy.int64), pattern.index.astype(numpy.int64)
