@@ -105,7 +105,7 @@ def jacfwd(
         if torch.compiler.is_dynamo_compiling():
             return in_dynamo("jacfwd", "forward", func, argnums, has_aux, None, args, kwargs)
         if is_exporting():
-            return replayed(jacobian_of, args, kwargs)
+            return replayed(jacfwd(func, argnums, has_aux), args, kwargs)  # it must not hold itself
         with undisturbed():
             recorded = record("jacfwd", func, argnums, has_aux, args, kwargs)
             return recorded.finish(dense_jacobians(recorded, None, "forward"), has_aux)

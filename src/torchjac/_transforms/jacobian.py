@@ -101,7 +101,8 @@ def jacobian(
     @wraps(func)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
         if is_exporting():
-            return replayed(jacobian_of, args, kwargs)
+            again = jacobian(func, argnums, has_aux=has_aux, mode=mode, memory=memory)
+            return replayed(again, args, kwargs)  # it must not hold itself
         with undisturbed():
             recorded = record("jacobian", func, argnums, has_aux, args, kwargs)
             if most is not None:
@@ -168,7 +169,8 @@ def value_and_jacobian(
     @wraps(func)
     def value_and_jacobian_of(*args: Any, **kwargs: Any) -> Any:
         if is_exporting():
-            return replayed(value_and_jacobian_of, args, kwargs)
+            again = value_and_jacobian(func, argnums, has_aux=has_aux, mode=mode)
+            return replayed(again, args, kwargs)  # it must not hold itself
         with undisturbed():
             recorded = record("value_and_jacobian", func, argnums, has_aux, args, kwargs)
             answer = recorded.finish(operators(recorded, "value_and_jacobian", mode=mode), has_aux)

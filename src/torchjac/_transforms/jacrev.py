@@ -174,7 +174,8 @@ def reverse(
         if torch.compiler.is_dynamo_compiling():
             return in_dynamo(what, "auto", func, argnums, has_aux, chunk_size, args, kwargs)
         if is_exporting():
-            return replayed(jacobian_of, args, kwargs)
+            again = reverse(what, func, argnums, has_aux, chunk_size, layout, False, out, memory, triangle)
+            return replayed(again, args, kwargs)  # it must not hold itself
         with undisturbed():
             recorded = record(what, func, argnums, has_aux, args, kwargs)
             if most is not None:
