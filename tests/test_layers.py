@@ -1,6 +1,7 @@
 """The order of the house: a folder imports only from those before it, and Jacobians come from our engine."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ SRC = Path(__file__).parents[1] / "src" / "torchjac"
 
 #: Parts on one line see neither each other nor anything after them.
 ORDER = [
+    {"_torch"},
     {"_plan"},
     {"_blocks"},
     {"_capture"},
@@ -108,3 +110,17 @@ def test_the_check_sees_every_kind_of_import(tmp_path, monkeypatch):
         "torchjac.extend",
     ]
     assert part_of(file) == "_rules"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.name != "_torch.py"], ids=str)
+def test_private_names_of_torch(path):
+    """Only `_torch.py` takes underscored names from PyTorch, where each has its reason beside it."""
+    chains = [
+        dotted(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)
+    ]
+    parts = [name.split(".") for name in (*imported(path), *chains)]
+    private = [name for name in parts if name[0] == "torch" and any(re.match("_[^_]", part) for part in name)]
+    taken = {
+        ".".join(name) for name in private if name[:2] != ["torch", "ops"]
+    }  # ops are public, whatever their names
+    assert taken == set()

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from .._torch import TorchDispatchMode, pytree
 
 
 class OverBudgetError(MemoryError):

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
-from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from .._blocks.cost import PRODUCT_RATE
+from .._torch import TorchDispatchMode, pytree
 
 
 class Counter(TorchDispatchMode):

@@ -20,6 +20,7 @@ from .._plan.program import program
 from .._plan.recorder import Recorder, recorder
 from .._plan.steps import MismatchError
 from .._rules.registry import changes
+from .._torch import dispatch_mode_count, function_mode_count
 from .progress import is_watched
 from .report import warns
 
@@ -108,7 +109,6 @@ def _record(key: Hashable, origins: list[Any], compute: Callable[[], T], entry: 
 
 def _may_plan(captured: Captured) -> bool:
     """Tell whether what a call does is all done by ops that a recorder sees, for no one else to see or change."""
-    # Private: PyTorch has no public question for modes that are active (torch 2.9-2.14).
     return not (
         captured.hooked
         or is_tracing()
@@ -116,8 +116,8 @@ def _may_plan(captured: Captured) -> bool:
         or has_tangents()
         or recorder() is not None
         or torch.is_anomaly_enabled()
-        or torch._C._len_torch_function_stack() > 0
-        or torch._C._len_torch_dispatch_stack() > 0
+        or function_mode_count() > 0
+        or dispatch_mode_count() > 0
         or is_watched()
         or warns()
     )

@@ -9,11 +9,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor
 
-# Private, but it is the tree that torch.func's own transforms accept (torch 2.9-2.13).
-from torch.utils import _pytree as pytree
-
 from .._blocks.block import Block, valued
 from .._blocks.maps import Gather, Map
+from .._torch import pytree
 from .chain import Chain
 from .operator import Jacobian
 from .sparse import SparseParts

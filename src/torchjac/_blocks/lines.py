@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from .._torch import tracer_mode
 from .block import KEPT, Block, Kind, is_remembered, stored
 from .cost import is_long
 from .maps import Affine, Gather, Label, Map, Maps, align
-from .traced import leaves_a_trail, tracer_mode
+from .traced import leaves_a_trail
 
 
 class Ranged(NamedTuple):

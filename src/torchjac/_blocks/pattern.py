@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-# Private: patterns are made for real inside a trace too (torch 2.9-2.13).
 # It is PyTorch's own way to key by a tensor that may go (torch 2.9-2.13).
 from torch.utils.weak import WeakTensorKeyDictionary
 

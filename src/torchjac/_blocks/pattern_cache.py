@@ -10,9 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Private: patterns are made for real inside a trace too (torch 2.9-2.13).
-from torch.utils._python_dispatch import _disable_current_modes
-
+from .._torch import disable_current_modes
 from .block import Block
 from .maps import Gather
 from .pattern import Pattern, spell
@@ -76,5 +74,5 @@ def pattern_of(
             return None
         if inside_functorch():
             return Pattern(blocks, out_shape, in_shape, device)
-    with _disable_current_modes():
+    with disable_current_modes():
         return _patterns.find(blocks, out_shape, in_shape, device)

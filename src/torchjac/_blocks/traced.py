@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
-from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.autograd import forward_ad
-from torch.utils._python_dispatch import _disable_current_modes
+
+from .._torch import (
+    FakeTensor,
+    FunctionalTensor,
+    TransformType,
+    disable_current_modes,
+    dispatch_mode_count,
+    forward_level,
+    interpreter_stack,
+    is_batched_tensor,
+    is_grad_tensor,
+    top_interpreter,
+    tracer_mode,
+    unwrapped,
+)
 
 
 def inside_functorch() -> bool:
     """Return whether a functorch transform is active."""
-    # Private, but the only question functorch answers about its own levels (torch 2.9-2.13).
-    return torch._C._functorch.peek_interpreter_stack() is not None
+    return top_interpreter() is not None
 
 
 def has_tangents() -> bool:
     """Return whether a forward mode is active, so that tensors may carry tangents."""
-    # Private: what unpack_dual asks first; a program that Dynamo traced enters the level elsewhere (torch 2.9-2.13).
-    if forward_ad._current_level >= 0:
+    if forward_level() >= 0:
         return True
-    functorch = torch._C._functorch
-    levels = functorch.get_interpreter_stack()
-    return levels is not None and any(level.key() == functorch.TransformType.Jvp for level in levels)
+    levels = interpreter_stack()
+    return levels is not None and any(level.key() == TransformType.Jvp for level in levels)
 
 
 def leaves_a_trail(tensors: Iterable[Tensor]) -> bool:
@@ -41,18 +49,9 @@ def leaves_a_trail(tensors: Iterable[Tensor]) -> bool:
     )
 
 
-def tracer_mode(name: str) -> Any:
-    """Return the active mode of a tracer, None if there is none: PROXY records ops, FAKE runs them without values.
-
-    FUNCTIONAL replaces writes in place, in the second stage of `torch.compile`.
-    """
-    # Private: PyTorch has no public question for these modes (torch 2.9-2.13).
-    return torch._C._get_dispatch_mode(getattr(torch._C._TorchDispatchModeKey, name))
-
-
 def is_tracing() -> bool:
     """Return whether ops are recorded or run without values: inside `make_fx`, `torch.compile` or fake tensors."""
-    return torch._C._len_torch_dispatch_stack() > 0 and any(
+    return dispatch_mode_count() > 0 and any(
         tracer_mode(name) is not None for name in ("PROXY", "FAKE", "FUNCTIONAL")
     )
 
@@ -81,7 +80,7 @@ def is_traced(tensor: Tensor) -> bool:
         return True
     if overwritten and type(tensor) is Tensor and tensor.untyped_storage()._cdata in overwritten:
         return True
-    proxy = tracer_mode("PROXY") if torch._C._len_torch_dispatch_stack() else None
+    proxy = tracer_mode("PROXY") if dispatch_mode_count() else None
     return proxy is not None and tensor in proxy.tracer.tensor_tracker
 
 
@@ -96,10 +95,9 @@ def is_known(tensor: Tensor) -> bool:
     some: integers and booleans that depend on nothing traced, and what was computed from those. A parameter has
     values too, but a program that is recorded must not depend on them.
     """
-    # Private, but only functorch knows (torch 2.9-2.13).
-    while torch._C._functorch.is_gradtrackingtensor(tensor):
-        tensor = torch._C._functorch.get_unwrapped(tensor)
-    if tensor.is_meta or torch._C._functorch.is_batchedtensor(tensor) or is_traced(tensor):
+    while is_grad_tensor(tensor):
+        tensor = unwrapped(tensor)
+    if tensor.is_meta or is_batched_tensor(tensor) or is_traced(tensor):
         return False
     return (
         not (tensor.is_floating_point() or tensor.is_complex()) or id(tensor) in computed or not is_tracing()
@@ -127,11 +125,11 @@ def number_in(tensor: Tensor) -> float | None:
 
     A dispatch mode hands it on as a number, which most ops do not take for a tensor.
     """
-    while torch._C._functorch.is_gradtrackingtensor(tensor):  # private; see is_known
-        tensor = torch._C._functorch.get_unwrapped(tensor)
-    if torch._C._functorch.is_batchedtensor(tensor) or not is_number(tensor):
+    while is_grad_tensor(tensor):
+        tensor = unwrapped(tensor)
+    if is_batched_tensor(tensor) or not is_number(tensor):
         return None
-    if not torch._C._len_torch_dispatch_stack():
+    if not dispatch_mode_count():
         return float(tensor)
-    with _disable_current_modes():
+    with disable_current_modes():
         return float(tensor)

@@ -14,11 +14,31 @@ from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
-from torch._C import _autograd  # private; see `_saving_refused`
 
 from .._blocks.lazy import lazy
 from .._blocks.traced import inside_functorch, is_tracing
 from .._plan.recorder import refuse_program
+from .._torch import (
+    TransformType,
+    VmapInterpreter,
+    add_batch_dim,
+    allow_saved_hooks,
+    enter_grad,
+    enter_vmap,
+    inplace_requires_grad_allowed,
+    interpreter_stack,
+    is_level_tensor,
+    leave_grad,
+    leave_vmap,
+    refuse_saved_hooks,
+    remove_batch_dim,
+    saved_hooks_refusal,
+    set_grad_enabled,
+    set_inplace_requires_grad_allowed,
+    unwrap_if_dead,
+    unwrapped,
+    wrap_for_grad,
+)
 from .deletion import anchor
 from .graph import Graph, read_graph
 from .hooks import has_hooks, hooks_made
@@ -60,7 +80,7 @@ def batched_zero(like: Tensor) -> Tensor:
     levels = _vmaps()
     zero = plain(torch.zeros((), dtype=like.dtype, device=like.device).expand([size for _, size in levels]))
     for level, _ in levels:
-        zero = torch._C._functorch._add_batch_dim(zero, 0, level)  # private; see below
+        zero = add_batch_dim(zero, 0, level)
     return zero
 
 
@@ -71,11 +91,10 @@ def mapped_over() -> int:
 
 def _vmaps() -> list[tuple[int, int]]:
     """Return the level and the size of every active vmap, the outermost first."""
-    functorch = torch._C._functorch  # private: no public way to ask for active levels (torch 2.9-2.13)
     return [
-        (level.level(), functorch.CVmapInterpreterPtr(level).batchSize())
-        for level in functorch.get_interpreter_stack() or ()
-        if level.key() == functorch.TransformType.Vmap
+        (level.level(), VmapInterpreter(level).batchSize())
+        for level in interpreter_stack() or ()
+        if level.key() == TransformType.Vmap
     ]
 
 
@@ -88,14 +107,13 @@ def as_batched(tensor: Tensor, like: Tensor) -> Tensor:
 def plain(tensor: Tensor) -> Tensor:
     """Return the tensor that the levels of functorch wrapped, with all their batch dims."""
     while is_wrapped(tensor):
-        tensor = torch._C._functorch.get_unwrapped(tensor)  # private; see above
+        tensor = unwrapped(tensor)
     return tensor
 
 
 def is_wrapped(tensor: Tensor) -> bool:
     """Return whether a tensor belongs to a functorch level, so that its values may not be known."""
-    # Private; see above.
-    return torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    return is_level_tensor(tensor)
 
 
 def memory_of(tensor: Tensor) -> int:
@@ -116,23 +134,18 @@ def map_rows(function: Callable[..., Sequence[R]], rows: Sequence[Tensor]) -> li
     It goes without the trees and checks of `vmap`, which cost as much as the engine does on a tiny graph, and
     lets a result be None.
     """
-    functorch = torch._C._functorch  # private; what vmap itself calls (torch 2.9-2.13)
     count = rows[0].shape[0]
-    level = functorch._vmap_increment_nesting(count, "error")
+    level = enter_vmap(count, "error")
     try:
-        results = function(*[functorch._add_batch_dim(part, 0, level) for part in rows])
-        return [
-            result if result is None else functorch._remove_batch_dim(result, level, count, 0)
-            for result in results
-        ]
+        results = function(*[add_batch_dim(part, 0, level) for part in rows])
+        return [result if result is None else remove_batch_dim(result, level, count, 0) for result in results]
     finally:
-        functorch._vmap_decrement_nesting()
+        leave_vmap()
 
 
 def left_level(tensor: Tensor) -> Tensor:
     """Return a tensor of a functorch level that has ended, as the level outside sees it."""
-    # Private; what torch.func does to what its transforms return (torch 2.9-2.13).
-    return torch._C._functorch.unwrap_if_dead(tensor)
+    return unwrap_if_dead(tensor)
 
 
 def capture(run: Run, inputs: Sequence[Tensor]) -> Captured:
@@ -152,10 +165,10 @@ def _in_autograd(run: Run, inputs: Sequence[Tensor]) -> Captured:
         with normal_mode(), torch.enable_grad():
             return _with_grad(run, inputs, False, True)
     try:
-        torch._C._set_grad_enabled(True)  # what `enable_grad` does
+        set_grad_enabled(True)  # what `enable_grad` does
         return _with_grad(run, inputs, enabled, False)
     finally:
-        torch._C._set_grad_enabled(enabled)
+        set_grad_enabled(enabled)
 
 
 def _with_grad(run: Run, inputs: Sequence[Tensor], recording: bool, inferring: bool) -> Captured:
@@ -212,30 +225,29 @@ class _saving_refused:  # a context manager, and used as one
     """Refuse hooks on saved tensors, as torch.func does."""
 
     def __enter__(self) -> None:
-        self.before = _autograd._saved_tensors_hooks_get_disabled_error_message()
-        _autograd._saved_tensors_hooks_disable(_NO_SAVING)
+        self.before = saved_hooks_refusal()
+        refuse_saved_hooks(_NO_SAVING)
 
     def __exit__(self, *_: object) -> None:
         if self.before is None:
-            _autograd._saved_tensors_hooks_enable()
+            allow_saved_hooks()
         else:
-            _autograd._saved_tensors_hooks_disable(self.before)
+            refuse_saved_hooks(self.before)
 
 
 def capture_at_level(run: Run, inputs: Sequence[Tensor]) -> Captured:
     """Run at a level of its own: what `torch.func.vjp` does, without its trees and checks, half of a small capture."""
     refuse_program("a graph of its own")
-    functorch = torch._C._functorch  # private; what vjp itself calls (torch 2.9-2.13)
     before = hooks_made()
     with _saving_refused():
-        level = functorch._grad_increment_nesting()
+        level = enter_grad()
         try:
             with torch.enable_grad():
                 entries = [entry(tensor) for tensor in _sources(inputs, level)]
                 starts = [tensor.grad_fn for tensor in entries]
                 outputs, extra = run(entries)
         finally:
-            functorch._grad_decrement_nesting()
+            leave_grad()
     graph = read_graph(outputs, starts)
     _refuse_reentrant(graph)
     return Captured(outputs, extra, graph, torch.is_grad_enabled(), has_hooks(before, graph))
@@ -243,10 +255,9 @@ def capture_at_level(run: Run, inputs: Sequence[Tensor]) -> Captured:
 
 def _sources(inputs: Sequence[Tensor], level: int) -> list[Tensor]:
     """Tensors as the leaves of a level."""
-    functorch = torch._C._functorch  # private; see above
-    allowed = functorch.get_inplace_requires_grad_allowed()
-    functorch.set_inplace_requires_grad_allowed(True)
+    allowed = inplace_requires_grad_allowed()
+    set_inplace_requires_grad_allowed(True)
     try:
-        return [functorch._wrap_for_grad(tensor, level).requires_grad_() for tensor in inputs]
+        return [wrap_for_grad(tensor, level).requires_grad_() for tensor in inputs]
     finally:
-        functorch.set_inplace_requires_grad_allowed(allowed)
+        set_inplace_requires_grad_allowed(allowed)

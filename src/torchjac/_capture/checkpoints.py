@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.utils import checkpoint
 
+from .._torch import graph_exec_group, graph_task_id
 from .state import Change
 from .vmap_levels import levels_entered, levels_now
 
@@ -78,7 +79,7 @@ class blocks_kept(Change):  # a context manager, and used as one
 def _unpack(block: Any, holder: Any, alone: Callable[[Any], torch.Tensor]) -> torch.Tensor:
     """Return one saved tensor of a block. PyTorch's engine, which runs it once for each of its tasks, is left alone."""
     kept = _kept.get()
-    if kept is None or torch._C._current_graph_task_id() != -1:
+    if kept is None or graph_task_id() != -1:
         return alone(holder)
     found = kept.pop(block, None)
     if found is None:
@@ -93,7 +94,7 @@ def _all_saved(block: Any, alone: Callable[[Any], torch.Tensor]) -> dict[Any, to
     """Return what a block saved, of one new run; nothing where the function in it needs runs of its own."""
     holders = [holder for holder in (ref() for ref in block.weak_holders) if holder is not None]
     # A group may be there: that of the block around this one, or the user's.
-    inside = torch._C._get_graph_exec_group() is not None
+    inside = graph_exec_group() is not None
     try:
         with nullcontext() if inside else _Group():
             return {holder: alone(holder) for holder in holders}

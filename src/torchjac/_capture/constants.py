@@ -11,13 +11,17 @@ from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import torch
 from torch import Tensor
-
-# Private: there is no other way to compute something for real inside a trace, or to name it there (torch 2.9-2.13).
 from torch.fx.experimental.proxy_tensor import track_tensor
-from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from .._blocks.traced import computed, is_functionalizing, is_traced, overwritten, tracer_mode
+from .._blocks.traced import computed, is_functionalizing, is_traced, overwritten
+from .._torch import (
+    TorchDispatchMode,
+    disable_current_modes,
+    dispatch_mode_at,
+    dispatch_mode_count,
+    pytree,
+    tracer_mode,
+)
 
 #: Ops that are given a list of index tensors, among which may be masks.
 _READ_BY_MASK = {
@@ -147,7 +151,7 @@ class Constants(TorchDispatchMode):
             return tensor
         _, func, args, kwargs, number = self._derived[id(tensor)]
         args, kwargs = pytree.tree_map_only(Tensor, self.value_of, (args, kwargs))
-        with _disable_current_modes(), torch.no_grad():
+        with disable_current_modes(), torch.no_grad():
             value: Tensor = pytree.tree_leaves(func(*args, **kwargs))[number]
         return value
 
@@ -164,14 +168,14 @@ class Constants(TorchDispatchMode):
 
     def _assume(self, tensor: Tensor) -> None:
         if id(tensor) not in self._made and id(tensor) not in self.assumed:
-            with _disable_current_modes():
+            with disable_current_modes():
                 copy = tensor.detach().clone()
             self.assumed[id(tensor)] = Assumed(tensor, tensor._version, copy)
 
     def _run(self, func: Any, args: Args, kwargs: KeywordArgs, constants: list[Tensor]) -> Any:
         for tensor in constants:
             self._assume(tensor)
-        with _disable_current_modes():
+        with disable_current_modes():
             result = func(*args, **kwargs)
         given = {_memory(tensor) for tensor in constants}
         for leaf in pytree.tree_leaves(result):
@@ -212,7 +216,7 @@ class Constants(TorchDispatchMode):
                 "compiled before PyTorch 2.13, as its Inductor may lose it; write it without the op in place"
             )
         memory = _memory(target)
-        with _disable_current_modes():
+        with disable_current_modes():
             flat = target.as_strided((target.untyped_storage().nbytes() // target.element_size(),), (1,), 0)
         self._made[id(flat)] = flat
         whole = self._traced(flat)
@@ -251,7 +255,7 @@ class Constants(TorchDispatchMode):
         if id(tensor) not in self._named:
             if tensor.layout is not torch.strided:  # without values it is taken to store nothing (2.13)
                 _refuse_layout("uses", tensor)
-            with _disable_current_modes():
+            with disable_current_modes():
                 named = fake.from_tensor(tensor, static_shapes=True)
             if proxy is not None:
                 place = torch.fx.Proxy(proxy.tracer.create_arg(tensor), proxy.tracer)
@@ -264,7 +268,7 @@ class constants_computed:  # a context manager, and used as one
     """Inside a trace, compute integers that depend on nothing traced."""
 
     def __enter__(self) -> Constants:
-        modes = map(torch._C._get_dispatch_stack_at, range(torch._C._len_torch_dispatch_stack()))
+        modes = map(dispatch_mode_at, range(dispatch_mode_count()))
         active = next((mode for mode in modes if isinstance(mode, Constants)), None)
         self.made: Constants | None = None
         if active is None:
@@ -328,6 +332,6 @@ def _makes_integers(func: Any, args: Args, kwargs: KeywordArgs) -> bool:
         func is torch.ops.aten._efficientzerotensor.default
     ):  # a number's tangent, which has no values to compute with
         return False
-    with _disable_current_modes():
+    with disable_current_modes():
         made = func(*args, **{**kwargs, "device": "meta"})
     return isinstance(made, Tensor) and not (made.dtype.is_floating_point or made.dtype.is_complex)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.utils.hooks import RemovableHandle
 
+from .._torch import DisableTorchFunction
 from .graph import Graph
 
 #: Where a node's ``metadata`` keeps the hooks of its tensors
@@ -27,7 +28,7 @@ _register_hook: Callable[[torch.Tensor, Any], RemovableHandle] = torch.Tensor.re
 def register_hook(self: torch.Tensor, hook: Any) -> Any:
     """`Tensor.register_hook`, which leaves the tensor's hooks on its node too."""
     handle = _register_hook(self, hook)
-    with torch._C.DisableTorchFunction():  # what a mode or a subclass sees stays the one call
+    with DisableTorchFunction():  # what a mode or a subclass sees stays the one call
         node: Any = self.grad_fn  # whose stub takes ``metadata`` for a method
         if node is not None:
             node.metadata.setdefault(_KEY, []).append(self._backward_hooks)

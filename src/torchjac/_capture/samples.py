@@ -9,19 +9,19 @@ from __future__ import annotations
 from threading import RLock
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from .._torch import TensorBase, is_batched_tensor, unwrapped
 from .state import Change
 
 _lock = RLock()
 _asking: set[int] = set()
-_own: Any = torch._C.TensorBase
+_own: Any = TensorBase
 
 
 def _beneath(tensor: Tensor) -> Tensor:
-    while torch._C._functorch.is_batchedtensor(tensor):  # private; see vmap_levels
-        tensor = torch._C._functorch.get_unwrapped(tensor)
+    while is_batched_tensor(tensor):
+        tensor = unwrapped(tensor)
     return tensor
 
 

@@ -13,11 +13,28 @@ from typing import Any, NamedTuple
 
 import torch
 
-# Private: nothing public tells of levels, modes and groups, or ends those of others (torch 2.9-2.14).
-from torch._C import _autograd, _functorch
-from torch.utils import _python_dispatch
-
 from .._plan.recorder import recorder, set_recorder
+from .._torch import (
+    InferenceMode,
+    allow_saved_hooks,
+    dispatch_mode_at,
+    dispatch_mode_count,
+    end_levels_above,
+    function_mode_count,
+    graph_exec_group,
+    inplace_requires_grad_allowed,
+    level_count,
+    pop_dispatch_mode,
+    pop_function_mode,
+    pop_saved_hooks,
+    python_dispatch,
+    refuse_saved_hooks,
+    saved_hooks_refusal,
+    set_grad_enabled,
+    set_graph_exec_group,
+    set_inplace_requires_grad_allowed,
+    top_saved_hooks,
+)
 
 
 class _Thread(threading.local):
@@ -61,7 +78,7 @@ class normal_mode(Change):
 
     def make(self) -> None:
         """Make a guard, which would enter the mode again whenever it is dropped."""
-        self.guards.append(torch._C._InferenceMode(False))
+        self.guards.append(InferenceMode(False))
 
     def undo(self) -> None:
         """End the guard."""
@@ -84,22 +101,18 @@ class State(NamedTuple):
     recorder: Any
 
 
-#: The group inside which each checkpointed block runs once; older versions have none.
-_group: Callable[[], Any] = getattr(torch._C, "_get_graph_exec_group", lambda: None)
-
-
 def state() -> State:
     """Return the state of this thread."""
-    modes = torch._C._len_torch_dispatch_stack()
+    modes = dispatch_mode_count()
     return State(
         torch.is_grad_enabled(),
-        _functorch.get_dynamic_layer_stack_depth(),
-        _functorch.get_inplace_requires_grad_allowed(),
-        _autograd._saved_tensors_hooks_get_disabled_error_message(),
-        _autograd._top_saved_tensors_default_hooks(True),
-        [torch._C._get_dispatch_stack_at(at) for at in range(modes)] if modes else [],
-        torch._C._len_torch_function_stack(),
-        _group(),
+        level_count(),
+        inplace_requires_grad_allowed(),
+        saved_hooks_refusal(),
+        top_saved_hooks(True),
+        [dispatch_mode_at(at) for at in range(modes)] if modes else [],
+        function_mode_count(),
+        graph_exec_group(),
         len(_here.changes),
         recorder(),
     )
@@ -107,7 +120,7 @@ def state() -> State:
 
 def _saving() -> tuple[Any, Any] | None:
     """Return the innermost hooks of saved tensors, which a checkpointed block sets for as long as it runs."""
-    found: tuple[Any, Any] | None = _autograd._top_saved_tensors_default_hooks(True)
+    found: tuple[Any, Any] | None = top_saved_hooks(True)
     return found
 
 
@@ -115,25 +128,25 @@ def set_back(before: State) -> None:
     """Make the state of this thread what it was."""
     now = state()
     for _ in range(now.function_modes - before.function_modes):
-        torch._C._pop_torch_function_stack()
+        pop_function_mode()
     for _ in range(len(now.dispatch_modes) - len(before.dispatch_modes)):
-        torch._C._pop_torch_dispatch_stack(None)
+        pop_dispatch_mode(None)
     _tell_modes(before.dispatch_modes)
     while len(_here.changes) > before.changes:
         _here.changes.pop().undo()
-    if _functorch.get_dynamic_layer_stack_depth() > before.levels:
-        _functorch.pop_dynamic_layer_stack_and_undo_to_depth(before.levels)
-    _functorch.set_inplace_requires_grad_allowed(before.writes_allowed)
-    torch._C._set_grad_enabled(before.grad)
+    if level_count() > before.levels:
+        end_levels_above(before.levels)
+    set_inplace_requires_grad_allowed(before.writes_allowed)
+    set_grad_enabled(before.grad)
     while _saving() not in (before.saving, None):
-        _autograd._pop_saved_tensors_default_hooks()
+        pop_saved_hooks()
     if before.hooks_disabled is None:
-        _autograd._saved_tensors_hooks_enable()
+        allow_saved_hooks()
     elif now.hooks_disabled != before.hooks_disabled:
-        _autograd._saved_tensors_hooks_disable(before.hooks_disabled, False)
+        refuse_saved_hooks(before.hooks_disabled, False)
     set_recorder(before.recorder)
     if now.group is not before.group:
-        torch._C._set_graph_exec_group(before.group)
+        set_graph_exec_group(before.group)
 
 
 def _tell_modes(modes: list[Any]) -> None:
@@ -147,8 +160,8 @@ def _tell_modes(modes: list[Any]) -> None:
         ),
     }
     for name, flag in flags.items():
-        if hasattr(_python_dispatch, name):
-            setattr(_python_dispatch, name, flag)
+        if hasattr(python_dispatch, name):
+            setattr(python_dispatch, name, flag)
 
 
 class undisturbed:  # a context manager, and used as one

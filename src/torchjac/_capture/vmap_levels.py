@@ -9,9 +9,21 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeAlias
 
-import torch
 from torch import Tensor
 
+from .._torch import (
+    TransformType,
+    add_batch_dim,
+    batch_dim_of,
+    end_levels_above,
+    interpreter_stack,
+    is_batched_tensor,
+    level_count,
+    level_of,
+    pop_level,
+    push_level,
+    unwrapped,
+)
 from .samples import samples_tell
 from .state import Change
 
@@ -34,8 +46,7 @@ class Physical(NamedTuple):
 
 def inside_vmaps_only() -> bool:
     """Return whether vmaps are active, and no other transform."""
-    functorch = torch._C._functorch  # private: no public way to ask for active levels (torch 2.9-2.13)
-    stack, vmap = functorch.get_interpreter_stack(), functorch.TransformType.Vmap
+    stack, vmap = interpreter_stack(), TransformType.Vmap
     return bool(stack) and all(level.key() == vmap for level in stack)
 
 
@@ -43,28 +54,26 @@ class levels_left(Change):  # a context manager, and used as one
     """Leave all levels of functorch for a while, as it does itself to run a Function outside of them."""
 
     def __init__(self) -> None:
-        self.count = torch._C._functorch.get_dynamic_layer_stack_depth()  # private; see above
+        self.count = level_count()
         self.are_off = False
         self.stack: Stack = []
         self.before = _entered.get()
 
     def make(self) -> Stack:
         """Take all levels off functorch's stack; those that come meanwhile end before they are put back."""
-        functorch = torch._C._functorch  # private; see above
         _entered.set(None)
         while len(self.stack) < self.count:
-            self.stack.append(functorch.pop_dynamic_layer_stack())
+            self.stack.append(pop_level())
         self.are_off = True
         return self.stack
 
     def undo(self) -> None:
         """Put them back, as many as are off."""
-        functorch = torch._C._functorch  # private; see above
         if self.are_off:
-            functorch.pop_dynamic_layer_stack_and_undo_to_depth(0)
+            end_levels_above(0)
             self.are_off = False
-        while (depth := functorch.get_dynamic_layer_stack_depth()) < self.count:
-            functorch.push_dynamic_layer_stack(self.stack[self.count - 1 - depth])
+        while (depth := level_count()) < self.count:
+            push_level(self.stack[self.count - 1 - depth])
         _entered.set(self.before)
 
 
@@ -76,18 +85,16 @@ class _Entered(Change):
 
     def make(self) -> None:
         """Put them on functorch's stack, which is empty."""
-        functorch = torch._C._functorch  # private; see above
         _entered.set(self.stack)
         for level in reversed(self.stack):
-            functorch.push_dynamic_layer_stack(level)
+            push_level(level)
 
     def undo(self) -> None:
         """Take them off, after those that came on top of them have ended."""
-        functorch = torch._C._functorch  # private; see above
-        if functorch.get_dynamic_layer_stack_depth() > len(self.stack):
-            functorch.pop_dynamic_layer_stack_and_undo_to_depth(len(self.stack))
-        while functorch.get_dynamic_layer_stack_depth():
-            functorch.pop_dynamic_layer_stack()
+        if level_count() > len(self.stack):
+            end_levels_above(len(self.stack))
+        while level_count():
+            pop_level()
         _entered.set(self.before)
 
 
@@ -113,16 +120,15 @@ def levels_now() -> Stack | None:
 
 def lowered(tensor: Tensor) -> Physical:
     """Return the physical tensor beneath all vmaps."""
-    functorch = torch._C._functorch  # private; see above
-    if not functorch.is_batchedtensor(tensor):
+    if not is_batched_tensor(tensor):
         return Physical(tensor, ())
-    value = functorch.get_unwrapped(tensor)
-    if functorch.maybe_get_bdim(tensor) == 0 and not functorch.is_batchedtensor(value):  # nearly always
-        return Physical(value, (functorch.maybe_get_level(tensor),))
+    value = unwrapped(tensor)
+    if batch_dim_of(tensor) == 0 and not is_batched_tensor(value):  # nearly always
+        return Physical(value, (level_of(tensor),))
     found: list[tuple[int, int]] = []
-    while functorch.is_batchedtensor(tensor):
-        found.append((functorch.maybe_get_level(tensor), functorch.maybe_get_bdim(tensor)))
-        tensor = functorch.get_unwrapped(tensor)
+    while is_batched_tensor(tensor):
+        found.append((level_of(tensor), batch_dim_of(tensor)))
+        tensor = unwrapped(tensor)
     dims = list(range(tensor.dim()))
     batch = [dims.pop(dim) for _, dim in reversed(found)]
     order = batch + dims
@@ -134,5 +140,5 @@ def lowered(tensor: Tensor) -> Physical:
 def lifted(tensor: Tensor, levels: Levels) -> Tensor:
     """Return a physical tensor as it is seen inside the levels of its first dims."""
     for level in levels:
-        tensor = torch._C._functorch._add_batch_dim(tensor, 0, level)  # private; see above
+        tensor = add_batch_dim(tensor, 0, level)
     return tensor

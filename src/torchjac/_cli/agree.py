@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree  # private; see _transforms/arguments.py
 
 from .._accumulate.progress import watched
+from .._torch import pytree
 from .._transforms.jacobian import jacobian
 from .._transforms.jacrev import jacrev
 from ..testing import finite_differences, loop_jacobian

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from torch.utils import _pytree as pytree  # private; see _transforms/arguments.py
-
 from .._accumulate.report import Report
 from .._answers.operator import Jacobian
+from .._torch import pytree
 from .._transforms.jacobian import jacobian
 from . import words
 from .request import Problem

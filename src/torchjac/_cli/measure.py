@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree  # private; see _transforms/arguments.py
 
+from .._torch import pytree
 from . import words
 from .memory import Peak, available
 from .peers import BLOCKS, WAYS

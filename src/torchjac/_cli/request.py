@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree  # private; see _transforms/arguments.py
 
+from .._torch import pytree
 from .arguments import as_arguments, check_count, from_file, from_spec, in_words
 from .stop import Stop, raised, usage
 from .target import find

@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-# Private; see arguments.py.
-from torch.utils import _pytree as pytree
-
 from .._accumulate.report import Report
 from .._answers.operator import Jacobian
 from .._blocks.block import Block, labels
 from .._blocks.ends import joined
 from .._blocks.maps import positions
 from .._capture.state import undisturbed
+from .._torch import pytree
 from .._transforms.jacobian import jacobian as whole_jacobian
 from .._transforms.jacobian import value_and_jacobian as whole_value_and_jacobian
 from .fsdp import fsdp_refused

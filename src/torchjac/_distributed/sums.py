@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-# Private; see arguments.py.
-from torch.utils import _pytree as pytree
-
 from .._accumulate.progress import import_tqdm
 from .._answers.operator import Jacobian
+from .._torch import pytree
 from .._transforms.jacobian import value_and_jacobian
 from .batches import add_diagonal, arguments, at_least_one_dim, shaped
 from .checkpoint import Checkpoint, fingerprint

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-# Private; see arguments.py.
-from torch.utils import _pytree as pytree
-
 from .._accumulate.progress import import_tqdm
+from .._torch import pytree
 from .._transforms.jacobian import jacobian
 from .batches import arguments, at_least_one_dim
 

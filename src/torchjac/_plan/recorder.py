@@ -15,10 +15,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-# Private: what the `with` of a mode calls. A recording may end, or pause, before that does (torch 2.9-2.14).
-from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
-
+from .._torch import DisableTorchFunction, pop_mode, push_mode
 from .number import Number
 from .steps import Check, Load, Nested, Part, SameMemory, Take, Whole, call
 
@@ -135,7 +134,7 @@ class Recorder(TorchFunctionMode):
         """Note nothing from here on."""
         self.active = False
         _current.recorder = None
-        _pop_mode()
+        pop_mode()
 
     def fail(self, reason: str) -> None:
         """Give up: the computation goes on, and no program comes of it."""
@@ -306,7 +305,7 @@ class Recorder(TorchFunctionMode):
 
     def number(self, tensor: Tensor) -> float:
         """Return the number in a tensor of one entry, known to the program by its register and not by its value."""
-        with torch._C.DisableTorchFunction():
+        with DisableTorchFunction():
             value = float(tensor)
             if self.failed is not None:
                 return value
@@ -438,11 +437,11 @@ class unrecorded:  # a context manager, and used as one
         self.found = recorder()
         if self.found is not None:
             set_recorder(None)
-            _pop_mode()
+            pop_mode()
 
     def __exit__(self, *_: object) -> None:
         if self.found is not None:
-            _push_mode(self.found)
+            push_mode(self.found)
             set_recorder(self.found)
 
 

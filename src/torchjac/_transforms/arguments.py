@@ -9,12 +9,9 @@ from typing import Any, NamedTuple
 import numpy
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
-
-# Private, but it is the tree that torch.func's own transforms accept (torch 2.9-2.13).
-from torch.utils import _pytree as pytree
 
 from .._blocks.traced import is_tracing
+from .._torch import FakeTensor, pytree
 
 #: The dtypes of nearly every tensor
 _TAKEN = frozenset((torch.float32, torch.float64))

@@ -8,12 +8,10 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, fx
-
-# Private: the caches on the disk ask for them (torch 2.9-2.14).
 from torch._guards import TracingContext, tracing
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+from .._torch import FakeTensorMode, dynamo
 from .clean import base_of, written
 
 #: Gives the outputs of a graph from its inputs
@@ -55,9 +53,7 @@ def compile_graph(graph: fx.GraphModule, example: list[Tensor], backend: Any) ->
                 return _inductor(graph, example)
         if isinstance(backend, str):
             # Documented for custom backends: https://docs.pytorch.org/docs/stable/torch.compiler_custom_backends.html
-            from torch._dynamo import lookup_backend
-
-            backend = lookup_backend(backend)
+            backend = dynamo("").lookup_backend(backend)
         compiled = backend(graph, example)
     return lambda tensors: compiled(*tensors)
 
@@ -69,10 +65,9 @@ def _inductor(graph: fx.GraphModule, example: list[Tensor]) -> Run:
     gradients, for 6 µs a call (torch 2.13). Where there are none of these, the code itself is called.
     """
     from torch._inductor import config
-    from torch._inductor.compile_fx import compile_fx
 
     with config.patch(inductor_settings(graph)):
-        compiled: Any = compile_fx(graph, list(example))
+        compiled: Any = stages.compile_fx(graph, list(example))
     changing = {base_of(node).op for node in written(graph)}
     code = _inside(compiled)
     if (

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from .._torch import OpOverload
+
 #: Ops that give what they are given, and share its memory.
 _ALIASES = (torch.ops.aten.detach.default, torch.ops.aten.alias.default, torch.ops.aten.lift_fresh.default)
 
@@ -31,7 +33,7 @@ def clean(graph: fx.GraphModule) -> None:
     found: dict[Hashable, fx.Node] = {}
     for node in list(graph.graph.nodes):
         op = node.target
-        if not isinstance(op, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded in op.tags:
+        if not isinstance(op, OpOverload) or torch.Tag.nondeterministic_seeded in op.tags:
             continue
         if not changing.isdisjoint(map(base_of, (node, *node.all_input_nodes))):
             continue
@@ -65,7 +67,7 @@ def written(graph: fx.GraphModule) -> Iterator[fx.Node]:
     for node in graph.graph.nodes:
         if node.target is torch.ops.aten.native_batch_norm.default:  # does not say so
             yield from [statistic for statistic in node.args[3:5] if node.args[5] and statistic is not None]
-        if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
+        if isinstance(node.target, OpOverload) and node.target._schema.is_mutable:
             for argument, value in zip(node.target._schema.arguments, node.args, strict=False):
                 if (
                     argument.alias_info is not None
@@ -79,9 +81,7 @@ def base_of(node: fx.Node) -> fx.Node:
     """Return the node whose memory a node's result is a view of, or itself."""
     while node.op == "call_function" and node.args and isinstance(node.args[0], fx.Node):
         target = node.target
-        is_view = isinstance(target, torch._ops.OpOverload) and (
-            target._schema.arguments[0].alias_info is not None
-        )
+        is_view = isinstance(target, OpOverload) and (target._schema.arguments[0].alias_info is not None)
         if not is_view and target is not operator.getitem:
             break
         node = node.args[0]

@@ -15,6 +15,7 @@ import torch
 
 from .._answers.operator import Jacobian
 from .._blocks.traced import inside_functorch
+from .._torch import dispatch_mode_count, forward_level
 from .observe import Observer
 from .program import Program, capture
 from .reads import Reads
@@ -205,13 +206,12 @@ def _named(func: FunctionType) -> Any:
 
 def _is_inside_another() -> bool:
     """Return whether something around the call has to see the function's own ops."""
-    # Private, but cheap enough to ask at each call; a dispatch mode is a tracer or counts ops (torch 2.9-2.14).
     return (
         torch.compiler.is_compiling()
         or torch.is_anomaly_enabled()
-        or torch._C._len_torch_dispatch_stack() > 0
+        or dispatch_mode_count() > 0
         or inside_functorch()
-        or torch.autograd.forward_ad._current_level >= 0
+        or forward_level() >= 0
     )
 
 

@@ -7,7 +7,6 @@ AOTAutograd's tracer, which records what the Jacobian's values need.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, TypeVar
@@ -15,12 +14,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-# Private: the only way to give Dynamo an op that takes a function (torch 2.13).
-from torch._ops import HigherOrderOperator
-from torch.utils import _pytree as pytree
-
-from .._blocks.traced import tracer_mode
 from .._capture.constants import constants_computed
+from .._torch import HigherOrderOperator, dynamo, graph_break, pytree, tracer_mode
 from .arguments import check_argnums, check_outputs, differentiated, nest, put_arguments, split_aux
 from .exporting import is_exporting, replayed
 from .run import record
@@ -157,8 +152,8 @@ def beside_dynamo(what: str, function: Callable[..., T]) -> Callable[..., T]:
     def beside(*args: Any, **kwargs: Any) -> T:
         if not torch.compiler.is_dynamo_compiling():
             return function(*args, **kwargs)
-        torch._dynamo.graph_break(
-            msg=f"{what} inside torch.compile: only dense answers of jacrev, jacfwd and hessian are compiled there, by "
+        graph_break(
+            f"{what} inside torch.compile: only dense answers of jacrev, jacfwd and hessian are compiled there, by "
             "PyTorch 2.13 or newer; torchjac.compile takes operators, sparse layouts and out= too"
         )
         found: T = torch.compiler.disable(function)(*args, **kwargs)
@@ -199,10 +194,8 @@ def in_dynamo(
 
 def _tell_dynamo() -> None:
     """Register how Dynamo is to trace the op: the body as a subgraph, with the tensors that it captures lifted."""
-    from torch._dynamo.variables import TupleVariable, builder
-
-    # Private, and typed as internals are.
-    higher_order_ops: Any = importlib.import_module("torch._dynamo.variables.higher_order_ops")
+    variables, builder = dynamo("variables"), dynamo("variables.builder")
+    higher_order_ops: Any = dynamo("variables.higher_order_ops")
 
     if NAME in higher_order_ops._hop_name_to_variable_class:
         return
@@ -229,7 +222,9 @@ def _tell_dynamo() -> None:
             )
             flat: Any = builder.wrap_fx_proxy(tx=tx, proxy=proxy)
             others = list(tensors)[count:]
-            higher_order_ops.overwrite_tensor_vt_proxy(others, TupleVariable(flat.items[: len(others)]))
-            return TupleVariable([rest, TupleVariable(flat.items[len(others) :])])
+            higher_order_ops.overwrite_tensor_vt_proxy(
+                others, variables.TupleVariable(flat.items[: len(others)])
+            )
+            return variables.TupleVariable([rest, variables.TupleVariable(flat.items[len(others) :])])
 
     higher_order_ops._hop_name_to_variable_class[NAME] = DenseJacobianVariable

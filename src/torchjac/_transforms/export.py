@@ -11,11 +11,9 @@ import numpy
 import torch
 from torch import Tensor, fx
 
-# Private; see arguments.py.
-from torch.utils import _pytree as pytree
-
 from .._answers.operator import Jacobian
 from .._answers.sparse import SparseParts
+from .._torch import inductor, pytree
 from .backend import inductor_settings
 from .compile import Compiled, observed
 from .program import trace
@@ -116,7 +114,7 @@ def export(
         settings = inductor_settings(graph)
         module = _Answers(graph, traced.forward.captured, spec)
         exported = torch.export.export(module, args, kwargs, strict=False)
-        torch._inductor.aoti_compile_and_package(exported, package_path=str(path), inductor_configs=settings)
+        inductor("").aoti_compile_and_package(exported, package_path=str(path), inductor_configs=settings)
     if patterns:
         numpy.savez(path.with_suffix(".npz"), **patterns)
 

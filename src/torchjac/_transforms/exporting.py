@@ -10,14 +10,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-
-# Private: the modes above autograd, and no other way to leave those that are active (torch 2.9-2.14).
 from torch._ops import _len_torch_dispatch_stack_pre_dispatch
-from torch.overrides import _pop_mode, _push_mode
-from torch.utils._python_dispatch import _disable_current_modes
 
-from .._blocks.traced import inside_functorch, tracer_mode
+from .._blocks.traced import inside_functorch
 from .._capture.constants import Constants
+from .._torch import disable_current_modes, function_mode_count, pop_mode, push_mode, tracer_mode
 from .program import flattened
 from .record import record_ops
 from .signature import read_call
@@ -61,10 +58,10 @@ def _left() -> Iterator[None]:
     """Leave all modes of dispatch and of functions for a while."""
     modes = []
     try:
-        while torch._C._len_torch_function_stack() > 0:
-            modes.append(_pop_mode())
-        with _disable_current_modes():
+        while function_mode_count() > 0:
+            modes.append(pop_mode())
+        with disable_current_modes():
             yield
     finally:
         for mode in reversed(modes):
-            _push_mode(mode)
+            push_mode(mode)

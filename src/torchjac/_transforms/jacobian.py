@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any, overload
 
 from torch import Tensor
 
-# Private, but it is the tree that torch.func's own transforms accept (torch 2.9-2.13).
-from torch.utils import _pytree as pytree
-
 from .._accumulate.progress import watched
 from .._answers.operator import Jacobian
 from .._blocks.traced import inside_functorch
 from .._capture.capture import left_level
 from .._capture.state import undisturbed
+from .._torch import pytree
 from .dynamo import beside_dynamo
 from .exporting import is_exporting, replayed
 from .memory import budget, check_within

@@ -11,21 +11,9 @@ from typing import Any
 import numpy
 import torch
 
+from .._torch import SETTINGS
 from .held import MISSING, Lookup, Space, cache_state, leave, refill_sequence, same
 from .signature import kind_of
-
-#: PyTorch's settings that a function may read, or that change what its ops do (torch 2.9-2.14).
-_SETTINGS = tuple(
-    getattr(torch._C, name)
-    for name in (
-        "_get_deterministic_algorithms", "_get_deterministic_algorithms_warn_only",
-        "_get_deterministic_fill_uninitialized_memory", "_get_float32_matmul_precision", "get_num_threads",
-        "get_num_interop_threads", "is_anomaly_enabled", "_get_mkldnn_enabled", "_get_cudnn_enabled",
-        "_get_cudnn_benchmark", "_get_cudnn_deterministic", "_get_flash_sdp_enabled", "_get_mem_efficient_sdp_enabled",
-        "_get_math_sdp_enabled", "_get_nnpack_enabled",
-    )
-    if hasattr(torch._C, name)
-)  # fmt: skip
 
 
 class Kept:
@@ -41,7 +29,7 @@ class Kept:
         self._tables: list[tuple[numpy.ndarray[Any, Any], numpy.ndarray[Any, Any]]] = []
         self._looks: list[Any] = []
         self._empty: list[Any] = []
-        self._settings = [get() for get in _SETTINGS]
+        self._settings = [get() for get in SETTINGS]
 
     def hold(self) -> bool:
         """Return whether everything read is what it was."""
@@ -101,7 +89,7 @@ class Kept:
         for table, held in self._tables:
             if (table.shape, table.dtype) != (held.shape, held.dtype) or table.tobytes() != held.tobytes():
                 yield partial(numpy.copyto, table, held)
-        if [get() for get in _SETTINGS] != self._settings:
+        if [get() for get in SETTINGS] != self._settings:
             yield leave
 
     def _space(self, space: Any, order: bool, owner: Any = None) -> Space:

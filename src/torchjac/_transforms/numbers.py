@@ -7,6 +7,7 @@ from collections.abc import Set as AbstractSet
 import torch
 from torch import Tensor, fx
 
+from .._torch import OpOverload
 from .record import own_outputs
 
 _MUL = torch.ops.aten.mul.Tensor
@@ -62,7 +63,7 @@ def _known(graph: fx.GraphModule) -> dict[fx.Node, Tensor]:
     known: dict[fx.Node, Tensor] = {}
     for node in graph.graph.nodes:
         op = node.target
-        if node.op != "call_function" or not isinstance(op, torch._ops.OpOverload):
+        if node.op != "call_function" or not isinstance(op, OpOverload):
             continue
         if op._schema.is_mutable:  # any tensor might be a view of what it writes into
             return {}

@@ -16,10 +16,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-# Private: there is no other way to compute something for real inside a trace (torch 2.9-2.14).
-from torch.utils._python_dispatch import _disable_current_modes
-
 from .._capture.constants import Constants
+from .._torch import disable_current_modes
 from .interrupt import HeldInterrupts
 from .known import RefusedError, impure_c, impure_python, is_library, looks_at_anything
 from .reads import Reads
@@ -199,7 +197,7 @@ class ValuesLeave(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call a function, on values where it needs some."""
         if func in _LEAVES and (value := self._constants.value_of(args[0])) is not None:
-            with _disable_current_modes():
+            with disable_current_modes():
                 return func(value.detach(), *args[1:], **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 

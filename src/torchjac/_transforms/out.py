@@ -8,11 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Private; see arguments.py.
-from torch.utils import _pytree as pytree
-
 from .._blocks.traced import inside_functorch
 from .._capture.capture import memory_of
+from .._torch import pytree
 from .arguments import nest
 from .run import Recorded
 

@@ -33,11 +33,9 @@ from typing import Any, ClassVar
 
 import numpy
 import torch
-
-# Private: what tells a tensor without values, and the hooks of all modules (torch 2.9-2.14).
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.modules import module as _module
 
+from .._torch import FakeTensor
 from .held import MISSING, Space, cache_state
 from .kept import Kept
 from .known import PLAIN, QUIET, STATEFUL, is_library, is_unknown, is_unread, refusal

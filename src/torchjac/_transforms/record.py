@@ -11,16 +11,16 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
 
-# Private: a tracer's tensors without values, and what they raise when values are asked for (torch 2.9-2.13).
-from torch._subclasses.fake_tensor import (
+from .._torch import (
     DataDependentOutputException,
     DynamicOutputShapeException,
     FakeTensor,
     FakeTensorMode,
+    OpOverload,
+    dynamo,
 )
-from torch.fx.experimental.proxy_tensor import make_fx
-
 from .clean import base_of, clean, written
 
 #: Code that stands here is not the user's.
@@ -35,7 +35,7 @@ def is_random(graph: fx.GraphModule) -> bool:
 def _draws(node: fx.Node) -> bool:
     if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
         return False
-    assert isinstance(node.target, torch._ops.OpOverload)
+    assert isinstance(node.target, OpOverload)
     given = {argument.name: argument.default_value for argument in node.target._schema.arguments}
     names = zip(given, node.args, strict=False)
     drops = {**given, **dict(names), **node.kwargs}.get("dropout_p")
@@ -149,9 +149,7 @@ def _dynamo_transparent() -> Iterator[None]:
     if "torch._dynamo" not in sys.modules:  # else there are none
         yield
         return
-    from torch._dynamo import config
-
-    with config.patch(error_on_nested_fx_trace=False):
+    with dynamo("config").patch(error_on_nested_fx_trace=False):
         yield
 
 

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-# Private; see arguments.py.
 from .._blocks.traced import has_tangents, inside_functorch, is_tracing
 from .._capture.beneath import Beneath, capture_beneath
 from .._capture.capture import Captured, capture, left_level
@@ -17,6 +16,7 @@ from .._capture.constants import constants_computed
 from .._capture.state import Change, normal_mode
 from .._capture.tangent import cut
 from .._capture.vmap_levels import inside_vmaps_only, levels_left
+from .._torch import dispatch_mode_count, is_any_autocast_enabled, set_grad_enabled
 from .arguments import (
     check_argnums,
     check_outputs,
@@ -150,20 +150,20 @@ class walking:  # a context manager, and used as one
         self.grad = torch.is_grad_enabled()
         for mode in self.modes:
             mode.__enter__()
-        torch._C._set_grad_enabled(self.recorded.walks_recorded)
+        set_grad_enabled(self.recorded.walks_recorded)
 
     def __exit__(self, *exception: Any) -> None:
         for mode in reversed(self.modes):
             mode.__exit__(*exception)
-        torch._C._set_grad_enabled(self.grad)
+        set_grad_enabled(self.grad)
 
 
 def _may_need_modes() -> bool:
     return (
         any_made()
         or torch.is_inference_mode_enabled()
-        or torch._C._is_any_autocast_enabled()
-        or torch._C._len_torch_dispatch_stack() > 0
+        or is_any_autocast_enabled()
+        or dispatch_mode_count() > 0
     )
 
 
@@ -174,7 +174,7 @@ def _rare_modes(recorded: Recorded) -> Iterator[Any]:
         yield constants_computed()
     if torch.is_inference_mode_enabled():
         yield normal_mode()
-    if torch._C._is_any_autocast_enabled():
+    if is_any_autocast_enabled():
         kinds = {tensor.device.type for tensor in (*recorded.inputs, *recorded.captured.outputs)}
         for kind in kinds - {"meta"}:
             if torch.is_autocast_enabled(kind):

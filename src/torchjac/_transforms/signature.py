@@ -10,9 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-# Private; see arguments.py.
-from torch.utils import _pytree as pytree
-
+from .._torch import function_mode_count, is_any_autocast_enabled, privateuse1_backend_name, pytree
 from .known import PLAIN
 
 _KINDS = frozenset([Tensor, torch.nn.Parameter])
@@ -98,13 +96,12 @@ def kind_of(tensor: Tensor) -> Kind:
 def _modes() -> Hashable:
     """Return the modes around a call that change what a function does."""
     autocast: Hashable = None
-    # Private: one question for all devices, cheap enough to ask at each call (torch 2.9-2.13).
-    if torch._C._is_any_autocast_enabled():
-        kinds = {"cpu", "cuda", torch._C._get_privateuse1_backend_name()}
+    if is_any_autocast_enabled():
+        kinds = {"cpu", "cuda", privateuse1_backend_name()}
         autocast = tuple([
             (kind, torch.get_autocast_dtype(kind)) for kind in sorted(kinds) if torch.is_autocast_enabled(kind)
         ])  # fmt: skip
-    device = torch.get_default_device() if torch._C._len_torch_function_stack() else None
+    device = torch.get_default_device() if function_mode_count() else None
     return (
         torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(),

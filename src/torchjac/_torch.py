@@ -1,0 +1,164 @@
+"""Every private name of PyTorch that the library uses, each with what it does and what to do should it change.
+
+Nothing else in the package takes an underscored name from `torch` (a test looks). Seen with the same meaning in
+PyTorch 2.9 to 2.14 unless a line says otherwise. Two kinds of private *attributes* are read where they are needed, as
+there is no other way to a graph: of nodes ``_saved_…`` (what an op saved), ``_input_metadata`` (shapes, dtypes and
+devices of its outputs) and ``_forward_cls`` (the class of a `torch.autograd.Function`); of tensors ``_cdata`` (the
+identity of a storage), ``_version``, ``_is_zerotensor``, ``_backward_hooks``, and of sparse ones that are not coalesced
+``_nnz``, ``_indices``, ``_values``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch._C import DisableTorchFunction, TensorBase, _autograd, _functorch
+from torch._ops import HigherOrderOperator, OpOverload
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+)
+from torch._subclasses.functional_tensor import FunctionalTensor
+from torch.autograd import forward_ad
+from torch.overrides import _pop_mode, _push_mode
+from torch.utils import _python_dispatch as python_dispatch
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+# --- functorch's levels: grad, jvp and vmap, the innermost last. There is no public way to ask for them. If these go,
+# look at how `torch.func.vmap` and `torch.func.vjp` begin and end theirs.
+
+#: One of the kinds of a level; ``level.key()`` tells it
+TransformType: Any = _functorch.TransformType
+#: A level of vmap as one that tells its ``batchSize()``
+VmapInterpreter: Any = _functorch.CVmapInterpreterPtr
+#: All levels that are active, None where there are none
+interpreter_stack: Callable[[], Any] = _functorch.get_interpreter_stack
+#: The innermost level, None outside: the cheapest question
+top_interpreter: Callable[[], Any] = _functorch.peek_interpreter_stack
+#: How many levels are active
+level_count: Callable[[], int] = _functorch.get_dynamic_layer_stack_depth
+#: Take the innermost level off the stack, and put one on, without ending it
+pop_level: Callable[[], Any] = _functorch.pop_dynamic_layer_stack
+push_level: Callable[[Any], Any] = _functorch.push_dynamic_layer_stack
+#: End levels until so many are left
+end_levels_above: Callable[[int], None] = _functorch.pop_dynamic_layer_stack_and_undo_to_depth
+#: Begin and end a level of vmap (size, randomness), and one of grad
+enter_vmap: Callable[[int, str], int] = _functorch._vmap_increment_nesting
+leave_vmap: Callable[[], int] = _functorch._vmap_decrement_nesting
+enter_grad: Callable[[], int] = _functorch._grad_increment_nesting
+leave_grad: Callable[[], int] = _functorch._grad_decrement_nesting
+#: A tensor as one of a level: with a dim that a vmap maps over, without it, or as a leaf of a level of grad
+add_batch_dim: Callable[[Any, int, int], Any] = _functorch._add_batch_dim
+remove_batch_dim: Callable[[Any, int, int, int], Any] = _functorch._remove_batch_dim
+wrap_for_grad: Callable[[Any, int], Any] = _functorch._wrap_for_grad
+#: What a tensor of a level wraps, of whichever kind; the tensor of the level outside where its own has ended
+unwrapped: Callable[[Any], Any] = _functorch.get_unwrapped
+unwrap_if_dead: Callable[[torch.Tensor], torch.Tensor] = _functorch.unwrap_if_dead
+#: Whether a tensor belongs to a level of vmap, of grad, of any
+is_batched_tensor: Callable[[Any], bool] = _functorch.is_batchedtensor
+is_grad_tensor: Callable[[Any], bool] = _functorch.is_gradtrackingtensor
+is_level_tensor: Callable[[Any], bool] = _functorch.is_functorch_wrapped_tensor
+#: The dim that a vmap maps over, and the number of the level of a tensor
+batch_dim_of: Callable[[Any], int] = _functorch.maybe_get_bdim
+level_of: Callable[[Any], int] = _functorch.maybe_get_level
+#: Whether ``requires_grad_`` may be called inside a level
+inplace_requires_grad_allowed: Callable[[], bool] = _functorch.get_inplace_requires_grad_allowed
+set_inplace_requires_grad_allowed: Callable[[bool], None] = _functorch.set_inplace_requires_grad_allowed
+
+
+def forward_level() -> int:
+    """Return the number of the innermost level of `torch.autograd.forward_ad`, -1 where there is none."""
+    return forward_ad._current_level
+
+
+# --- Modes. There is no public way to ask for those that are active.
+
+#: How many modes of each kind are active
+dispatch_mode_count: Callable[[], int] = torch._C._len_torch_dispatch_stack
+pre_dispatch_mode_count: Callable[[], int] = torch._ops._len_torch_dispatch_stack_pre_dispatch
+function_mode_count: Callable[[], int] = torch._C._len_torch_function_stack
+#: The dispatch mode at a place, from the outermost
+dispatch_mode_at: Callable[[int], Any] = torch._C._get_dispatch_stack_at
+#: End the innermost mode of a kind, whosever it is
+pop_dispatch_mode: Callable[[Any], Any] = torch._C._pop_torch_dispatch_stack
+pop_function_mode: Callable[[], Any] = torch._C._pop_torch_function_stack
+#: What the ``with`` of a `TorchFunctionMode` calls
+push_mode: Callable[[Any], None] = _push_mode
+pop_mode: Callable[[], Any] = _pop_mode
+#: A context without dispatch modes: the only way to compute something for real inside a trace
+disable_current_modes: Callable[[], Any] = _disable_current_modes
+#: Set whether a graph is recorded, without the object of `torch.set_grad_enabled`
+set_grad_enabled: Callable[[bool], None] = torch._C._set_grad_enabled
+#: The guard behind `torch.inference_mode`, which ends whenever it is dropped
+InferenceMode: Any = torch._C._InferenceMode
+#: One question about autocast for all devices
+is_any_autocast_enabled: Callable[[], bool] = torch._C._is_any_autocast_enabled
+#: The name of a device of somebody else
+privateuse1_backend_name: Callable[[], str] = torch._C._get_privateuse1_backend_name
+
+
+def tracer_mode(name: str) -> Any:
+    """Return the active mode of a tracer, None if there is none: PROXY records ops, FAKE runs them without values.
+
+    FUNCTIONAL replaces writes in place, in the second stage of `torch.compile`.
+    """
+    return torch._C._get_dispatch_mode(getattr(torch._C._TorchDispatchModeKey, name))
+
+
+# --- Autograd's engine and what it saves.
+
+#: Why saving through hooks is refused, None where it is not; refuse it, and allow it again
+saved_hooks_refusal: Callable[[], str | None] = _autograd._saved_tensors_hooks_get_disabled_error_message
+refuse_saved_hooks: Callable[..., None] = _autograd._saved_tensors_hooks_disable
+allow_saved_hooks: Callable[[], None] = _autograd._saved_tensors_hooks_enable
+#: The innermost hooks for saved tensors, and an end to them
+top_saved_hooks: Callable[[bool], tuple[Any, Any] | None] = _autograd._top_saved_tensors_default_hooks
+pop_saved_hooks: Callable[[], Any] = _autograd._pop_saved_tensors_default_hooks
+#: The number of the engine's task, -1 outside
+graph_task_id: Callable[[], int] = torch._C._current_graph_task_id
+#: The group inside which a checkpointed block runs once (2.11 and newer; before there are none)
+graph_exec_group: Callable[[], Any] = getattr(torch._C, "_get_graph_exec_group", lambda: None)
+set_graph_exec_group: Callable[[Any], None] = getattr(torch._C, "_set_graph_exec_group", lambda _: None)
+
+# --- The compiler. Imported where it is used: it takes longer to load than the rest of PyTorch.
+
+
+def dynamo(name: str) -> Any:
+    """Return a part of Dynamo: "config", "variables.builder", or "" for itself."""
+    return importlib.import_module(f"torch._dynamo.{name}".rstrip("."))
+
+
+def graph_break(message: str) -> None:
+    """End what Dynamo traces; with ``fullgraph=True`` it refuses with the message."""
+    torch._dynamo.graph_break(msg=message)
+
+
+def inductor(name: str) -> Any:
+    """Return a part of Inductor: "config", "compile_fx", or "" for itself."""
+    return importlib.import_module(f"torch._inductor.{name}".rstrip("."))
+
+
+#: What a program may read of PyTorch's settings, or what changes what ops do; those that this version has
+SETTINGS: tuple[Callable[[], Any], ...] = tuple(
+    getattr(torch._C, name)
+    for name in (
+        "_get_deterministic_algorithms", "_get_deterministic_algorithms_warn_only",
+        "_get_deterministic_fill_uninitialized_memory", "_get_float32_matmul_precision", "get_num_threads",
+        "get_num_interop_threads", "is_anomaly_enabled", "_get_mkldnn_enabled", "_get_cudnn_enabled",
+        "_get_cudnn_benchmark", "_get_cudnn_deterministic", "_get_flash_sdp_enabled", "_get_mem_efficient_sdp_enabled",
+        "_get_math_sdp_enabled", "_get_nnpack_enabled",
+    )
+    if hasattr(torch._C, name)
+)  # fmt: skip
+
+__all__ = [
+    "DataDependentOutputException", "DisableTorchFunction", "DynamicOutputShapeException", "FakeTensor",
+    "FakeTensorMode", "FunctionalTensor", "HigherOrderOperator", "OpOverload", "TensorBase", "TorchDispatchMode",
+    "python_dispatch", "pytree",
+]  # fmt: skip
