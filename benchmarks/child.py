@@ -155,12 +155,12 @@ def measure_memory(task: dict[str, Any], report: Callable[[dict[str, Any]], None
             os.waitpid(fork, 0)
             continue
         try:
-            report(remembered(peer, task))
+            report(interned(peer, task))
         finally:
             os._exit(0)
 
 
-def remembered(peer: Peer, task: dict[str, Any]) -> dict[str, Any]:
+def interned(peer: Peer, task: dict[str, Any]) -> dict[str, Any]:
     """One peer's memory beyond its answer, or why there is none."""
     row: dict[str, Any] = {"peer": peer.name, "answer": "dense"}
     try:

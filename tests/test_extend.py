@@ -5,7 +5,7 @@ import torch
 from tests.fixtures import structured as structured
 
 from torchjac import explain, extend, jacobian, jacrev, vmap
-from torchjac._rules.links import kind_of
+from torchjac._rules.nnz_estimate import kind_of
 from torchjac.testing import check_jacobian, check_rule, loop_jacobian
 
 X = torch.linspace(-1, 2, 6, dtype=torch.float64)
@@ -128,7 +128,7 @@ def test_named_op():
     @extend.rule(name)
     def fake_quantize(node):
         """Rounding to a few levels, with a gradient between the first and the last: every dim passes."""
-        return extend.Known(passes={0: ((0, 0), (1, 1))})
+        return extend.LocalJacobian(batch_dims={0: ((0, 0), (1, 1))})
 
     try:
         assert explain(f)(x).steps[0].kind == "independent"
@@ -163,7 +163,7 @@ def test_registered_again():
     @extend.rule(Cube)
     def another(node):
         """Cube, left to calls along the only dim."""
-        return extend.Known(passes={0: ((0, 0),)})
+        return extend.LocalJacobian(batch_dims={0: ((0, 0),)})
 
     assert explain(Cube.apply)(X).steps[0].kind == "independent"
     for rule in (another, cube):
@@ -328,9 +328,9 @@ def test_inputs_that_are_not_needed(layers, b, j, k):
 
 def test_passing_inputs_that_are_not_needed(layers):
     """The same of dims that pass, and of spelled terms."""
-    layers(lambda node: extend.Known(
-        passes={0: ((0, 0),), 1: ((1, 1),)},
-        spelled={0: lambda slot, blocks: extend.spelling(layer(node)[:1])},
+    layers(lambda node: extend.LocalJacobian(
+        batch_dims={0: ((0, 0),), 1: ((1, 1),)},
+        alternatives={0: lambda slot, blocks: extend.spelling(layer(node)[:1])},
     ))  # fmt: skip
     x, w = torch.randn(2, 3).double(), torch.randn(3, 4).double()
     by_x, by_w = check_rule(lambda x, w: Layer.apply(x, 2.0, w), x, w)
@@ -339,8 +339,8 @@ def test_passing_inputs_that_are_not_needed(layers):
 
 def test_terms_that_are_not_spelled(layers):
     """A rule may say None of the terms at an output: then the node is called on seeds."""
-    layers(lambda node: extend.Known(
-        passes={0: ((0, 0),), 1: ((1, 1),)}, spelled={0: lambda slot, blocks: None}
+    layers(lambda node: extend.LocalJacobian(
+        batch_dims={0: ((0, 0),), 1: ((1, 1),)}, alternatives={0: lambda slot, blocks: None}
     ))  # fmt: skip
     x, w = torch.randn(2, 3).double(), torch.randn(3, 4).double()
     by_x, by_w = check_rule(lambda x, w: Layer.apply(x, 2.0, w), x, w)
@@ -362,10 +362,10 @@ def test_terms_that_are_not_spelled(layers):
         (lambda node: [layer(node)[0]._replace(slot=1)], "has a term of output 1; the op has 1"),
         (lambda node: "b k", "gave 'b k'; a rule returns a list of what extend.local gives"),
         (lambda node: [(0, 1.0)], "gave .*; a rule returns a list of what extend.local gives"),
-        (lambda node: extend.Known(passes={0: ((0, 1),)}), r"passes output dim 0 to dim 1 of input 0: output \(2, 4\), "
-         r"input \(2, 3\)"),
-        (lambda node: extend.Known(passes={0: ((2, 0),)}), "passes output dim 2 to dim 0 of input 0"),
-        (lambda node: extend.Known(passes={3: ()}), "tells of input 3"),
+        (lambda node: extend.LocalJacobian(batch_dims={0: ((0, 1),)}),
+         r"passes output dim 0 to dim 1 of input 0: output \(2, 4\), input \(2, 3\)"),
+        (lambda node: extend.LocalJacobian(batch_dims={0: ((2, 0),)}), "passes output dim 2 to dim 0 of input 0"),
+        (lambda node: extend.LocalJacobian(batch_dims={3: ()}), "tells of input 3"),
         (lambda node: [extend.Local(0, extend.Block(1.0, (), (extend.constant(0),), (extend.constant(0),) * 2))],
          r"names 1 dims of the output, whose shape is \(2, 4\)"),
         (lambda node: [extend.Local(0, extend.Block(1.0, (), (extend.constant(0), extend.constant(4)),

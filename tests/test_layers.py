@@ -104,8 +104,8 @@ def test_the_check_sees_every_kind_of_import(tmp_path, monkeypatch):
     )
     assert imported(file) == [
         "torch.autograd.functional",
-        "torchjac._rules.spell",
-        "torchjac._rules.spell.local",
+        "torchjac._rules.einsum_notation",
+        "torchjac._rules.einsum_notation.local",
         "torchjac._accumulate.reverse.accumulate",
         "torchjac.extend",
     ]

@@ -128,11 +128,11 @@ torchjac.extend
 torchjac.extend.Affine(offset, terms)
 torchjac.extend.Block(value, on, out, wrt)
 torchjac.extend.Gather(index, labels)
-torchjac.extend.Known(locals=(), passes={}, others={}, spelled={}, scans={})
+torchjac.extend.LocalJacobian(locals=(), batch_dims={}, others={}, alternatives={}, scans={})
 torchjac.extend.Label(size)
 torchjac.extend.Local(input, block, slot=0, selects=False)
 torchjac.extend.Node
-torchjac.extend.Spelling(terms, inner, entries, make, scales=False)
+torchjac.extend.TermCost(terms, inner, entries, make, scales=False)
 torchjac.extend.bare(label)
 torchjac.extend.broadcast(over, shape)
 torchjac.extend.call(node, cotangents, wanted=None)
@@ -171,7 +171,7 @@ torchjac.warn_structure_lost(enabled=True)
 """  # noqa: E501
 
 
-def spelled(name, thing):
+def alternatives(name, thing):
     """A name with its arguments and defaults, without annotations; properties and attributes as a bare name."""
     if not callable(thing):
         return name
@@ -191,7 +191,7 @@ def found():
     for module in MODULES:
         for name in module.__all__:
             if name not in FROM_TORCH:
-                yield spelled(f"{module.__name__}.{name}", getattr(module, name))
+                yield alternatives(f"{module.__name__}.{name}", getattr(module, name))
     for cls in (Jacobian, Report, ShardedJacobian, Step, Stored):
         for name in dir(cls):
             if (
@@ -199,7 +199,7 @@ def found():
                 and name not in dir(tuple)
                 and name not in vars(cls).get("__slots__", ())
             ):
-                yield spelled(f"{cls.__name__}.{name}", inspect.getattr_static(cls, name))
+                yield alternatives(f"{cls.__name__}.{name}", inspect.getattr_static(cls, name))
 
 
 def test_table():

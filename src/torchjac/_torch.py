@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch._C import DisableTorchFunction, TensorBase, _autograd, _functorch
+from torch._guards import TracingContext, tracing
 from torch._ops import HigherOrderOperator, OpOverload
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
@@ -126,7 +127,8 @@ graph_task_id: Callable[[], int] = torch._C._current_graph_task_id
 graph_exec_group: Callable[[], Any] = getattr(torch._C, "_get_graph_exec_group", lambda: None)
 set_graph_exec_group: Callable[[Any], None] = getattr(torch._C, "_set_graph_exec_group", lambda _: None)
 
-# --- The compiler. Imported where it is used: it takes longer to load than the rest of PyTorch.
+# --- The compiler. Imported where it is used: it takes longer to load than the rest of PyTorch. Inductor's caches on
+# the disk ask for the `TracingContext`.
 
 
 def dynamo(name: str) -> Any:
@@ -160,5 +162,5 @@ SETTINGS: tuple[Callable[[], Any], ...] = tuple(
 __all__ = [
     "DataDependentOutputException", "DisableTorchFunction", "DynamicOutputShapeException", "FakeTensor",
     "FakeTensorMode", "FunctionalTensor", "HigherOrderOperator", "OpOverload", "TensorBase", "TorchDispatchMode",
-    "python_dispatch", "pytree",
+    "TracingContext", "python_dispatch", "pytree", "tracing",
 ]  # fmt: skip

@@ -41,21 +41,21 @@ from ._blocks.block import Block
 from ._blocks.maps import Affine, Gather, Label, bare, constant
 from ._capture.tape import Node
 from ._rules.call import call
-from ._rules.links import forget_kinds
-from ._rules.registry import RULES, Known, Local, Op, Rule, Spelling, forget, name_of
+from ._rules.einsum_notation import broadcast, local, new_labels, ones, spelling, spread
+from ._rules.nnz_estimate import forget_kinds
+from ._rules.registry import RULES, Local, LocalJacobian, Op, Rule, TermCost, forget, name_of
 from ._rules.registry import rule as _rule
-from ._rules.spell import broadcast, local, new_labels, ones, spelling, spread
 from ._rules.validate import Validator
 
 __all__ = [
     "Affine",
     "Block",
     "Gather",
-    "Known",
     "Label",
     "Local",
+    "LocalJacobian",
     "Node",
-    "Spelling",
+    "TermCost",
     "bare",
     "broadcast",
     "call",
@@ -77,7 +77,7 @@ def rule(*ops: Op, any_dtype: bool = False) -> Callable[[Rule], Rule]:
         ops: names of autograd nodes (``"MmBackward0"``), or `torch.autograd.Function` classes.
         any_dtype: whether the terms hold for complex tensors too: true of re-indexing, false of multipliers.
 
-    The decorated function takes a `Node` and returns a list of `Local` terms (what `local` spells), `Known`
+    The decorated function takes a `Node` and returns a list of `Local` terms (what `local` spells), `LocalJacobian`
     where some inputs pass dims straight through and are found by calling the node, or None where it does not
     apply to this call: the op is then called on dense rows. Inputs are the tensors among the arguments, counted from
     0; terms of those that are not differentiated are dropped. What it returns is held against the shapes of the node.
@@ -100,7 +100,7 @@ def rule(*ops: Op, any_dtype: bool = False) -> Callable[[Rule], Rule]:
 
     def register(function: Rule) -> Rule:
         @wraps(function)
-        def validated(node: Node) -> Known | None:
+        def validated(node: Node) -> LocalJacobian | None:
             return Validator(function.__name__, node).known(function(node))
 
         _rule(*ops, any_dtype=any_dtype, built_in=False)(validated)

@@ -8,7 +8,7 @@ from torchjac import grad, jacobian
 from torchjac._accumulate.forward import accumulate_forward, goes_forward
 from torchjac._accumulate.reverse import accumulate
 from torchjac._accumulate.seeds import NO_LIMITS
-from torchjac._accumulate.upward import push_up
+from torchjac._accumulate.transpose_jvp import push_up
 from torchjac._blocks.block import identity
 from torchjac._blocks.write import dense
 from torchjac._transforms.run import record, walking

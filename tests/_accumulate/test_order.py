@@ -149,7 +149,7 @@ def test_a_cut_of_several_tensors():
     tape, shapes = taped(moved, (12,))
     found = min(places(tape, shapes)[1:-1], key=lambda place: place.held)
     order = split(tape, found.at, shapes)
-    assert sum(node.numbers for node in order.middle) <= 24
+    assert sum(node.numel for node in order.middle) <= 24
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_what_meets_again_is_counted_once():
     # A diagonal to each tensor, on the way down and on the way up, and multiplications.
     for work in (down(tape, shapes).work, forward_work(tape, shapes)):
         assert 24 * size <= work <= 48 * size
-    assert down(tape, shapes).spared == pytest.approx(size * tape.numbers, rel=0.05)
+    assert down(tape, shapes).spared == pytest.approx(size * tape.numel, rel=0.05)
     tape, shapes = taped(lambda x: (x.sin(), x.cos()), (size,))
     assert down(tape, shapes).work == pytest.approx(2 * size * (1 + 1 / 16))
     assert down(*taped(lambda x: (x.sin(), x), (size,))).crowd == 0  # an output that others lead to

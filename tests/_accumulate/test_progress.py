@@ -88,7 +88,7 @@ def test_forward_walks_have_a_bar(monkeypatch, capsys):
 def test_hessian_has_bars_over_both_walks(monkeypatch, capsys):
     """The inner walk records, the outer one walks what it recorded."""
     draw_at_once(monkeypatch)
-    monkeypatch.setattr("torchjac._accumulate.dense.walk_rows", lambda *_: None)  # too short for any bar
+    monkeypatch.setattr("torchjac._accumulate.dense_rows.walk_rows", lambda *_: None)  # too short for any bar
     x = torch.randn(5, dtype=torch.float64)
     f = lambda x: (x[1:] ** 2 * x[:-1]).sum()
     found = hessian(f, progress=True)(x)

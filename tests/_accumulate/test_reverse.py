@@ -8,9 +8,9 @@ import torch
 
 from torchjac import jacobian, jacrev, vmap
 from torchjac._accumulate import ordered, reverse
+from torchjac._accumulate.engine_rows import finish_rows
 from torchjac._accumulate.order import Order, split
-from torchjac._accumulate.plan import rows_at_once
-from torchjac._accumulate.rows import finish_rows
+from torchjac._accumulate.tape_costs import rows_at_once
 from torchjac._transforms import operators
 from torchjac._transforms.run import record
 from torchjac.testing import loop_jacobian
@@ -82,7 +82,7 @@ def test_a_chunk_fits_a_cache():
 def test_dense_rows_above_a_cut_between_nested_tensors(monkeypatch):
     """Where one tensor of a cut leads to another, PyTorch's engine would give it what goes through the other twice."""
     monkeypatch.setattr(
-        "torchjac._accumulate.rows.walk_rows", lambda *_: None
+        "torchjac._accumulate.engine_rows.walk_rows", lambda *_: None
     )  # node by node no harm is done
     monkeypatch.setattr("torchjac._transforms.jacrev.way", lambda *_: "structure")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from torchjac import jacobian, jacrev, value_and_jacobian
-from torchjac._answers.kind import is_symmetric
+from torchjac._answers.matrix_kind import is_symmetric
 from torchjac.testing import loop_jacobian
 
 

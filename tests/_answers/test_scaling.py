@@ -5,7 +5,7 @@ import torch
 from tests._answers.cases import PROGRAMS, program_jacobians
 
 from torchjac import jacobian
-from torchjac._answers.chain import chained
+from torchjac._answers.factored import chained
 
 W, N = torch.rand(300, 3, dtype=torch.float64), torch.rand(3, 300, dtype=torch.float64)
 

@@ -7,9 +7,9 @@ import torch
 from tests._blocks.blocks import CPU, Maker, spelled_out
 
 from torchjac._blocks import compose as composition
-from torchjac._blocks.block import Block, entries, identity, remembered, stored
+from torchjac._blocks.block import Block, entries, identity, interned, stored
 from torchjac._blocks.compose import compose
-from torchjac._blocks.maps import Affine, Gather, Label, Maps, bare, constant
+from torchjac._blocks.maps import Affine, Gather, InternedMaps, Label, bare, constant
 
 MADE = 400
 
@@ -44,7 +44,7 @@ def test_identity_is_neutral(shape: tuple[int, ...]) -> None:
 
 def _remembered(block: Block) -> Block:
     """The block with its maps remembered, as those of a rule are."""
-    return block._replace(out=Maps(block.out), wrt=Maps(block.wrt))
+    return block._replace(out=InternedMaps(block.out), wrt=InternedMaps(block.wrt))
 
 
 def _is_affine(block: Block) -> bool:
@@ -81,7 +81,7 @@ def test_a_law_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     worked_out = []
     law = composition._law
     monkeypatch.setattr(composition, "_law", lambda *args: worked_out.append(args) or law(*args))
-    piece = remembered(lambda size: Block(1.0, (), (bare(i := Label(size)),), (Affine(2, ((i, 1),)),)))
+    piece = interned(lambda size: Block(1.0, (), (bare(i := Label(size)),), (Affine(2, ((i, 1),)),)))
     for _ in range(3):
         block = identity((7,))
         for size in (7, 9):  # x[2:][2:] of eleven entries
@@ -93,7 +93,7 @@ def test_a_law_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("n", [0, 1, 3])
 def test_laws_that_share_labels(n: int) -> None:
     """A remembered law that meets itself: its labels that are summed in one factor stay apart in the other."""
-    product = remembered(
+    product = interned(
         lambda n: Block(
             1.0, (j := Label(n), k := Label(n)), (bare(i := Label(2)), bare(k)), (bare(i), bare(j))
         )

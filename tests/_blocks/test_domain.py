@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from torchjac._blocks.block import Block, zeroed
+from torchjac._blocks.block_views import swapped
 from torchjac._blocks.compose import compose
 from torchjac._blocks.domain import at_most, domain_of, entries_inside, hull, inside, without
-from torchjac._blocks.ends import swapped
 from torchjac._blocks.maps import Affine, Label, bare
 from torchjac._blocks.merge import merge
 from torchjac._blocks.write import dense

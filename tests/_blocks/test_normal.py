@@ -5,7 +5,7 @@ import torch
 from tests._answers.cases import random_jacobians
 
 from torchjac import jacobian
-from torchjac._answers.kind import is_symmetric
+from torchjac._answers.matrix_kind import is_symmetric
 from torchjac._blocks import normal as module
 from torchjac._blocks.normal import normal
 from torchjac._blocks.pattern_cache import pattern_of

@@ -6,7 +6,7 @@ import weakref
 import pytest
 import torch
 
-from torchjac._blocks.traced import inside_functorch
+from torchjac._blocks.tracing import inside_functorch
 from torchjac._capture.capture import as_batched, batched_zero, capture, is_wrapped, mapped_over, plain
 
 

@@ -6,8 +6,8 @@ from torch.autograd import Function
 
 from torchjac import jacobian, jacrev
 from torchjac._capture.graph import read_graph
-from torchjac._capture.memo import MOST_NODES, Memo
 from torchjac._capture.tape import Meta, tape_of
+from torchjac._capture.tape_cache import MOST_NODES, Memo
 from torchjac.testing import loop_jacobian
 
 
@@ -124,7 +124,7 @@ def test_saved_tensors_are_cut():
     assert node.saved("result").requires_grad
     with torch.no_grad():
         assert not node.saved("result").requires_grad
-    assert len(node.lent) == 2
+    assert len(node.borrowed) == 2
 
 
 def test_complex():

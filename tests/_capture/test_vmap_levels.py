@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from torchjac import vmap
-from torchjac._blocks.traced import inside_functorch
+from torchjac._blocks.tracing import inside_functorch
 from torchjac._capture.vmap_levels import (
     inside_vmaps_only,
     levels_entered,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from torchjac._cli.arguments import DTYPES, as_arguments, check_count, from_file, from_spec, in_words
-from torchjac._cli.stop import BAD_USAGE, Stop
+from torchjac._cli.errors import BAD_USAGE, Stop
 
 
 def spec(text, fill="normal"):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from torchjac._cli.errors import BAD_USAGE, RAISED, Stop
 from torchjac._cli.request import Request
-from torchjac._cli.stop import BAD_USAGE, RAISED, Stop
 
 from .conftest import MODEL
 

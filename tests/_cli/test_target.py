@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from torchjac._cli.stop import BAD_USAGE, RAISED, Stop
+from torchjac._cli.errors import BAD_USAGE, RAISED, Stop
 from torchjac._cli.target import find
 
 

@@ -6,8 +6,8 @@ from tests._rules.cases import Sampler
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from torchjac import hessian, jacobian, jacrev, vmap
-from torchjac._rules.anew import anew
 from torchjac._rules.attention import FUSED
+from torchjac._rules.backward_overrides import anew
 from torchjac._transforms.run import record, walking
 from torchjac.testing import finite_differences, loop_jacobian
 
@@ -98,8 +98,8 @@ def test_hessian_of_a_large_row(monkeypatch):
     """A row that is not small goes by PyTorch's engine elsewhere, which has no derivative here."""
     f, args = attention("plain")
     expected = hessian(scalar(f))(*args)
-    monkeypatch.setattr("torchjac._accumulate.way.is_small", lambda *_: False)
-    monkeypatch.setattr("torchjac._accumulate.rows.is_small", lambda *_: False)
+    monkeypatch.setattr("torchjac._accumulate.strategy.is_small", lambda *_: False)
+    monkeypatch.setattr("torchjac._accumulate.engine_rows.is_small", lambda *_: False)
     torch.testing.assert_close(hessian(scalar(f))(*args), expected, rtol=1e-9, atol=1e-9)
 
 

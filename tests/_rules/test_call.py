@@ -29,7 +29,7 @@ def arithmetic(act) -> int:
 @pytest.mark.parametrize("act", [torch.tanh, lambda x: x.softmax(-1)])
 def test_a_weights_gradient_is_not_formed_on_the_way(act, monkeypatch) -> None:
     """A network whose convolutions are called costs the same whether or not its weights require gradients."""
-    monkeypatch.setattr("torchjac._accumulate.choose.terms_pay", lambda *_: False)
+    monkeypatch.setattr("torchjac._accumulate.cheapest_terms.terms_pay", lambda *_: False)
     x = torch.randn(3, 2, 4, 4, dtype=torch.float64)
     plain, trained = (network(requires_grad, act) for requires_grad in (False, True))
     assert arithmetic(lambda: jacobian(trained)(x)) == arithmetic(lambda: jacobian(plain)(x))
@@ -42,7 +42,7 @@ def test_a_weights_gradient_is_not_formed_on_the_way(act, monkeypatch) -> None:
 
 def test_each_input_of_a_called_convolution_is_formed_once(monkeypatch) -> None:
     """Where x and the weight are called on seeds of their own, neither call forms the gradient of the other."""
-    monkeypatch.setattr("torchjac._accumulate.choose.terms_pay", lambda *_: False)
+    monkeypatch.setattr("torchjac._accumulate.cheapest_terms.terms_pay", lambda *_: False)
     make = torch.Generator().manual_seed(0)
     x, weight, mix = (
         torch.randn(shape, dtype=torch.float64, generator=make)
@@ -57,7 +57,7 @@ def test_each_input_of_a_called_convolution_is_formed_once(monkeypatch) -> None:
 
 def test_one_tensor_as_image_and_weight(monkeypatch) -> None:
     """A tensor that is both gets each of its two gradients once, though the engine would give their sum for both."""
-    monkeypatch.setattr("torchjac._accumulate.choose.terms_pay", lambda *_: False)
+    monkeypatch.setattr("torchjac._accumulate.cheapest_terms.terms_pay", lambda *_: False)
     bias = torch.randn(2, dtype=torch.float64, requires_grad=True)
     check_jacobian(lambda x: F.conv2d(x, x, bias, padding=1), torch.randn(2, 2, 3, 2, dtype=torch.float64))
 

@@ -8,7 +8,7 @@ from tests._rules.cases import Case, Sampler, case, check, over_cases, walk
 
 import torchjac
 from torchjac import jacobian
-from torchjac._rules.windows import windows
+from torchjac._rules.conv_geometry import windows
 from torchjac.testing import check_jacobian, loop_jacobian
 
 s = Sampler()
@@ -236,7 +236,7 @@ SUMMED = [
 @pytest.mark.parametrize("options, image, kernel", SUMMED)
 def test_the_weight_of_a_sum_over_positions_is_one_product(options, image, kernel, monkeypatch) -> None:
     """Where the positions are summed, one product of all windows stands for those of the offsets, padded or not."""
-    monkeypatch.setattr("torchjac._accumulate.choose.terms_pay", lambda *_: True)
+    monkeypatch.setattr("torchjac._accumulate.cheapest_terms.terms_pay", lambda *_: True)
     op = lambda x, w: F.conv2d(x, w, **options)
     x, weight = s(*image), s(*kernel)
     f = mixed(op, (op(x, weight).flatten(1).shape[1], 3))
@@ -251,7 +251,7 @@ def test_the_weight_of_a_sum_over_positions_is_one_product(options, image, kerne
 
 def test_the_windows_of_large_images_are_not_laid_out(monkeypatch) -> None:
     """Where all windows hold too many numbers, and more than what they meet, offsets are multiplied one by one."""
-    monkeypatch.setattr("torchjac._accumulate.choose.terms_pay", lambda *_: True)
+    monkeypatch.setattr("torchjac._accumulate.cheapest_terms.terms_pay", lambda *_: True)
     monkeypatch.setattr("torchjac._blocks.cost.BATCH_BYTES", 8 * 100)
     made = []
     monkeypatch.setattr("torchjac._rules.conv.windows", lambda *args: made.append(args) or windows(*args))
@@ -284,7 +284,7 @@ PASSED = {
 @pytest.mark.parametrize("transposed, groups", PASSED)
 def test_the_backward_on_seeds(transposed, groups, monkeypatch) -> None:
     """Where calls are cheaper, samples, and channels of the output, stay apart in the Hessian too."""
-    monkeypatch.setattr("torchjac._accumulate.choose.terms_pay", lambda *_: False)
+    monkeypatch.setattr("torchjac._accumulate.cheapest_terms.terms_pay", lambda *_: False)
     kernel = (4, 6 // groups, 3) if transposed else (6, 4 // groups, 3)
     op = F.conv_transpose1d if transposed else F.conv1d
     args = s(2, 4, 5), s(*kernel), s(6)

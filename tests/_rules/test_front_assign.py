@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from tests._rules.test_assign import CASES, s
+from tests._rules.test_view_assignment import CASES, s
 
 import torchjac
 from torchjac._accumulate.planned import PROGRAMS
 from torchjac._plan.steps import Whole, called
-from torchjac._rules import front
+from torchjac._rules import batched_vjp
 from torchjac.testing import loop_jacobian
 
 D = torch.float64
@@ -24,7 +24,7 @@ def by_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no other way be tried."""
     monkeypatch.setattr("torchjac._transforms.jacrev.way", lambda *_: "rows")
     monkeypatch.setattr("torchjac._transforms.jacrev.other_way", lambda *_: None)
-    monkeypatch.setattr("torchjac._accumulate.rows.nodes_pay", lambda *_: True)
+    monkeypatch.setattr("torchjac._accumulate.engine_rows.nodes_pay", lambda *_: True)
 
 
 @pytest.mark.parametrize("found", [pytest.param(case, id=f"{k}-{case.node}") for k, case in enumerate(CASES)])
@@ -37,7 +37,7 @@ def test_a_program_reads_parts_off_rows(found, monkeypatch) -> None:
             expected = loop_jacobian(found.op, *args, argnum=k)
             torch.testing.assert_close(torchjac.jacrev(found.op, k)(*args), expected, rtol=1e-9, atol=1e-9)
         assert tensor.is_floating_point()
-    assert front._mapped.__name__ not in wholes()
+    assert batched_vjp._mapped.__name__ not in wholes()
 
 
 def test_a_write_elsewhere_is_noticed(monkeypatch) -> None:

@@ -7,9 +7,9 @@ from tests._rules.test_normalise import CASES, layer_norm_backward
 from tests.versions import lacks
 
 from torchjac import hessian, jacobian, jacrev, vmap
-from torchjac._accumulate.dense import dense_rows
+from torchjac._accumulate.dense_rows import dense_rows
 from torchjac._accumulate.reverse import accumulate
-from torchjac._rules.anew import anew
+from torchjac._rules.backward_overrides import anew
 from torchjac._rules.norms import FIRST, SECOND
 from torchjac._transforms.run import record, walking
 from torchjac.testing import finite_differences
@@ -77,8 +77,8 @@ def test_three_derivatives(name) -> None:
 
 def test_three_derivatives_of_one_large_row(monkeypatch) -> None:
     """A row that is not small goes by PyTorch's engine, but not where it would record the second backward."""
-    monkeypatch.setattr("torchjac._accumulate.way.is_small", lambda *_: False)
-    monkeypatch.setattr("torchjac._accumulate.rows.is_small", lambda *_: False)
+    monkeypatch.setattr("torchjac._accumulate.strategy.is_small", lambda *_: False)
+    monkeypatch.setattr("torchjac._accumulate.engine_rows.is_small", lambda *_: False)
     slope = lambda x: jacrev(scalar(NORMS["layer"]))(x).square().sum()
     curve, x = (lambda x: jacrev(slope)(x).square().sum()), s(3, 4)
     found, differenced = jacrev(curve)(x), finite_differences(curve, x)

@@ -9,7 +9,7 @@ from tests._rules.cases import Sampler
 from tests.fixtures import double as double
 
 from torchjac import hessian, jacfwd, jacobian, jacrev, vmap
-from torchjac._rules.anew import anew, is_anew
+from torchjac._rules.backward_overrides import anew, is_anew
 from torchjac._transforms.run import record, walking
 from torchjac.testing import finite_differences
 

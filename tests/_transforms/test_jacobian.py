@@ -6,7 +6,7 @@ from tests.functions import Marked
 
 import torchjac
 from torchjac import Jacobian, grad, jacobian, jacrev, value_and_jacobian, vmap
-from torchjac._accumulate import own
+from torchjac._accumulate import ownership
 
 LAYOUTS = [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc]
 
@@ -161,8 +161,8 @@ def test_unknown_layouts(transform, layout) -> None:
 def test_many_outputs_cost_what_they_hold(transform, monkeypatch) -> None:
     """What was borrowed is collected once, not for each of many outputs and inputs."""
     asked = []
-    memory_of = own.memory_of
-    monkeypatch.setattr(own, "memory_of", lambda tensor: (asked.append(None), memory_of(tensor))[1])
+    memory_of = ownership.memory_of
+    monkeypatch.setattr(ownership, "memory_of", lambda tensor: (asked.append(None), memory_of(tensor))[1])
     counts = []
     for count in (100, 200):
         asked.clear()

@@ -13,8 +13,8 @@ from typing import Any
 from tests.conformance.problems import Problem, total
 
 import torchjac
-from torchjac._accumulate.plan import goes_in_columns
 from torchjac._accumulate.planned import PROGRAMS
+from torchjac._accumulate.tape_costs import goes_in_columns
 
 Around = Callable[[], AbstractContextManager[Any]]
 

@@ -21,52 +21,52 @@ class Mutation(NamedTuple):
 MUTATIONS: tuple[Mutation, ...] = (
     # ------------------------------------------------------------------------------------------ along
     Mutation(
-        "_rules/along.py", "batch dims aligned at the left",
+        "_rules/independent_dims.py", "batch dims aligned at the left",
         "return tuple((d + lead, d) for d, size in enumerate(into)",
         "return tuple((d, d) for d, size in enumerate(into)",
     ),
     Mutation(
-        "_rules/along.py", "the dim worked along passes too",
+        "_rules/independent_dims.py", "the dim worked along passes too",
         "for d in range(len(shape)) if d not in used)",
         "for d in range(len(shape)))",
     ),
     Mutation(
-        "_rules/along.py", "weight norm: the first dim passes",
+        "_rules/independent_dims.py", "weight norm: the first dim passes",
         "k: ((dim, dim),) for k in range(2)",
         "k: ((0, 0),) for k in range(2)",
     ),
     Mutation(
-        "_rules/along.py", "affine grid: a wrong dim passes",
+        "_rules/independent_dims.py", "affine grid: a wrong dim passes",
         "(len(node.shape) - 1, 1)",
         "(len(node.shape) - 2, 1)",
     ),
     Mutation(
-        "_rules/along.py", "solve: rows and columns swapped",
+        "_rules/independent_dims.py", "solve: rows and columns swapped",
         'column = 1 if getattr(node.fn, "_saved_left", True) else 2',
         'column = 2 if getattr(node.fn, "_saved_left", True) else 1',
     ),
     Mutation(
-        "_rules/along.py", "eigenvalues taken for a batch",
+        "_rules/independent_dims.py", "eigenvalues taken for a batch",
         '"LinalgEighBackward0": ((1, 2), (2,))',
         '"LinalgEighBackward0": ((0, 2), (2,))',
     ),
     Mutation(
-        "_rules/along.py", "attention: the rows of the key pass",
+        "_rules/independent_dims.py", "attention: the rows of the key pass",
         "alike.get(k, (0, 1))",
         "alike.get(k, (0, 1, 2))",
     ),
     Mutation(
-        "_rules/along.py", "attention: a row of the value passes, not a feature",
+        "_rules/independent_dims.py", "attention: a row of the value passes, not a feature",
         "2: (0, 1, 3)}",
         "2: (0, 1, 2)}",
     ),
     Mutation(
-        "_rules/along.py", "orthogonal product: rows and columns swapped",
+        "_rules/independent_dims.py", "orthogonal product: rows and columns swapped",
         'rank - 1 if node.saved("left") else rank - 2',
         'rank - 2 if node.saved("left") else rank - 1',
     ),
     Mutation(
-        "_rules/along.py", "least squares: residuals stand where the solution does",
+        "_rules/independent_dims.py", "least squares: residuals stand where the solution does",
         "others={1: passes(residuals, 0 if vector else 1, 1)}",
         "others={1: passes(residuals, 1 if vector else 2, 1)}",
     ),
@@ -88,48 +88,48 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     # ------------------------------------------------------------------------------------------ bags
     Mutation(
-        "_rules/bags.py", "groups begin one place too early",
+        "_rules/embedding_bag.py", "groups begin one place too early",
         "right=True) - 1)",
         "right=False) - 1)",
     ),
     Mutation(
-        "_rules/bags.py", "segments: lengths taken for beginnings",
+        "_rules/embedding_bag.py", "segments: lengths taken for beginnings",
         "pad(lengths.cumsum(-1), (1, 0))",
         "pad(lengths, (1, 0))",
     ),
     Mutation(
-        "_rules/bags.py", "bags: the padding row counts",
+        "_rules/embedding_bag.py", "bags: the padding row counts",
         'seen = (index != node.saved("padding_idx")).to(dtype)',
         "seen = torch.ones_like(index).to(dtype)",
     ),
     Mutation(
-        "_rules/bags.py", "bags: a mean taken for a sum",
+        "_rules/embedding_bag.py", "bags: a mean taken for a sum",
         'if node.saved("mode") == 1:',
         'if node.saved("mode") == 3:',
     ),
     Mutation(
-        "_rules/bags.py", "bags: weights forgotten",
+        "_rules/embedding_bag.py", "bags: weights forgotten",
         "seen if weights is None else seen * weights",
         "seen",
     ),
     Mutation(
-        "_rules/bags.py", "bags: an empty one has a maximum",
+        "_rules/embedding_bag.py", "bags: an empty one has a maximum",
         "(sizes > 0).to(dtype)",
         "(sizes >= 0).to(dtype)",
     ),
     # ------------------------------------------------------------------------------------------ complexes
     Mutation(
-        "_rules/complexes.py", "complex: sign of i",
+        "_rules/complex_parts.py", "complex: sign of i",
         "factor in enumerate(_factors(node, -1))",
         "factor in enumerate(_factors(node, 1))",
     ),
     Mutation(
-        "_rules/complexes.py", "view_as_complex: sign of i",
+        "_rules/complex_parts.py", "view_as_complex: sign of i",
         "k, f in enumerate(_factors(node, -1))",
         "k, f in enumerate(_factors(node, 1))",
     ),
     Mutation(
-        "_rules/complexes.py", "view_as_real: real and imaginary part swapped",
+        "_rules/complex_parts.py", "view_as_real: real and imaginary part swapped",
         "Block(f, (), (*wrt, constant(k)), wrt)",
         "Block(f, (), (*wrt, constant(1 - k)), wrt)",
     ),
@@ -140,22 +140,22 @@ MUTATIONS: tuple[Mutation, ...] = (
         "passes[0] = ((0, 0), (1, 1))",
     ),
     Mutation(
-        "_rules/windows.py", "the last window left out",
+        "_rules/conv_geometry.py", "the last window left out",
         "// self.step + 1, self.coarse)",
         "// self.step, self.coarse)",
     ),
     Mutation(
-        "_rules/windows.py", "the stride forgotten where the fine image begins",
+        "_rules/conv_geometry.py", "the stride forgotten where the fine image begins",
         "dim.step * first + dim.dilate * k",
         "first + dim.dilate * k",
     ),
     Mutation(
-        "_rules/windows.py", "transposed: the images not exchanged",
+        "_rules/conv_geometry.py", "transposed: the images not exchanged",
         '("x", "out") if node.saved("transposed") else ("out", "x")',
         '("out", "x")',
     ),
     Mutation(
-        "_rules/windows.py", "groups taken for one",
+        "_rules/conv_geometry.py", "groups taken for one",
         "    if group.size == 1:\n",
         "    if True:\n",
     ),
@@ -170,12 +170,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         "and True",
     ),
     Mutation(
-        "_rules/windows.py", "the dilation forgotten in the view of all windows",
+        "_rules/conv_geometry.py", "the dilation forgotten in the view of all windows",
         "[..., :: dim.dilate]",
         "[..., : dim.kernel]",
     ),
     Mutation(
-        "_rules/windows.py", "the padding of the dims exchanged",
+        "_rules/conv_geometry.py", "the padding of the dims exchanged",
         "for dim in reversed(g.dims) for _ in range(2)",
         "for dim in g.dims for _ in range(2)",
     ),
@@ -223,12 +223,12 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     # ------------------------------------------------------------------------------------------ links
     Mutation(
-        "_rules/links.py", "the second factor counted as the first",
+        "_rules/nnz_estimate.py", "the second factor counted as the first",
         "side = k - PRODUCTS[node.name]",
         "side = 0",
     ),
     Mutation(
-        "_rules/links.py", "an op without a rule taken for one that mixes nothing",
+        "_rules/nnz_estimate.py", "an op without a rule taken for one that mixes nothing",
         "return size * inner\n    return max(size, inner)",
         "return size\n    return max(size, inner)",
     ),
@@ -424,74 +424,74 @@ MUTATIONS: tuple[Mutation, ...] = (
         "results[0] = down",
     ),
     Mutation(
-        "_rules/unbatched.py", "third derivatives through the graph of the second backward",
+        "_rules/vjp_support.py", "third derivatives through the graph of the second backward",
         "    **dict.fromkeys(SECOND, ",
         "    **dict.fromkeys((), ",
     ),
     # ------------------------------------------------------------------------------------------ pairs
     Mutation(
-        "_rules/pairs.py", "distances: the same sign for both rows",
+        "_rules/pairwise.py", "distances: the same sign for both rows",
         "term(second, -value)",
         "term(second, value)",
     ),
     Mutation(
-        "_rules/pairs.py", "cdist: rows of x and y swapped",
+        "_rules/pairwise.py", "cdist: rows of x and y swapped",
         "enumerate(((first, value), (second, -value)))",
         "enumerate(((second, value), (first, -value)))",
     ),
     # ------------------------------------------------------------------------------------------ pieces
     Mutation(
-        "_rules/pieces.py", "factors of LU: the diagonal of L is not given",
+        "_rules/slice_cat_pad.py", "factors of LU: the diagonal of L is not given",
         "full.tril(-1) if slot == 0",
         "full.tril() if slot == 0",
     ),
     Mutation(
-        "_rules/pieces.py", "slice: a negative start off by one",
+        "_rules/slice_cat_pad.py", "slice: a negative start off by one",
         "start + size if start < 0 else start, 0)",
         "start + size - 1 if start < 0 else start, 0)",
     ),
     Mutation(
-        "_rules/pieces.py", "slice: the step forgotten",
+        "_rules/slice_cat_pad.py", "slice: the step forgotten",
         'slice_start(node, full[dim]), node.saved("step"))',
         "slice_start(node, full[dim]))",
     ),
     Mutation(
-        "_rules/pieces.py", "split: each piece begins at the size of the last",
+        "_rules/slice_cat_pad.py", "split: each piece begins at the size of the last",
         "at += meta.shape[dim]",
         "at = meta.shape[dim]",
     ),
     Mutation(
-        "_rules/pieces.py", "cat: each input one place too late",
+        "_rules/slice_cat_pad.py", "cat: each input one place too late",
         "sum(sizes[:k]) for k in count",
         "sum(sizes[: k + 1]) for k in count",
     ),
     Mutation(
-        "_rules/pieces.py", "cat: beginnings read with the wrong stride",
+        "_rules/slice_cat_pad.py", "cat: beginnings read with the wrong stride",
         "results[k].storage_offset() // step",
         "results[k].storage_offset()",
     ),
     Mutation(
-        "_rules/pieces.py", "roll: the other way round",
+        "_rules/slice_cat_pad.py", "roll: the other way round",
         "_rolled(size, total.get(dim, 0) % size)",
         "_rolled(size, -total.get(dim, 0) % size)",
     ),
     Mutation(
-        "_rules/pieces.py", "pad: before and after swapped",
+        "_rules/slice_cat_pad.py", "pad: before and after swapped",
         "max(-after, 0), 0), cut, max(before, 0)))",
         "max(-after, 0), 0), cut, max(after, 0)))",
     ),
     Mutation(
-        "_rules/pieces.py", "reflection: the edge counted twice",
+        "_rules/slice_cat_pad.py", "reflection: the edge counted twice",
         "2 * (size - 1) - at",
         "2 * size - 1 - at",
     ),
     Mutation(
-        "_rules/pieces.py", "triangle: lower and upper swapped",
+        "_rules/slice_cat_pad.py", "triangle: lower and upper swapped",
         "(torch.tril if lower",
         "(torch.triu if lower",
     ),
     Mutation(
-        "_rules/pieces.py", "stack: every input at the first position",
+        "_rules/slice_cat_pad.py", "stack: every input at the first position",
         "swapped(layer(node.into(k).shape, dim, k))",
         "swapped(layer(node.into(k).shape, dim, 0))",
     ),
@@ -575,53 +575,53 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     # ------------------------------------------------------------------------------------------ formula
     Mutation(
-        "_rules/formula.py", "what a Function computes outside of the graph not looked at",
+        "_rules/traced_backward.py", "what a Function computes outside of the graph not looked at",
         "if hidden:",
         "if False:",
     ),
     Mutation(
-        "_rules/formula.py", "zeros that drop and zeros that multiply in one block",
+        "_rules/traced_backward.py", "zeros that drop and zeros that multiply in one block",
         "if drops != local.selects and",
         "if False and",
     ),
     Mutation(
-        "_rules/formula.py", "what a fill drops is multiplied",
+        "_rules/traced_backward.py", "what a fill drops is multiplied",
         "drops or local.selects))",
         "False))",
     ),
     Mutation(
-        "_rules/formula.py", "a local Jacobian transposed",
+        "_rules/traced_backward.py", "a local Jacobian transposed",
         "swapped(block), selects=drops",
         "block, selects=drops",
     ),
     # ------------------------------------------------------------------------------------------ assign
     Mutation(
-        "_rules/assign.py", "a source subtracted is added",
+        "_rules/view_assignment.py", "a source subtracted is added",
         "sign = -sign if",
         "sign = sign if",
     ),
     Mutation(
-        "_rules/assign.py", "a part that was multiplied taken for one that was added to",
+        "_rules/view_assignment.py", "a part that was multiplied taken for one that was added to",
         "whole = added is not None and added.sign == 1 and",
         "whole =",
     ),
     Mutation(
-        "_rules/assign.py", "the values that arrive at the source not looked at",
+        "_rules/view_assignment.py", "the values that arrive at the source not looked at",
         "return _equal(result, -expected if part.sign < 0 else expected)",
         "return True",
     ),
     Mutation(
-        "_rules/assign.py", "what replaces the part not looked at",
+        "_rules/view_assignment.py", "what replaces the part not looked at",
         "if not _equal(result, left):",
         "if False:",
     ),
     Mutation(
-        "_rules/assign.py", "a hole with gaps taken for a box",
+        "_rules/view_assignment.py", "a hole with gaps taken for a box",
         "if bool(hole[box].all()):",
         "if True:",
     ),
     Mutation(
-        "_rules/assign.py", "more entries than numbers",
+        "_rules/view_assignment.py", "more entries than numbers",
         "prod(shape) * torch.finfo(dtype).eps > 0.25",
         "False",
     ),
@@ -751,22 +751,22 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     # ------------------------------------------------------------------------------------------ shuffle
     Mutation(
-        "_rules/shuffle.py", "pixel shuffle: parts of a side swapped",
+        "_rules/pixel_shuffle.py", "pixel shuffle: parts of a side swapped",
         "_joined(h, i), _joined(w, j)",
         "_joined(i, h), _joined(w, j)",
     ),
     Mutation(
-        "_rules/shuffle.py", "channel shuffle: no shuffle",
+        "_rules/pixel_shuffle.py", "channel shuffle: no shuffle",
         "(first, _joined(i, k), *last)",
         "(first, _joined(k, i), *last)",
     ),
     Mutation(
-        "_rules/shuffle.py", "windows: padding the wrong way",
+        "_rules/pixel_shuffle.py", "windows: padding the wrong way",
         "at = stride * first + dilation * tap - padding",
         "at = stride * first + dilation * tap",
     ),
     Mutation(
-        "_rules/shuffle.py", "windows: kernel sides swapped",
+        "_rules/pixel_shuffle.py", "windows: kernel sides swapped",
         'kernel = node.saved("kernel_size")[1]',
         'kernel = node.saved("kernel_size")[0]',
     ),
@@ -798,37 +798,37 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     # ------------------------------------------------------------------------------------------ writes
     Mutation(
-        "_rules/writes.py", "what was overwritten is kept",
+        "_rules/scatter.py", "what was overwritten is kept",
         "value = (~hole).to(",
         "value = hole.to(",
     ),
     Mutation(
-        "_rules/writes.py", "what lies behind the slice dropped",
+        "_rules/scatter.py", "what lies behind the slice dropped",
         "for at, length in ((0, start), (start + count, size - start - count)):",
         "for at, length in ((0, start),):",
     ),
     Mutation(
-        "_rules/writes.py", "index add: α forgotten",
+        "_rules/scatter.py", "index add: α forgotten",
         "Block(float(alpha), (), whole, picked)",
         "Block(1.0, (), whole, picked)",
     ),
     Mutation(
-        "_rules/writes.py", "index put: what was added to is forgotten",
+        "_rules/scatter.py", "index put: what was added to is forgotten",
         "return _all_kept(node) + source",
         "return source",
     ),
     Mutation(
-        "_rules/writes.py", "put: negative positions not wrapped",
+        "_rules/scatter.py", "put: negative positions not wrapped",
         "index = torch.where(index < 0, index + size, index)",
         "index = index.clamp_min(0)",
     ),
     Mutation(
-        "_rules/writes.py", "diagonal scatter: the diagonal next to it",
+        "_rules/scatter.py", "diagonal scatter: the diagonal next to it",
         "hole.diagonal(offset, first, second)",
         "hole.diagonal(offset + 1, first, second)",
     ),
     Mutation(
-        "_rules/writes.py", "a source that broadcasts is read along the dim",
+        "_rules/scatter.py", "a source that broadcasts is read along the dim",
         "map_ if size != 1 or not map_.labels or map_.labels[0].size == 1 else constant(0)",
         "map_",
     ),
@@ -1011,22 +1011,22 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     # ------------------------------------------------------------------------------------------ what rules share
     Mutation(
-        "_rules/spell.py", "a broadcast dim is read along the output",
+        "_rules/einsum_notation.py", "a broadcast dim is read along the output",
         "bare(label) if label.size == size else ZERO",
         "bare(label)",
     ),
     Mutation(
-        "_rules/spell.py", "labels aligned at the left",
+        "_rules/einsum_notation.py", "labels aligned at the left",
         "    over = over[len(over) - value.dim() :]\n    dim = 0",
         "    over = over[: value.dim()]\n    dim = 0",
     ),
     Mutation(
-        "_rules/unbatched.py", "cdist called on a batch",
+        "_rules/vjp_support.py", "cdist called on a batch",
         '"CdistBackward0": "silently wrong',
         '"CdistBackward9": "silently wrong',
     ),
     Mutation(
-        "_rules/unbatched.py", "missing cotangents of a group norm left out",
+        "_rules/vjp_support.py", "missing cotangents of a group norm left out",
         '"NativeGroupNormBackward0": "drops',
         '"NativeGroupNormBackward9": "drops',
     ),
@@ -1036,12 +1036,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         "result = result.sum_to_size(shape) / 2",
     ),
     Mutation(
-        "_accumulate/columns.py", "a tangent that met an infinite factor is kept",
+        "_accumulate/dense_columns.py", "a tangent that met an infinite factor is kept",
         "if not all(columns is None or is_finite(columns) for columns in found):",
         "if False:",
     ),
     Mutation(
-        "_accumulate/plan.py", "the graph of a Python Function's backward is trusted",
+        "_accumulate/tape_costs.py", "the graph of a Python Function's backward is trusted",
         "node.is_python or node.touches_complex for node",
         "node.touches_complex for node",
     ),
@@ -1055,7 +1055,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "zero = plain(torch.zeros(", "zero = (torch.zeros(",
     ),
     Mutation(
-        "_rules/assign.py", "a tensor written into taken to lie in order",
+        "_rules/view_assignment.py", "a tensor written into taken to lie in order",
         "tuple(given.shape), whole.stride())", "tuple(given.shape), given.stride())",
     ),
     Mutation(
@@ -1077,12 +1077,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         "len(wanted) < len(edges)",
     ),
     Mutation(
-        "_capture/beneath.py", "samples are not summed",
+        "_capture/beneath_vmap.py", "samples are not summed",
         "return tensor.sum(dims) if dims else tensor",
         "return tensor",
     ),
     Mutation(
-        "_capture/beneath.py", "levels in the order in which they are met",
+        "_capture/beneath_vmap.py", "levels in the order in which they are met",
         "levels = tuple(sorted(at))",
         "levels = tuple(at)",
     ),
@@ -1094,7 +1094,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "_capture/tape.py", "any reshape does nothing",
         "if below.outputs[slot] == meta:",
-        "if below.numbers == node.numbers:",
+        "if below.numel == node.numel:",
     ),
     Mutation(
         "_capture/tape.py", "how nodes are joined left out of a make",
@@ -1225,7 +1225,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "if terms else None",
     ),
     Mutation(
-        "_rules/spell.py", "a term that sums taken for one that scales",
+        "_rules/einsum_notation.py", "a term that sums taken for one that scales",
         " and over.keys() <= labels_of(wrt).keys()",
         "",
     ),
@@ -1265,17 +1265,17 @@ MUTATIONS: tuple[Mutation, ...] = (
         "",
     ),
     Mutation(
-        "_blocks/lists.py", "rows of a sparse product counted by its rows",
+        "_blocks/coo_product.py", "rows of a sparse product counted by its rows",
         "block_at(row * columns + column,",
         "block_at(row * rows + column,",
     ),
     Mutation(
-        "_blocks/lists.py", "a sparse product without derivatives",
+        "_blocks/coo_product.py", "a sparse product without derivatives",
         "return not recorded and values.dtype in",
         "return values.dtype in",
     ),
     Mutation(
-        "_blocks/pair.py", "tables of several dims matched one by one",
+        "_blocks/table_product.py", "tables of several dims matched one by one",
         "if len(hard) > 1:",
         "if len(hard) > 9:",
     ),
@@ -1315,22 +1315,22 @@ MUTATIONS: tuple[Mutation, ...] = (
         "return align(first.value, first.on, over) - align(b, on, over), over",
     ),
     Mutation(
-        "_blocks/lines.py", "offsets along a line forgotten",
+        "_blocks/coalesce_diagonals.py", "offsets along a line forgotten",
         "        spelled.append(offset)\n",
         "",
     ),
     Mutation(
-        "_blocks/lines.py", "gaps are filled",
+        "_blocks/coalesce_diagonals.py", "gaps are filled",
         "    if high - low > a.sizes[k] + b.sizes[k]:\n        return None\n",
         "",
     ),
     Mutation(
-        "_blocks/lines.py", "corners are filled",
+        "_blocks/coalesce_diagonals.py", "corners are filled",
         "    if len(apart) > 1:\n        return None\n    (k,) = apart\n",
         "    k = apart[0]\n",
     ),
     Mutation(
-        "_blocks/lines.py", "a part stands where the box begins",
+        "_blocks/coalesce_diagonals.py", "a part stands where the box begins",
         "window = window.narrow(dim, one.starts[k] - box.starts[k], sizes[dim])",
         "window = window.narrow(dim, 0, sizes[dim])",
     ),
@@ -1360,12 +1360,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         "",
     ),
     Mutation(
-        "_blocks/windows.py", "strides that meet taken for apart",
+        "_blocks/dense_views.py", "strides that meet taken for apart",
         "if stride <= reach:",
         "if stride < reach:",
     ),
     Mutation(
-        "_blocks/windows.py", "windows that meet taken for apart",
+        "_blocks/dense_views.py", "windows that meet taken for apart",
         "numpy.unique(positions).size == positions.size",
         "True",
     ),
@@ -1390,32 +1390,32 @@ MUTATIONS: tuple[Mutation, ...] = (
         "return sum(map(stored, blocks)) > prod(out_shape)",
     ),
     Mutation(
-        "_rules/front.py", "a result made without the cotangents is taken for rows",
+        "_rules/batched_vjp.py", "a result made without the cotangents is taken for rows",
         "if result is not None and result.shape != rows.shape:",
         "if False:",
     ),
     Mutation(
-        "_rules/front_formulas.py", "dims are not counted behind the rows",
+        "_rules/batched_formulas.py", "dims are not counted behind the rows",
         "% max(rank, 1) + 1",
         "% max(rank, 1)",
     ),
     Mutation(
-        "_rules/front.py", "of two ways to one tensor the last counts",
+        "_rules/batched_vjp.py", "of two ways to one tensor the last counts",
         "pending[edge] = result if other is None else other + result",
         "pending[edge] = result",
     ),
     Mutation(
-        "_rules/front_formulas.py", "the first entry is selected, whichever was",
+        "_rules/batched_formulas.py", "the first entry is selected, whichever was",
         'rows.select(dim_of(node, "dim", len(node.shape)), node.saved("index"))',
         'rows.select(dim_of(node, "dim", len(node.shape)), 0)',
     ),
     Mutation(
-        "_rules/front_formulas.py", "each part of a cat begins at its front",
+        "_rules/batched_formulas.py", "each part of a cat begins at its front",
         "rows.narrow(dim + 1, start,",
         "rows.narrow(dim + 1, 0,",
     ),
     Mutation(
-        "_accumulate/own.py", "what is lent is handed out",
+        "_accumulate/ownership.py", "what is lent is handed out",
         "isinstance(value, Tensor) and memory_of(value) in lent",
         "False",
     ),

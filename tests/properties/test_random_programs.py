@@ -20,8 +20,8 @@ from torch import Tensor
 import torchjac
 from torchjac._accumulate.forward import goes_forward
 from torchjac._accumulate.order import Order, split
-from torchjac._accumulate.plan import goes_in_columns
 from torchjac._accumulate.planned import PROGRAMS
+from torchjac._accumulate.tape_costs import goes_in_columns
 from torchjac._capture.tape import Tape
 from torchjac.testing import loop_jacobian
 
@@ -175,7 +175,7 @@ def test_in_columns(program: Program, low: bool) -> None:
                 "torchjac._transforms.jacrev.way",
                 lambda tape, _: "columns" if tape.nodes and goes_in_columns(tape) else "structure",
             )
-            patch.setattr("torchjac._accumulate.columns.rows_pay_below", lambda *_: low)
+            patch.setattr("torchjac._accumulate.dense_columns.rows_pay_below", lambda *_: low)
             agree(torchjac.jacrev(f, argnum)(*program.inputs), expected, tolerance)
 
 

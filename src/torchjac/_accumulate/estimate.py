@@ -20,7 +20,7 @@ from torch.autograd.function import BackwardCFunction
 
 from .._blocks.cost import CALLED_RATE, MOST_BLOCKS, PRODUCT_RATE
 from .._capture.tape import Edge, Node, Tape, size_of
-from .._rules.links import is_called, is_multiplied, is_pointwise, kind_of, links, mixes_nothing
+from .._rules.nnz_estimate import is_called, is_multiplied, is_pointwise, kind_of, links, mixes_nothing
 
 
 class Place(NamedTuple):
@@ -54,7 +54,7 @@ def places(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> list[Place]:
     below, rising = _rise(tape, each, batch)
     # What begins with an identity at the frontier costs these for each of its numbers.
     load = [0.0]
-    sizes = [node.numbers for node in nodes]
+    sizes = [node.numel for node in nodes]
     for written, linked in zip(sizes, each, strict=True):
         load.append(load[-1] + written + PRODUCT_RATE * sum([count for _, _, count in linked]))
     frontier = _Frontier(below, rows, batch)
@@ -76,7 +76,7 @@ def places(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> list[Place]:
             same = start if size == sizes[at] else None
             falling += PRODUCT_RATE * count * rate + frontier.add(edge, size, count * rate, same)
     found.append(Place(len(nodes), falling, frontier.held, True))
-    answer = frontier.held - sum([node.numbers for node in tape.inputs])
+    answer = frontier.held - sum([node.numel for node in tape.inputs])
     for at in range(1, len(nodes)):
         product = found[at].product + answer
         found[at] = found[at]._replace(work=found[at].work + product, product=product)
@@ -102,7 +102,7 @@ def narrowest(tape: Tape) -> int:
     """Return the least size of what is alive together at a place of a tape between its ends."""
     alive = {end: size_of(end) for end in tape.outputs if end is not None}
     width = sum(alive.values())
-    least = sum([node.numbers for node in (*tape.nodes, *tape.inputs)])
+    least = sum([node.numel for node in (*tape.nodes, *tape.inputs)])
     for node in tape.nodes:
         for slot in range(len(node.outputs)):
             width -= alive.pop((node, slot), 0)
@@ -151,7 +151,7 @@ def _down(tape: Tape, out_shapes: Sequence[Sequence[int]], most: bool) -> Down:
     several = dict.fromkeys(entries, 1)
     for node in tape.nodes:
         if len(node.outputs) == 1:
-            rate = entries.get((node, 0), 0.0) / node.numbers
+            rate = entries.get((node, 0), 0.0) / node.numel
         else:
             reached = [(node, slot) for slot in range(len(node.outputs)) if (node, slot) in entries]
             rate = sum([entries[edge] for edge in reached]) / (sum(map(size_of, reached)) or 1)
@@ -161,7 +161,7 @@ def _down(tape: Tape, out_shapes: Sequence[Sequence[int]], most: bool) -> Down:
         crowd += blocks - 1
         for edge, size, count in _linked(node):
             before, sent = entries.get(edge), count * rate
-            same = start if size == node.numbers else None
+            same = start if size == node.numel else None
             if before is None:
                 before, after = 0.0, sent
                 since[edge] = same or edge
@@ -186,7 +186,7 @@ def _down(tape: Tape, out_shapes: Sequence[Sequence[int]], most: bool) -> Down:
 
 def _linked(node: Node) -> list[tuple[Edge, int, int]]:
     """Return the tensors a node reads, with their sizes and the links to them."""
-    plain, own = mixes_nothing(node.name), node.numbers
+    plain, own = mixes_nothing(node.name), node.numel
     found = []
     for k, edge in enumerate(node.inputs):
         if edge is not None:
@@ -199,8 +199,8 @@ def _rise(
     tape: Tape, each: Sequence[Sequence[tuple[Edge, int, int]]], batch: int
 ) -> tuple[dict[Edge, float], list[float]]:
     """The entries of each tensor's Jacobian, and the work of the forward walk up from the bottom to each place."""
-    columns = sum([node.numbers / _samples((node, 0), batch) for node in tape.inputs])
-    entries: dict[Edge, float] = {(node, 0): float(node.numbers) for node in tape.inputs}
+    columns = sum([node.numel / _samples((node, 0), batch) for node in tape.inputs])
+    entries: dict[Edge, float] = {(node, 0): float(node.numel) for node in tape.inputs}
     since: dict[Edge, Edge] = {(node, 0): (node, 0) for node in tape.inputs}
     work = [0.0]
     for node, linked in zip(reversed(tape.nodes), reversed(each), strict=True):
@@ -211,7 +211,7 @@ def _rise(
             sent = count * entries[edge] / size
             arrived += sent
             most = max(most, sent)
-            starts.add(since[edge] if pointwise and size == node.numbers else None)
+            starts.add(since[edge] if pointwise and size == node.numel else None)
         start = starts.pop() if len(starts) == 1 else None
         first = size_of((node, 0))
         for slot in range(len(node.outputs)):
@@ -224,7 +224,7 @@ def _rise(
         elif is_called(node.name):  # on those, or on all columns
             written += CALLED_RATE * sum([min(count, size * columns) for _, size, count in linked])
         elif kind_of(node.name) == "convolution":  # the same, but for each entry of the image
-            written += CALLED_RATE * sum([size * min(node.numbers, columns) for _, size, _ in linked])
+            written += CALLED_RATE * sum([size * min(node.numel, columns) for _, size, _ in linked])
         work.append(work[-1] + PRODUCT_RATE * arrived + written)
     work.reverse()
     return entries, work

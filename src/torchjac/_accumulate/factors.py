@@ -13,8 +13,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from .._blocks.block import Block, fitted, stored
+from .._blocks.block_views import joined, shifted
 from .._blocks.cost import factors_pay
-from .._blocks.ends import joined, shifted
 from .._blocks.maps import Map, labels_of
 from .._capture.tape import Node, Tape
 from .order import Order, pick
@@ -99,7 +99,7 @@ def _factors(
     ]
     pairs = [(a, b) for upper, lower, _ in through for a in upper for b in lower]
     held = sum(stored(block) for upper, lower, _ in through for block in upper + lower)
-    product = min(sum(_stored_by_product(a, b) for a, b in pairs), prod(out_shape) * below.numbers)
+    product = min(sum(_stored_by_product(a, b) for a, b in pairs), prod(out_shape) * below.numel)
     if not factors_pay(held, product):
         return [Factor(multiplied(left, right, middle, out_shape, below), out_shape, below.shape)]
     if len(through) == 1:
@@ -112,7 +112,7 @@ def _factors(
     for upper, lower, node in through:
         uppers += [block._replace(wrt=(shifted(joined(block.wrt, node.shape), at),)) for block in upper]
         lowers += [block._replace(out=(shifted(joined(block.out, node.shape), at),)) for block in lower]
-        at += node.numbers
+        at += node.numel
     uppers, lowers = ([fitted(block, meta.dtype, meta.device) for block in side] for side in (uppers, lowers))
     return [Factor(uppers, out_shape, (at,)), Factor(lowers, (at,), below.shape)]
 
@@ -129,8 +129,8 @@ def _stored_by_product(a: Block, b: Block) -> float:
     held = _outside(a, a.wrt) * _outside(b, b.out)
     for left, right in zip(a.wrt, b.out, strict=True):
         ends = labels_of((left,)), labels_of((right,))
-        passes = any(label in out for label in ends[0]) or any(label in wrt for label in ends[1])
-        if passes and any(label in a.on or label in b.on for end in ends for label in end):
+        batch_dims = any(label in out for label in ends[0]) or any(label in wrt for label in ends[1])
+        if batch_dims and any(label in a.on or label in b.on for end in ends for label in end):
             held *= min(prod(label.size for label in end) for end in ends)
     return held
 

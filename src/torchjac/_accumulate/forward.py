@@ -11,19 +11,19 @@ from collections.abc import Mapping, Sequence
 from math import prod
 
 from .._blocks.block import Block, Zeroed, fitted, identity, zeroed
+from .._blocks.block_views import swapped
 from .._blocks.compose import compose
 from .._blocks.cost import one_pays
 from .._blocks.domain import domain_of
-from .._blocks.ends import swapped
 from .._blocks.merge import dense_block, merge
 from .._blocks.unify import CannotJoinError
 from .._capture.tape import Edge, Meta, Node, Tape
-from .._rules.registry import Local, Passes, local_jacobian, opaque
-from .choose import choose_up
+from .._rules.registry import BatchDims, Local, local_jacobian, opaque
+from .cheapest_terms import choose_up
 from .progress import track
-from .report import Lot, Report, note_step
+from .report import PendingBlocks, Report, note_step
 from .seeds import NO_LIMITS, Limits
-from .upward import Carried, Sent, push_up
+from .transpose_jvp import Carried, Sent, push_up
 
 
 def accumulate_forward(
@@ -52,7 +52,7 @@ def accumulate_forward(
             before, after = [], []
             for (slot, number), blocks in _through(node, slots, arrived, in_shapes, limits).items():
                 meta = node.outputs[slot]
-                before.append(Lot(slot, number, in_shapes[number], meta.shape, blocks))
+                before.append(PendingBlocks(slot, number, in_shapes[number], meta.shape, blocks))
                 after.append(_merged(before[-1], meta, limits))
                 carried.setdefault((node, slot), {})[number] = after[-1].blocks
             note_step(report, node, before, after)
@@ -88,7 +88,7 @@ def _through(
         [prod(in_shapes[number]) for number in {n for carried in arrived.values() for n in carried}]
     )
     terms = list(known.locals)
-    calls: dict[int, Mapping[int, Passes]] = {}
+    calls: dict[int, Mapping[int, BatchDims]] = {}
     for slot in slots:
         calls[slot], chosen = choose_up(node, slot, known, arrived, columns)
         terms += chosen
@@ -104,11 +104,11 @@ def _through(
                     for block in blocks
                 ]
     except CannotJoinError:
-        sent, calls = [], dict.fromkeys(slots, opaque(node).passes)
-    for slot, passes in calls.items():
-        if passes:
-            below = {k: arrived[k] for k in passes if k in arrived}
-            sent += push_up(node, slot, passes, below, in_shapes, limits, known.scans)
+        sent, calls = [], dict.fromkeys(slots, opaque(node).batch_dims)
+    for slot, batch_dims in calls.items():
+        if batch_dims:
+            below = {k: arrived[k] for k in batch_dims if k in arrived}
+            sent += push_up(node, slot, batch_dims, below, in_shapes, limits, known.scans)
     found: dict[tuple[int, int], list[Block]] = {}
     for slot, number, block in sent:
         if block is not None:
@@ -122,7 +122,7 @@ def _marked(block: Block | None, term: Local) -> Block | None:
     return zeroed(block, True, domain_of(block)) if block is not None and term.selects else block
 
 
-def _merged(lot: Lot, meta: Meta, limits: Limits) -> Lot:
+def _merged(lot: PendingBlocks, meta: Meta, limits: Limits) -> PendingBlocks:
     blocks = merge(lot.blocks, lot.out_shape, lot.wrt_shape, meta)
     if all(type(block) is Zeroed and block.drops for block in lot.blocks):
         blocks = [zeroed(block, True, domain_of(block)) for block in blocks]

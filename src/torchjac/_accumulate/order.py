@@ -67,7 +67,7 @@ def _choose(tape: Tape, out_shapes: Sequence[Sequence[int]], factors: bool) -> _
     cuts = [place for place in found[1:-1] if place.splits]
     if cuts and factors:
         slim = min(cuts, key=lambda place: place.held)
-        if factors_pay(slim.held, found[-1].held - sum([node.numbers for node in tape.inputs])):
+        if factors_pay(slim.held, found[-1].held - sum([node.numel for node in tape.inputs])):
             return _Choice("cut", slim.work, slim.at)
     if cuts:
         quick = min(cuts, key=lambda place: place.work)
@@ -78,8 +78,8 @@ def _choose(tape: Tape, out_shapes: Sequence[Sequence[int]], factors: bool) -> _
 
 def goes_up(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
     """Return whether forward order, where it is asked for, takes no more than another by far."""
-    columns = sum([node.numbers for node in tape.inputs])
-    if not (turn_may_pay(columns, tape.numbers) and can_weigh(tape, out_shapes)):
+    columns = sum([node.numel for node in tape.inputs])
+    if not (turn_may_pay(columns, tape.numel) and can_weigh(tape, out_shapes)):
         return True
     best = pick(tape, out_shapes)
     return not turn_pays(best.work or reverse_work(tape, out_shapes), forward_work(tape, out_shapes))
@@ -87,15 +87,15 @@ def goes_up(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
 
 def _may_turn(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
     """Return whether there is so much to do that another order can be worth an estimate."""
-    return turn_may_pay(sum(map(prod, out_shapes)), tape.numbers)
+    return turn_may_pay(sum(map(prod, out_shapes)), tape.numel)
 
 
 def _is_narrow(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
     """Return whether another order is likely to gain: there are few inputs or a bottleneck."""
     rows = sum(map(prod, out_shapes))
-    columns = sum([node.numbers for node in tape.inputs])
+    columns = sum([node.numel for node in tape.inputs])
     # No place is narrower than the least tensor, which is quicker to find.
-    least = min([node.numbers for node in tape.nodes], default=0)
+    least = min([node.numel for node in tape.nodes], default=0)
     return (
         _may_turn(tape, out_shapes)
         and is_narrow(rows, columns, least)

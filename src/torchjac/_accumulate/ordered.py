@@ -9,7 +9,7 @@ from torch import Tensor
 from .._blocks.block import Block
 from .._blocks.merge import merge
 from .._blocks.product import product
-from .._blocks.traced import is_finite
+from .._blocks.tracing import is_finite
 from .._capture.tape import Node, Tape
 from .forward import accumulate_forward
 from .order import Order, pick

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from .._blocks.traced import has_tangents, inside_functorch, is_tracing
+from .._blocks.tracing import has_tangents, inside_functorch, is_tracing
 from .._capture.capture import Captured
 from .._capture.graph import signature
 from .._capture.recognise import recognise

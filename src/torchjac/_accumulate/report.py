@@ -149,7 +149,7 @@ def _remark(step: Step) -> str:
     return "; ".join(filter(None, (step.lost, step.unbatched and f"row by row, as {step.unbatched}")))
 
 
-class Lot(NamedTuple):
+class PendingBlocks(NamedTuple):
     """The blocks of one output of the function that wait at one output of a node."""
 
     slot: int
@@ -168,7 +168,9 @@ def warns() -> bool:
     return _warns
 
 
-def note_step(report: Report | None, node: Node, arrived: Sequence[Lot], carried: Sequence[Lot]) -> None:
+def note_step(
+    report: Report | None, node: Node, arrived: Sequence[PendingBlocks], carried: Sequence[PendingBlocks]
+) -> None:
     """Add a node to the report, and warn where it loses structure if that is asked for.
 
     ``arrived`` are the blocks as they came, ``carried`` the same merged.
@@ -184,7 +186,7 @@ def note_step(report: Report | None, node: Node, arrived: Sequence[Lot], carried
         report.steps.append(Step(node.name, node.note, len(flat), held, node.calls, lost, node.unbatched))
 
 
-def _why_lost(node: Node, arrived: Sequence[Lot], carried: Sequence[Lot]) -> str:
+def _why_lost(node: Node, arrived: Sequence[PendingBlocks], carried: Sequence[PendingBlocks]) -> str:
     for before, after in zip(arrived, carried, strict=True):
         if (
             len(before.blocks) > 1

@@ -13,17 +13,17 @@ from .._blocks.block import Block, identity, tables_to
 from .._blocks.compose import compose
 from .._blocks.cost import SOME_BLOCKS, one_pays
 from .._blocks.merge import dense_block, merge
-from .._blocks.traced import is_tracing
+from .._blocks.tracing import is_tracing
 from .._blocks.unify import CannotJoinError
 from .._capture.tape import Edge, Meta, Node, Tape
-from .._rules.registry import Known, local_jacobian, opaque
-from .._rules.unbatched import all_run_batched, engine_fails, rules_only
-from .choose import choose
-from .plan import rows_take_over
+from .._rules.registry import LocalJacobian, local_jacobian, opaque
+from .._rules.vjp_support import all_can_vmap, engine_refuses, needs_own_vjp
+from .cheapest_terms import choose
+from .engine_rows import finish_rows
 from .progress import track
-from .report import Lot, Report, note_step
-from .rows import finish_rows
+from .report import PendingBlocks, Report, note_step
 from .seeds import NO_LIMITS, Limits, push
+from .tape_costs import dense_is_cheaper
 
 #: The blocks of every output with respect to every input: ``[output][input]``
 Answer: TypeAlias = list[list[list[Block]]]
@@ -80,14 +80,14 @@ def walk(
             above.append(lot)
             crowd += len(lot.blocks)
         known = local_jacobian(node)
-        if limits.row_bytes is not None and (known.passes or crowd > SOME_BLOCKS):
-            mixes = known.passes and not any(known.passes.values())
+        if limits.row_bytes is not None and (known.batch_dims or crowd > SOME_BLOCKS):
+            mixes = known.batch_dims and not any(known.batch_dims.values())
             if (mixes and _only_rows(above, pending, out_shapes)) or (
-                crowd > SOME_BLOCKS and rows_take_over(tape, position, min(before, crowd), out_shapes)
+                crowd > SOME_BLOCKS and dense_is_cheaper(tape, position, min(before, crowd), out_shapes)
             ):
                 rest = tape.nodes[position:]
                 names = {node.name for node in rest}
-                by_engine = all_run_batched(names) and not engine_fails(rest) and not rules_only(names)
+                by_engine = all_can_vmap(names) and not engine_refuses(rest) and not needs_own_vjp(names)
                 if by_engine and tape.inputs_apart:
                     for lot in above:
                         pending.setdefault((node, lot.slot), {})[lot.output] = lot.blocks
@@ -105,21 +105,21 @@ def walk(
     return answer
 
 
-def _take(node: Node, pending: Pending, out_shapes: Sequence[Sequence[int]]) -> list[Lot]:
+def _take(node: Node, pending: Pending, out_shapes: Sequence[Sequence[int]]) -> list[PendingBlocks]:
     """Return what waits at a node."""
     lots = []
     for slot, meta in enumerate(node.outputs):
         found = pending.pop((node, slot), None)
         if found is not None:
             for output, blocks in found.items():
-                lots.append(Lot(slot, output, out_shapes[output], meta.shape, blocks))
+                lots.append(PendingBlocks(slot, output, out_shapes[output], meta.shape, blocks))
     return lots
 
 
-def _only_rows(above: Sequence[Lot], pending: Pending, out_shapes: Sequence[Sequence[int]]) -> bool:
+def _only_rows(above: Sequence[PendingBlocks], pending: Pending, out_shapes: Sequence[Sequence[int]]) -> bool:
     """Return whether nothing but dense rows is left, at a node and anywhere else."""
     return all(lot.is_rows() for lot in above) and all(
-        Lot(slot, output, out_shapes[output], node.outputs[slot].shape, blocks).is_rows()
+        PendingBlocks(slot, output, out_shapes[output], node.outputs[slot].shape, blocks).is_rows()
         for (node, slot), lists in pending.items()
         for output, blocks in lists.items()
     )
@@ -131,14 +131,14 @@ def _to_rows(pending: Pending, tape: Tape, out_shapes: Sequence[Sequence[int]]) 
         if node not in tape.inputs:
             meta = node.outputs[slot]
             for output, blocks in waiting.items():
-                if not Lot(slot, output, out_shapes[output], meta.shape, blocks).is_rows():
+                if not PendingBlocks(slot, output, out_shapes[output], meta.shape, blocks).is_rows():
                     waiting[output] = [dense_block(blocks, out_shapes[output], meta.shape, meta)]
 
 
 def _step(
     node: Node,
-    known: Known,
-    above: Sequence[Lot],
+    known: LocalJacobian,
+    above: Sequence[PendingBlocks],
     pending: Pending,
     out_shapes: Sequence[Sequence[int]],
     limits: Limits,
@@ -146,10 +146,10 @@ def _step(
     """Move every block from the node's outputs to its inputs."""
     inputs = node.inputs
     for slot, output, _, _, blocks in above:
-        passes, terms = known.others.get(slot, known.passes), known.locals
-        if known.spelled:
-            passes, spelled = choose(node, slot, known, blocks, out_shapes[output])
-            terms = [*terms, *spelled]
+        batch_dims, terms = known.others.get(slot, known.batch_dims), known.locals
+        if known.alternatives:
+            batch_dims, alternatives = choose(node, slot, known, blocks, out_shapes[output])
+            terms = [*terms, *alternatives]
         shape, _, device = node.outputs[slot]
         products: list[tuple[Edge, Block]] = []
         try:
@@ -160,11 +160,11 @@ def _step(
                         if product is not None:
                             products.append((edge, product))
         except CannotJoinError:
-            products, passes = [], opaque(node).passes
+            products, batch_dims = [], opaque(node).batch_dims
         for edge, product in products:
             _send(edge, output, product, device, pending)
-        if passes:
-            for term in push(node, slot, blocks, out_shapes[output], passes, limits, known.scans):
+        if batch_dims:
+            for term in push(node, slot, blocks, out_shapes[output], batch_dims, limits, known.scans):
                 edge = inputs[term.input]
                 _send(edge, output, term.block, device, pending)  # type: ignore[arg-type]  # a needed input
 
@@ -189,5 +189,5 @@ def _send(edge: Edge, output: int, block: Block, origin: torch.device, pending: 
         waiting[output] = [block]
 
 
-def _merged(lot: Lot, meta: Meta) -> Lot:
+def _merged(lot: PendingBlocks, meta: Meta) -> PendingBlocks:
     return lot._replace(blocks=merge(lot.blocks, lot.out_shape, lot.wrt_shape, meta))

@@ -17,21 +17,21 @@ from torch import Tensor
 from .._blocks.block import Block, identity, zeroed
 from .._blocks.compose import compose
 from .._blocks.cost import own_rows_pay, seeds_pay
+from .._blocks.dense_views import is_injective
 from .._blocks.domain import at_most, domain_of, hull, without
 from .._blocks.maps import Affine, Label, Map, bare, labels_of, take
 from .._blocks.merge import dense_block
-from .._blocks.windows import is_injective
 from .._blocks.write import dense
 from .._capture.capture import map_rows
 from .._capture.tape import Node
 from .._plan.recorder import whole
+from .._rules.batched_vjp import by_formula
 from .._rules.call import call, fit
-from .._rules.front import by_formula
 from .._rules.launches import rows_price
-from .._rules.registry import Local, Passes
-from .._rules.unbatched import CANNOT_BATCH, noted, raise_if_out_of_memory, runs_batched, why_unbatched
-from .plan import rows_at_once
+from .._rules.registry import BatchDims, Local
+from .._rules.vjp_support import CANNOT_BATCH, can_vmap, noted, raise_if_out_of_memory, why_unbatched
 from .progress import track
+from .tape_costs import rows_at_once
 
 
 class RowsTooWideError(RuntimeError):
@@ -54,22 +54,25 @@ def push(
     slot: int,
     blocks: list[Block],
     out_shape: Sequence[int],
-    passes: Mapping[int, Passes],
+    batch_dims: Mapping[int, BatchDims],
     limits: Limits,
     scans: Mapping[int, tuple[int, int]],
 ) -> list[Local]:
-    """The blocks of the inputs named in ``passes``, from those of an output of the node; for ``scans`` see `Known`."""
+    """Return the blocks of the inputs named in ``batch_dims``, from those of an output of the node.
+
+    ``scans`` is as in `LocalJacobian`.
+    """
     groups: dict[frozenset[int], list[int]] = {}
-    for k, pairs in passes.items():
+    for k, pairs in batch_dims.items():
         groups.setdefault(frozenset(p for p, _ in pairs), []).append(k)
     pushed: list[Local] = []
     for dims, inputs in groups.items():
-        pairs_of = {k: passes[k] for k in inputs}
+        pairs_of = {k: batch_dims[k] for k in inputs}
         pushed += _push_group(node, slot, blocks, out_shape, dims, pairs_of, limits, scans)
     return pushed
 
 
-def seed_count(blocks: Sequence[Block], pairs: Passes, out_shape: Sequence[int]) -> int:
+def seed_count(blocks: Sequence[Block], pairs: BatchDims, out_shape: Sequence[int]) -> int:
     """Return how many rows would be pushed through a node that passes some dims."""
     dims = frozenset(p for p, _ in pairs)
     seeds = [_seed_labels(block, _rides(block, dims)) for block in blocks]
@@ -82,7 +85,7 @@ def _push_group(
     blocks: list[Block],
     out_shape: Sequence[int],
     dims: frozenset[int],
-    pairs_of: dict[int, Passes],
+    pairs_of: dict[int, BatchDims],
     limits: Limits,
     scans: Mapping[int, tuple[int, int]],
 ) -> list[Local]:
@@ -168,7 +171,7 @@ def _seed_labels(block: Block, ride: frozenset[int]) -> tuple[Label, ...]:
     return tuple(label for label in needed if label in out and label not in tied)
 
 
-def _tie(block: Block, seeds: tuple[Label, ...], result: Tensor, pairs: Passes) -> Block:
+def _tie(block: Block, seeds: tuple[Label, ...], result: Tensor, pairs: BatchDims) -> Block:
     """Return the block of an input from the node's result on the seeds, read where the tied labels stand."""
     dims = tuple(Label(size) for size in result.shape[1:])
     value = result.reshape([label.size for label in seeds] + [label.size for label in dims])
@@ -177,7 +180,7 @@ def _tie(block: Block, seeds: tuple[Label, ...], result: Tensor, pairs: Passes) 
     return Block(value, on, block.out, tuple(tied.get(label, bare(label)) for label in dims))
 
 
-def _scanned(above: Sequence[Block], found: Block, scan: tuple[int, int], pairs: Passes) -> Block:
+def _scanned(above: Sequence[Block], found: Block, scan: tuple[int, int], pairs: BatchDims) -> Block:
     """Return a block that came of some above a scan, with the domain that all of them leave it."""
     reach = []
     for block in above:
@@ -218,7 +221,7 @@ def call_rows(
     with noted(f"calling {node.name}, to find a Jacobian by {count} rows"):
         if count == 1:
             found: Sequence[Tensor] = tuple(result.unsqueeze(0) for result in one(rows[0]))
-        elif not runs_batched(node):
+        elif not can_vmap(node):
             node.unbatched = why_unbatched(node)
             found = _stack(one, rows)
         else:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy
 from torch import Tensor
 
-from . import arithmetic, chain, products, scaling
+from . import arithmetic, factored, products, scaling
 from .linear_operator import on_array
-from .plus import Plus
+from .low_rank_update import Plus
 
 if TYPE_CHECKING:
     from .operator import Jacobian
@@ -36,7 +36,7 @@ class Algebra:
                     [0., 1.]])
         """
         if self.factors:
-            return chain.chained([factor.mT for factor in reversed(self.factors)])
+            return factored.chained([factor.mT for factor in reversed(self.factors)])
         if self._terms:
             return self._new(self.in_shape, self.out_shape, Plus(*(term.mT for term in self._terms)))
         found = self._parent
@@ -76,8 +76,8 @@ class Algebra:
                     f"{self.device}; got {other.out_shape} in {other.dtype} on {other.device}"
                 )
             if self.factors or other.factors:
-                return chain.chained([self, other])
-            return chain.multiplied(self, other)
+                return factored.chained([self, other])
+            return factored.multiplied(self, other)
         if isinstance(other, numpy.ndarray):
             return on_array(self, other, lambda v: self @ v, self.in_shape)
         return self._times(products.check_operand(other, self.in_shape, self, "J @ v: v"))
@@ -247,7 +247,7 @@ class Algebra:
             weight = products.check_operand(weight, self.out_shape, self, "gram: weight")
         if self.factors:
             first, *rest = self.factors
-            return chain.chained([*(factor.mT for factor in reversed(rest)), first.gram(weight), *rest])
+            return factored.chained([*(factor.mT for factor in reversed(rest)), first.gram(weight), *rest])
         found = products.gram(self, weight)
         return self._new(self.in_shape, self.in_shape, tuple(found))
 

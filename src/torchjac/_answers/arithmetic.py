@@ -10,8 +10,8 @@ from torch import Tensor
 
 from .._blocks.block import Block, fitted, identity, labels, valued
 from .._blocks.merge import merge
-from . import chain
-from .plus import plus
+from . import factored
+from .low_rank_update import plus
 from .products import check_operand
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def scaled(jacobian: Jacobian, by: Tensor | float) -> Jacobian:
         factors = list(jacobian.factors)
         at = min(range(len(factors)), key=lambda n: factors[n].stored)
         factors[at] = scaled(factors[at], by)
-        return chain.chained(factors)
+        return factored.chained(factors)
     if jacobian._terms:
         rest, low = (scaled(term, by) for term in jacobian._terms)
         return added(rest, low)

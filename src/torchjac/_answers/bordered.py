@@ -8,10 +8,10 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from .._blocks.block import Block
-from .._blocks.ends import joined, shifted
+from .._blocks.block_views import joined, shifted
 from .._blocks.maps import constant
 from .._blocks.merge import merge
-from .chain import Chain
+from .factored import Chain
 
 if TYPE_CHECKING:
     from .operator import Jacobian

@@ -17,7 +17,7 @@ from .._blocks.maps import Gather
 from .._blocks.normal import normal
 from .._blocks.pattern import Pattern
 from .._blocks.pattern_cache import pattern_of
-from .._blocks.traced import inside_functorch, is_plain, is_tracing
+from .._blocks.tracing import inside_functorch, is_plain, is_tracing
 from .csr import csr_tensor
 from .sparse import cut
 

@@ -12,7 +12,7 @@ from .._blocks.coordinates import covers_once
 from .._blocks.domain import entries_inside, inside
 from .._blocks.lazy import lazy
 from .._blocks.pattern_cache import pattern_of
-from . import chain, parts, scaling, sparse
+from . import factored, parts, scaling, sparse
 
 if TYPE_CHECKING:
     from .operator import Jacobian
@@ -28,7 +28,7 @@ class Entries:
         Raises:
             RuntimeError: on the meta device where several blocks may name the same entry, which tables tell.
         """
-        if self.factors and chain.is_full(self):
+        if self.factors and factored.is_full(self):
             return self.shape.numel()
         if len(self.blocks) == 1 and covers_once(self.blocks[0], self.shape):
             return entries_inside(self.blocks[0])
@@ -50,7 +50,7 @@ class Entries:
             tensor([2., 3., 4.])
         """
         if self.factors and self.out_shape == self.in_shape:
-            return chain.diagonal_blocks(self, tuple(range(len(self.out_shape))))
+            return factored.diagonal_blocks(self, tuple(range(len(self.out_shape))))
         return parts.diagonal(self.blocks, self.out_shape, self.in_shape, self)
 
     def trace(self: Jacobian) -> Tensor:
@@ -83,7 +83,7 @@ class Entries:
             tensor([ 0.,  0., -1.,  1.])
         """
         if self.factors:
-            first: Tensor = self.factors[0].row(index) @ chain.chained(self.factors[1:])
+            first: Tensor = self.factors[0].row(index) @ factored.chained(self.factors[1:])
             return first
         return parts.row(self.blocks, index, self.out_shape, self.in_shape, self)
 
@@ -115,7 +115,7 @@ class Entries:
                 )
             return self[key].mT[columns].mT
         if self.factors:
-            return chain.chained([self.factors[0][key], *self.factors[1:]])
+            return factored.chained([self.factors[0][key], *self.factors[1:]])
         shape, blocks = parts.select(self.blocks, key, self.out_shape, self.in_shape, self)
         return self._new(shape, self.in_shape, tuple(blocks))
 
@@ -146,7 +146,7 @@ class Entries:
                 f"{self.out_shape} and {self.in_shape}"
             )
         if self.factors:
-            return chain.diagonal_blocks(self, (0,))
+            return factored.diagonal_blocks(self, (0,))
         return parts.diagonal_blocks(self.blocks, (0,), self.out_shape, self.in_shape, self)
 
     def pattern(self: Jacobian, layout: torch.layout = torch.sparse_coo) -> Tensor:

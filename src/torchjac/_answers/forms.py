@@ -12,7 +12,7 @@ from .._blocks.block import fitted, valued
 from . import sparse
 from .linear_operator import linear_operator
 from .scipy_matrix import scipy_array
-from .written import written
+from .to_dense import written
 
 if TYPE_CHECKING:
     from .operator import Jacobian

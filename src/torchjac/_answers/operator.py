@@ -13,14 +13,14 @@ from torch import Tensor
 from .._accumulate.report import Report
 from .._blocks.block import Block, stored
 from .._blocks.lazy import lazy
-from . import arithmetic, chain, products
+from . import arithmetic, factored, products
 from .algebra import Algebra
-from .chain import Chain
 from .consolidate import Consolidated
 from .entries import Entries
+from .factored import Chain
 from .forms import Forms
-from .kind import Kind, kind_of
-from .plus import Plus
+from .low_rank_update import Plus
+from .matrix_kind import Kind, kind_of
 from .shown import Shown
 from .systems import Systems
 
@@ -124,7 +124,7 @@ class Jacobian(Algebra, Entries, Systems, Forms, Shown):
     def _kind(self) -> Kind:
         if self._terms:
             return Kind("low-rank plus")
-        if chain.rank_bound(self) < min(self._matrix_shape()):
+        if factored.rank_bound(self) < min(self._matrix_shape()):
             return Kind("low-rank")
         return kind_of(self.blocks, self.out_shape, self.in_shape)
 
@@ -171,7 +171,7 @@ class Jacobian(Algebra, Entries, Systems, Forms, Shown):
     def _each(self, change: Callable[[Block], Block], like: Any) -> Jacobian:
         """Something done to each block; of a product, to those of its factors."""
         if self.factors:
-            return chain.chained([factor._each(change, like) for factor in self.factors])
+            return factored.chained([factor._each(change, like) for factor in self.factors])
         if self._terms:
             rest, low = (term._each(change, like) for term in self._terms)
             return arithmetic.added(rest, low)

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from .._blocks.block import Block, Kind
+from .._blocks.block_views import joined, tied
 from .._blocks.compose import compose
-from .._blocks.ends import joined, tied
 from .._blocks.maps import Affine, Gather, Label, Map, bare, constant
 from .._blocks.product import product
-from .written import written
+from .to_dense import written
 
 
 def diagonal(

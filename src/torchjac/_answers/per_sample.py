@@ -14,7 +14,7 @@ from torch import Tensor
 from .._blocks.block import Block, whole
 from .._blocks.maps import Affine, Gather, Label, Map, bare_label
 from .._blocks.write import dense
-from .._capture.beneath import Beneath
+from .._capture.beneath_vmap import Beneath
 from .._capture.vmap_levels import lifted
 from .operator import Jacobian
 

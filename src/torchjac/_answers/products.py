@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from .._blocks.block import Block, Kind
+from .._blocks.block_views import swapped
+from .._blocks.coo_product import lists_pay
 from .._blocks.cost import coordinates_pay
-from .._blocks.ends import swapped
-from .._blocks.lists import lists_pay
 from .._blocks.maps import Label, bare
-from .._blocks.pair import product_of_two
 from .._blocks.product import product
-from .._blocks.traced import is_plain
-from .written import written
+from .._blocks.table_product import product_of_two
+from .._blocks.tracing import is_plain
+from .to_dense import written
 
 if TYPE_CHECKING:
     from .operator import Jacobian

@@ -9,7 +9,7 @@ from torch import Tensor
 from .._blocks.block import Block
 from .._blocks.maps import Label, bare
 from .._blocks.product import product
-from . import chain
+from . import factored
 from .products import check_operand
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def scaled_rows(jacobian: Jacobian, by: Tensor, what: str) -> Jacobian:
     """Return each row times the number of its output; of a product, the first factor is scaled."""
     if jacobian.factors:
         first, *rest = jacobian.factors
-        return chain.chained([scaled_rows(first, by, what), *rest])
+        return factored.chained([scaled_rows(first, by, what), *rest])
     by = check_operand(by, jacobian.out_shape, jacobian, what)
     shapes = (jacobian.out_shape, jacobian.out_shape, jacobian.in_shape)
     found = product([diagonal_block(by)], jacobian.blocks, shapes, jacobian)
@@ -38,7 +38,7 @@ def scaled_columns(jacobian: Jacobian, by: Tensor, what: str) -> Jacobian:
     """Return each column times the number of its input; of a product, the last factor is scaled."""
     if jacobian.factors:
         *rest, last = jacobian.factors
-        return chain.chained([*rest, scaled_columns(last, by, what)])
+        return factored.chained([*rest, scaled_columns(last, by, what)])
     by = check_operand(by, jacobian.in_shape, jacobian, what)
     shapes = (jacobian.out_shape, jacobian.in_shape, jacobian.in_shape)
     found = product(jacobian.blocks, [diagonal_block(by)], shapes, jacobian)

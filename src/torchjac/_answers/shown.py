@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._accumulate.report import Report
 from .._blocks.block import entries
-from . import chain, picture
+from . import factored, picture
 
 if TYPE_CHECKING:
     from .operator import Jacobian
@@ -54,8 +54,8 @@ class Shown:
         size = self.shape.numel()
         if self._terms:
             return f"at most {size:,}"
-        if self.factors and not chain.is_full(self):
-            return f"at most {chain.most_entries(self):,}"
+        if self.factors and not factored.is_full(self):
+            return f"at most {factored.most_entries(self):,}"
         if not self.factors and not self._is_cheap():
             return f"at most {min(size, sum(map(entries, self.blocks))):,}"
         return f"{self.nnz:,}" + (f" ({self.nnz / size:.2g} of {size:,})" if size else "")

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is public, but not exported by name
 
-from .._blocks.traced import inside_functorch
-from . import plus
-from .chain import rank_bound
+from .._blocks.tracing import inside_functorch
+from . import low_rank_update
+from .factored import rank_bound
 from .parts import diagonal_blocks
 from .solvers.named import factorise_by
 from .solvers.system import System
@@ -71,7 +71,7 @@ def solve(jacobian: Jacobian, right: Tensor) -> Tensor:
     columns = right.reshape(size, -1)
     if kind == "low-rank plus":
         try:
-            return plus.woodbury(jacobian, columns).reshape((*in_shape, *tail))
+            return low_rank_update.woodbury(jacobian, columns).reshape((*in_shape, *tail))
         except LinAlgError:  # a term may be singular though the sum is not
             return _written_out(jacobian, columns).reshape((*in_shape, *tail))
     if kind == "diagonal":
@@ -111,7 +111,7 @@ def slogdet(jacobian: Jacobian) -> SlogDet:
         return SlogDet(*(part.to(jacobian.dtype) for part in slogdet(jacobian._single)))
     if kind == "low-rank plus":
         try:
-            return SlogDet(*plus.slogdet(jacobian))
+            return SlogDet(*low_rank_update.slogdet(jacobian))
         except LinAlgError:
             return SlogDet(*torch.linalg.slogdet(jacobian.to_dense().reshape(size, size)))
     if kind == "diagonal":

@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .._blocks.block import Block, Kind
+from .._blocks.block_views import same_positions, side_of_diagonal, swapped
 from .._blocks.coordinates import coordinates
 from .._blocks.domain import inside
-from .._blocks.ends import same_positions, side_of_diagonal, swapped
 from .._blocks.pattern import Pattern
 from .._blocks.pattern_cache import pattern_of
-from .._blocks.traced import inside_functorch, is_known
+from .._blocks.tracing import inside_functorch, is_known
 from .csr import csr_tensor
 
 

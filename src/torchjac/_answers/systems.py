@@ -12,8 +12,8 @@ from torch import Tensor
 from .._blocks.block import fitted
 from .._blocks.lazy import lazy
 from . import lstsq, products, solve, sparse
-from .kind import is_symmetric
 from .linear_operator import on_array
+from .matrix_kind import is_symmetric
 from .solve import SlogDet
 from .solvers.system import System
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, ParamSpec, Protocol
 import torch
 from torch import Tensor
 
-from .maps import Affine, Gather, Label, Map, Maps, bare, bare_label, labels_of
+from .maps import Affine, Gather, InternedMaps, Label, Map, bare, bare_label, labels_of
 
 P = ParamSpec("P")
 
@@ -114,13 +114,13 @@ def labels(block: Block) -> tuple[Label, ...]:
 
 
 @lru_cache(maxsize=KEPT)
-def _labels(out: Maps, wrt: Maps) -> tuple[Label, ...]:
+def _labels(out: InternedMaps, wrt: InternedMaps) -> tuple[Label, ...]:
     return tuple(labels_of(out + wrt))
 
 
 def is_remembered(block: Block) -> bool:
     """Whether the maps of a block are remembered, so that what follows from them is looked up by their identity."""
-    return type(block.out) is Maps and type(block.wrt) is Maps
+    return type(block.out) is InternedMaps and type(block.wrt) is InternedMaps
 
 
 def stored(block: Block) -> int:
@@ -140,7 +140,7 @@ def entries(block: Block) -> int:
     return prod(label.size for label in labels(block))
 
 
-def remembered(make: Callable[P, Block]) -> Callable[P, Block]:
+def interned(make: Callable[P, Block]) -> Callable[P, Block]:
     """Return a function of shapes and numbers that gives a block of affine maps, called once for each of them.
 
     Where entries stand is told by shapes, steps and positions; values come from the call. So the maps of a
@@ -152,8 +152,8 @@ def remembered(make: Callable[P, Block]) -> Callable[P, Block]:
     @wraps(make)
     def made(*args: P.args, **kwargs: P.kwargs) -> Block:
         value, on, out, wrt = make(*args, **kwargs)
-        kept = Maps(out)
-        return Block(value, on, kept, kept if wrt is out else Maps(wrt))
+        kept = InternedMaps(out)
+        return Block(value, on, kept, kept if wrt is out else InternedMaps(wrt))
 
     return made  # type: ignore[return-value]  # whose type forgets the arguments
 
@@ -165,14 +165,14 @@ def valued(block: Block, value: Tensor | float) -> Block:
     )
 
 
-@remembered
+@interned
 def identity(shape: tuple[int, ...]) -> Block:
     """Return the Jacobian of a tensor with respect to itself: no numbers at all."""
     maps = tuple([bare(Label(size)) for size in shape])
     return Block(1.0, (), maps, maps)
 
 
-@remembered
+@interned
 def whole(out_shape: tuple[int, ...], wrt_shape: tuple[int, ...]) -> Block:
     """Return a block with a number for each entry, which is to be put in."""
     over = tuple([Label(size) for size in out_shape + wrt_shape])
@@ -182,7 +182,7 @@ def whole(out_shape: tuple[int, ...], wrt_shape: tuple[int, ...]) -> Block:
 
 def covers(maps: tuple[Map, ...], shape: Sequence[int]) -> bool:
     """Return whether maps are a label of its own for each dim of a tensor, over all of it."""
-    return _covers(maps, tuple(shape)) if type(maps) is Maps else _covers.__wrapped__(maps, shape)
+    return _covers(maps, tuple(shape)) if type(maps) is InternedMaps else _covers.__wrapped__(maps, shape)
 
 
 @lru_cache(maxsize=KEPT)

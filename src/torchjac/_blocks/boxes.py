@@ -93,12 +93,12 @@ class Boxes(NamedTuple):
         return whole[tuple(slice(size) for size in shape)].reshape(-1)
 
 
-Maps: TypeAlias = tuple[tuple[Map, ...], tuple[Map, ...]]
+InternedMaps: TypeAlias = tuple[tuple[Map, ...], tuple[Map, ...]]
 AffineMaps: TypeAlias = tuple[tuple[Affine, ...], tuple[Affine, ...]]
 
 
 def boxes(
-    blocks: Sequence[tuple[Maps, Sequence[Label]]], out_shape: Sequence[int], in_shape: Sequence[int]
+    blocks: Sequence[tuple[InternedMaps, Sequence[Label]]], out_shape: Sequence[int], in_shape: Sequence[int]
 ) -> Boxes | None:
     """Return the pieces of affine blocks, given as maps and labels; None where no such algebra is known."""
     if not _are_affine(blocks):
@@ -152,7 +152,7 @@ def boxes(
 
 
 def _are_affine(
-    blocks: Sequence[tuple[Maps, Sequence[Label]]],
+    blocks: Sequence[tuple[InternedMaps, Sequence[Label]]],
 ) -> TypeGuard[Sequence[tuple[AffineMaps, Sequence[Label]]]]:
     return all(type(map_) is Affine for (out, wrt), _ in blocks for map_ in out + wrt)
 

@@ -19,9 +19,9 @@ from .block import Block, Zeroed, covers, labels, zeroed
 from .domain import domain_of, moved, without
 from .maps import (
     Gather,
+    InternedMaps,
     Label,
     Map,
-    Maps,
     Reading,
     Substitution,
     align,
@@ -75,7 +75,12 @@ def compose(
     right, on_right, other, wrt = local
     if wrt is other and type(right) is float and right == 1.0 and covers(other, shape):
         return block  # a copy, as sums have on both sides
-    if type(mid) is Maps and type(other) is Maps and type(out) is Maps and type(wrt) is Maps:
+    if (
+        type(mid) is InternedMaps
+        and type(other) is InternedMaps
+        and type(out) is InternedMaps
+        and type(wrt) is InternedMaps
+    ):
         key = (out, mid, on_left, other, wrt, on_right)
         law: Law | None = _laws.get(key, _UNKNOWN)
         if law is _UNKNOWN:
@@ -120,7 +125,7 @@ def _product(
 
 def _remember(key: tuple[object, ...], law: Law | None) -> Law | None:
     if law is not None:
-        out, wrt = (maps if type(maps) is Maps else Maps(maps) for maps in (law.out, law.wrt))
+        out, wrt = (maps if type(maps) is InternedMaps else InternedMaps(maps) for maps in (law.out, law.wrt))
         law = law._replace(out=out, wrt=wrt)
     if len(_laws) >= MOST_LAWS:
         _laws.clear()

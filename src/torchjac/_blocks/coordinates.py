@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from .block import Block, Kind, labels
+from .dense_views import is_injective, strides
 from .maps import Gather, Label, align
-from .windows import is_injective, strides
 from .write import locate
 
 

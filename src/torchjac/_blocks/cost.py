@@ -178,7 +178,7 @@ BLOCK_ROWS = 40_000
 ENDS_NODES = 12
 
 
-def rows_take_over(blocks: int, nodes: int, first: float, numbers: float) -> bool:
+def dense_is_cheaper(blocks: int, nodes: int, first: float, numbers: float) -> bool:
     """Return whether all rows go through nodes faster than many blocks do, one by one.
 
     All rows take ``first`` numbers at the first of the nodes and ``numbers`` at all of them.

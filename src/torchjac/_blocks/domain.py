@@ -16,7 +16,7 @@ import torch
 
 from .block import Block, Zeroed, entries, labels, zeroed
 from .maps import Affine, Gather, Label, Map, Substitution, bare, substitute, take
-from .traced import inside_functorch, is_tracing
+from .tracing import inside_functorch, is_tracing
 
 #: More forms than these are not kept.
 MOST_FORMS = 8

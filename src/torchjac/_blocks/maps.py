@@ -52,7 +52,7 @@ Substitution: TypeAlias = dict[Label, Map]
 Value = TypeVar("Value", Tensor, Tensor | float)
 
 
-class Maps(tuple[Map, ...]):
+class InternedMaps(tuple[Map, ...]):
     """Affine maps of all dims that are remembered: the same law is the same object, and is told by its identity."""
 
     __slots__ = ()

@@ -8,11 +8,11 @@ from functools import lru_cache
 from torch import Tensor
 
 from .block import KEPT, Block, Kind, is_remembered, whole
+from .coalesce_diagonals import join_lines
 from .coordinates import coordinate_block
 from .cost import coordinates_pay, densifies, has_few_entries, is_long, is_many
 from .domain import domain_of, hull
-from .lines import join_lines
-from .maps import Affine, Gather, Label, Map, Maps, align
+from .maps import Affine, Gather, InternedMaps, Label, Map, align
 from .write import dense
 
 
@@ -83,24 +83,24 @@ def _key(block: Block) -> tuple[object, ...]:
 
 
 @lru_cache(maxsize=KEPT)
-def _spelled(out: Maps, wrt: Maps) -> tuple[object, ...]:
+def _spelled(out: InternedMaps, wrt: InternedMaps) -> tuple[object, ...]:
     return _spell(out + wrt)
 
 
 def _spell(maps: tuple[Map, ...]) -> tuple[object, ...]:
     number: dict[Label, int] = {}
-    spelled: list[object] = []
+    alternatives: list[object] = []
     for map_ in maps:
         if type(map_) is Affine:
             terms = map_[1]
-            spelled.append(map_[0])
+            alternatives.append(map_[0])
             for label, stride in sorted(terms, key=_falling) if len(terms) > 1 else terms:
-                spelled.append((number.setdefault(label, len(number)), label.size, stride))
+                alternatives.append((number.setdefault(label, len(number)), label.size, stride))
         else:
-            spelled.append(id(map_.index))
+            alternatives.append(id(map_.index))
             for label in map_.labels:
-                spelled.append((number.setdefault(label, len(number)), label.size))
-    return tuple(spelled)
+                alternatives.append((number.setdefault(label, len(number)), label.size))
+    return tuple(alternatives)
 
 
 def _add(first: Block, second: Block) -> Block:

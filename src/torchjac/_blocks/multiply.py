@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .maps import Label, align
-from .traced import inside_functorch, is_tracing
+from .tracing import inside_functorch, is_tracing
 
 #: How a value is permuted and then reshaped to broadcast over the labels of a product; None for what it is already
 Brought = tuple[tuple[int, ...] | None, tuple[int, ...] | None]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .block import Block, identity, labels
-from .ends import swapped
+from .block_views import swapped
 from .maps import Gather, Label
 from .pattern import Pattern, keep, narrow, sorted_places
 from .places import Places

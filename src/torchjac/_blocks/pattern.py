@@ -19,8 +19,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from .block import KEPT, Block, Kind, is_remembered
 from .boxes import Boxes, Piece, boxes
 from .lazy import lazy
-from .maps import Affine, Gather, Label, Map, Maps, align, positions
-from .traced import inside_functorch, is_tracing
+from .maps import Affine, Gather, InternedMaps, Label, Map, align, positions
+from .tracing import inside_functorch, is_tracing
 from .write import dense
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ def spell(block: Block) -> Spelled:
 
 
 @lru_cache(maxsize=KEPT)
-def _spell_remembered(out: Maps, wrt: Maps) -> Spelled:
+def _spell_remembered(out: InternedMaps, wrt: InternedMaps) -> Spelled:
     return _spell(out, wrt)
 
 

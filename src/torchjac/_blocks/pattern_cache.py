@@ -14,7 +14,7 @@ from .._torch import disable_current_modes
 from .block import Block
 from .maps import Gather
 from .pattern import Pattern, spell
-from .traced import inside_functorch, is_tracing
+from .tracing import inside_functorch, is_tracing
 
 #: Patterns are kept up to so many bytes of index tensors in all, and so many of them.
 MOST_BYTES = 1 << 28

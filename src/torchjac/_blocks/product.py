@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .block import Block, Kind
+from .block_views import relabelled
+from .coo_product import lists_pay, product_of_lists
 from .cost import coordinates_pay
-from .ends import relabelled
-from .lists import lists_pay, product_of_lists
 from .merge import dense_block, merge
-from .pair import product_of_two
+from .table_product import product_of_two
 
 #: Products of many blocks by many others are merged whenever so many wait: a merge costs some milliseconds,
 #: and what waits holds a value each.

@@ -12,7 +12,7 @@ from math import gcd, prod
 import torch
 
 from .maps import Affine, Gather, Label, Map, Substitution, bare, bare_label, constant, positions, substitute
-from .traced import is_known
+from .tracing import is_known
 
 
 class CannotJoinError(RuntimeError):

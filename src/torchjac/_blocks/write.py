@@ -16,9 +16,9 @@ from torch import Tensor
 from .._plan.key import KeyOf
 from .._plan.recorder import whole
 from .block import Block, Kind, labels
+from .dense_views import are_apart, window_of
 from .maps import Affine, Gather, Label, Map, align, bare, positions, take
-from .traced import is_known, is_tracing, leaves_a_trail
-from .windows import are_apart, window_of
+from .tracing import is_known, is_tracing, leaves_a_trail
 from .zeros import zeros, zeros_traced
 
 

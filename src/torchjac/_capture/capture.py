@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .._blocks.lazy import lazy
-from .._blocks.traced import inside_functorch, is_tracing
+from .._blocks.tracing import inside_functorch, is_tracing
 from .._plan.recorder import refuse_program
 from .._torch import (
     TransformType,
@@ -40,13 +40,13 @@ from .._torch import (
     wrap_for_grad,
 )
 from .deletion import anchor
+from .detach import detach_keep_tangent
 from .graph import Graph, read_graph
 from .hooks import has_hooks, hooks_made
 from .inference import run_normally
 from .recognise import graph_between
 from .state import normal_mode
-from .tangent import cut
-from .tape import Tape, spend, tape_of
+from .tape import Tape, mark_private_leaf, tape_of
 
 #: A function of tensors as `capture` runs it: its outputs, and anything else it has to tell
 Run: TypeAlias = Callable[[list[Tensor]], tuple[list[Tensor], Any]]
@@ -192,7 +192,7 @@ def _with_grad(run: Run, inputs: Sequence[Tensor], recording: bool, inferring: b
             if tensor.grad_fn is not None:  # a chain of calls is one graph
                 anchor(start)
     for leaf in leaves:
-        spend(leaf)
+        mark_private_leaf(leaf)
     _refuse_reentrant(graph)
     return Captured(outputs, extra, graph, records, has_hooks(before, graph))
 
@@ -209,7 +209,7 @@ def _refuse_reentrant(graph: Graph) -> None:
 def _leaf(tensor: Tensor, leaves: list[Tensor]) -> Tensor:
     """Return a tensor of ours that asks for gradients, added to those to be spent when the function has run."""
     # A tensor made under inference_mode cannot be saved for backward: only a copy can.
-    leaf = (tensor.clone() if tensor.is_inference() else cut(tensor)).requires_grad_()
+    leaf = (tensor.clone() if tensor.is_inference() else detach_keep_tangent(tensor)).requires_grad_()
     leaves.append(leaf)
     return leaf
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .._blocks.traced import is_tracing
+from .._blocks.tracing import is_tracing
 from .deletion import anchor, is_anchor
 from .graph import SPENT, Graph, Signature, exact, read_graph, reader, saved_names
 

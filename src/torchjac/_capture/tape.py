@@ -13,9 +13,9 @@ from torch.autograd.function import BackwardCFunction
 from .._blocks.lazy import lazy
 from .._plan.recorder import recorder
 from .deletion import MOST_NESTED, Unlinked
+from .detach import detach_keep_tangent
 from .graph import SPENT, Graph
-from .memo import Memo
-from .tangent import cut
+from .tape_cache import Memo
 
 
 class Meta(NamedTuple):
@@ -36,12 +36,22 @@ class Node:
 
     ``calls`` counts how often the backward function was called; ``note`` is how its local Jacobian was found;
     ``unbatched`` tells why the rows of a batch went through it one by one, empty where they did not;
-    ``lent`` are the saved tensors that were handed out, which may be the caller's own; ``numbers`` is how many
+    ``all_borrowed`` are the saved tensors that were handed out, which may be the caller's own; ``numel`` is how many
     entries its outputs have; ``is_python`` tells a `torch.autograd.Function`, ``is_complex`` a complex output.
     """
 
     __slots__ = (
-        "calls", "fn", "inputs", "is_complex", "is_python", "lent", "name", "note", "numbers", "outputs", "shape",
+        "borrowed",
+        "calls",
+        "fn",
+        "inputs",
+        "is_complex",
+        "is_python",
+        "name",
+        "note",
+        "numel",
+        "outputs",
+        "shape",
         "unbatched",
     )  # fmt: skip
 
@@ -59,20 +69,20 @@ class Node:
                 raise _no_nested(name)
             shape, dtype = tuple(meta.shape), meta.dtype
             self.outputs: tuple[Meta, ...] = (_new(Meta, (shape, dtype, meta.device)),)
-            self.numbers: int = prod(shape)
+            self.numel: int = prod(shape)
             self.is_complex = dtype.is_complex
         else:
             if any(meta.is_nested_tensor for meta in metas):
                 raise _no_nested(name)
             self.outputs = tuple([Meta(tuple(meta.shape), meta.dtype, meta.device) for meta in metas])
-            self.numbers = sum([prod(meta.shape) for meta in self.outputs])
+            self.numel = sum([prod(meta.shape) for meta in self.outputs])
             self.is_complex = any(meta.dtype.is_complex for meta in self.outputs)
         #: The shape of the first output
         self.shape: tuple[int, ...] = self.outputs[0].shape
         self.inputs = inputs
         self.calls = 0
         self.note = self.unbatched = ""
-        self.lent: list[torch.Tensor] = []
+        self.borrowed: list[torch.Tensor] = []
 
     def into(self, k: int) -> Meta:
         """Shape, dtype and device of the k-th differentiable input."""
@@ -91,8 +101,10 @@ class Node:
             found.loaded(self.fn, "_saved_" + name, value)
         if isinstance(value, torch.Tensor):
             if value.layout is torch.strided:
-                self.lent.append(value)
-            return cut(value) if value.requires_grad and not torch.is_grad_enabled() else value
+                self.borrowed.append(value)
+            return (
+                detach_keep_tangent(value) if value.requires_grad and not torch.is_grad_enabled() else value
+            )
         if isinstance(value, int):
             return _signed(value)
         if isinstance(value, tuple):
@@ -151,8 +163,8 @@ def _like(node: Node, fn: Any) -> Node:
         node.outputs,
         node.shape,
     )
-    found.numbers, found.is_python, found.is_complex = node.numbers, node.is_python, node.is_complex
-    found.calls, found.note, found.unbatched, found.lent = 0, "", "", []
+    found.numel, found.is_python, found.is_complex = node.numel, node.is_python, node.is_complex
+    found.calls, found.note, found.unbatched, found.borrowed = 0, "", "", []
     if node.fn is None or fn is not None:
         found.inputs = node.inputs
     return found
@@ -172,7 +184,7 @@ Edge: TypeAlias = tuple[Node, int]
 def size_of(edge: Edge) -> int:
     """Return how many entries the tensor has."""
     node, slot = edge
-    return node.numbers if len(node.outputs) == 1 else prod(node.outputs[slot].shape)
+    return node.numel if len(node.outputs) == 1 else prod(node.outputs[slot].shape)
 
 
 def _signed(value: int) -> int:
@@ -202,9 +214,9 @@ class Tape:
         return {node.name for node in self.nodes}
 
     @lazy
-    def numbers(self) -> int:
+    def numel(self) -> int:
         """How many entries the outputs of all nodes have."""
-        return sum([node.numbers for node in self.nodes])
+        return sum([node.numel for node in self.nodes])
 
     @lazy
     def make(self) -> tuple[object, ...]:
@@ -243,7 +255,7 @@ class Tape:
         return True
 
 
-def spend(leaf: torch.Tensor) -> None:
+def mark_private_leaf(leaf: torch.Tensor) -> None:
     """Mark a leaf that a capture made for itself: once its function has run, nobody can ask for its gradient.
 
     The Jacobian of a function that takes another inside would otherwise be recorded for the inner one's leaf.
@@ -295,7 +307,7 @@ def _same_below(node: Node) -> Edge | None:
         below, slot = edge
         if below.outputs[slot] == meta:
             return edge
-        if not below.inputs or not _reshapes(below) or below.numbers != node.numbers:  # it expanded
+        if not below.inputs or not _reshapes(below) or below.numel != node.numel:  # it expanded
             return None
         edge = below.inputs[0]
     return None

@@ -13,9 +13,9 @@ import numpy
 import torch
 from torch import Tensor
 
-from . import words
+from . import number_format
+from .errors import Stop, usage
 from .memory import available
-from .stop import Stop, usage
 
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -60,7 +60,7 @@ def _from_spec(spec: str, fill: str, generator: torch.Generator) -> Any:
     made = torch.complex128 if dtype.is_complex else torch.float64 if dtype.is_floating_point else dtype
     taken, room = prod(shape) * made.itemsize, available()
     if room is not None and taken > room:
-        raise ValueError(f"takes {words.size(taken)}, and {words.size(room)} can be had")
+        raise ValueError(f"takes {number_format.size(taken)}, and {number_format.size(room)} can be had")
     if not (dtype.is_floating_point or dtype.is_complex):
         return torch.zeros(shape, dtype=dtype)
     draw = torch.rand if fill == "uniform" else torch.randn

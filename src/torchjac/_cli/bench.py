@@ -6,10 +6,10 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any, NamedTuple
 
+from .errors import Stop, first_line, within
 from .measure import dense_bytes, does_not_fit, timed
 from .peers import WAYS
 from .request import Problem
-from .stop import Stop, first_line, within
 
 #: However long a call takes, each way is called so often.
 LEAST_ROUNDS = 3

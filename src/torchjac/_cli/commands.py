@@ -14,15 +14,15 @@ import click
 import torch
 from tqdm import tqdm
 
-from . import words
-from .agree import compare
+from . import number_format
 from .bench import bench as run_bench
-from .look import facts, look, lost_in_words
+from .check import compare
+from .errors import INTERRUPTED, WRONG, Stop, refused, usage, within
 from .measure import Cost, dense_bytes, does_not_fit, in_fresh_process
 from .output import check_spy, check_writable, save_spy
 from .peers import PEER, WAYS
 from .request import Request
-from .stop import INTERRUPTED, WRONG, Stop, refused, usage, within
+from .structure import facts, look, lost_in_words
 
 #: The walk is printed where it has at most so many nodes, or where it is asked for.
 SHORT_WALK = 30
@@ -145,7 +145,7 @@ def explain(
         found = look(problem, bars)
         told = [
             (f"{named.name}\n" if len(found) > 1 else "")
-            + words.table([*map(list, facts(named.jacobian).items())], set())
+            + number_format.table([*map(list, facts(named.jacobian).items())], set())
             for named in found
         ]
     click.echo(problem.in_words())
@@ -157,13 +157,13 @@ def explain(
         click.echo(f"\n{steps}")
     measured = _costs(request, size, LIMIT if limit is None else limit, bars) if costs else []
     if costs:
-        click.echo("\n" + words.table(_cost_rows(measured), {1, 2}))
+        click.echo("\n" + number_format.table(_cost_rows(measured), {1, 2}))
     if spy:
         with within(limit, "--spy"):
             save_spy(found, spy)
         click.echo(f"\npattern drawn in {spy}")
     if report:
-        from .page import page
+        from .html_report import page
 
         command = f"torchjac {shlex.join(sys.argv[1:])}"
         with within(limit, "--report"):
@@ -190,8 +190,8 @@ def _cost_rows(measured: Sequence[Cost]) -> list[list[str]]:
             rows.append(
                 [
                     cost.way,
-                    words.seconds(cost.seconds),
-                    words.size(cost.peak) if cost.peak is not None else "?",
+                    number_format.seconds(cost.seconds),
+                    number_format.size(cost.peak) if cost.peak is not None else "?",
                 ]
             )
     return rows
@@ -220,7 +220,7 @@ def check(request: Request, limit: float | None, progress: bool | None) -> None:
     click.echo(problem.in_words() + "\n")
     rows = [["", "largest difference", ""]]
     rows += [[one.name, f"{one.difference:.1e}", "" if one.right else "WRONG"] for one in compared]
-    click.echo(words.table(rows, {1}))
+    click.echo(number_format.table(rows, {1}))
     wrong = [one for one in compared if not one.right]
     if wrong:
         raise Stop(f"{len(wrong)} of {len(compared)} comparisons disagree", WRONG)
@@ -256,8 +256,12 @@ def bench(request: Request, limit: float | None, seconds: float, threads: int | 
         if not timing.times:
             rows.append([timing.way, timing.failed])
             continue
-        ratio = "" if peer is None else words.times(peer / timing.median)
+        ratio = "" if peer is None else number_format.times(peer / timing.median)
         rows.append(
-            [timing.way, *map(words.seconds, (timing.median, min(timing.times), max(timing.times))), ratio]
+            [
+                timing.way,
+                *map(number_format.seconds, (timing.median, min(timing.times), max(timing.times))),
+                ratio,
+            ]
         )
-    click.echo(words.table(rows, {1, 2, 3, 4}))
+    click.echo(number_format.table(rows, {1, 2, 3, 4}))

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .._torch import pytree
-from . import words
+from . import number_format
 from .memory import Peak, available
 from .peers import BLOCKS, WAYS
 from .request import Problem, Request
@@ -53,7 +53,7 @@ def does_not_fit(way: str, size: int) -> str:
     room = available()
     if way == BLOCKS or room is None or DENSE_ARRAYS * size <= room:
         return ""
-    return f"does not fit: the dense tensor takes {words.size(size)}"
+    return f"does not fit: the dense tensor takes {number_format.size(size)}"
 
 
 def in_fresh_process(request: Request, way: str, limit: float) -> Cost:

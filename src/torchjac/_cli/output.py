@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from .look import Named
-from .stop import Stop, usage
+from .errors import Stop, usage
+from .structure import Named
 
 
 def check_writable(option: str, path: Path) -> None:

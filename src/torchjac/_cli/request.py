@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .._torch import pytree
 from .arguments import as_arguments, check_count, from_file, from_spec, in_words
-from .stop import Stop, raised, usage
+from .errors import Stop, raised, usage
 from .target import find
 
 

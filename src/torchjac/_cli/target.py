@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .stop import Stop, raised
+from .errors import Stop, raised
 
 
 def find(target: str) -> Callable[..., Any]:

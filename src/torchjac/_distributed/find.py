@@ -13,7 +13,7 @@ from torch import Tensor
 from .._accumulate.report import Report
 from .._answers.operator import Jacobian
 from .._blocks.block import Block, labels
-from .._blocks.ends import joined
+from .._blocks.block_views import joined
 from .._blocks.maps import positions
 from .._capture.state import undisturbed
 from .._torch import pytree

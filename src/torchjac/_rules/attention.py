@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .._capture.tape import Node
-from .anew import Anew, Cotangents, Results, lead_of, register, shaped
+from .backward_overrides import Anew, Cotangents, Results, lead_of, register, shaped
 
 #: The node of fused attention on a processor; those on a GPU keep PyTorch's formulas
 FUSED = "ScaledDotProductFlashAttentionForCpuBackward0"

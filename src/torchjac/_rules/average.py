@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from .._blocks.block import Block
-from .._blocks.ends import swapped
+from .._blocks.block_views import swapped
 from .._blocks.maps import Affine, Gather, Label, Map, bare
 from .._capture.tape import Meta, Node
-from .registry import Known, Local, rule
-from .spell import new_labels, spelling
+from .einsum_notation import new_labels, spelling
+from .registry import Local, LocalJacobian, rule
 
 
 class Part(NamedTuple):
@@ -33,7 +33,7 @@ Windows: TypeAlias = Callable[[int, int], list[Part]]
 
 
 @rule("AvgPool2DBackward0", "AvgPool3DBackward0", "AvgPool2DBackwardBackward0", "AvgPool3DBackwardBackward0")
-def avg_pool(node: Node) -> Known:
+def avg_pool(node: Node) -> LocalJacobian:
     """Average pooling: out[b, o] = Σⱼ x[b, stride·o + j − padding] / size[o], windows trimmed to the image.
 
     ∂out[b,o]/∂x[b′,stride·o+j−padding] = δ[b,b′] / size[o]
@@ -59,15 +59,15 @@ def avg_pool(node: Node) -> Known:
     "AdaptiveAvgPool2DBackward0", "AdaptiveAvgPool3DBackward0", "AdaptiveAvgPool2DBackwardBackward0",
     "AdaptiveAvgPool3DBackwardBackward0",
 )  # fmt: skip
-def adaptive_avg_pool(node: Node) -> Known:
+def adaptive_avg_pool(node: Node) -> LocalJacobian:
     """Average pooling of n entries to m: the window of o begins at ⌊o·n/m⌋ and ends at ⌈(o+1)·n/m⌉."""
     return _pooled(node, [partial(_adaptive, node.outputs[0])] * (2 if "2D" in node.name else 3))
 
 
-def _pooled(node: Node, every: Sequence[Windows], factor: float = 1.0) -> Known:
+def _pooled(node: Node, every: Sequence[Windows], factor: float = 1.0) -> LocalJacobian:
     """Return the planes pass; the terms are products of the parts along each dim."""
     if not node.needs(0):  # the backward of pooling takes the tensor too, for its shape
-        return Known()
+        return LocalJacobian()
     backward = "BackwardBackward" in node.name
     coarse, fine = (node.into(0).shape, node.shape) if backward else (node.shape, node.into(0).shape)
     planes = len(coarse) - len(every)
@@ -85,8 +85,8 @@ def _pooled(node: Node, every: Sequence[Windows], factor: float = 1.0) -> Known:
             found.append(Local(0, swapped(block) if backward else block))
         return found
 
-    return Known(
-        passes={0: tuple([(d, d) for d in range(planes)])}, spelled={0: lambda *_: spelling(terms())}
+    return LocalJacobian(
+        batch_dims={0: tuple([(d, d) for d in range(planes)])}, alternatives={0: lambda *_: spelling(terms())}
     )
 
 

@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import GradientEdge
 
-from .._blocks.traced import inside_functorch
+from .._blocks.tracing import inside_functorch
 from .._capture.capture import batched_zero
 from .._capture.tape import Meta, Node
 from .._plan.recorder import whole
-from .anew import anew, goes_anew
+from .backward_overrides import anew, goes_anew
 from .conv_input import image_cotangents, input_cotangent
-from .unbatched import needs_all_cotangents
+from .vjp_support import needs_all_cotangents
 
 
 def call(

@@ -15,9 +15,9 @@ from .._blocks.block import Block
 from .._blocks.cost import windows_pay
 from .._blocks.maps import Label, bare, labels_of
 from .._capture.tape import Node
-from .registry import Known, Local, Passes, Spelling, rule
-from .spell import new_labels, spelling
-from .windows import Geometry, Side, geometry, offsets, sizes, windows
+from .conv_geometry import Geometry, Side, geometry, offsets, sizes, windows
+from .einsum_notation import new_labels, spelling
+from .registry import BatchDims, Local, LocalJacobian, TermCost, rule
 
 
 def terms_of(
@@ -39,7 +39,7 @@ def _value(side: Side, tensor: Tensor) -> tuple[Tensor, tuple[Label, ...]]:
 
 
 @rule("ConvolutionBackward0", "CudnnConvolutionBackward0", "MiopenConvolutionBackward0")
-def convolution(node: Node) -> Known:
+def convolution(node: Node) -> LocalJacobian:
     """Convolution: out[b,c,o] = Σ weight[c,i,k] x[b,i,at(o,k)] + bias[c], and its transpose.
 
     ∂out[b,c,o]/∂x[b′,i,at(o,k)] = δ[b,b′] weight[c,i,k]      one block for each k
@@ -51,35 +51,35 @@ def convolution(node: Node) -> Known:
     Example: a kernel of 3×3 on an image of 64×64: 9 numbers stand for 36,100 of 16.8 million entries.
     """
     transposed = node.saved("transposed")
-    passes: dict[int, Passes] = {}
-    spelled: dict[int, Callable[[int, Sequence[Block]], Spelling]] = {}
+    batch_dims: dict[int, BatchDims] = {}
+    alternatives: dict[int, Callable[[int, Sequence[Block]], TermCost]] = {}
     terms = []
     if node.needs(0):
-        passes[0] = ((0, 0),)
+        batch_dims[0] = ((0, 0),)
 
-        def wrt_x(*_: object) -> Spelling:
+        def wrt_x(*_: object) -> TermCost:
             weight = node.saved("weight")
             g = geometry(node, {"out": node.shape, "x": node.into(0).shape, "weight": weight.shape})
-            return Spelling(*sizes(g, "out"), lambda: terms_of(g, 0, "out", "x", "weight", weight))
+            return TermCost(*sizes(g, "out"), lambda: terms_of(g, 0, "out", "x", "weight", weight))
 
-        spelled[0] = wrt_x
+        alternatives[0] = wrt_x
     if node.needs(1):
-        passes[1] = () if transposed and node.saved("groups") > 1 else ((1, int(transposed)),)
+        batch_dims[1] = () if transposed and node.saved("groups") > 1 else ((1, int(transposed)),)
 
-        def wrt_weight(_: int, blocks: Sequence[Block]) -> Spelling:
+        def wrt_weight(_: int, blocks: Sequence[Block]) -> TermCost:
             x = node.saved("input")
             g = geometry(node, {"out": node.shape, "x": x.shape, "weight": node.into(1).shape})
             count, inner, entries = sizes(g, "out")
             summed = all(labels_of(block.wrt[2:]).keys().isdisjoint(labels_of(block.out)) for block in blocks)
             if not transposed and _at_once(g, blocks, summed):
-                return Spelling(1, inner, entries, lambda: [Local(1, windows(g, x, summed))])
-            return Spelling(count, inner, entries, lambda: terms_of(g, 1, "out", "weight", "x", x))
+                return TermCost(1, inner, entries, lambda: [Local(1, windows(g, x, summed))])
+            return TermCost(count, inner, entries, lambda: terms_of(g, 1, "out", "weight", "x", x))
 
-        spelled[1] = wrt_weight
+        alternatives[1] = wrt_weight
     if node.needs(2):
         over = new_labels(node.shape)
         terms.append(Local(2, Block(1.0, (), tuple(map(bare, over)), (bare(over[1]),))))
-    return Known(terms, passes, spelled=spelled)
+    return LocalJacobian(terms, batch_dims, alternatives=alternatives)
 
 
 def _at_once(g: Geometry, blocks: Sequence[Block], summed: bool) -> bool:
@@ -95,7 +95,7 @@ def _at_once(g: Geometry, blocks: Sequence[Block], summed: bool) -> bool:
 
 
 @rule("ConvolutionBackwardBackward0")
-def convolution_backward(node: Node) -> Known:
+def convolution_backward(node: Node) -> LocalJacobian:
     """The backward of a convolution: from g, the cotangent of out, those of x, weight and bias.
 
     gx[b,i,at(o,k)] = Σ weight[c,i,k] g[b,c,o]
@@ -110,7 +110,7 @@ def convolution_backward(node: Node) -> Known:
     g = geometry(node, {name: tuple(tensor.shape) for name, tensor in saved.items()})
     names = ("out", "x", "weight")
 
-    def wrt(k: int, slot: int, _: Sequence[Block]) -> Spelling:
+    def wrt(k: int, slot: int, _: Sequence[Block]) -> TermCost:
         if slot == 2:
             over = new_labels(g.shapes["out"])
             bias = Local(0, Block(1.0, (), (bare(over[1]),), tuple(map(bare, over))), slot)
@@ -119,17 +119,17 @@ def convolution_backward(node: Node) -> Known:
         if out == name:
             return spelling([])
         (other,) = {*names} - {out, name}
-        return Spelling(*sizes(g, out), lambda: terms_of(g, k, out, name, other, saved[other], slot))
+        return TermCost(*sizes(g, out), lambda: terms_of(g, k, out, name, other, saved[other], slot))
 
     inputs = [k for k in range(3) if node.needs(k)]
     of_c, of_i = (
         (1, 0) if node.saved("transposed") else (0, 1)
     )  # the weight's dims of channels of out and of x
     apart = node.saved("groups") == 1
-    passes: list[dict[int, Passes]] = [
+    batch_dims: list[dict[int, BatchDims]] = [
         {0: ((0, 0),), 2: ((1, of_i),) if apart else ()},
         {0: ((of_c, 1),) if apart or not of_c else (), 1: ((of_i, 1),) if apart else ()},
         {0: ((0, 1),)},
     ]
-    first, *others = [{k: each.get(k, ()) for k in inputs} for each in passes]
-    return Known((), first, dict(enumerate(others, 1)), {k: partial(wrt, k) for k in inputs})
+    first, *others = [{k: each.get(k, ()) for k in inputs} for each in batch_dims]
+    return LocalJacobian((), first, dict(enumerate(others, 1)), {k: partial(wrt, k) for k in inputs})

@@ -7,13 +7,13 @@ import torch
 from .._blocks.block import Block
 from .._blocks.maps import Gather, Map, bare
 from .._capture.tape import Node
+from .einsum_notation import broadcast, new_labels, spread
 from .pointwise import same_dims
-from .registry import Known, Local, rule
-from .spell import broadcast, new_labels, spread
+from .registry import Local, LocalJacobian, rule
 
 
 @rule("LinalgCrossBackward0")
-def linalg_cross(node: Node) -> Known | list[Local]:
+def linalg_cross(node: Node) -> LocalJacobian | list[Local]:
     """Cross product along a dim: each entry depends on two of each factor.
 
     ∂out[k]/∂a[k′] = δ[k+1,k′] b[k+2] − δ[k+2,k′] b[k+1]      ∂out[k]/∂b[k′] = δ[k+2,k′] a[k+1] − δ[k+1,k′] a[k+2]
@@ -24,7 +24,9 @@ def linalg_cross(node: Node) -> Known | list[Local]:
     if node.touches_complex:  # a product does not commute with conjugation
         known = same_dims(node)
         return known._replace(
-            passes={k: tuple(pair for pair in pairs if pair[0] != dim) for k, pairs in known.passes.items()}
+            batch_dims={
+                k: tuple(pair for pair in pairs if pair[0] != dim) for k, pairs in known.batch_dims.items()
+            }
         )
     over = new_labels(node.shape)
     out = tuple(map(bare, over))

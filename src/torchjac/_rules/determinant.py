@@ -21,12 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._blocks.traced import inside_functorch, is_known
+from .._blocks.tracing import inside_functorch, is_known
 from .._capture.tape import Node
 from .._plan.recorder import whole
-from .anew import Anew, Results, register
+from .backward_overrides import Anew, Results, register
 from .products import before, others
-from .registry import Known, rule
+from .registry import LocalJacobian, rule
 
 
 class Cofactors(torch.autograd.Function):
@@ -110,9 +110,9 @@ def _cannot_solve(node: Node) -> bool:
 
 
 @rule(Cofactors)
-def cofactors(node: Node) -> Known:
+def cofactors(node: Node) -> LocalJacobian:
     """Cofactors of a batch: the batch passes."""
-    return Known(passes={0: tuple((dim, dim) for dim in range(len(node.shape) - 2))})
+    return LocalJacobian(batch_dims={0: tuple((dim, dim) for dim in range(len(node.shape) - 2))})
 
 
 register(["LinalgDetBackward0"], Anew(_det, fails=_cannot_solve))

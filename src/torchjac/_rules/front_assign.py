@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from .._blocks.maps import Affine, Label, Map, bare_label, labels_of
-from .._blocks.traced import is_tracing
+from .._blocks.tracing import is_tracing
 from .._capture.tape import Node
 from .._plan.recorder import recorder, unrecorded
-from .assign import guarded
-from .front_formulas import Results, formula
+from .batched_formulas import Results, formula
 from .registry import Local
 from .strided import is_injective
+from .view_assignment import guarded
 
 
 def _moves(node: Node) -> tuple[list[Local] | None, Sequence[Tensor | None]]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .._capture.tape import Edge, Meta, Node
-from .pieces import slice_start
+from .slice_cat_pad import slice_start
 
 
 class Part(NamedTuple):

@@ -8,9 +8,9 @@ from math import prod
 import torch
 from torch import Tensor
 
-from .._blocks.traced import is_known
+from .._blocks.tracing import is_known
 from .._capture.tape import Node
-from .front_formulas import Results, dim_of, formula
+from .batched_formulas import Results, dim_of, formula
 
 _aten = torch.ops.aten
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from .._blocks.block import Block
 from .._blocks.maps import Gather, Label, Map, bare, constant
 from .._capture.tape import Node
+from .einsum_notation import new_labels
 from .registry import Local, rule
-from .spell import new_labels
 from .views import unravel
 
 

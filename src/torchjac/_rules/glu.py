@@ -10,8 +10,8 @@ from .._blocks.block import Block
 from .._blocks.maps import Affine, Label, Map, bare
 from .._capture.tape import Node
 from .call import call
+from .einsum_notation import new_labels, ones
 from .registry import Local, rule
-from .spell import new_labels, ones
 
 
 def _halves(shape: Sequence[int], dim: int) -> tuple[tuple[Label, ...], list[tuple[Map, ...]]]:

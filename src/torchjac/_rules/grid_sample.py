@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from .._blocks.block import Block
-from .._blocks.ends import swapped
+from .._blocks.block_views import swapped
 from .._blocks.maps import Gather, Label, Map, bare
 from .._capture.tape import Node
-from .registry import Known, Local, Passes, Spelling, rule
+from .einsum_notation import new_labels
+from .registry import BatchDims, Local, LocalJacobian, TermCost, rule
 from .resample import cubic, linear
-from .spell import new_labels
 
 #: Taps along each side, by PyTorch's number of the mode: linear, nearest, cubic
 COUNTS = (2, 1, 4)
@@ -67,7 +67,7 @@ def _taps(x: Tensor, size: int, mode: int, padding: int, corners: bool) -> tuple
 
 
 @rule("GridSampler2DBackward0", "GridSampler3DBackward0")
-def grid_sample(node: Node) -> Known:
+def grid_sample(node: Node) -> LocalJacobian:
     """Grid sampling: n and o pass for the grid, n and c for the image, whose taps are explicit too.
 
     ∂out[n,c,o]/∂image[n′,c′,j[n,o,t]] = δ[n,n′] δ[c,c′] w[n,o,t]      ∂out[n,c,o]/∂grid[n′,o′,d] = δ[n,n′] δ[o,o′] …
@@ -76,24 +76,24 @@ def grid_sample(node: Node) -> Known:
     """
     image = node.into(0).shape if node.needs(0) else ()
     rank = len(node.shape) - 2
-    passes: dict[int, Passes] = {}
+    batch_dims: dict[int, BatchDims] = {}
     if node.needs(0):
-        passes[0] = ((0, 0), (1, 1))
+        batch_dims[0] = ((0, 0), (1, 1))
     if node.needs(1):
-        passes[1] = ((0, 0), *((2 + d, 1 + d) for d in range(rank)))
+        batch_dims[1] = ((0, 0), *((2 + d, 1 + d) for d in range(rank)))
     entries, taps = prod(node.shape), COUNTS[node.saved("interpolation_mode")] ** rank
 
     def make() -> list[Local]:
         return [Local(0, _by_image(node, node.shape, image), selects=True)]
 
-    return Known(
-        passes=passes,
-        spelled={0: lambda *_: Spelling(1, taps, entries * taps, make)} if node.needs(0) else {},
+    return LocalJacobian(
+        batch_dims=batch_dims,
+        alternatives={0: lambda *_: TermCost(1, taps, entries * taps, make)} if node.needs(0) else {},
     )
 
 
 @rule("GridSampler2DBackwardBackward0", "GridSampler3DBackwardBackward0")
-def grid_sample_backward(node: Node) -> Known:
+def grid_sample_backward(node: Node) -> LocalJacobian:
     """The backward of grid sampling, of a cotangent g, an image and a grid: from g those of the image and of the grid.
 
     dimage[n,c,j[n,o,t]] += w[n,o,t] g[n,c,o], whose terms by g are those of `grid_sample` with the ends swapped
@@ -103,26 +103,26 @@ def grid_sample_backward(node: Node) -> Known:
     shape, image = node.into(0).shape if node.needs(0) else (), node.saved("input").shape
     rank = len(image) - 2
     points = range(1, 1 + rank)
-    first: dict[int, Passes] = {0: ((0, 0), (1, 1)), 2: ((0, 0),)}
-    second: dict[int, Passes] = {
+    first: dict[int, BatchDims] = {0: ((0, 0), (1, 1)), 2: ((0, 0),)}
+    second: dict[int, BatchDims] = {
         0: ((0, 0), *((d, d + 1) for d in points)), 1: ((0, 0),), 2: ((0, 0), *((d, d) for d in points)),
     }  # fmt: skip
     entries, taps = prod(shape), COUNTS[node.saved("interpolation_mode")] ** rank
 
-    def by_cotangent(slot: int, _: object) -> Spelling | None:
+    def by_cotangent(slot: int, _: object) -> TermCost | None:
         if slot:
             return None
 
         def make() -> list[Local]:
             return [Local(0, swapped(_by_image(node, shape, image)), selects=True)]
 
-        return Spelling(1, prod(shape[2:]), entries * taps, make)
+        return TermCost(1, prod(shape[2:]), entries * taps, make)
 
     needed = [k for k in range(3) if node.needs(k)]
-    return Known(
-        passes={k: first[k] for k in needed if k in first},
+    return LocalJacobian(
+        batch_dims={k: first[k] for k in needed if k in first},
         others={1: {k: second[k] for k in needed}},
-        spelled={0: by_cotangent} if node.needs(0) else {},
+        alternatives={0: by_cotangent} if node.needs(0) else {},
     )
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from .._capture.tape import Node
 from .._plan.price import mapped
-from .along import BATCHED_LINALG, SOLVES
 from .attention import FUSED
+from .independent_dims import BATCHED_LINALG, SOLVES
 from .norms import FIRST, SECOND
 
 #: What most formulas make

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 
 from .._blocks.block import Block
-from .._blocks.ends import swapped
+from .._blocks.block_views import swapped
 from .._blocks.maps import Gather, Map, bare
 from .._capture.tape import Meta, Node
 from .call import call
+from .einsum_notation import new_labels, ones
 from .pointwise import pointwise
-from .registry import Known, Local, rule
-from .spell import new_labels, ones
+from .registry import Local, LocalJacobian, rule
 
 
 def one_row(node: Node) -> list[Local] | None:
@@ -42,15 +42,15 @@ POINTWISE_LOSSES = [
 
 
 @rule(*POINTWISE_LOSSES)
-def pointwise_loss(node: Node) -> Known | list[Local] | None:
+def pointwise_loss(node: Node) -> LocalJacobian | list[Local] | None:
     """A loss of each entry, kept (reduction 0), averaged (1) or summed (2): out[i] or out = ℓ(x[i], y[i])."""
     return pointwise(node) if node.saved("reduction") == 0 else one_row(node)
 
 
 @rule("MultiMarginLossBackward0", "MultilabelMarginLossBackward0")
-def row_loss(node: Node) -> Known | list[Local] | None:
+def row_loss(node: Node) -> LocalJacobian | list[Local] | None:
     """A loss of each row of scores: the rows pass, or are averaged or summed."""
-    return Known(passes={0: ((0, 0),)}) if node.shape else one_row(node)
+    return LocalJacobian(batch_dims={0: ((0, 0),)}) if node.shape else one_row(node)
 
 
 @rule("NllLossBackward0", "NllLoss2DBackward0")
@@ -87,6 +87,6 @@ def _likelihood(node: Node, scores: Meta) -> Block:
 
 
 @rule("CtcLossBackward0", "CtcLossBackward1")
-def ctc_loss(node: Node) -> Known | None:
+def ctc_loss(node: Node) -> LocalJacobian | None:
     """Connectionist temporal classification: out[b] of log_probs[:, b, :]; the batch passes."""
-    return Known(passes={0: ((0, 1),)}) if len(node.into(0).shape) == 3 else None
+    return LocalJacobian(batch_dims={0: ((0, 1),)}) if len(node.into(0).shape) == 3 else None

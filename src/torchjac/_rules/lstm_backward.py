@@ -20,9 +20,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._blocks.traced import inside_functorch
+from .._blocks.tracing import inside_functorch
 from .._capture.tape import Node
-from .anew import Anew, Cotangents, Results, lead_of, register, shaped
+from .backward_overrides import Anew, Cotangents, Results, lead_of, register, shaped
 
 #: What PyTorch calls an LSTM among its recurrent layers
 LSTM = 2

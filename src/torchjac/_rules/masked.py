@@ -9,10 +9,10 @@ from torch import Tensor
 from .._blocks.block import Block
 from .._blocks.maps import Label, Map
 from .._capture.tape import Node
+from .einsum_notation import spread
 from .gather import index_maps
 from .pointwise import diagonal_term
 from .registry import Local, rule
-from .spell import spread
 
 
 @rule("UnsafeMaskedIndexBackward0", any_dtype=True)

@@ -13,10 +13,10 @@ from torch import Tensor
 from .._blocks.block import Block
 from .._blocks.maps import Label, bare
 from .._capture.tape import Node
+from .einsum_notation import local
 from .pointwise import diagonal_term
 from .registry import Local, rule
 from .sparse_factor import entries_local
-from .spell import local
 
 
 def _scaled(value: Tensor, factor: complex) -> Tensor:

@@ -16,9 +16,9 @@ from torch import Tensor
 from .._blocks.block import Block
 from .._blocks.maps import Affine, Label, Map, bare
 from .._capture.tape import Node
+from .einsum_notation import new_labels
 from .norms import FIRST, SECOND, Norm, is_training
-from .registry import Known, Local, Passes, Spelling, rule
-from .spell import new_labels
+from .registry import BatchDims, Local, LocalJacobian, TermCost, rule
 
 
 class _Affine:
@@ -30,7 +30,7 @@ class _Affine:
         self.out: tuple[Map, ...] = tuple(map(bare, self.over))
         self.channel = tuple(self.out[dim] for dim in dims)
         self.terms: list[Local] = []
-        self.passes: dict[int, Passes] = {}
+        self.batch_dims: dict[int, BatchDims] = {}
 
     def weight(self, normalised: Tensor) -> None:
         """∂out[b,c]/∂w[c′] = δ[c,c′] x̂[b,c]."""
@@ -39,7 +39,7 @@ class _Affine:
 
     def weight_by_seeds(self) -> None:
         """The channels pass."""
-        self.passes[1] = tuple((dim, k) for k, dim in enumerate(self.dims))
+        self.batch_dims[1] = tuple((dim, k) for k, dim in enumerate(self.dims))
 
     def bias(self) -> None:
         """∂out[b,c]/∂d[c′] = δ[c,c′]."""
@@ -60,13 +60,13 @@ class _Affine:
             Local(0, Block(1.0, (), self.channel, self.out), 2),
         ]
 
-    def known(self) -> Known:
+    def known(self) -> LocalJacobian:
         """Return what was found."""
-        return Known(self.terms, self.passes)
+        return LocalJacobian(self.terms, self.batch_dims)
 
 
 @rule("NativeLayerNormBackward0")
-def layer_norm(node: Node) -> Known:
+def layer_norm(node: Node) -> LocalJacobian:
     """Layer norm: out[b, j] = w[j] x̂[b, j] + c[j], x̂ normalised over j.
 
     ∂out[b,j]/∂w[j′] = δ[j,j′] x̂[b,j]      ∂out[b,j]/∂c[j′] = δ[j,j′]      the rows b of x pass
@@ -74,7 +74,7 @@ def layer_norm(node: Node) -> Known:
     lead = len(node.shape) - len(node.saved("normalized_shape"))
     affine = _Affine(node, range(lead, len(node.shape)))
     if node.needs(0):
-        affine.passes[0] = tuple((d, d) for d in range(lead))
+        affine.batch_dims[0] = tuple((d, d) for d in range(lead))
     if node.needs(1) and torch.is_grad_enabled():
         affine.weight_by_seeds()
     elif node.needs(1):
@@ -84,12 +84,12 @@ def layer_norm(node: Node) -> Known:
 
 
 @rule("FusedRmsNormBackward0")
-def rms_norm(node: Node) -> Known:
+def rms_norm(node: Node) -> LocalJacobian:
     """RMS norm: out[b, j] = w[j] x[b, j] / rms(x[b]); the rows b of x pass."""
     lead = len(node.shape) - len(node.saved("normalized_shape"))
     affine = _Affine(node, range(lead, len(node.shape)))
     if node.needs(0):
-        affine.passes[0] = tuple((d, d) for d in range(lead))
+        affine.batch_dims[0] = tuple((d, d) for d in range(lead))
     if node.needs(1) and torch.is_grad_enabled():
         affine.weight_by_seeds()
     elif node.needs(1):
@@ -101,7 +101,7 @@ def rms_norm(node: Node) -> Known:
     "NativeBatchNormBackward0", "NativeBatchNormLegitBackward0", "NativeBatchNormLegitBackward1",
     "BatchNormWithUpdateBackward0",
 )  # fmt: skip
-def batch_norm(node: Node) -> Known:
+def batch_norm(node: Node) -> LocalJacobian:
     """Batch norm: out[b, c, …] = w[c] x̂[b, c, …] + d[c]; in training each channel c passes.
 
     In evaluation the statistics are constants, and ∂out[b,c,…]/∂x[b′,c′,…] = δ[b,b′] δ[c,c′] … w[c] r[c]: a number
@@ -110,7 +110,7 @@ def batch_norm(node: Node) -> Known:
     affine = _Affine(node, range(1, 2))
     training = is_training(node)
     if node.needs(0) and training:
-        affine.passes[0] = ((1, 1),)
+        affine.batch_dims[0] = ((1, 1),)
     elif node.needs(0):
         affine.terms.append(affine.scaled(FIRST[node.name](node)))
     if node.needs(1) and training and torch.is_grad_enabled():
@@ -122,7 +122,7 @@ def batch_norm(node: Node) -> Known:
 
 
 @rule("NativeGroupNormBackward0")
-def group_norm(node: Node) -> Known:
+def group_norm(node: Node) -> LocalJacobian:
     """Group norm: out[b, c, …] = w[c] x̂[b, c, …] + d[c]; the batch passes for x, and groups do not mix.
 
     ∂out[b,o]/∂x[b′,i] = δ[b,b′] w[o] r[b] (δ[o,i] − 1/N − x̂[b,o] x̂[b,i] / N) for o and i of one group of N entries
@@ -130,19 +130,19 @@ def group_norm(node: Node) -> Known:
     Example: 6 channels of 5 numbers in 3 groups: 300 entries for each sample, not 900.
     """
     affine = _Affine(node, range(1, 2))
-    spelled = {}
+    alternatives = {}
     if node.needs(0):
-        affine.passes[0] = ((0, 0),)
-        spelled[0] = _by_group(node)
+        affine.batch_dims[0] = ((0, 0),)
+        alternatives[0] = _by_group(node)
     if node.needs(1) and torch.is_grad_enabled():
         affine.weight_by_seeds()
     elif node.needs(1):
         affine.weight(FIRST[node.name](node).unit)
     affine.bias()
-    return affine.known()._replace(spelled=spelled)
+    return affine.known()._replace(alternatives=alternatives)
 
 
-def _by_group(node: Node) -> Callable[[int, Sequence[Block]], Spelling | None]:
+def _by_group(node: Node) -> Callable[[int, Sequence[Block]], TermCost | None]:
     """Return the terms of the output of a group norm by x; the statistics, which are outputs too, have none."""
     shape = node.saved("input").shape
     groups = node.saved("group")
@@ -169,11 +169,11 @@ def _by_group(node: Node) -> Callable[[int, Sequence[Block]], Spelling | None]:
         value = value.reshape(shape[0], groups, *sizes, *sizes).to(node.outputs[0].dtype)
         return [Local(0, Block(value, (batch, group, *rest), maps(rows), maps(columns)))]
 
-    return lambda slot, _: None if slot else Spelling(1, n, shape[0] * groups * n * n, make)
+    return lambda slot, _: None if slot else TermCost(1, n, shape[0] * groups * n * n, make)
 
 
 @rule("NativeLayerNormBackwardBackward0")
-def layer_norm_backward(node: Node) -> Known:
+def layer_norm_backward(node: Node) -> LocalJacobian:
     """Backward of layer norm: dx[b,j] = (D w g)[b,j], dw[j] = Σ_b x̂[b,j] g[b,j] and dd[j] = Σ_b g[b,j].
 
     ∂dx[b,i]/∂w[j] = D[b][i,j] g[b,j] with D[b][i,j] = r[b] (δ[i,j] − 1/N − x̂[b,i] x̂[b,j] / N)
@@ -184,7 +184,7 @@ def layer_norm_backward(node: Node) -> Known:
     lead, norm = len(shape) - len(own), SECOND[node.name].norm(node)
     affine = _Affine(node, range(lead, len(shape)))
 
-    def by_weight(slot: int, _: Sequence[Block]) -> Spelling:
+    def by_weight(slot: int, _: Sequence[Block]) -> TermCost:
         inner = new_labels(own)
         on = affine.over + inner
 
@@ -199,10 +199,10 @@ def layer_norm_backward(node: Node) -> Known:
             )
             return [Local(4, block)]
 
-        return Spelling(1, prod(own), prod([label.size for label in on]), make)
+        return TermCost(1, prod(own), prod([label.size for label in on]), make)
 
     rows = tuple((d, d) for d in range(lead))
-    return Known(
+    return LocalJacobian(
         affine.sums(norm) if node.needs(0) else (),
         {k: pairs for k, pairs in ((0, rows), (1, rows), (4, ())) if node.needs(k)},
         {1: {1: ()} if node.needs(1) else {}, 2: {}},
@@ -211,7 +211,7 @@ def layer_norm_backward(node: Node) -> Known:
 
 
 @rule("NativeBatchNormBackwardBackward0", "BatchNormBackwardBackward0")
-def batch_norm_backward(node: Node) -> Known:
+def batch_norm_backward(node: Node) -> LocalJacobian:
     """Backward of batch norm: dx = w[c] D g, dw[c] = Σ x̂ g and dd[c] = Σ g, sums over all but the channel c.
 
     ∂dx[b,c,…]/∂w[c′] = δ[c,c′] (D g)[b,c,…]      ∂dw[c]/∂x[b,c′,…] = δ[c,c′] (D g)[b,c,…]
@@ -222,17 +222,17 @@ def batch_norm_backward(node: Node) -> Known:
     affine = _Affine(node, range(1, 2))
     own = norm.down(node.saved("grad_out").reshape(norm.view)).reshape(node.saved("input").shape)
     terms: list[Local] = []
-    passes: dict[int, Passes] = {}
+    batch_dims: dict[int, BatchDims] = {}
     if node.needs(0):
         terms += affine.sums(norm)
     if node.needs(0) and not norm.over:
         terms.append(affine.scaled(norm))
     elif node.needs(0):
-        passes[0] = ((1, 1),)
+        batch_dims[0] = ((1, 1),)
     if node.needs(1):
         terms.append(Local(1, Block(own, affine.over, affine.channel, affine.out), 1))
         if norm.over:
-            passes[1] = ((1, 1),)
+            batch_dims[1] = ((1, 1),)
     if node.needs(2):
         terms.append(Local(2, Block(own, affine.over, affine.out, affine.channel)))
-    return Known(terms, passes, {1: {}, 2: {}})
+    return LocalJacobian(terms, batch_dims, {1: {}, 2: {}})

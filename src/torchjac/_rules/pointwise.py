@@ -15,13 +15,13 @@ from torch import Tensor
 
 from .._blocks.block import KEPT, Block
 from .._blocks.maps import Label
-from .._blocks.traced import has_tangents, is_known, is_number, is_tracing, number_in
+from .._blocks.tracing import has_tangents, is_known, is_number, is_tracing, number_in
 from .._capture.capture import is_wrapped
 from .._capture.tape import Node
 from .._plan.recorder import recorder
 from .call import call
-from .registry import Known, Local, Passes, rule
-from .spell import diagonal, ones, spread
+from .einsum_notation import diagonal, ones, spread
+from .registry import BatchDims, Local, LocalJacobian, rule
 
 #: Every pointwise op of PyTorch by the stem of its node's name, whichever overload
 POINTWISE = [
@@ -66,7 +66,7 @@ OTHERWISE = {"MaskedFillBackward1", "PowBackward0"}
 
 
 @rule(*({f"{stem}Backward{overload}" for stem in POINTWISE for overload in range(3)} - OTHERWISE))
-def pointwise(node: Node) -> Known:
+def pointwise(node: Node) -> LocalJacobian:
     """Any pointwise op: out[i] = f(x[i], y[i], …).
 
     ∂out[i]/∂x[i′] = δ[i,i′] · node(1)[i]
@@ -74,7 +74,7 @@ def pointwise(node: Node) -> Known:
     if node.touches_complex:  # the backward of a non-holomorphic op is not a multiplication
         return same_dims(node)
     terms: list[Local] = []
-    passes: dict[int, Passes] = {}
+    batch_dims: dict[int, BatchDims] = {}
     for slot in range(len(node.outputs)):
         results = call(node, [ones(node) if other == slot else None for other in range(len(node.outputs))])
         for k, result in enumerate(results):
@@ -86,16 +86,16 @@ def pointwise(node: Node) -> Known:
                     term._replace(slot=slot, selects=node.name.rpartition("Backward")[0] in SELECTING)
                 )
             else:  # already summed for broadcasting: a sum of multipliers
-                passes[k] = _shared(node, k)
-    return Known([term for term in terms if term.input not in passes], passes)
+                batch_dims[k] = _shared(node, k)
+    return LocalJacobian([term for term in terms if term.input not in batch_dims], batch_dims)
 
 
-def same_dims(node: Node) -> Known:
+def same_dims(node: Node) -> LocalJacobian:
     """Return every input passes all dims in which its size is the output's."""
-    return Known(passes={k: _shared(node, k) for k in range(len(node.inputs)) if node.needs(k)})
+    return LocalJacobian(batch_dims={k: _shared(node, k) for k in range(len(node.inputs)) if node.needs(k)})
 
 
-def _shared(node: Node, k: int) -> Passes:
+def _shared(node: Node, k: int) -> BatchDims:
     shape = node.into(k).shape
     lead = len(node.shape) - len(shape)
     return tuple((dim + lead, dim) for dim, size in enumerate(shape) if node.shape[dim + lead] == size)
@@ -110,7 +110,7 @@ def diagonal_term(node: Node, k: int, value: Tensor | float) -> Local:
     return Local(k, Block(value, on, out, wrt))
 
 
-def _linear(node: Node, *factors: float) -> Known:
+def _linear(node: Node, *factors: float) -> LocalJacobian:
     inputs = node.inputs
     needed = tuple([
         None if k >= len(inputs) or inputs[k] is None else node.into(k).shape for k in range(len(factors))
@@ -123,8 +123,8 @@ def _linear(node: Node, *factors: float) -> Known:
 @lru_cache(maxsize=KEPT)
 def _linear_terms(
     shape: tuple[int, ...], in_shapes: tuple[tuple[int, ...] | None, ...], factors: tuple[float, ...]
-) -> Known:
-    return Known(tuple([
+) -> LocalJacobian:
+    return LocalJacobian(tuple([
         Local(k, diagonal(shape, in_shape)._replace(value=factor, on=()))
         for k, (in_shape, factor) in enumerate(zip(in_shapes, factors, strict=True))
         if in_shape is not None
@@ -132,25 +132,25 @@ def _linear_terms(
 
 
 @rule("AddBackward0", "AddBackward1", any_dtype=True)
-def add(node: Node) -> Known | None:
+def add(node: Node) -> LocalJacobian | None:
     """Sum: out = x + α y."""
     return _with_alpha(node, 1.0, 1.0)
 
 
 @rule("SubBackward0", "SubBackward1", any_dtype=True)
-def sub(node: Node) -> Known | None:
+def sub(node: Node) -> LocalJacobian | None:
     """Difference: out = x − α y."""
     return _with_alpha(node, 1.0, -1.0)
 
 
 @rule("RsubBackward0", "RsubBackward1", any_dtype=True)
-def rsub(node: Node) -> Known | None:
+def rsub(node: Node) -> LocalJacobian | None:
     """Reversed difference: out = y − α x."""
     alpha = node.saved("alpha")
     return None if isinstance(alpha, complex) else _linear(node, -float(alpha), 1.0)
 
 
-def _with_alpha(node: Node, first: float, second: float) -> Known | None:
+def _with_alpha(node: Node, first: float, second: float) -> LocalJacobian | None:
     alpha = node.saved("alpha") if node.needs(1) else 1.0
     return None if isinstance(alpha, complex) else _linear(node, first, second * float(alpha))
 
@@ -160,7 +160,7 @@ def _with_alpha(node: Node, first: float, second: float) -> Known | None:
     "LiftBackward0", "LazyCloneBackward0",
     any_dtype=True,
 )  # fmt: skip
-def identity(node: Node) -> Known:
+def identity(node: Node) -> LocalJacobian:
     """A copy, in another dtype or on another device perhaps: out = x."""
     return _linear(node, 1.0)
 
@@ -172,7 +172,7 @@ def copy_(node: Node) -> list[Local]:
 
 
 @rule("NegBackward0", "NegViewBackward0", any_dtype=True)
-def neg(node: Node) -> Known:
+def neg(node: Node) -> LocalJacobian:
     """Negation: out = −x."""
     return _linear(node, -1.0)
 
@@ -198,7 +198,7 @@ def fill(node: Node) -> list[Local]:
 
 
 @rule("MulBackward0", "MulBackward1")
-def mul(node: Node) -> Known | list[Local]:
+def mul(node: Node) -> LocalJacobian | list[Local]:
     """Product: out = x y, the multiplier of each is the other, as small as it was given."""
     if node.touches_complex:
         return same_dims(node)
@@ -210,7 +210,7 @@ def mul(node: Node) -> Known | list[Local]:
 
 
 @rule("PowBackward0")
-def power(node: Node) -> Known | Sequence[Local]:
+def power(node: Node) -> LocalJacobian | Sequence[Local]:
     """Power with a number as exponent: out = xᵉ, ∂out/∂x = e xᵉ⁻¹; of x¹ and x⁰ constants."""
     exponent = node.saved("exponent")
     if node.touches_complex or isinstance(exponent, complex):
@@ -224,13 +224,13 @@ def power(node: Node) -> Known | Sequence[Local]:
 
 
 @rule("DivBackward1", "DivBackward2", "DivBackward3")
-def div_by_mode(node: Node) -> Known:
+def div_by_mode(node: Node) -> LocalJacobian:
     """Quotient by a number, or rounded: then the derivative is zero, and nothing of what arrives is left."""
-    return Known() if getattr(node.fn, "_saved_rounding_mode", None) is not None else pointwise(node)
+    return LocalJacobian() if getattr(node.fn, "_saved_rounding_mode", None) is not None else pointwise(node)
 
 
 @rule("DivBackward0")
-def div(node: Node) -> Known | list[Local]:
+def div(node: Node) -> LocalJacobian | list[Local]:
     """Quotient: out = x / y, ∂out/∂x = 1/y, ∂out/∂y = −x/y²."""
     if node.touches_complex:
         return same_dims(node)

@@ -14,21 +14,21 @@ import torch
 from torch import Tensor
 
 from .._blocks.block import Block
+from .._blocks.dense_views import is_injective
 from .._blocks.maps import Affine, Label, Map
-from .._blocks.traced import is_known, leaves_a_trail
-from .._blocks.windows import is_injective
+from .._blocks.tracing import is_known, leaves_a_trail
 from .._capture.tape import Node
-from .assign import moved
 from .call import call
-from .formula import composed
-from .registry import Known, Local, rule
-from .spell import spelling
+from .einsum_notation import spelling
+from .registry import Local, LocalJacobian, rule
 from .strided import Box, around, bounds
+from .traced_backward import composed
+from .view_assignment import moved
 from .views import unravel
 
 
 @rule("torch::autograd::CopySlices", "AsStridedBackward0", "AsStridedScatterBackward0", any_dtype=True)
-def probed(node: Node) -> Known | None:
+def probed(node: Node) -> LocalJacobian | None:
     """A node each of whose result entries is a multiple of at most one cotangent entry.
 
     Where all that it does is to move entries, one call tells (`assign.moved`), and where a write does more the graph
@@ -51,7 +51,11 @@ def probed(node: Node) -> Known | None:
     if seen is not None:
         # Entries of rows that overlap are summed by a call, and stand side by side in terms.
         overlap = node.name == "AsStridedBackward0" and any(map(_overlaps, seen))
-        return Known(passes={0: ()}, spelled={0: lambda *_: spelling(seen)}) if overlap else Known(seen)
+        return (
+            LocalJacobian(batch_dims={0: ()}, alternatives={0: lambda *_: spelling(seen)})
+            if overlap
+            else LocalJacobian(seen)
+        )
     number = torch.arange(size, device=meta.device).view(meta.shape)
     ones = (number >= 0).to(meta.dtype)  # made of integers, so that a trace knows its values
     needed = [k for k in range(len(node.inputs)) if node.needs(k)]
@@ -73,7 +77,7 @@ def probed(node: Node) -> Known | None:
     for k, part in found.items():
         if not part.mixes:
             terms += _terms(node, k, part)
-    return Known(terms, {k: () for k, part in found.items() if part.mixes})
+    return LocalJacobian(terms, {k: () for k, part in found.items() if part.mixes})
 
 
 def _overlaps(term: Local) -> bool:

@@ -7,23 +7,23 @@ import torch
 from .._blocks.block import Block
 from .._blocks.maps import Gather, Label, Map, bare
 from .._capture.tape import Node
-from .registry import Known, Local, Passes, rule
-from .spell import new_labels
+from .einsum_notation import new_labels
+from .registry import BatchDims, Local, LocalJacobian, rule
 
 
 @rule("MkldnnRnnLayerBackward0")
-def rnn_layer(node: Node) -> Known:
+def rnn_layer(node: Node) -> LocalJacobian:
     """One layer of an LSTM: out[t, b] of x[≤ t, b], and its last state h[b], c[b]; the batch passes.
 
     The weights see all of it.
     """
-    state: dict[int, Passes] = {k: () for k in range(1, 5) if node.needs(k)}
+    state: dict[int, BatchDims] = {k: () for k in range(1, 5) if node.needs(k)}
     batch_of = {0: 1, 5: 0, 6: 0}  # the input of all steps, the first state of one
 
-    def passes(dim: int) -> dict[int, Passes]:
+    def batch_dims(dim: int) -> dict[int, BatchDims]:
         return state | {k: ((dim, into),) for k, into in batch_of.items() if node.needs(k)}
 
-    return Known(passes=passes(1), others={1: passes(0), 2: passes(0)})
+    return LocalJacobian(batch_dims=batch_dims(1), others={1: batch_dims(0), 2: batch_dims(0)})
 
 
 @rule("PackPaddedSequenceBackward0", any_dtype=True)

@@ -7,12 +7,12 @@ from math import prod
 
 from torch import Tensor
 
-from .._blocks.block import Block, remembered
+from .._blocks.block import Block, interned
 from .._blocks.maps import Label, bare, constant
 from .._capture.tape import Node
 from .call import call
+from .einsum_notation import new_labels, ones, reduced_dims, spread
 from .registry import Local, rule
-from .spell import new_labels, ones, reduced_dims, spread
 
 
 def _reduction(node: Node, value: Tensor | float | None, slot: int = 0) -> list[Local] | None:
@@ -35,7 +35,7 @@ def _reduction(node: Node, value: Tensor | float | None, slot: int = 0) -> list[
     return [Local(0, Block(value, on, out, wrt), slot, node.name in SELECTING)]
 
 
-@remembered
+@interned
 def _reduced(shape: tuple[int, ...], dims: frozenset[int], kept: bool) -> Block:
     """∂out[i]/∂x[i′,j] = δ[i,i′], over all labels of the input."""
     over = new_labels(shape)

@@ -16,9 +16,9 @@ from .._blocks.block import Block, labels
 from .._blocks.lazy import lazy
 from .._blocks.maps import Label, bare
 from .._capture.tape import Node
+from .einsum_notation import new_labels
 from .registry import Local, rule
-from .spell import new_labels
-from .writes import indexed, kept, scattered
+from .scatter import indexed, kept, scattered
 
 
 class Reduction:

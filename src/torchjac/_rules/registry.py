@@ -26,10 +26,10 @@ class Local(NamedTuple):
 
 
 #: (output dim, input dim) pairs along which an op never mixes entries
-Passes: TypeAlias = tuple[tuple[int, int], ...]
+BatchDims: TypeAlias = tuple[tuple[int, int], ...]
 
 
-class Spelling(NamedTuple):
+class TermCost(NamedTuple):
     """Terms that a rule could give, told by their sizes before any of them is made.
 
     Attributes:
@@ -48,25 +48,25 @@ class Spelling(NamedTuple):
 
 
 @final
-class Known(NamedTuple):
+class LocalJacobian(NamedTuple):
     """What a rule knows: terms of explicit inputs, and the dims that pass for inputs that need seeds.
 
-    An input named in ``passes`` is found by calling the node; any other input has the terms of ``locals``.
-    ``passes`` holds for every output; ``others`` has the outputs for which other dims pass.
-    Where ``spelled`` names an input of ``passes`` too, it tells what all its terms at an output would be, for the
-    blocks that wait there: they are used where calls cost more. None is for an output where they are not spelled.
-    ``scans`` names inputs of ``passes``, with a dim of the output and one of the input: along these, an entry depends
-    on those up to its own position.
+    An input named in ``batch_dims`` is found by calling the node; any other input has the terms of ``locals``.
+    ``batch_dims`` holds for every output; ``others`` has the outputs for which other dims pass.
+    Where ``alternatives`` names an input of ``batch_dims`` too, it tells what all its terms at an output would be, for
+    the blocks above: they are used where calls cost more. None is for an output where there are no such terms.
+    ``scans`` names inputs of ``batch_dims``, with a dim of the output and one of the input: along these, an entry
+    depends on those up to its own position.
     """
 
     locals: Sequence[Local] = ()
-    passes: Mapping[int, Passes] = {}
-    others: Mapping[int, Mapping[int, Passes]] = {}
-    spelled: Mapping[int, Callable[[int, Sequence[Block]], Spelling | None]] = {}
+    batch_dims: Mapping[int, BatchDims] = {}
+    others: Mapping[int, Mapping[int, BatchDims]] = {}
+    alternatives: Mapping[int, Callable[[int, Sequence[Block]], TermCost | None]] = {}
     scans: Mapping[int, tuple[int, int]] = {}
 
 
-Rule: TypeAlias = Callable[[Node], "Known | Sequence[Local] | None"]
+Rule: TypeAlias = Callable[[Node], "LocalJacobian | Sequence[Local] | None"]
 R = TypeVar("R", bound=Rule)
 
 
@@ -110,7 +110,7 @@ def name_of(op: Op) -> str:
 def rule(*ops: Op, any_dtype: bool = False, built_in: bool = True) -> Callable[[R], R]:
     """Register the local Jacobian of the autograd nodes of these names, or of these Functions.
 
-    A rule takes a node and returns a list of `Local` terms, `Known` where some inputs need seeds, or None
+    A rule takes a node and returns a list of `Local` terms, `LocalJacobian` where some inputs need seeds, or None
     where it does not apply: the node is then called on dense seeds. A rule from outside the library takes the place
     of another from outside.
     """
@@ -137,28 +137,28 @@ def named(name: str) -> Registered | None:
     )
 
 
-def opaque(node: Node) -> Known:
+def opaque(node: Node) -> LocalJacobian:
     """Nothing is known: every input needs dense seeds."""
-    return Known(passes={k: () for k in range(len(node.inputs)) if node.needs(k)})
+    return LocalJacobian(batch_dims={k: () for k in range(len(node.inputs)) if node.needs(k)})
 
 
-def local_jacobian(node: Node) -> Known:
+def local_jacobian(node: Node) -> LocalJacobian:
     """Return what is known of a node's local Jacobian, at least that it must be called on dense seeds."""
     function = node.function if node.is_python else None
     found = None if function is None else RULES.get(function)
     if found is None:  # view_copy has view's derivative
         found = RULES.get(node.name) or RULES.get(node.name.removesuffix("_copy"))
-    known: Known | None = None
+    known: LocalJacobian | None = None
     if found is not None:
         if not found.built_in:
             refuse_program("a rule from outside, which may look at anything")
         told = found.rule(node)
         if told is not None:
-            known = told if type(told) is Known else Known(told)
+            known = told if type(told) is LocalJacobian else LocalJacobian(told)
             if not found.any_dtype and known.locals and node.touches_complex:
                 known = None
     if known is None:
         node.note = "opaque"
         return opaque(node)
-    node.note = "independent" if known.passes else "explicit"
+    node.note = "independent" if known.batch_dims else "explicit"
     return known

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from .._blocks.block import Block
-from .._blocks.ends import swapped
+from .._blocks.block_views import swapped
 from .._blocks.maps import Gather, Label, Map, bare
 from .._capture.tape import Node
-from .registry import Known, Local, Spelling, rule
-from .spell import new_labels
+from .einsum_notation import new_labels
+from .registry import Local, LocalJacobian, TermCost, rule
 
 #: How the weights fall with the distance from the place in the input that an output entry stands for
 Filter = Callable[[Tensor], Tensor]
@@ -115,7 +115,7 @@ def _side(place: Tensor, weight: Tensor) -> Side:
     for kind, n in zip(TAPS, (1, 2, 3, 2, 2, 2, 2), strict=True)
     for back in ("", "Backward")
 ))  # fmt: skip
-def resample(node: Node) -> Known:
+def resample(node: Node) -> LocalJacobian:
     """Resampling, by weights that are products of those along each side; planes pass.
 
     ∂out[b,o,p]/∂x[b′,j[o,t],i[p,s]] = δ[b,b′] w[o,t] v[p,s]
@@ -143,9 +143,10 @@ def resample(node: Node) -> Known:
         return [Local(0, swapped(block) if backward else block, selects=True)]
 
     taps = count**spatial
-    passes = {0: tuple((d, d) for d in range(planes))}
-    return Known(
-        passes=passes, spelled={0: lambda *_: Spelling(1, 1 if backward else taps, prod(coarse) * taps, make)}
+    batch_dims = {0: tuple((d, d) for d in range(planes))}
+    return LocalJacobian(
+        batch_dims=batch_dims,
+        alternatives={0: lambda *_: TermCost(1, 1 if backward else taps, prod(coarse) * taps, make)},
     )
 
 

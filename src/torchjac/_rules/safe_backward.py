@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from .._capture.tape import Node
-from .anew import Anew, Results, lead_of, register
-from .spell import reduced_dims
+from .backward_overrides import Anew, Results, lead_of, register
+from .einsum_notation import reduced_dims
 
 #: |πx| below which sinc's slope is a series: what is left of it there is 1e-18 of the slope
 _SERIES = 0.03

@@ -8,12 +8,12 @@ from .._blocks.block import Block, zeroed
 from .._blocks.domain import at_most
 from .._blocks.maps import Label, bare
 from .._capture.tape import Node
-from .registry import Known, Local, rule
-from .spell import new_labels
+from .einsum_notation import new_labels
+from .registry import Local, LocalJacobian, rule
 
 
 @rule("CumsumBackward0", "CumprodBackward0")
-def scan(node: Node) -> Known:
+def scan(node: Node) -> LocalJacobian:
     """Running sum and product: out[b, k] = Σ_{j ≤ k} x[b, j], or Π.
 
     ∂out[b,k]/∂x[b′,j] = δ[b,b′] for j ≤ k, or out[b,k] / x[b,j], and 0 for j > k
@@ -24,8 +24,8 @@ def scan(node: Node) -> Known:
     """
     rank = len(node.shape)
     dim = node.saved("dim") % max(rank, 1)
-    passes = {0: tuple([(d, d) for d in range(rank) if d != dim])}
-    return Known(passes=passes, scans={0: (dim, dim)} if rank else {})
+    batch_dims = {0: tuple([(d, d) for d in range(rank) if d != dim])}
+    return LocalJacobian(batch_dims=batch_dims, scans={0: (dim, dim)} if rank else {})
 
 
 @rule("LogcumsumexpBackward0")

@@ -13,9 +13,9 @@ from .._blocks.block import Block
 from .._blocks.maps import Gather, Label, Map, bare
 from .._capture.tape import Node
 from .call import call, fit
+from .einsum_notation import ones
 from .pointwise import diagonal_term
 from .registry import Local, rule
-from .spell import ones
 
 
 @rule(

@@ -22,7 +22,7 @@ def entries_local(node: Node, k: int, out: str, wrt: str, factor: Tensor, scale:
         factor = factor.to_sparse_coo()
     factor = factor.coalesce()
     values = factor.values()
-    node.lent.append(values)  # which may be the matrix's own
+    node.borrowed.append(values)  # which may be the matrix's own
     entry = Label(values.shape[0])
     labels: dict[str, Map] = {
         letter: Gather(index, (entry,)) for letter, index in zip(on.split(), factor.indices(), strict=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._blocks.block import Block
 from .._blocks.maps import Gather, Label, Map, bare
-from .._blocks.traced import is_known
+from .._blocks.tracing import is_known
 from .._capture.tape import Node
 from .registry import Local, rule
 

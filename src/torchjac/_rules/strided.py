@@ -8,9 +8,9 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-from .._blocks.block import KEPT, Block, remembered
+from .._blocks.block import KEPT, Block, interned
 from .._blocks.maps import Affine
-from .spell import broadcast, new_labels
+from .einsum_notation import broadcast, new_labels
 
 #: A range of positions along each dim
 Box: TypeAlias = tuple[slice, ...]
@@ -74,7 +74,7 @@ def _digits(number: int, shape: Sequence[int], lies: Sequence[int]) -> list[int]
     return digits if number == 0 else None
 
 
-@remembered
+@interned
 def placed(law: Law, size: Sequence[int], in_shape: Sequence[int]) -> Block:
     """∂out[part(i)]/∂source[i] = 1 for a source that may broadcast over the part."""
     over = new_labels(size)
@@ -82,7 +82,7 @@ def placed(law: Law, size: Sequence[int], in_shape: Sequence[int]) -> Block:
     return Block(1.0, (), out, broadcast(over, in_shape))
 
 
-@remembered
+@interned
 def same(box: tuple[tuple[int, int], ...]) -> Block:
     """∂out[i]/∂x[i] = 1 for the positions in a box."""
     over = new_labels([stop - start for start, stop in box])

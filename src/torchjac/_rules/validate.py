@@ -11,7 +11,7 @@ from torch import Tensor
 from .._blocks.block import Block
 from .._blocks.maps import Gather, Map
 from .._capture.tape import Node
-from .registry import Known, Local, Passes, Spelling
+from .registry import BatchDims, Local, LocalJacobian, TermCost
 
 
 @dataclass(frozen=True)
@@ -21,18 +21,18 @@ class Validator:
     rule: str
     node: Node
 
-    def known(self, found: Any) -> Known | None:
+    def known(self, found: Any) -> LocalJacobian | None:
         """Return what the rule knows, without what it tells of inputs that nothing is asked of."""
         if found is None:
             return None
-        known = found if isinstance(found, Known) else Known(found)
-        for passes in (known.passes, *known.others.values()):
-            for k, pairs in passes.items():
+        known = found if isinstance(found, LocalJacobian) else LocalJacobian(found)
+        for batch_dims in (known.batch_dims, *known.others.values()):
+            for k, pairs in batch_dims.items():
                 self._pairs(k, pairs)
         return known._replace(
             locals=self.terms(known.locals),
-            passes={k: pairs for k, pairs in known.passes.items() if self.node.needs(k)},
-            spelled={k: self._spelling(tell) for k, tell in known.spelled.items()},
+            batch_dims={k: pairs for k, pairs in known.batch_dims.items() if self.node.needs(k)},
+            alternatives={k: self._spelling(tell) for k, tell in known.alternatives.items()},
         )
 
     def terms(self, terms: Any) -> list[Local]:
@@ -49,13 +49,13 @@ class Validator:
         for term in needed:
             self._block(term.block, self.node.outputs[term.slot].shape, self.node.into(term.input).shape)
             if isinstance(term.block.value, Tensor):
-                self.node.lent.append(term.block.value)  # which may be a tensor of the rule's own
+                self.node.borrowed.append(term.block.value)  # which may be a tensor of the rule's own
         return needed
 
     def _spelling(
-        self, tell: Callable[[int, Sequence[Block]], Spelling | None]
-    ) -> Callable[[int, Sequence[Block]], Spelling | None]:
-        def told(slot: int, blocks: Sequence[Block]) -> Spelling | None:
+        self, tell: Callable[[int, Sequence[Block]], TermCost | None]
+    ) -> Callable[[int, Sequence[Block]], TermCost | None]:
+        def told(slot: int, blocks: Sequence[Block]) -> TermCost | None:
             found = tell(slot, blocks)
             return found and found._replace(make=lambda: self.terms(found.make()))
 
@@ -78,7 +78,7 @@ class Validator:
                         f"reaches from {first} to {last} in dim {dim} of the {side}, whose shape is {shape}"
                     )
 
-    def _pairs(self, k: int, pairs: Passes) -> None:
+    def _pairs(self, k: int, pairs: BatchDims) -> None:
         self._input(k)
         if not self.node.needs(k):
             return

@@ -7,13 +7,13 @@ from itertools import pairwise
 
 import torch
 
-from .._blocks.block import Block, remembered
-from .._blocks.ends import swapped
+from .._blocks.block import Block, interned
+from .._blocks.block_views import swapped
 from .._blocks.maps import Affine, Gather, Label, Map, bare, constant
 from .._capture.tape import Node
+from .einsum_notation import diagonal as diagonal_block
+from .einsum_notation import new_labels
 from .registry import Local, rule
-from .spell import diagonal as diagonal_block
-from .spell import new_labels
 
 
 @rule(
@@ -40,7 +40,7 @@ def _cuts(*shapes: Sequence[int]) -> list[int]:
     return sorted({stride for shape in shapes for stride in _suffix_products(shape)}, reverse=True)
 
 
-@remembered
+@interned
 def _reshape(out_shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Block:
     """Return index maps under which a tensor and its reshape name the same entry, where dims split or join cleanly."""
     if 0 in in_shape:
@@ -104,7 +104,7 @@ def t(node: Node) -> list[Local]:
     return [Local(0, _reorder(node.shape, tuple(range(len(node.shape))[::-1])))]
 
 
-@remembered
+@interned
 def _reorder(shape: tuple[int, ...], order: tuple[int, ...]) -> Block:
     out = tuple(map(bare, new_labels(shape)))
     wrt: list[Map] = list(out)
@@ -125,7 +125,7 @@ def repeat(node: Node) -> list[Local]:
     return [] if 0 in node.shape else [Local(0, _repeated(node.into(0).shape, tuple(node.saved("repeats"))))]
 
 
-@remembered
+@interned
 def _repeated(shape: tuple[int, ...], repeats: tuple[int, ...]) -> Block:
     over = new_labels(shape)
     out: list[Map] = [bare(Label(times)) for times in repeats[: len(repeats) - len(shape)]]
@@ -142,7 +142,7 @@ def flip(node: Node) -> list[Local]:
     return [Local(0, _flipped(node.shape, frozenset(dim % rank for dim in node.saved("dims") if rank)))]
 
 
-@remembered
+@interned
 def _flipped(shape: tuple[int, ...], dims: frozenset[int]) -> Block:
     over = new_labels(shape)
     wrt = tuple(
@@ -187,7 +187,7 @@ def on_diagonal(node: Node, short: tuple[int, ...], full: tuple[int, ...]) -> Bl
     return _on_diagonal(short, len(full), first, second, node.saved("offset"))
 
 
-@remembered
+@interned
 def _on_diagonal(short: tuple[int, ...], rank: int, first: int, second: int, offset: int) -> Block:
     over = new_labels(short)
     rest = iter(over[:-1])
@@ -223,7 +223,7 @@ def _windows(node: Node, windows: tuple[int, ...], whole: tuple[int, ...], dim_n
     return _unfolded(windows, dim, node.saved("step"))
 
 
-@remembered
+@interned
 def _unfolded(windows: tuple[int, ...], dim: int | None, step: int) -> Block:
     over = new_labels(windows)
     if dim is None:

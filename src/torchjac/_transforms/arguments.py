@@ -10,7 +10,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from .._blocks.traced import is_tracing
+from .._blocks.tracing import is_tracing
 from .._torch import FakeTensor, pytree
 
 #: The dtypes of nearly every tensor

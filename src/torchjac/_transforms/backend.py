@@ -8,10 +8,9 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, fx
-from torch._guards import TracingContext, tracing
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from .._torch import FakeTensorMode, dynamo
+from .._torch import FakeTensorMode, TracingContext, dynamo, inductor, tracing
 from .clean import base_of, written
 
 #: Gives the outputs of a graph from its inputs
@@ -64,10 +63,8 @@ def _inductor(graph: fx.GraphModule, example: list[Tensor]) -> Run:
     Around its code PyTorch puts a wrapper that handles writes into inputs, outputs that are views of inputs, and
     gradients, for 6 µs a call (torch 2.13). Where there are none of these, the code itself is called.
     """
-    from torch._inductor import config
-
-    with config.patch(inductor_settings(graph)):
-        compiled: Any = stages.compile_fx(graph, list(example))
+    with inductor("config").patch(inductor_settings(graph)):
+        compiled: Any = inductor("compile_fx").compile_fx(graph, list(example))
     changing = {base_of(node).op for node in written(graph)}
     code = _inside(compiled)
     if (
@@ -81,13 +78,13 @@ def _inductor(graph: fx.GraphModule, example: list[Tensor]) -> Run:
 
 def _inside(compiled: Any) -> Any:
     """The code that wrappers are around, be it new or from PyTorch's cache on the disk; None if it is not found."""
-    from torch._inductor.output_code import CompiledFxGraph
+    compiled_graph = inductor("output_code").CompiledFxGraph
 
     seen: set[int] = set()
     stack = [compiled]
     while stack:
         each = stack.pop()
-        if isinstance(each, CompiledFxGraph):
+        if isinstance(each, compiled_graph):
             return each
         if id(each) not in seen and callable(each):
             seen.add(id(each))

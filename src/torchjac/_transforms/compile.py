@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 
 from .._answers.operator import Jacobian
-from .._blocks.traced import inside_functorch
+from .._blocks.tracing import inside_functorch
 from .._torch import dispatch_mode_count, forward_level
 from .observe import Observer
 from .program import Program, capture

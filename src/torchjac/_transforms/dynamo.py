@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from .._capture.constants import constants_computed
+from .._capture.constant_folding import constants_computed
 from .._torch import HigherOrderOperator, dynamo, graph_break, pytree, tracer_mode
 from .arguments import check_argnums, check_outputs, differentiated, nest, put_arguments, split_aux
 from .exporting import is_exporting, replayed

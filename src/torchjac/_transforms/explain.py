@@ -6,10 +6,10 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from .._accumulate.count import Counter
 from .._accumulate.factors import accumulate_factors
 from .._accumulate.order import named, pick, weighed
 from .._accumulate.report import Costs, Report
+from .._accumulate.work_counter import Counter
 from .._capture.state import undisturbed
 from .dynamo import beside_dynamo
 from .run import Recorded, check_function, found, record

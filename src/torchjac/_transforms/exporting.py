@@ -10,11 +10,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch._ops import _len_torch_dispatch_stack_pre_dispatch
 
-from .._blocks.traced import inside_functorch
-from .._capture.constants import Constants
-from .._torch import disable_current_modes, function_mode_count, pop_mode, push_mode, tracer_mode
+from .._blocks.tracing import inside_functorch
+from .._capture.constant_folding import Constants
+from .._torch import (
+    disable_current_modes,
+    function_mode_count,
+    pop_mode,
+    pre_dispatch_mode_count,
+    push_mode,
+    tracer_mode,
+)
 from .program import flattened
 from .record import record_ops
 from .signature import read_call
@@ -22,7 +28,7 @@ from .signature import read_call
 
 def is_exporting() -> bool:
     """Return whether `torch.export` traces what is called."""
-    return torch.compiler.is_exporting() and _len_torch_dispatch_stack_pre_dispatch() > 0
+    return torch.compiler.is_exporting() and pre_dispatch_mode_count() > 0
 
 
 def replayed(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._accumulate.progress import watched
 from .._answers.operator import Jacobian
-from .._blocks.traced import inside_functorch
+from .._blocks.tracing import inside_functorch
 from .._capture.capture import left_level
 from .._capture.state import undisturbed
 from .._torch import pytree

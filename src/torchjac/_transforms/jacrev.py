@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 from torch import Tensor
 
-from .._accumulate.columns import dense_columns
-from .._accumulate.dense import Targets, dense_rows
+from .._accumulate.dense_columns import dense_columns
+from .._accumulate.dense_rows import Targets, dense_rows
 from .._accumulate.forward import accumulate_forward, goes_forward
 from .._accumulate.order import goes_up
 from .._accumulate.ordered import accumulate_best
-from .._accumulate.own import borrowed, owned
+from .._accumulate.ownership import all_borrowed, owned
 from .._accumulate.planned import planned
 from .._accumulate.progress import watched
 from .._accumulate.seeds import Limits, RowsTooWideError
-from .._accumulate.way import other_way, way
+from .._accumulate.strategy import other_way, way
 from .._answers.operator import Jacobian
 from .._answers.sparse import refill
 from .._blocks.cost import rows_budget
-from .._blocks.traced import inside_functorch, is_tracing
+from .._blocks.tracing import inside_functorch, is_tracing
 from .._blocks.write import dense
 from .._capture.capture import as_batched
-from .._capture.once import once_pairs, only_once
+from .._capture.once_differentiable import once_pairs, only_once
 from .._capture.state import undisturbed
-from .._rules.unbatched import CANNOT_BATCH, makes_sparse, rules_only
+from .._rules.vjp_support import CANNOT_BATCH, makes_sparse, needs_own_vjp
 from .dynamo import HAS_OP, beside_dynamo, in_dynamo
 from .exporting import is_exporting, replayed
 from .memory import budget, check_within
@@ -288,7 +288,7 @@ def dense_answers(
         except (
             CANNOT_BATCH
         ):  # inside vmap, and on a sparse cotangent, a formula may fail that a rule does without
-            careful = inside_functorch() or rules_only(tape.names) or makes_sparse(tape.names)
+            careful = inside_functorch() or needs_own_vjp(tape.names) or makes_sparse(tape.names)
             if by_engine or not careful:
                 raise
     answer_bytes = sum(map(prod, shapes)) * sum(tensor.numel() * tensor.element_size() for tensor in inputs)
@@ -298,7 +298,7 @@ def dense_answers(
         found = (accumulate_forward if forward else accumulate_best)(tape, shapes, limits)
     except RowsTooWideError:
         return _like_outputs(dense_rows(captured, inputs, chunk_size, into), recorded, mode)
-    lent = borrowed(tape)
+    borrowed = all_borrowed(tape)
     into = into or [[None] * len(inputs) for _ in shapes]
     return [
         [
@@ -306,7 +306,7 @@ def dense_answers(
                 dense(
                     blocks
                     if len(blocks) > 1
-                    else owned(blocks, lent),  # several are written into a new tensor
+                    else owned(blocks, borrowed),  # several are written into a new tensor
                     shape,
                     tuple(tensor.shape),
                     output if mode == "forward" else tensor,

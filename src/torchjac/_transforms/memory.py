@@ -8,7 +8,7 @@ from math import prod
 from typing import Any, TypeVar
 
 from .._accumulate.budget import Budget, OverBudgetError
-from .._blocks.traced import inside_functorch, is_tracing
+from .._blocks.tracing import inside_functorch, is_tracing
 from .._capture.state import undisturbed
 from .run import Recorded
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from .._capture.constants import Constants
+from .._capture.constant_folding import Constants
 from .._torch import disable_current_modes
 from .interrupt import HeldInterrupts
 from .known import RefusedError, impure_c, impure_python, is_library, looks_at_anything

@@ -10,17 +10,17 @@ from torch import Tensor
 from .._accumulate.factors import Factor, accumulate_factors, alone
 from .._accumulate.forward import accumulate_forward, goes_forward
 from .._accumulate.ordered import accumulate_best
-from .._accumulate.own import borrowed, owned
+from .._accumulate.ownership import all_borrowed, owned
 from .._accumulate.planned import planned
 from .._accumulate.report import Report, Step
 from .._accumulate.reverse import accumulate
 from .._accumulate.seeds import Limits
-from .._answers.chain import chained
+from .._answers.factored import chained
 from .._answers.operator import Jacobian
 from .._answers.per_sample import per_sample
 from .._blocks.block import Block, fitted
 from .._capture.capture import Captured
-from .._capture.once import once_pairs, only_once
+from .._capture.once_differentiable import once_pairs, only_once
 from .run import Recorded, found
 
 #: The layout of an answer that is not written out
@@ -62,10 +62,10 @@ def _operators(recorded: Recorded, limits: Limits, report: Report, mode: str) ->
                 walk = accumulate_forward
             factors = alone(tape, shapes, walk(tape, shapes, limits, report))
 
-        lent = borrowed(tape)
+        borrowed = all_borrowed(tape)
 
         def own(factor: Factor, like: Tensor) -> Factor:
-            blocks = [fitted(block, like.dtype, like.device) for block in owned(factor.blocks, lent)]
+            blocks = [fitted(block, like.dtype, like.device) for block in owned(factor.blocks, borrowed)]
             return factor._replace(blocks=[_cut(block, recorded) for block in blocks])
 
         return [

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._blocks.traced import inside_functorch
+from .._blocks.tracing import inside_functorch
 from .._capture.capture import memory_of
 from .._torch import pytree
 from .arguments import nest

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from .._answers.apart import Apart, Build, take_apart
+from .._answers.rebuild import Apart, Build, take_apart
 from .._answers.sparse import kept_in_parts
-from .._capture.constants import Assumed, Constants, still_holds
+from .._capture.constant_folding import Assumed, Constants, still_holds
 from .backend import Run, compile_graph
-from .numbers import take_out_numbers
+from .graph_constants import take_out_numbers
 from .observe import Observer, UnwatchedConstants, ValuesLeave
 from .record import Recording, is_random, record_ops
 from .signature import Call, put_back

@@ -11,7 +11,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from .._accumulate.dense import Targets
+from .._accumulate.dense_rows import Targets
 from .._answers.bordered import placed, stacked
 from .._answers.operator import Jacobian
 from .._answers.sparse import SparseParts

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from .._blocks.traced import has_tangents, inside_functorch, is_tracing
-from .._capture.beneath import Beneath, capture_beneath
+from .._blocks.tracing import has_tangents, inside_functorch, is_tracing
+from .._capture.beneath_vmap import Beneath, capture_beneath
 from .._capture.capture import Captured, capture, left_level
 from .._capture.checkpoints import any_made, blocks_kept
-from .._capture.constants import constants_computed
+from .._capture.constant_folding import constants_computed
+from .._capture.detach import detach_keep_tangent
 from .._capture.state import Change, normal_mode
-from .._capture.tangent import cut
 from .._capture.vmap_levels import inside_vmaps_only, levels_left
 from .._torch import dispatch_mode_count, is_any_autocast_enabled, set_grad_enabled
 from .arguments import (
@@ -69,7 +69,7 @@ class Recorded(NamedTuple):
 
     def cut(self, answer: Any) -> Any:
         """Return an answer without a graph that nobody asked for, if it is a tensor."""
-        return cut(answer) if self.is_cut and isinstance(answer, Tensor) else answer
+        return detach_keep_tangent(answer) if self.is_cut and isinstance(answer, Tensor) else answer
 
     def finish(self, answers: Sequence[Sequence[Any]], has_aux: bool) -> Any:
         """Return the answers ``[output][input]`` as the output tree of input trees, with aux if there is any."""

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is public, but not exported by name
 
 from ..._blocks.lazy import lazy
-from ..._blocks.traced import is_plain
+from ..._blocks.tracing import is_plain
 from ..sparse import Assembled, import_scipy
 from .choose import factorise
 from .matrix import Factors, Pattern

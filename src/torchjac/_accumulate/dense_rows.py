@@ -1,0 +1,89 @@
+"""The dense way: rows of the identity pulled through the whole graph.
+
+It is what is left where structure cannot pay, and what is asked where something rides on PyTorch's engine (hooks).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from .._blocks.tracing import inside_functorch
+from .._blocks.zeros import zeros
+from .._capture.capture import Captured, as_batched
+from .._capture.tape import Edge
+from .._rules.vjp_support import engine_refuses
+from .engine_rows import engine_rows, walk_rows
+
+#: Tensors to write into, ``[output][input]``; None where there is none
+Targets: TypeAlias = Sequence[Sequence[Tensor | None]]
+
+
+def dense_rows(
+    captured: Captured, inputs: Sequence[Tensor], chunk: int | None, into: Targets | None = None
+) -> list[list[Tensor]]:
+    """Return the dense Jacobians ``[output][input]``, by pushing rows of the identity through the whole graph.
+
+    Outputs are taken one after another: a zero cotangent at another output could still meet an infinite
+    factor and give NaN. Long answers are written ``into`` the contiguous tensors given.
+    """
+    tape = captured.tape
+    by_node = not captured.hooked and not torch.is_anomaly_enabled()
+    shared = not engine_refuses(tape.nodes)
+    answers = []
+    for number, (output, end) in enumerate(zip(captured.outputs, tape.outputs, strict=True)):
+        targets = [_as_rows(target, output) for target in into[number]] if into else ()
+        found: Sequence[Tensor | None] = [None] * len(inputs)
+        if end is not None and output.numel():
+            count = output.numel()
+            begin = partial(_whole, end, output, shared)
+            walked = walk_rows(begin, tape.nodes, list(tape.inputs), count, chunk) if by_node else None
+            if walked is None:
+                edges = [GradientEdge(node.fn, 0) for node in tape.inputs]
+                walked = engine_rows(
+                    [output], lambda *span, output=output: [_identity(output, *span)],
+                    count, edges, tape.nodes, chunk, targets,
+                )  # fmt: skip
+            found = walked
+        answers.append([
+            as_batched(
+                zeros((*output.shape, *tensor.shape), tensor.dtype, tensor.device)
+                if grads is None
+                else grads.reshape((*output.shape, *tensor.shape)).contiguous(),
+                output,
+            )
+            for grads, tensor in zip(found, inputs, strict=True)
+        ])  # fmt: skip
+    return answers
+
+
+def _as_rows(target: Tensor | None, output: Tensor) -> Tensor | None:
+    return None if target is None else target.view(output.numel(), *target.shape[output.dim() :])
+
+
+def _whole(end: Edge, output: Tensor, shared: bool) -> dict[Edge, Tensor]:
+    rows = _eye(output)
+    return {end: rows if shared else as_batched(rows, output)}
+
+
+def _eye(output: Tensor) -> Tensor:
+    """Return the identity over the entries of an output, one for all samples of a vmap."""
+    count = output.numel()
+    return torch.eye(count, dtype=output.dtype, device=output.device).view(count, *output.shape)
+
+
+def _identity(output: Tensor, begin: int, end: int) -> Tensor:
+    """Return rows ``begin`` to ``end`` of the identity over the entries of an output, mapped over where that is.
+
+    A cotangent that is written into (by a write into part of a tensor) must be as batched as what is written.
+    There it is made without a write in place, which transforms that trace (`linearize`) would lose.
+    """
+    if not inside_functorch() and end - begin == output.numel():
+        return _eye(output)
+    rows = output.new_zeros(end - begin, output.numel())
+    return rows.diagonal_scatter(rows.new_ones(end - begin), begin).view(end - begin, *output.shape)

@@ -1,0 +1,95 @@
+"""What kind of matrix a Jacobian is, told from its maps: it decides how systems with it are solved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import NamedTuple
+
+from .._blocks.block import Block, entries
+from .._blocks.block_views import joined, same_positions
+from .._blocks.maps import Affine, Map
+
+#: A sparse factorisation costs some fifty times more for each number than a dense one; below this many
+#: entries, or where one in four is not zero, dense is faster.
+SMALL = 64 * 64
+FULL = 4
+
+#: Blocks on the diagonal up to this size are solved as they are; larger ones only if they are mostly full.
+SMALL_BLOCK = 32
+
+
+class Kind(NamedTuple):
+    """A kind by name, and the dims that output and input share if it is block-diagonal."""
+
+    name: str
+    dims: tuple[int, ...] = ()
+
+
+def kind_of(blocks: Sequence[Block], out_shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Kind:
+    """Return the first that fits of diagonal, block-diagonal, sparse and dense."""
+    rows, columns = prod(out_shape), prod(in_shape)
+    if is_diagonal(blocks, out_shape, in_shape):
+        return Kind("diagonal")
+    named = sum(map(entries, blocks))
+    dims = shared_dims(blocks, out_shape, in_shape)
+    count = prod(out_shape[dim] for dim in dims)
+    if count > 1:
+        held = rows * columns // count
+        if held <= FULL * named or max(rows, columns) <= SMALL_BLOCK * count:
+            return Kind("block-diagonal", dims)
+    return Kind("dense" if rows * columns <= max(SMALL, FULL * named) else "sparse")
+
+
+def is_diagonal(blocks: Sequence[Block], out_shape: tuple[int, ...], in_shape: tuple[int, ...]) -> bool:
+    """Return whether every entry named stands on the diagonal of the flattened matrix, which is square."""
+    if prod(out_shape) != prod(in_shape):
+        return False
+    if out_shape == in_shape:
+        return len(shared_dims(blocks, out_shape, in_shape)) == sum(size != 1 for size in out_shape)
+    return all(same_positions(joined(block.out, out_shape), joined(block.wrt, in_shape)) for block in blocks)
+
+
+def shared_dims(
+    blocks: Sequence[Block], out_shape: tuple[int, ...], in_shape: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Return the dims along which output and input always agree; those of size 1 are left out.
+
+    Where the shapes differ, only leading ones are looked at: moving others to the front would permute the
+    rows unlike the columns.
+    """
+    found = []
+    for dim, (size, other) in enumerate(zip(out_shape, in_shape, strict=False)):
+        shared = size == other and all(same_positions(block.out[dim], block.wrt[dim]) for block in blocks)
+        if shared and size != 1:
+            found.append(dim)
+        elif not shared and out_shape != in_shape:
+            break
+    return tuple(found)
+
+
+def is_symmetric(blocks: Sequence[Block]) -> bool:
+    """Return whether the blocks tell that the matrix is symmetric: each mirrors itself, or another with its values."""
+    rest = list(blocks)
+    while rest:
+        block = rest.pop()
+        if _same_maps(block.out, block.wrt):
+            continue
+        for at, other in enumerate(rest):
+            if (
+                other.value is block.value
+                and other.on == block.on
+                and _same_maps(other.out, block.wrt)
+                and _same_maps(other.wrt, block.out)
+            ):
+                del rest[at]
+                break
+        else:
+            return False
+    return True
+
+
+def _same_maps(a: Sequence[Map], b: Sequence[Map]) -> bool:
+    return len(a) == len(b) and all(
+        x is y or (type(x) is Affine and type(y) is Affine and x == y) for x, y in zip(a, b, strict=True)
+    )

@@ -1,0 +1,310 @@
+"""Formulas that take many cotangents at once, in a dim of rows in front of the node's own.
+
+A pointwise formula multiplies the cotangent with tensors that broadcast against it, so it takes any dims in front; a
+re-indexing moves dims, all by one here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
+
+from .._capture.tape import Node
+from .conv_input import image_cotangents, input_cotangent
+from .einsum_notation import ones
+from .losses import POINTWISE_LOSSES
+from .pointwise import POINTWISE, WITH_FACTORS
+from .slice_cat_pad import cat_starts
+
+Results: TypeAlias = Sequence[Tensor | None]
+#: Of a node, its cotangents and how many rows they have; None where it does not apply. The one cotangent of a node with
+#: one output is a tensor.
+Formula: TypeAlias = Callable[[Node, Sequence[Any], int], Results | None]
+
+F = TypeVar("F", bound=Formula)
+
+#: Pointwise ops whose formula is a kernel that takes a cotangent of the output's shape only, or that then resizes an
+#: output of its own, which PyTorch deprecates (2.13)
+ONE_SHAPE = [
+    "BinaryCrossEntropyBackward", "FusedDropout", "HuberLossBackward", "LogSigmoid", "MseLossBackward",
+    "NativeDropout", "PreluKernel", "PreluKernelBackward", "RreluWithNoise", "SmoothL1LossBackward",
+    "SoftMarginLossBackward",
+]  # fmt: skip
+
+#: Nodes whose formula takes rows in front as it is
+BROADCAST = frozenset(
+    [f"{stem}Backward{k}" for stem in POINTWISE if stem not in ONE_SHAPE for k in range(3)]
+    + WITH_FACTORS
+    + ["TrilBackward0", "TriuBackward0"]
+)
+
+FORMULAS: dict[str, Formula] = {}
+
+
+def formula(*names: str) -> Callable[[F], F]:
+    """Register a formula for the nodes of these names."""
+
+    def register(function: F) -> F:
+        FORMULAS.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+def dim_of(node: Node, name: str, rank: int) -> int:
+    """Return a saved dim of a tensor, as the dim of its rows."""
+    dim: int = node.saved(name) % max(rank, 1) + 1
+    return dim
+
+
+@formula(*(f"{stem}Backward{k}" for stem in ONE_SHAPE for k in range(3)), *POINTWISE_LOSSES)
+def _multiplied(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
+    if len(cotangents) > 1:
+        return None
+    (rows,) = cotangents
+    results = node.vjp(ones(node))
+    if type(results) is not tuple:
+        results = (results,)
+    if any(result is not None and result.shape != node.shape for result in results):  # it was reduced
+        return None
+    return [None if result is None else rows * result for result in results]
+
+
+@formula(
+    "ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "SqueezeBackward0", "SqueezeBackward1",
+    "SqueezeBackward2", "SqueezeBackward3", "SqueezeBackward4", "SqueezeBackward5", "UnsqueezeBackward0",
+    "UnsqueezeBackward1",
+)  # fmt: skip
+def _view(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
+    (rows,) = cotangents
+    return [rows.reshape(count, *node.into(0).shape)]
+
+
+@formula("ExpandBackward0")
+def _expand(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+    return cotangents
+
+
+@formula("TransposeBackward0", "TransposeBackward1")
+def _transpose(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
+    (rows,) = cotangents
+    rank = len(node.shape)
+    return [rows.transpose(dim_of(node, "dim0", rank), dim_of(node, "dim1", rank)) if rank else rows]
+
+
+@formula("TBackward0")
+def _t(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
+    (rows,) = cotangents
+    return [rows.transpose(1, 2) if len(node.shape) == 2 else rows]
+
+
+@formula("PermuteBackward0")
+def _permute(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
+    (rows,) = cotangents
+    dims = [dim % len(node.shape) for dim in node.saved("dims")]
+    return [rows.permute(0, *(dims.index(dim) + 1 for dim in range(len(dims))))]
+
+
+@formula("FlipBackward0")
+def _flip(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
+    (rows,) = cotangents
+    rank = len(node.shape)
+    return [rows.flip([dim % rank + 1 for dim in node.saved("dims")]) if rank else rows]
+
+
+@formula("RollBackward0")
+def _roll(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
+    (rows,) = cotangents
+    shifts, dims = node.saved("shifts"), node.saved("dims")
+    if not dims:  # the flattened tensor is rolled
+        return [rows.flatten(1).roll(-shifts[0], 1).view(rows.shape)]
+    return [rows.roll([-shift for shift in shifts], [dim % len(node.shape) + 1 for dim in dims])]
+
+
+@formula("CumsumBackward0")
+def _cumsum(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
+    (rows,) = cotangents
+    if not node.shape:
+        return [rows]
+    dim = dim_of(node, "dim", len(node.shape))
+    return [rows.flip(dim).cumsum(dim).flip(dim)]
+
+
+@formula("SoftmaxBackward0", "LogSoftmaxBackward0", "SafeSoftmaxBackward0")
+def _softmax(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
+    (rows,) = cotangents
+    if not node.shape:  # a constant
+        return [torch.zeros_like(rows)]
+    dim, result = dim_of(node, "dim", len(node.shape)), node.saved("result")
+    if node.name.startswith("Log"):
+        return [rows - result.exp() * rows.sum(dim, keepdim=True)]
+    scaled = rows * result
+    return [scaled - result * scaled.sum(dim, keepdim=True)]
+
+
+#: Reductions in which each entry of the input goes into one of the output
+REDUCTIONS = [
+    "AmaxBackward0", "AminBackward0", "LogsumexpBackward0", "ProdBackward0", "ProdBackward1", "StdBackward0",
+    "VarBackward0",
+]  # fmt: skip
+
+
+@formula(*REDUCTIONS)
+def _reduced(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
+    (rows,) = cotangents
+    factor = node.vjp(ones(node))
+    if factor is None or factor.shape != node.into(0).shape:
+        return None
+    dims = node.saved("dim") if hasattr(node.fn, "_saved_dim") else None
+    over = [dims] if isinstance(dims, int) else dims or range(factor.dim())
+    summed = {dim % factor.dim() for dim in over} if factor.dim() else ()
+    kept = [1 if dim in summed else size for dim, size in enumerate(factor.shape)]
+    return [rows.reshape(count, *kept) * factor]
+
+
+@formula("SelectBackward0")
+def _select(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
+    (rows,) = cotangents
+    shape = node.into(0).shape
+    dim = dim_of(node, "dim", len(shape))
+    return [torch.ops.aten.select_backward.default(rows, (count, *shape), dim, node.saved("index"))]
+
+
+@formula("SliceBackward0")
+def _slice(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
+    (rows,) = cotangents
+    shape = node.into(0).shape
+    window = dim_of(node, "dim", len(shape)), node.saved("start") or 0, node.saved("end"), node.saved("step")
+    return [torch.ops.aten.slice_backward.default(rows, (count, *shape), *window)]
+
+
+@formula("SelectBackwardBackward0")
+def _select_backward(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
+    (rows,) = cotangents
+    return [rows.select(dim_of(node, "dim", len(node.shape)), node.saved("index"))]
+
+
+@formula("SliceBackwardBackward0")
+def _slice_backward(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
+    (rows,) = cotangents
+    window = node.saved("start"), node.saved("end"), node.saved("step")
+    return [torch.ops.aten.slice.Tensor(rows, dim_of(node, "dim", len(node.shape)), *window)]
+
+
+@formula("UnbindBackward0")
+def _unbind(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+    return [torch.stack(_filled(node, cotangents, count), dim_of(node, "dim", len(node.shape) + 1))]
+
+
+def _filled(node: Node, cotangents: Sequence[Tensor | None], count: int) -> list[Tensor]:
+    """Return the cotangents of all outputs, zeros where none came."""
+    return [
+        torch.zeros((count, *meta.shape), dtype=meta.dtype, device=meta.device) if rows is None else rows
+        for rows, meta in zip(cotangents, node.outputs, strict=True)
+    ]
+
+
+@formula("StackBackward0")
+def _stack(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
+    (rows,) = cotangents
+    return rows.unbind(dim_of(node, "dim", len(node.shape)))
+
+
+@formula("SplitBackward0", "SplitWithSizesBackward0", "UnsafeSplitBackward0", "UnsafeSplitWithSizesBackward0")
+def _split(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
+    return [torch.cat(_filled(node, cotangents, count), dim_of(node, "dim", len(node.shape)))]
+
+
+@formula("CatBackward0")
+def _cat(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
+    (rows,) = cotangents
+    dim = node.saved("dim") % len(node.shape)
+    return [
+        rows.narrow(dim + 1, start, node.into(k).shape[dim])
+        if start is not None and len(node.into(k).shape) == len(node.shape)  # an empty (0,) joins any shape
+        else None
+        for k, start in enumerate(cat_starts(node, dim))
+    ]
+
+
+@formula("SumBackward0", "SumBackward1", "MeanBackward0", "MeanBackward1")
+def _sum(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
+    (rows,) = cotangents
+    shape = node.into(0).shape
+    over = (node.saved("dim") if node.name.endswith("1") else None) or range(len(shape))
+    summed = {dim % len(shape) for dim in over} if shape else ()
+    kept = [1 if dim in summed else size for dim, size in enumerate(shape)]
+    rows = rows.reshape(count, *kept)
+    if node.name.startswith("Mean"):
+        rows = rows / prod(shape[dim] for dim in summed)
+    return [rows.expand(count, *shape)]
+
+
+@formula("MmBackward0", "BmmBackward0")
+def _product(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
+    (rows,) = cotangents
+    return _of_factors(node, rows, 0, "self", "mat2")
+
+
+@formula("AddmmBackward0")
+def _product_added(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
+    (rows,) = cotangents
+    alpha, beta = node.saved("alpha"), node.saved("beta")
+    scaled = rows if alpha == 1 else rows * alpha.conjugate()
+    factors = _of_factors(node, scaled, 1, "mat1", "mat2")
+    return factors and [rows if beta == 1 else rows * beta.conjugate(), *factors]
+
+
+def _of_factors(node: Node, rows: Tensor, k: int, left: str, right: str) -> list[Tensor | None] | None:
+    """What goes to inputs k and k + 1, whose product was taken: only what is asked for, which weights seldom are."""
+    found: list[Tensor | None] = [None, None]
+    for at, name in enumerate((right, left)):
+        edge = node.inputs[k + at] if node.needs(k + at) else None
+        if edge is not None:
+            factor = node.saved(name)
+            if factor.layout is not torch.strided:
+                return None
+            if at == 0:
+                found[at] = torch.matmul(rows, factor.mH)
+            elif edge[0].name in TURNED:  # made as the weight lies, of which this is the transpose
+                found[at] = torch.matmul(rows.mT, factor.conj()).mT
+            else:
+                found[at] = torch.matmul(factor.mH, rows)
+    return found
+
+
+#: Nodes of a weight that is multiplied transposed, as that of a layer is
+TURNED = ("TBackward0", "TransposeBackward0")
+
+
+@formula("MvBackward0")
+def _of_vector(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
+    (rows,) = cotangents
+    return [
+        rows.unsqueeze(-1) * node.saved("vec").conj() if node.needs(0) else None,
+        torch.matmul(rows, node.saved("self").conj()) if node.needs(1) else None,
+    ]
+
+
+@formula("DotBackward0")
+def _dot(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
+    (rows,) = cotangents
+    return [
+        rows.unsqueeze(-1) * node.saved(other).conj() if node.needs(k) else None
+        for k, other in enumerate(("tensor", "self"))
+    ]
+
+
+@formula("ConvolutionBackward0")
+def _convolution(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
+    (rows,) = cotangents
+    if not node.needs(0) or node.needs(1):
+        return None
+    found = input_cotangent(node, rows)
+    if found is None:
+        found = image_cotangents(node, rows.flatten(0, 1)).view(count, *node.into(0).shape)
+    return [found, None, rows.sum([1, *range(3, rows.dim())]) if node.needs(2) else None]

@@ -1,0 +1,128 @@
+"""Many cotangents at once without vmap, taken through a graph node by node.
+
+On small tensors vmap costs several times what the arithmetic does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import zip_longest
+
+import torch
+from torch import Tensor
+
+from .._capture.capture import map_rows
+from .._capture.tape import Meta, Node
+from .._plan.recorder import whole
+from . import front_assign, front_tables  # noqa: F401  (they register formulas)
+from .backward_overrides import anew, fails, is_anew
+from .batched_formulas import BROADCAST, FORMULAS, Results
+from .call import call, fit
+from .front_parts import Waiting, hold, joined
+from .launches import rows_price
+
+
+def goes_in_front(name: str) -> bool:
+    """Return whether nodes of this name have a formula here."""
+    return name in BROADCAST or name in FORMULAS or is_anew(name)
+
+
+def vjp_rows(node: Node, pending: Waiting, count: int) -> None:
+    """Take the ``count`` cotangents that wait at a node, a dim in front of their own, to the tensors below it."""
+    shape: Sequence[int] | None = None
+    if len(node.outputs) == 1:  # nearly every node: on a tiny graph each microsecond counts
+        rows = joined(pending.pop((node, 0), None), node.outputs[0], count)
+        if rows is None:
+            return
+        if hold(node, rows, pending):
+            node.calls += 1
+            return
+        cotangents: list[Tensor | None] = [rows]
+    else:
+        cotangents = [
+            joined(pending.pop((node, slot), None), meta, count) for slot, meta in enumerate(node.outputs)
+        ]
+        if all(rows is None for rows in cotangents):
+            return
+    results: Results | None = None
+    if fails(node):
+        results = anew(node, cotangents)
+    elif node.name in BROADCAST:
+        results, shape = _broadcast(node, rows), node.shape  # type: ignore[arg-type]  # it has one output
+    elif node.name in FORMULAS:
+        results = FORMULAS[node.name](node, cotangents, count)
+    elif is_anew(node.name):
+        # Of one row PyTorch records its own formula as one node.
+        results = None if count == 1 and torch.is_grad_enabled() else anew(node, cotangents)
+    if results is None:
+        results = _mapped(node, cotangents) if count > 1 else _alone(node, cotangents)
+    else:
+        node.calls += 1
+    for edge, result in zip(node.inputs, results, strict=False):
+        if edge is not None and result is not None:
+            below, slot = edge
+            meta = below.outputs[slot]
+            if meta.shape != shape or result.dtype is not meta.dtype:
+                result = _fit(result, meta, count)
+            other = joined(pending.get(edge), meta, count)
+            pending[edge] = result if other is None else other + result
+
+
+def by_formula(node: Node, rows: Tensor, count: int) -> Sequence[Tensor | None] | None:
+    """Return the rows of all inputs, of those of a node's one output, by a formula here; None where there is none."""
+    if len(node.outputs) > 1 or node.name not in FORMULAS or fails(node):
+        return None
+    results = FORMULAS[node.name](node, [rows], count)
+    if results is None:
+        return None
+    node.calls += 1
+    return [
+        None if result is None or edge is None else _fit(result, edge[0].outputs[edge[1]], count)
+        for result, edge in zip_longest(results, node.inputs)
+    ]
+
+
+def _broadcast(node: Node, rows: Tensor) -> Results | None:
+    found = node.vjp(rows)
+    results: tuple[Tensor | None, ...] = found if type(found) is tuple else (found,)
+    for result in results:
+        if result is not None and result.shape != rows.shape:  # made without looking at the cotangent
+            return None
+    return results
+
+
+def _fit(result: Tensor, meta: Meta, count: int) -> Tensor:
+    """Return what `fit` does, with rows in front."""
+    shape = (count, *meta.shape)
+    if result.shape != shape:
+        more = result.dim() - len(shape)
+        result = result.sum_to_size((count, *(1,) * more, *meta.shape))
+        result = result.view(shape) if more else result
+    return result if result.dtype is meta.dtype else fit(result, Meta(shape, meta.dtype, meta.device))
+
+
+def _alone(node: Node, cotangents: Sequence[Tensor | None]) -> Results:
+    """Return the formula of one row, which is what PyTorch wrote it for: under vmap `cumprod` takes a way of n² ops."""
+    results = call(node, [None if rows is None else rows[0] for rows in cotangents])
+    return [
+        None if result is None or edge is None else fit(result, edge[0].outputs[edge[1]]).unsqueeze(0)
+        for result, edge in zip(results, node.inputs, strict=False)
+    ]
+
+
+@partial(whole, price=lambda node, cotangents: rows_price(node, cotangents))
+def _mapped(node: Node, cotangents: Sequence[Tensor | None]) -> Results:
+    """Return the formula under vmap."""
+    present = {slot: cotangent for slot, cotangent in enumerate(cotangents) if cotangent is not None}
+
+    def one(*rows: Tensor) -> list[Tensor | None]:
+        given: list[Tensor | None] = [None] * len(cotangents)
+        for slot, row in zip(present, rows, strict=True):
+            given[slot] = row
+        return [
+            None if result is None or edge is None else fit(result, edge[0].outputs[edge[1]])
+            for result, edge in zip(call(node, given), node.inputs, strict=False)
+        ]
+
+    return map_rows(one, list(present.values()))

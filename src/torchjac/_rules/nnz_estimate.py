@@ -1,0 +1,122 @@
+"""How many entries a node's local Jacobian has, told from its name and shapes alone: what a planner may look at.
+
+An estimate. An op that is not named here is taken for one that mixes nothing (pointwise, re-indexing, sums),
+one that has no rule for one that mixes everything.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import prod
+
+from .._capture.tape import Node
+from .independent_dims import BATCHED_LINALG, SOLVES
+from .registry import named
+
+#: node → which of its inputs is the left factor; the right one comes next
+PRODUCTS = {
+    "MmBackward0": 0, "BmmBackward0": 0, "MvBackward0": 0, "DotBackward0": 0, "VdotBackward0": 0,
+    "AddmmBackward0": 1, "BaddbmmBackward0": 1, "AddmvBackward0": 1,
+}  # fmt: skip
+
+#: The modules of rules whose ops mix along some dims, as a rule one.
+MIXING = {"along", "normalise", "recurrent", "scan"}
+
+
+def links(node: Node, k: int) -> int:
+    """Return how many entries ∂output/∂input k has.
+
+    A product out[…, i, j] = Σ_l a[…, i, l] b[…, l, j] has Π(out) Π(a) / Π(…, i) of a, and so on for b.
+
+    Example: a (2, 3) times b (3, 4): 24 for each. A sum over n numbers: n. A softmax of (2, 5): 50.
+    """
+    out, into = node.shape, node.into(k).shape
+    size, inner = prod(out), prod(into)
+    if not size or not inner:
+        return 0
+    kind = kind_of(node.name)
+    if kind == "product":
+        side = k - PRODUCTS[node.name]
+        if side == 0:
+            return size * inner // (size // out[-1] if len(out) == len(into) else size)
+        if side == 1:
+            return size * inner // (size // out[-2] if len(out) > 1 else 1)
+    elif kind == "convolution" and k < 2:
+        return size * _kernel_size(node)
+    elif kind == "linear algebra":  # all of a matrix, for each of a batch
+        return size * inner // max(prod(out[:-2]), prod(into[:-2]))
+    elif kind == "mixing" and size == inner:
+        return size * out[-1] if out else 1
+    elif kind == "opaque":
+        return size * inner
+    return max(size, inner)
+
+
+def _kernel_size(node: Node) -> int:
+    """How many entries a slice of a convolution's weight has, told without the weight: it may have to be unpacked.
+
+    Where windows skip entries of the image it may be a little less.
+    """
+    if node.needs(1):
+        return prod(node.into(1).shape[1:])
+    (_, into, *image), (_, out, *found) = node.into(0).shape, node.shape
+    names = ("stride", "dilation", "padding", "output_padding")
+    # A number for all dims, as padding="valid" leaves, is saved once.
+    moves = [each * len(image) if len(each) == 1 else each for each in map(node.saved, names)]
+    transposed = node.saved("transposed")
+    size: int = (out if transposed else into) // node.saved("groups")
+    for before, after, step, dilate, margin, more in zip(image, found, *moves, strict=True):
+        coarse, fine = (before, after - more) if transposed else (after, before)
+        size *= (fine + 2 * margin - (coarse - 1) * step - 1) // dilate + 1
+    return size
+
+
+@lru_cache(maxsize=1024)
+def mixes_nothing(name: str) -> bool:
+    """Return whether a node of this name has as many links as the larger of its output and input has entries."""
+    return kind_of(name) in ("plain", "pointwise", "write")
+
+
+@lru_cache(maxsize=1024)
+def is_pointwise(name: str) -> bool:
+    """Return whether a node of this name has one link for each entry, to each input of its output's size."""
+    return kind_of(name) == "pointwise"
+
+
+def is_opaque(name: str) -> bool:
+    """Return whether a node of this name has no rule."""
+    return kind_of(name) == "opaque"
+
+
+def is_called(name: str) -> bool:
+    """Return whether a node of this name may have no explicit local Jacobian: then it is called on seeds."""
+    return kind_of(name) in ("mixing", "linear algebra", "opaque")
+
+
+def is_multiplied(name: str) -> bool:
+    """Return whether rows pass a node of this name by a multiplication for each link."""
+    return kind_of(name) in ("product", "convolution")
+
+
+@lru_cache(maxsize=1024)
+def kind_of(name: str) -> str:
+    """Return what kind of op a node of this name is, as a planner tells them apart."""
+    if name == "torch::autograd::CopySlices":
+        return "write"
+    if name in PRODUCTS:
+        return "product"
+    if name == "ConvolutionBackward0":
+        return "convolution"
+    if name in BATCHED_LINALG or name in SOLVES:
+        return "linear algebra"
+    found = named(name)
+    if found is None:
+        return "opaque"
+    module = found.rule.__module__.rpartition(".")[2]
+    return "mixing" if module in MIXING else "pointwise" if module == "pointwise" else "plain"
+
+
+def forget_kinds() -> None:
+    """Forget what kinds ops are, as a rule has come or gone."""
+    for told in (kind_of, mixes_nothing, is_pointwise):
+        told.cache_clear()

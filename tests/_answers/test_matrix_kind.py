@@ -1,0 +1,43 @@
+"""What is told of a matrix by its blocks."""
+
+import pytest
+import torch
+
+from torchjac import jacobian
+from torchjac._answers.matrix_kind import is_symmetric
+from torchjac._blocks.block import Block
+from torchjac._blocks.block_views import swapped
+from torchjac._blocks.maps import Gather, Label, bare
+
+X = torch.rand(6, dtype=torch.float64)
+TABLE = torch.tensor([0, 2, 2, 5])
+
+
+def test_gram_matrices_are_symmetric() -> None:
+    """By tables each number stands for two, on or beside a diagonal that was added to."""
+    jac = jacobian(lambda x: x[TABLE] * x[TABLE.flip(0)].sin())(X)
+    pattern = jac._consolidated.gram(torch.rand(4, dtype=torch.float64))
+    assert is_symmetric(pattern)
+    damped = jac._new((6,), (6,), tuple(pattern)).add_diagonal(2.0)
+    assert is_symmetric(damped.blocks)
+    assert torch.equal(damped.to_dense(), damped.to_dense().T)
+
+
+def test_what_is_not_told() -> None:
+    """Values of other tensors are not compared; the same values over other labels are other entries."""
+    jac = jacobian(lambda x: x[1:] * x[:-1])(X)
+    assert not is_symmetric(jac.gram().blocks)
+    assert not is_symmetric(jacobian(lambda x: x.roll(1) * x)(X).blocks)
+    i, j = Label(3), Label(3)
+    value = torch.rand(3, 3, dtype=torch.float64)
+    out, wrt = (bare(i),), (Gather(torch.tensor([1, 2, 0]), (j,)),)
+    block = Block(value, (i, j), out, wrt)
+    assert is_symmetric([block, swapped(block)])
+    assert not is_symmetric([block, swapped(block)._replace(on=(j, i))])
+    assert not is_symmetric([block, swapped(block), block])
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_nothing_and_a_diagonal(count) -> None:
+    """No blocks at all are symmetric, and so is a diagonal."""
+    assert is_symmetric(jacobian(torch.sin)(X).blocks[:count])
