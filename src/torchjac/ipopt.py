@@ -13,9 +13,9 @@ import numpy
 import torch
 from torch import Tensor
 
-from ._transforms.evaluated import Array, Evaluated, start
 from ._transforms.jacobian import jacobian
 from ._transforms.jacrev import jacrev
+from ._transforms.numpy_function import Array, NumpyFunction, start
 
 __all__ = ["Problem"]
 
@@ -49,8 +49,8 @@ class Problem:
     ) -> None:
         self.x0, self._shape = start(x0)
         self._functions = objective, constraints
-        self._objective = Evaluated(objective, self._shape, "Problem")
-        self._constraints = Evaluated(constraints or _none, self._shape, "Problem")
+        self._objective = NumpyFunction(objective, self._shape, "Problem")
+        self._constraints = NumpyFunction(constraints or _none, self._shape, "Problem")
         self._multipliers = torch.ones(self._constraints.value(self.x0).size, dtype=torch.float64)
         self._factor = 1.0
         self._places: dict[str, tuple[Array, Array]] = {}

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from ._answers.sparse import import_scipy
-from ._transforms.evaluated import Array, Evaluated, start
 from ._transforms.jacobian import jacobian
 from ._transforms.jacrev import jacrev
+from ._transforms.numpy_function import Array, NumpyFunction, start
 
 __all__ = ["Constraint", "least_squares_args", "minimize_args", "root_args", "solve_ivp_args"]
 
@@ -34,7 +34,7 @@ def least_squares_args(func: Callable[[Tensor], Tensor], x0: Tensor | Array) -> 
         [1.0, 1.0, 1.0, 1.0, 1.0]
     """
     point, shape = start(x0)
-    at = Evaluated(func, shape, "least_squares_args")
+    at = NumpyFunction(func, shape, "least_squares_args")
     return {"fun": at.value, "x0": point, "jac": lambda x: at.jacobian(x).to_scipy()}
 
 
@@ -49,7 +49,7 @@ def root_args(func: Callable[[Tensor], Tensor], x0: Tensor | Array) -> dict[str,
         [1.4142, 1.4142]
     """
     point, shape = start(x0)
-    at = Evaluated(func, shape, "root_args")
+    at = NumpyFunction(func, shape, "root_args")
     size = len(point)
     return {
         "fun": at.value,
@@ -70,7 +70,7 @@ def solve_ivp_args(func: Callable[[float, Tensor], Tensor], y0: Tensor | Array) 
         [0.739, 0.739, 0.739, 0.739]
     """
     point, shape = start(y0)
-    at = Evaluated(func, shape, "solve_ivp_args")
+    at = NumpyFunction(func, shape, "solve_ivp_args")
     return {
         "fun": lambda t, y: at.value(y, t),
         "y0": point,
@@ -104,8 +104,8 @@ def minimize_args(
         [-0.447, -0.894]
     """
     point, shape = start(x0)
-    at = Evaluated(func, shape, "minimize_args")
-    second = Evaluated(jacrev(func), shape, "minimize_args")
+    at = NumpyFunction(func, shape, "minimize_args")
+    second = NumpyFunction(jacrev(func), shape, "minimize_args")
     found: dict[str, Any] = {
         "fun": at.scalar,
         "x0": point,
@@ -119,7 +119,7 @@ def minimize_args(
 
 def _nonlinear(constraint: Constraint, shape: tuple[int, ...]) -> Any:
     optimize = import_scipy("minimize_args").optimize
-    at = Evaluated(constraint.func, shape, "minimize_args")
+    at = NumpyFunction(constraint.func, shape, "minimize_args")
     return optimize.NonlinearConstraint(
         at.value,
         constraint.lower,

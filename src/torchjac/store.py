@@ -19,8 +19,8 @@ from ._store.journal import read_plan
 from ._store.layouts import import_zarr
 from ._store.stored import Stored
 from ._store.write import write_rows
+from ._transforms.call_function import check_function, record
 from ._transforms.memory import bytes_of, check_within
-from ._transforms.run import check_function, record
 
 __all__ = ["Stored", "open", "verify", "write"]
 

@@ -12,9 +12,9 @@ from ._accumulate.progress import track
 from ._accumulate.reverse import accumulate
 from ._answers.operator import Jacobian
 from ._transforms.arguments import check_argnums, check_leaf
+from ._transforms.call_function import record, walking
 from ._transforms.jacobian import jacobian
 from ._transforms.jacrev import jacrev
-from ._transforms.run import record, walking
 
 __all__ = ["check_jacobian", "check_rule", "finite_differences", "loop_jacobian"]
 

@@ -11,7 +11,7 @@ from torchjac import jacfwd, jacrev
 from torchjac._accumulate.dense_columns import cut, dense_columns
 from torchjac._accumulate.strategy import way
 from torchjac._accumulate.tape_costs import goes_in_columns
-from torchjac._transforms.run import record, walking
+from torchjac._transforms.call_function import record, walking
 from torchjac.testing import loop_jacobian
 
 

@@ -8,7 +8,7 @@ import torch
 from torchjac import hessian, jacrev
 from torchjac._accumulate.dense_rows import dense_rows
 from torchjac._rules.norms import SECOND
-from torchjac._transforms.run import record, walking
+from torchjac._transforms.call_function import record, walking
 from torchjac.testing import finite_differences
 
 F = torch.nn.functional

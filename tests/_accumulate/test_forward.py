@@ -11,7 +11,7 @@ from torchjac._accumulate.seeds import NO_LIMITS
 from torchjac._accumulate.transpose_jvp import push_up
 from torchjac._blocks.block import identity
 from torchjac._blocks.write import dense
-from torchjac._transforms.run import record, walking
+from torchjac._transforms.call_function import record, walking
 from torchjac.testing import loop_jacobian
 
 

@@ -9,7 +9,7 @@ import torchjac
 from torchjac._accumulate import order as module
 from torchjac._accumulate.estimate import down, forward_work, narrowest, places
 from torchjac._accumulate.order import goes_up, pick, split
-from torchjac._transforms.run import record
+from torchjac._transforms.call_function import record
 
 
 def taped(f, *shapes, argnums=0):

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from torchjac import jacobian, jacrev, vmap
-from torchjac._accumulate import ordered, reverse
+from torchjac._accumulate import by_order, reverse
 from torchjac._accumulate.engine_rows import finish_rows
 from torchjac._accumulate.order import Order, split
 from torchjac._accumulate.tape_costs import rows_at_once
 from torchjac._transforms import operators
-from torchjac._transforms.run import record
+from torchjac._transforms.call_function import record
 from torchjac.testing import loop_jacobian
 
 FINISH = "torchjac._accumulate.reverse.finish_rows"
@@ -98,7 +98,7 @@ def test_dense_rows_above_a_cut_between_nested_tensors(monkeypatch):
                 order = split(tape, at, shapes)
                 return order._replace(below=Order(order.below.tape, below))
 
-            monkeypatch.setattr(ordered, "pick", pick)
+            monkeypatch.setattr(by_order, "pick", pick)
             torch.testing.assert_close(jacrev(f)(x), loop_jacobian(f, x), msg=f"cut at {at}, {below} below")
 
 

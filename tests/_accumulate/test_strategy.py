@@ -7,7 +7,7 @@ import torch
 
 from torchjac import jacfwd, jacrev
 from torchjac._accumulate.strategy import way
-from torchjac._transforms.run import record, walking
+from torchjac._transforms.call_function import record, walking
 from torchjac.testing import loop_jacobian
 
 

@@ -5,7 +5,7 @@ from tests.functions import Scale
 
 from torchjac._accumulate.tape_costs import goes_in_columns
 from torchjac._rules.registry import RULES
-from torchjac._transforms.run import record, walking
+from torchjac._transforms.call_function import record, walking
 
 
 class Ruled(Scale):

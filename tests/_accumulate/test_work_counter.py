@@ -9,7 +9,7 @@ from torchjac._accumulate.estimate import places
 from torchjac._accumulate.forward import accumulate_forward
 from torchjac._accumulate.reverse import accumulate
 from torchjac._accumulate.work_counter import Counter
-from torchjac._transforms.run import record, walking
+from torchjac._transforms.call_function import record, walking
 
 
 def test_ops():

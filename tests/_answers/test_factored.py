@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from tests._accumulate.test_ordered import can_split
+from tests._accumulate.test_by_order import can_split
 from tests._answers.cases import PROGRAMS
 from tests.fixtures import double as double
 from torch.linalg import LinAlgError

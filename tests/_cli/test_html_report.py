@@ -93,7 +93,7 @@ def test_too_much_to_draw(monkeypatch):
     """Where finding the entries would take too long they are not looked for."""
     monkeypatch.setattr(module, "MOST_ENTRIES", 10)
     monkeypatch.setattr(Jacobian, "_coordinates", lambda self: pytest.fail("entries were looked for"))
-    monkeypatch.setattr("torchjac._answers.shown.CHEAP", 10)
+    monkeypatch.setattr("torchjac._answers.display.CHEAP", 10)
     assert pictures(written("stencil", "20")) == []
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchjac._accumulate.reverse import accumulate
 from torchjac._answers.operator import Jacobian
 from torchjac._capture.tape import Node
-from torchjac._transforms.run import record, walking
+from torchjac._transforms.call_function import record, walking
 from torchjac.testing import check_rule
 
 torch.set_num_threads(1)

@@ -8,7 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchjac import hessian, jacobian, jacrev, vmap
 from torchjac._rules.attention import FUSED
 from torchjac._rules.backward_overrides import anew
-from torchjac._transforms.run import record, walking
+from torchjac._transforms.call_function import record, walking
 from torchjac.testing import finite_differences, loop_jacobian
 
 F = torch.nn.functional

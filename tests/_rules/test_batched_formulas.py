@@ -1,6 +1,6 @@
 """Formulas with rows in front: that of an infinite logarithm of a sum, and those that PyTorch's tables do not reach.
 
-What each gives for a row alone is compared in `test_front`, for every case of every rule.
+What each gives for a row alone is compared in `test_batched_vjp`, for every case of every rule.
 """
 
 import pytest

@@ -8,11 +8,11 @@ from tests._rules.test_coverage import MODULES
 
 import torchjac
 from torchjac._rules.batched_formulas import BROADCAST, FORMULAS
+from torchjac._rules.batched_parts import joined
 from torchjac._rules.batched_vjp import goes_in_front, vjp_rows
 from torchjac._rules.call import call, fit
-from torchjac._rules.front_parts import joined
 from torchjac._rules.registry import RULES
-from torchjac._transforms.run import record, walking
+from torchjac._transforms.call_function import record, walking
 from torchjac.testing import loop_jacobian
 
 CASES = [

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from torchjac._rules.nnz_estimate import links
-from torchjac._transforms.run import record
+from torchjac._transforms.call_function import record
 from torchjac.testing import loop_jacobian
 
 F = torch.nn.functional

@@ -11,7 +11,7 @@ from torchjac._accumulate.dense_rows import dense_rows
 from torchjac._accumulate.reverse import accumulate
 from torchjac._rules.backward_overrides import anew
 from torchjac._rules.norms import FIRST, SECOND
-from torchjac._transforms.run import record, walking
+from torchjac._transforms.call_function import record, walking
 from torchjac.testing import finite_differences
 
 F = torch.nn.functional

@@ -5,7 +5,7 @@ import torch
 from tests._rules.cases import Sampler
 
 from torchjac._rules.norms import FIRST
-from torchjac._transforms.run import record
+from torchjac._transforms.call_function import record
 from torchjac.testing import loop_jacobian
 
 F = torch.nn.functional

@@ -10,7 +10,7 @@ from tests.fixtures import double as double
 
 from torchjac import hessian, jacfwd, jacobian, jacrev, vmap
 from torchjac._rules.backward_overrides import anew, is_anew
-from torchjac._transforms.run import record, walking
+from torchjac._transforms.call_function import record, walking
 from torchjac.testing import finite_differences
 
 F = torch.nn.functional

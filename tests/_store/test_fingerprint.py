@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from torchjac._store.fingerprint import fingerprint
-from torchjac._transforms.run import record
+from torchjac._transforms.call_function import record
 
 X = torch.arange(6.0, dtype=torch.float64)
 

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from torchjac import hessian, jacfwd, jacobian, jacrev, value_and_jacobian, vmap
 from torchjac._capture.capture import plain
-from torchjac._transforms import run
+from torchjac._transforms import call_function
 from torchjac.testing import finite_differences, loop_jacobian
 
 A = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(4, 3)
@@ -28,13 +28,13 @@ def in_float64(double):
 @pytest.fixture
 def beneath(monkeypatch):
     """Every capture inside vmap must be beneath it: nothing falls back on a level of its own."""
-    capture = run.capture
+    capture = call_function.capture
 
     def refused(*args):
-        assert not run.inside_functorch()
+        assert not call_function.inside_functorch()
         return capture(*args)
 
-    monkeypatch.setattr(run, "capture", refused)
+    monkeypatch.setattr(call_function, "capture", refused)
 
 
 def f(x):

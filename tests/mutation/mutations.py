@@ -710,32 +710,32 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     # ------------------------------------------------------------------------------------------ front
     Mutation(
-        "_rules/front_tables.py", "a source that is added is not scaled",
+        "_rules/batched_tables.py", "a source that is added is not scaled",
         "read if alpha == 1 else read * alpha",
         "read",
     ),
     Mutation(
-        "_rules/front_tables.py", "what a scatter wrote over keeps its cotangent",
+        "_rules/batched_tables.py", "what a scatter wrote over keeps its cotangent",
         "kept = rows if adds or not node.needs(0) else rows.scatter(dim, table, 0)",
         "kept = rows",
     ),
     Mutation(
-        "_rules/front_parts.py", "two cotangents of one part: the second alone",
+        "_rules/batched_parts.py", "two cotangents of one part: the second alone",
         "waiting.rows[part] = rows if other is None else other + rows",
         "waiting.rows[part] = rows",
     ),
     Mutation(
-        "_rules/front_parts.py", "what waited before the parts is forgotten",
+        "_rules/batched_parts.py", "what waited before the parts is forgotten",
         "return whole if before is None else before + whole",
         "return whole",
     ),
     Mutation(
-        "_rules/front_assign.py", "a source counts once, whatever it was multiplied with",
+        "_rules/batched_assign.py", "a source counts once, whatever it was multiplied with",
         "found[k] = part if k == 0 or block.value == 1 else part * block.value",
         "found[k] = part",
     ),
     Mutation(
-        "_rules/front_assign.py", "what was written over keeps its cotangent",
+        "_rules/batched_assign.py", "what was written over keeps its cotangent",
         "found[0] = rows.masked_fill(written, 0)",
         "found[0] = rows",
     ),

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
-from tests._accumulate.test_ordered import can_split
+from tests._accumulate.test_by_order import can_split
 from tests.properties.programs import Program, programs
 from torch import Tensor
 
@@ -154,7 +154,7 @@ def test_in_every_order(program: Program, cut: int) -> None:
     for argnum in (0, 1):
         expected = loop_jacobian(f, *program.inputs, argnum=argnum)
         with always_by_structure(), pytest.MonkeyPatch.context() as patch:
-            patch.setattr("torchjac._accumulate.ordered.pick", pick)
+            patch.setattr("torchjac._accumulate.by_order.pick", pick)
             agree(torchjac.jacrev(f, argnum)(*program.inputs), expected, tolerance)
         if bool(expected.isfinite().all()):
             found = torchjac.jacfwd(f, argnum)(*program.inputs)

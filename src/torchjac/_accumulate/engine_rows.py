@@ -20,8 +20,8 @@ from .._capture.capture import map_rows
 from .._capture.tape import Edge, Node, Tape
 from .._plan.price import mapped
 from .._plan.recorder import engine_runs, whole
+from .._rules.batched_parts import Waiting, joined
 from .._rules.batched_vjp import goes_in_front, vjp_rows
-from .._rules.front_parts import Waiting, joined
 from .._rules.vjp_support import (
     CANNOT_BATCH,
     all_can_vmap,

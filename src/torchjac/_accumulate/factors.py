@@ -17,8 +17,8 @@ from .._blocks.block_views import joined, shifted
 from .._blocks.cost import factors_pay
 from .._blocks.maps import Map, labels_of
 from .._capture.tape import Node, Tape
+from .by_order import NotFiniteError, accumulate_in, multiplied
 from .order import Order, pick
-from .ordered import NotFiniteError, accumulate_in, multiplied
 from .report import Report
 from .reverse import accumulate
 from .seeds import NO_LIMITS, Limits

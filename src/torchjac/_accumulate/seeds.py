@@ -27,7 +27,7 @@ from .._capture.tape import Node
 from .._plan.recorder import whole
 from .._rules.batched_vjp import by_formula
 from .._rules.call import call, fit
-from .._rules.launches import rows_price
+from .._rules.call_counts import rows_price
 from .._rules.registry import BatchDims, Local
 from .._rules.vjp_support import CANNOT_BATCH, can_vmap, noted, raise_if_out_of_memory, why_unbatched
 from .progress import track

@@ -12,7 +12,7 @@ from .._blocks.coordinates import covers_once
 from .._blocks.domain import entries_inside, inside
 from .._blocks.lazy import lazy
 from .._blocks.pattern_cache import pattern_of
-from . import factored, parts, scaling, sparse
+from . import factored, index_parts, scaling, sparse
 
 if TYPE_CHECKING:
     from .operator import Jacobian
@@ -51,7 +51,7 @@ class Entries:
         """
         if self.factors and self.out_shape == self.in_shape:
             return factored.diagonal_blocks(self, tuple(range(len(self.out_shape))))
-        return parts.diagonal(self.blocks, self.out_shape, self.in_shape, self)
+        return index_parts.diagonal(self.blocks, self.out_shape, self.in_shape, self)
 
     def trace(self: Jacobian) -> Tensor:
         """Return the sum of the diagonal, which for a vector field is its divergence; costs what `diagonal` does.
@@ -85,7 +85,7 @@ class Entries:
         if self.factors:
             first: Tensor = self.factors[0].row(index) @ factored.chained(self.factors[1:])
             return first
-        return parts.row(self.blocks, index, self.out_shape, self.in_shape, self)
+        return index_parts.row(self.blocks, index, self.out_shape, self.in_shape, self)
 
     def __getitem__(self: Jacobian, key: Any) -> Jacobian:
         """The Jacobian of ``output[key]``, for any key that indexes a tensor; structure is kept.
@@ -116,7 +116,7 @@ class Entries:
             return self[key].mT[columns].mT
         if self.factors:
             return factored.chained([self.factors[0][key], *self.factors[1:]])
-        shape, blocks = parts.select(self.blocks, key, self.out_shape, self.in_shape, self)
+        shape, blocks = index_parts.select(self.blocks, key, self.out_shape, self.in_shape, self)
         return self._new(shape, self.in_shape, tuple(blocks))
 
     def block_diagonal(self: Jacobian) -> Tensor:
@@ -147,7 +147,7 @@ class Entries:
             )
         if self.factors:
             return factored.diagonal_blocks(self, (0,))
-        return parts.diagonal_blocks(self.blocks, (0,), self.out_shape, self.in_shape, self)
+        return index_parts.diagonal_blocks(self.blocks, (0,), self.out_shape, self.in_shape, self)
 
     def pattern(self: Jacobian, layout: torch.layout = torch.sparse_coo) -> Tensor:
         """Return where entries stand, as a boolean sparse matrix of shape (output.numel(), input.numel()).

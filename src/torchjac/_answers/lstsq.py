@@ -11,7 +11,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is publ
 
 from .._blocks.block import identity, valued
 from .bordered import block
-from .parts import diagonal_blocks
+from .index_parts import diagonal_blocks
 from .solve import HALF
 from .sparse import assemble
 

@@ -16,17 +16,17 @@ from .._blocks.lazy import lazy
 from . import arithmetic, factored, products
 from .algebra import Algebra
 from .consolidate import Consolidated
+from .conversion import Conversion
+from .display import Display
 from .entries import Entries
 from .factored import Chain
-from .forms import Forms
 from .low_rank_update import Plus
 from .matrix_kind import Kind, kind_of
-from .shown import Shown
 from .systems import Systems
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Jacobian(Algebra, Entries, Systems, Forms, Shown):
+class Jacobian(Algebra, Entries, Systems, Conversion, Display):
     """∂output/∂input of shape ``output.shape + input.shape``, kept as the sum of its blocks.
 
     As a matrix it has a row for each entry of the output and a column for each of the input, both in

@@ -12,7 +12,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is publ
 from .._blocks.tracing import inside_functorch
 from . import low_rank_update
 from .factored import rank_bound
-from .parts import diagonal_blocks
+from .index_parts import diagonal_blocks
 from .solvers.named import factorise_by
 from .solvers.system import System
 from .sparse import assemble

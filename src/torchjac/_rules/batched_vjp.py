@@ -15,12 +15,12 @@ from torch import Tensor
 from .._capture.capture import map_rows
 from .._capture.tape import Meta, Node
 from .._plan.recorder import whole
-from . import front_assign, front_tables  # noqa: F401  (they register formulas)
+from . import batched_assign, batched_tables  # noqa: F401  (they register formulas)
 from .backward_overrides import anew, fails, is_anew
 from .batched_formulas import BROADCAST, FORMULAS, Results
+from .batched_parts import Waiting, hold, joined
 from .call import call, fit
-from .front_parts import Waiting, hold, joined
-from .launches import rows_price
+from .call_counts import rows_price
 
 
 def goes_in_front(name: str) -> bool:

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from .._answers.bordered import block
 from .._answers.sparse import import_scipy
+from .._transforms.call_function import Recorded, found
 from .._transforms.jacrev import dense_answers
-from .._transforms.rows import jacobian_rows, part_of
-from .._transforms.run import Recorded, found
+from .._transforms.row_ranges import jacobian_rows, part_of
 from .files import write_synced
 from .journal import Plan
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from .._accumulate.progress import import_tqdm
+from .._transforms.call_function import Recorded
 from .._transforms.memory import fitting, plan
-from .._transforms.run import Recorded
 from .fingerprint import fingerprint
 from .journal import PLAN, Piece, Plan, add_piece, read_plan, recover_pieces, write_plan
 from .layouts import Layout, import_zarr, layout_of

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from .._torch import FakeTensorMode, TracingContext, dynamo, inductor, tracing
-from .clean import base_of, written
+from .simplify_graph import base_of, written
 
 #: Gives the outputs of a graph from its inputs
 Run: TypeAlias = Callable[[list[Tensor]], Sequence[Tensor]]

@@ -16,9 +16,9 @@ import torch
 from .._answers.operator import Jacobian
 from .._blocks.tracing import inside_functorch
 from .._torch import dispatch_mode_count, forward_level
-from .observe import Observer
+from .capture_watch import Observer
+from .guards import Guards
 from .program import Program, capture
-from .reads import Reads
 from .signature import Call, check_call, read_call
 
 
@@ -115,7 +115,7 @@ class Compiled:
         update_wrapper(self, func, updated=())
         self.captures = 0
         self._func, self._backend, self._cache_size = func, backend, cache_size
-        self._programs: OrderedDict[Hashable, tuple[Program, Reads]] = OrderedDict()
+        self._programs: OrderedDict[Hashable, tuple[Program, Guards]] = OrderedDict()
         self._lock = Lock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -183,10 +183,10 @@ class Compiled:
 
 def observed(
     func: Callable[..., Any], call: Call, record: Callable[[Callable[..., Any], Call, Observer], T]
-) -> tuple[T, Reads]:
+) -> tuple[T, Guards]:
     """What a recording of a call gives, and what the function read; one thread at a time, the function watched."""
     with _TRACER:
-        observer = Observer(Reads(func, call.leaves))
+        observer = Observer(Guards(func, call.leaves))
         try:
             found = record(func, call, observer)
         except BaseException:
@@ -215,5 +215,5 @@ def _is_inside_another() -> bool:
     )
 
 
-Reads.instead[Compiled] = lambda compiled: (compiled._func,)
-Reads.instead[Jacobian] = lambda operator: (operator.blocks,)
+Guards.instead[Compiled] = lambda compiled: (compiled._func,)
+Guards.instead[Jacobian] = lambda operator: (operator.blocks,)

@@ -17,8 +17,8 @@ from torch import Tensor
 from .._capture.constant_folding import constants_computed
 from .._torch import HigherOrderOperator, dynamo, graph_break, pytree, tracer_mode
 from .arguments import check_argnums, check_outputs, differentiated, nest, put_arguments, split_aux
+from .call_function import record
 from .exporting import is_exporting, replayed
-from .run import record
 
 T = TypeVar("T")
 

@@ -11,8 +11,8 @@ from .._accumulate.order import named, pick, weighed
 from .._accumulate.report import Costs, Report
 from .._accumulate.work_counter import Counter
 from .._capture.state import undisturbed
+from .call_function import Recorded, check_function, found, record
 from .dynamo import beside_dynamo
-from .run import Recorded, check_function, found, record
 
 
 def explain(

@@ -16,8 +16,8 @@ from .._answers.sparse import SparseParts
 from .._torch import inductor, pytree
 from .backend import inductor_settings
 from .compile import Compiled, observed
+from .op_recording import is_random
 from .program import trace
-from .record import is_random
 from .signature import check_call, read_call
 
 #: Names of the index tensors of each layout, as PyTorch has them.

@@ -21,8 +21,8 @@ from .._torch import (
     push_mode,
     tracer_mode,
 )
+from .op_recording import record_ops
 from .program import flattened
-from .record import record_ops
 from .signature import read_call
 
 

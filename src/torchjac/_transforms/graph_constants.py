@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from .._torch import OpOverload
-from .record import own_outputs
+from .op_recording import own_outputs
 
 _MUL = torch.ops.aten.mul.Tensor
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from .._capture.state import undisturbed
+from .call_function import check_function, record
 from .dynamo import HAS_OP, beside_dynamo, in_dynamo
 from .exporting import is_exporting, replayed
 from .jacrev import dense_jacobians
-from .run import check_function, record
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -14,12 +14,12 @@ from .._blocks.tracing import inside_functorch
 from .._capture.capture import left_level
 from .._capture.state import undisturbed
 from .._torch import pytree
+from .call_function import Recorded, check_function, record
 from .dynamo import beside_dynamo
 from .exporting import is_exporting, replayed
 from .memory import budget, check_within
 from .operators import operators
-from .rows import operators_within
-from .run import Recorded, check_function, record
+from .row_ranges import operators_within
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

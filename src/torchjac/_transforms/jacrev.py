@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 from torch import Tensor
 
+from .._accumulate.by_order import accumulate_best
 from .._accumulate.dense_columns import dense_columns
 from .._accumulate.dense_rows import Targets, dense_rows
 from .._accumulate.forward import accumulate_forward, goes_forward
 from .._accumulate.order import goes_up
-from .._accumulate.ordered import accumulate_best
 from .._accumulate.ownership import all_borrowed, owned
 from .._accumulate.planned import planned
 from .._accumulate.progress import watched
@@ -29,13 +29,13 @@ from .._capture.capture import as_batched
 from .._capture.once_differentiable import once_pairs, only_once
 from .._capture.state import undisturbed
 from .._rules.vjp_support import CANNOT_BATCH, makes_sparse, needs_own_vjp
+from .call_function import Recorded, check_function, found, record
 from .dynamo import HAS_OP, beside_dynamo, in_dynamo
 from .exporting import is_exporting, replayed
 from .memory import budget, check_within
 from .operators import OPERATOR, Layout, check_layout, operators
 from .out import Outs, check_out, fill, sparse_out, targets
-from .rows import dense_within, operators_within, sparse_within
-from .run import Recorded, check_function, found, record
+from .row_ranges import dense_within, operators_within, sparse_within
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

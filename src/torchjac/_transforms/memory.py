@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from .._accumulate.budget import Budget, OverBudgetError
 from .._blocks.tracing import inside_functorch, is_tracing
 from .._capture.state import undisturbed
-from .run import Recorded
+from .call_function import Recorded
 
 T = TypeVar("T")
 

@@ -7,9 +7,9 @@ from typing import Final, Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from .._accumulate.by_order import accumulate_best
 from .._accumulate.factors import Factor, accumulate_factors, alone
 from .._accumulate.forward import accumulate_forward, goes_forward
-from .._accumulate.ordered import accumulate_best
 from .._accumulate.ownership import all_borrowed, owned
 from .._accumulate.planned import planned
 from .._accumulate.report import Report, Step
@@ -21,7 +21,7 @@ from .._answers.per_sample import per_sample
 from .._blocks.block import Block, fitted
 from .._capture.capture import Captured
 from .._capture.once_differentiable import once_pairs, only_once
-from .run import Recorded, found
+from .call_function import Recorded, found
 
 #: The layout of an answer that is not written out
 OPERATOR: Final = "operator"

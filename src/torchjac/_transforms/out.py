@@ -12,7 +12,7 @@ from .._blocks.tracing import inside_functorch
 from .._capture.capture import memory_of
 from .._torch import pytree
 from .arguments import nest
-from .run import Recorded
+from .call_function import Recorded
 
 #: The tensors to write into, ``[output][input]``
 Outs = list[list[Tensor]]

@@ -9,10 +9,10 @@ from typing import Any
 from .._answers.operator import Jacobian
 from .._capture.state import undisturbed
 from .arguments import unflatten
+from .call_function import Recorded, check_function, record
 from .dynamo import beside_dynamo
 from .memory import bytes_of, check_within, within
-from .rows import jacobian_rows
-from .run import Recorded, check_function, record
+from .row_ranges import jacobian_rows
 
 
 def pieces(

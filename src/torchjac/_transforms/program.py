@@ -12,9 +12,9 @@ from .._answers.rebuild import Apart, Build, take_apart
 from .._answers.sparse import kept_in_parts
 from .._capture.constant_folding import Assumed, Constants, still_holds
 from .backend import Run, compile_graph
+from .capture_watch import Observer, UnwatchedConstants, ValuesLeave
 from .graph_constants import take_out_numbers
-from .observe import Observer, UnwatchedConstants, ValuesLeave
-from .record import Recording, is_random, record_ops
+from .op_recording import Recording, is_random, record_ops
 from .signature import Call, put_back
 
 #: A call from its tensors to those of its answer.

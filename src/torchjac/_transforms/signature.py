@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .._torch import function_mode_count, is_any_autocast_enabled, privateuse1_backend_name, pytree
-from .known import PLAIN
+from .trusted_code import PLAIN
 
 _KINDS = frozenset([Tensor, torch.nn.Parameter])
 

@@ -12,11 +12,11 @@ import numpy
 import torch
 
 from .._torch import SETTINGS
-from .held import MISSING, Lookup, Space, cache_state, leave, refill_sequence, same
 from .signature import kind_of
+from .snapshot import MISSING, Lookup, Space, cache_state, leave, refill_sequence, same
 
 
-class Kept:
+class GuardedValue:
     """What was found, by the kind of place."""
 
     def __init__(self) -> None:

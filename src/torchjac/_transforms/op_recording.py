@@ -21,7 +21,7 @@ from .._torch import (
     OpOverload,
     dynamo,
 )
-from .clean import base_of, clean, written
+from .simplify_graph import base_of, clean, written
 
 #: Code that stands here is not the user's.
 _OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))

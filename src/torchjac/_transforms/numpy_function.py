@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from .._answers.operator import Jacobian
+from .call_function import Recorded, record
 from .operators import operators
-from .run import Recorded, record
 
 Array = numpy.ndarray
 
 
-class Evaluated:
+class NumpyFunction:
     """The value of a function and its Jacobian at the point of the last call, and what comes before the point.
 
     The function is called once for each point that is new: what is asked first, be it value or Jacobian, leaves the

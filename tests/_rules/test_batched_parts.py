@@ -6,7 +6,7 @@ from tests.allocations import Allocations
 
 from torchjac import hessian, jacrev
 from torchjac._capture.tape import Meta
-from torchjac._rules.front_parts import Part, Parts, joined
+from torchjac._rules.batched_parts import Part, Parts, joined
 from torchjac.testing import loop_jacobian
 
 D = torch.float64

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from .known import PLAIN
+from .trusted_code import PLAIN
 
 #: Stands for what is not there.
 MISSING = object()
@@ -29,7 +29,7 @@ class Space:
                 yield self.held[name]
 
     def look(self) -> tuple[Any, ...]:
-        """Return what `Reads.hold` looks at, and what puts it back."""
+        """Return what `Guards.hold` looks at, and what puts it back."""
         names = list(self.held)
         pick = itemgetter(*names) if len(names) > 1 else itemgetter(*names * 2) if names else _nothing
         held = tuple(self.held.values()) * (2 if len(names) == 1 else 1)

@@ -5,7 +5,7 @@ import torch
 
 from torchjac import compile, hessian, jacobian, jacrev
 from torchjac._transforms import program
-from torchjac._transforms.record import record_ops
+from torchjac._transforms.op_recording import record_ops
 from torchjac.testing import loop_jacobian
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from tests.functions import Mix
 
-from torchjac._transforms.rows import jacobian_rows
-from torchjac._transforms.run import record
+from torchjac._transforms.call_function import record
+from torchjac._transforms.row_ranges import jacobian_rows
 from torchjac.testing import loop_jacobian
 
 WIDE, NARROW = torch.randn(12, 2, dtype=torch.float64), torch.randn(2, 8, dtype=torch.float64)

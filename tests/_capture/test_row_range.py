@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from torchjac._capture.capture import capture
-from torchjac._capture.rows import boxes, rows_of
+from torchjac._capture.row_range import boxes, rows_of
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (5,), (3, 4), (1, 4), (4, 1), (2, 3, 4), (2, 1, 3)])

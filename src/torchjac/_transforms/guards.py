@@ -1,8 +1,8 @@
 """What the code that a capture ran can read beside its arguments, as it stood there; and whether it still does.
 
 A captured program holds what was found when it was captured. From the function and from the globals of all code that
-ran (`observe.py` tells which) everything is reached that the names in that code can lead to. What was found is kept
-with the place where it stood, and looked at again before every run: identity for tensors and objects, equality for
+ran (`capture_watch.py` tells which) everything is reached that the names in that code can lead to. What was found is
+kept with the place where it stood, and looked at again before every run: identity for tensors and objects, equality for
 numbers and strings. An object of which nothing can be seen is refused.
 """
 
@@ -36,10 +36,10 @@ import torch
 from torch.nn.modules import module as _module
 
 from .._torch import FakeTensor
-from .held import MISSING, Space, cache_state
-from .kept import Kept
-from .known import PLAIN, QUIET, STATEFUL, is_library, is_unknown, is_unread, refusal
+from .guarded_value import GuardedValue
 from .signature import kind_of
+from .snapshot import MISSING, Space, cache_state
+from .trusted_code import PLAIN, QUIET, STATEFUL, is_library, is_unknown, is_unread, refusal
 
 #: Dicts of a module that PyTorch reads at each call.
 _OF_MODULES = [name for name in vars(torch.nn.Module()) if name not in ("_non_persistent_buffers_set",)]
@@ -49,7 +49,7 @@ _GLOBAL_HOOKS = [
 ]
 
 
-class Reads(Kept):
+class Guards(GuardedValue):
     """What was found outside by the code that ran, from some roots."""
 
     #: What is reached in place of an object of a class, by the class.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 CHEAP = 10_000_000
 
 
-class Shown:
+class Display:
     """Words and pictures."""
 
     def explain(self: Jacobian) -> Report:

@@ -10,12 +10,12 @@ from tests.fixtures import double as double
 from torch.utils.flop_counter import FlopCounterMode
 
 from torchjac import grad, jacobian, jacrev, vmap
-from torchjac._accumulate import ordered
+from torchjac._accumulate import by_order
 from torchjac._accumulate.estimate import places
 from torchjac._accumulate.order import Order, split
 from torchjac._accumulate.seeds import NO_LIMITS
 from torchjac._blocks.write import dense
-from torchjac._transforms.run import record, walking
+from torchjac._transforms.call_function import record, walking
 from torchjac.testing import loop_jacobian
 
 
@@ -32,7 +32,7 @@ def turned(request, monkeypatch):
         at = cuts[{"first cut": 0, "middle cut": len(cuts) // 2, "last cut": -1}[request.param]]
         return split(tape, at, out_shapes)
 
-    monkeypatch.setattr(ordered, "pick", choose)
+    monkeypatch.setattr(by_order, "pick", choose)
     monkeypatch.setattr("torchjac._transforms.jacrev.way", lambda *_: "structure")
     return request.param
 
@@ -60,7 +60,7 @@ def test_cut_anywhere(name):
             for below in ("reverse", "forward"):
                 order = cut._replace(above=Order(cut.above.tape, above), below=Order(cut.below.tape, below))
                 with walking(recorded):
-                    ((blocks,),) = ordered.accumulate_in(order, recorded.shapes, NO_LIMITS, None)
+                    ((blocks,),) = by_order.accumulate_in(order, recorded.shapes, NO_LIMITS, None)
                 found = dense(blocks, recorded.shapes[0], x.shape, x)
                 torch.testing.assert_close(found, expected, msg=lambda text, at=at: f"cut at {at}: {text}")
 
@@ -159,7 +159,7 @@ def test_report():
     f, x = _network(800, 200, 3, 200, 800), torch.randn(800)
     recorded = record("test", f, 0, False, (x,), {})
     assert min(place.work for place in places(recorded.captured.tape, recorded.shapes)) > 0
-    report = ordered.Report()
+    report = by_order.Report()
     with walking(recorded):
-        ordered.accumulate_best(recorded.captured.tape, recorded.shapes, report=report)
+        by_order.accumulate_best(recorded.captured.tape, recorded.shapes, report=report)
     assert len(report.steps) == len(recorded.captured.tape.nodes)

@@ -1,4 +1,4 @@
-"""Watching a capture: which code runs, for `Reads`, and which calls it makes that no later look could repeat."""
+"""Watching a capture: which code runs, for `Guards`, and which calls it makes that no later look could repeat."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from torch.overrides import TorchFunctionMode
 
 from .._capture.constant_folding import Constants
 from .._torch import disable_current_modes
+from .guards import Guards
 from .interrupt import HeldInterrupts
-from .known import RefusedError, impure_c, impure_python, is_library, looks_at_anything
-from .reads import Reads
+from .trusted_code import RefusedError, impure_c, impure_python, is_library, looks_at_anything
 
 #: Of code: a library's; the user's; a library's whose answer is another each time, that looks at whatever it is
 #: given, that imports; and what the garbage collector calls, whoever runs.
@@ -40,7 +40,7 @@ _MAKES_NAMES = {"__dict__", "attrgetter", "methodcaller", "__getattribute__", "_
 class Observer:
     """What Python tells of a capture in this thread; see the module."""
 
-    def __init__(self, reads: Reads) -> None:
+    def __init__(self, reads: Guards) -> None:
         self.reads = reads
         self._refused: RefusedError | None = None
         # By id: code is equal to other code of the same make in another file.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .operator import Jacobian
 
 
-class Forms:
+class Conversion:
     """What a Jacobian is turned into."""
 
     def to(self: Jacobian, *args: Any, **kwargs: Any) -> Jacobian:

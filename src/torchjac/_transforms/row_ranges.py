@@ -15,11 +15,11 @@ from .._accumulate.dense_rows import Targets
 from .._answers.bordered import placed, stacked
 from .._answers.operator import Jacobian
 from .._answers.sparse import SparseParts
-from .._capture.rows import boxes, rows_of
+from .._capture.row_range import boxes, rows_of
+from .call_function import Recorded, found
 from .memory import in_ranges, plan, within
 from .operators import operators
 from .out import Outs, fill, targets
-from .run import Recorded, found
 
 
 def part_of(recorded: Recorded, number: int, rows: range) -> Recorded:
