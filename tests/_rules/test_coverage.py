@@ -39,10 +39,11 @@ from tests.versions import lacks
 from torchjac._rules.registry import RULES, name_of, named
 
 MODULES = (
-    test_independent_dims, test_average, test_embedding_bag, test_complex_parts, test_conv, test_cross, test_determinant, test_gather, test_glu,
-    test_grid_sample, test_losses, test_masked, test_matmul, test_normalise, test_pairwise, test_slice_cat_pad, test_pointwise,
-    test_pool, test_probe, test_recurrent, test_reduce, test_reduce_by_index, test_resample, test_scan, test_pixel_shuffle,
-    test_sparse, test_sparse_factor, test_sparse_ops, test_views, test_scatter,
+    test_average, test_complex_parts, test_conv, test_cross, test_determinant, test_embedding_bag, test_gather,
+    test_glu, test_grid_sample, test_independent_dims, test_losses, test_masked, test_matmul, test_normalise,
+    test_pairwise, test_pixel_shuffle, test_pointwise, test_pool, test_probe, test_recurrent, test_reduce,
+    test_reduce_by_index, test_resample, test_scan, test_scatter, test_slice_cat_pad, test_sparse,
+    test_sparse_factor, test_sparse_ops, test_views,
 )  # fmt: skip
 
 #: Names no test reaches on CPU, each with its reason
