@@ -97,8 +97,8 @@ def test_the_check_sees_every_kind_of_import(tmp_path, monkeypatch):
     file = folder / "here.py"
     file.write_text(
         "import torch.autograd.functional as t\n"
-        "from . import spell\n"
-        "from .spell import local\n"
+        "from . import einsum_notation\n"
+        "from .einsum_notation import local\n"
         "from .._accumulate.reverse import accumulate\n"
         "def late():\n    from torchjac import extend\n"
     )

@@ -67,8 +67,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/independent_dims.py", "least squares: residuals stand where the solution does",
-        "others={1: passes(residuals, 0 if vector else 1, 1)}",
-        "others={1: passes(residuals, 1 if vector else 2, 1)}",
+        "others={1: batch_dims(residuals, 0 if vector else 1, 1)}",
+        "others={1: batch_dims(residuals, 1 if vector else 2, 1)}",
     ),
     # -------------------------------------------------------------------------------------------- average
     Mutation(
@@ -136,8 +136,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     # ------------------------------------------------------------------------------------------ conv
     Mutation(
         "_rules/conv.py", "the channels of the input pass",
-        "passes[0] = ((0, 0),)",
-        "passes[0] = ((0, 0), (1, 1))",
+        "batch_dims[0] = ((0, 0),)",
+        "batch_dims[0] = ((0, 0), (1, 1))",
     ),
     Mutation(
         "_rules/conv_geometry.py", "the last window left out",
@@ -290,8 +290,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/losses.py", "temporal classification: time passes",
-        "passes={0: ((0, 1),)}",
-        "passes={0: ((0, 0),)}",
+        "batch_dims={0: ((0, 1),)}",
+        "batch_dims={0: ((0, 0),)}",
     ),
     # ------------------------------------------------------------------------------------------ masked
     Mutation(
@@ -375,8 +375,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/normalise.py", "group norm: the channels pass",
-        "affine.passes[0] = ((0, 0),)",
-        "affine.passes[0] = ((0, 0), (1, 1))",
+        "affine.batch_dims[0] = ((0, 0),)",
+        "affine.batch_dims[0] = ((0, 0), (1, 1))",
     ),
     Mutation(
         "_rules/normalise.py", "the bias doubled",
@@ -643,13 +643,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     # ------------------------------------------------------------------------------------------ recurrent
     Mutation(
         "_rules/recurrent.py", "a layer: steps taken for the batch",
-        "return Known(passes=passes(1),",
-        "return Known(passes=passes(0),",
+        "return LocalJacobian(batch_dims=batch_dims(1),",
+        "return LocalJacobian(batch_dims=batch_dims(0),",
     ),
     Mutation(
         "_rules/recurrent.py", "a layer: the last state as all steps",
-        "others={1: passes(0), 2: passes(0)}",
-        "others={1: passes(1), 2: passes(1)}",
+        "others={1: batch_dims(0), 2: batch_dims(0)}",
+        "others={1: batch_dims(1), 2: batch_dims(1)}",
     ),
     Mutation(
         "_rules/recurrent.py", "packing: steps and sequences swapped",
@@ -1301,12 +1301,12 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_blocks/merge.py", "maps told apart without strides",
-        "spelled.append((number.setdefault(label, len(number)), label.size, stride))",
-        "spelled.append((number.setdefault(label, len(number)), label.size))",
+        "key.append((number.setdefault(label, len(number)), label.size, stride))",
+        "key.append((number.setdefault(label, len(number)), label.size))",
     ),
     Mutation(
         "_blocks/merge.py", "maps told apart without offsets",
-        "            spelled.append(map_[0])\n",
+        "            key.append(map_[0])\n",
         "",
     ),
     Mutation(
@@ -1316,7 +1316,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_blocks/coalesce_diagonals.py", "offsets along a line forgotten",
-        "        spelled.append(offset)\n",
+        "        key.append(offset)\n",
         "",
     ),
     Mutation(
@@ -1416,7 +1416,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_accumulate/ownership.py", "what is lent is handed out",
-        "isinstance(value, Tensor) and memory_of(value) in lent",
+        "isinstance(value, Tensor) and memory_of(value) in borrowed",
         "False",
     ),
 )  # fmt: skip

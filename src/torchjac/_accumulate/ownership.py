@@ -18,7 +18,7 @@ def all_borrowed(tape: Tape) -> set[int]:
 
 
 def owned(blocks: list[Block], borrowed: set[int]) -> list[Block]:
-    """Blocks, with values copied that stand in the memory that was lent."""
+    """Return blocks, with values copied that stand in memory that was lent."""
     if not borrowed:
         return blocks
 

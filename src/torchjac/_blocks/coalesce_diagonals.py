@@ -128,11 +128,11 @@ def _place(out: tuple[Map, ...], wrt: tuple[Map, ...]) -> Place:
                 if label not in start:
                     start[label] = 0
                     fixed.append(label)
-    alternatives: list[object] = []
+    key: list[object] = []
     for map_ in out + wrt:
         if type(map_) is Gather:
-            alternatives.append(id(map_.index))
-            alternatives += [number.setdefault(label, len(number)) for label in map_.labels]
+            key.append(id(map_.index))
+            key += [number.setdefault(label, len(number)) for label in map_.labels]
             continue
         offset, terms = map_
         ordered: Sequence[tuple[Label, int]] = terms
@@ -142,12 +142,12 @@ def _place(out: tuple[Map, ...], wrt: tuple[Map, ...]) -> Place:
             if label not in start:
                 start[label] = offset // stride
             offset -= stride * start[label]
-            alternatives.append(number.setdefault(label, len(number)))
-            alternatives.append(stride)
-        alternatives.append(offset)
+            key.append(number.setdefault(label, len(number)))
+            key.append(stride)
+        key.append(offset)
     labels = tuple(number)
-    alternatives += [(number[label], label.size) for label in fixed]
-    return Place(tuple(alternatives), labels, tuple([start[label] for label in labels]))
+    key += [(number[label], label.size) for label in fixed]
+    return Place(tuple(key), labels, tuple([start[label] for label in labels]))
 
 
 @lru_cache(maxsize=KEPT)

@@ -89,18 +89,18 @@ def _spelled(out: InternedMaps, wrt: InternedMaps) -> tuple[object, ...]:
 
 def _spell(maps: tuple[Map, ...]) -> tuple[object, ...]:
     number: dict[Label, int] = {}
-    alternatives: list[object] = []
+    key: list[object] = []
     for map_ in maps:
         if type(map_) is Affine:
             terms = map_[1]
-            alternatives.append(map_[0])
+            key.append(map_[0])
             for label, stride in sorted(terms, key=_falling) if len(terms) > 1 else terms:
-                alternatives.append((number.setdefault(label, len(number)), label.size, stride))
+                key.append((number.setdefault(label, len(number)), label.size, stride))
         else:
-            alternatives.append(id(map_.index))
+            key.append(id(map_.index))
             for label in map_.labels:
-                alternatives.append((number.setdefault(label, len(number)), label.size))
-    return tuple(alternatives)
+                key.append((number.setdefault(label, len(number)), label.size))
+    return tuple(key)
 
 
 def _add(first: Block, second: Block) -> Block:
