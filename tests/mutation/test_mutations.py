@@ -18,8 +18,8 @@ SAMPLE = 4
 
 #: Files of _rules without a rule in them
 NOT_RULES = {
-    "__init__.py", "backward_overrides.py", "call.py", "call_counts.py", "einsum_notation.py", "registry.py", "validate.py",
-    "vjp_support.py",
+    "__init__.py", "backward_overrides.py", "call.py", "call_counts.py", "einsum_notation.py", "registry.py",
+    "validate.py", "vjp_support.py",
 }  # fmt: skip
 
 
