@@ -78,6 +78,9 @@ def forward_level() -> int:
     return forward_ad._current_level
 
 
+#: Whether a tensor asks for gradients, as its C property says: `Tensor.requires_grad` may be replaced
+requires_grad_of: Callable[[torch.Tensor], bool] = TensorBase.requires_grad.__get__  # type: ignore[attr-defined]
+
 # --- Modes. There is no public way to ask for those that are active.
 
 #: How many modes of each kind are active

@@ -1,22 +1,21 @@
-"""A sample inside vmap knows nothing of the graph beneath it: meanwhile it is asked of the physical tensor.
+"""A sample inside vmap knows nothing of the graph beneath it: a function that is captured there asks the whole batch.
 
 Functions decide by ``requires_grad`` (attention takes kernels without a derivative where it is false, a module's
-backward hook is left out), so it must be told as it is.
+backward hook is left out), so it must be told as it is. The first capture beneath vmap replaces three properties of
+`Tensor` for that, once: a write to the class at each call would empty Python's caches of attributes each time. Where
+no levels were entered they say what they always did.
 """
 
 from __future__ import annotations
 
-from threading import RLock
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from torch import Tensor
 
-from .._torch import TensorBase, is_batched_tensor, unwrapped
-from .state import Change
-
-_lock = RLock()
-_asking: set[int] = set()
-_own: Any = TensorBase
+from .._torch import is_batched_tensor, unwrapped
+from .vmap_levels import levels_now
 
 
 def _beneath(tensor: Tensor) -> Tensor:
@@ -25,54 +24,23 @@ def _beneath(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _requires_grad(tensor: Tensor) -> bool:
-    return bool(_own.requires_grad.__get__(_beneath(tensor)))
+def _asked(read: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+    return lambda tensor: read(tensor if levels_now() is None else _beneath(tensor))
 
 
-def _is_leaf(tensor: Tensor) -> bool:
-    return bool(_own.is_leaf.__get__(_beneath(tensor)))
+def _node(read: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+    def grad_fn(tensor: Tensor) -> Any:
+        node = read(tensor)
+        if node is None and levels_now() is not None and read(_beneath(tensor)) is not None:
+            raise RuntimeError("the graph of a tensor inside vmap is that of the whole batch")
+        return node
+
+    return grad_fn
 
 
-def _grad_fn(tensor: Tensor) -> Any:
-    beneath = _beneath(tensor)
-    node = _own.grad_fn.__get__(beneath)
-    if beneath is not tensor and node is not None:
-        raise RuntimeError("the graph of a tensor inside vmap is that of the whole batch")
-    return node
-
-
-_ASKED = {
-    "requires_grad": property(_requires_grad, _own.requires_grad.__set__),
-    "is_leaf": property(_is_leaf),
-    "grad_fn": property(_grad_fn),
-}
-
-
-#: What stood in the place of the properties before
-_before: dict[str, Any] = {}
-
-
-class samples_tell(Change):  # a context manager, and used as one
-    """Let samples tell what the tensors beneath them would."""
-
-    def make(self) -> None:
-        """Replace the properties, unless they are."""
-        with _lock:
-            _asking.add(id(self))
-            for name, asked in _ASKED.items():
-                if vars(Tensor).get(name) is not asked:
-                    _before[name] = vars(Tensor).get(name)
-                    setattr(Tensor, name, asked)
-
-    def undo(self) -> None:
-        """Put back what stood there, once nobody asks; what others have put there meanwhile stays."""
-        with _lock:
-            _asking.discard(id(self))
-            for name, asked in _ASKED.items():
-                if not _asking and vars(Tensor).get(name) is asked:
-                    if _before[name] is None:
-                        delattr(Tensor, name)
-                    else:
-                        setattr(Tensor, name, _before[name])
-        while _lock._is_owned():  # type: ignore[attr-defined]  # an interrupt came on the way out of the lock
-            _lock.release()
+@cache
+def let_samples_tell() -> None:
+    """Let samples tell from now on what the tensors beneath them would, inside levels that were entered."""
+    for name, ask in (("requires_grad", _asked), ("is_leaf", _asked), ("grad_fn", _node)):
+        own = getattr(Tensor, name)
+        setattr(Tensor, name, property(ask(own.__get__), own.__set__, None, own.__doc__))

@@ -24,7 +24,6 @@ from .._torch import (
     push_level,
     unwrapped,
 )
-from .samples import samples_tell
 from .state import Change
 
 #: The numbers of the vmaps that a tensor is batched by, ascending: the outermost first
@@ -77,40 +76,29 @@ class levels_left(Change):  # a context manager, and used as one
         _entered.set(self.before)
 
 
-class _Entered(Change):
-    """Levels that were left, on the stack again."""
+class levels_entered(Change):  # a context manager, and used as one
+    """Enter levels again that were left; those that are active meanwhile are left. None are entered for None."""
 
-    def __init__(self, stack: Stack) -> None:
-        self.stack, self.before = stack, _entered.get()
+    def __init__(self, stack: Stack | None) -> None:
+        self.stack = stack
+        self.left = levels_left()
 
     def make(self) -> None:
-        """Put them on functorch's stack, which is empty."""
-        _entered.set(self.stack)
-        for level in reversed(self.stack):
-            push_level(level)
+        """Put them on functorch's stack, which is empty then."""
+        if self.stack is not None:
+            self.left.make()
+            _entered.set(self.stack)
+            for level in reversed(self.stack):
+                push_level(level)
 
     def undo(self) -> None:
         """Take them off, after those that came on top of them have ended."""
-        if level_count() > len(self.stack):
-            end_levels_above(len(self.stack))
-        while level_count():
-            pop_level()
-        _entered.set(self.before)
-
-
-class levels_entered:  # a context manager, and used as one
-    """Enter levels again that were left; those that are active meanwhile are left."""
-
-    def __init__(self, stack: Stack | None) -> None:
-        self.changes = () if stack is None else (levels_left(), _Entered(stack), samples_tell())
-
-    def __enter__(self) -> None:
-        for change in self.changes:
-            change.__enter__()
-
-    def __exit__(self, *exception: object) -> None:
-        for change in reversed(self.changes):
-            change.__exit__(*exception)
+        if self.left.are_off:
+            if level_count() > len(self.stack or ()):
+                end_levels_above(len(self.stack or ()))
+            while level_count():
+                pop_level()
+        self.left.undo()
 
 
 def levels_now() -> Stack | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
 
+from .._torch import requires_grad_of
 from .steps import Check, Load, MismatchError, Nested, Take, call
 
 
@@ -13,7 +14,7 @@ def spell(
     function: Callable[..., Any], register: str, args: Sequence[str], own: str, names: dict[str, Any]
 ) -> list[str]:
     """Return the lines of a step that puts its result into a register; ``names`` takes what they name."""
-    names["MismatchError"] = MismatchError
+    names["MismatchError"], names["requires_grad_of"] = MismatchError, requires_grad_of
     if type(function) is Take:
         return [f"    {register} = {args[0]}[{function.k}]"]
     if function is call:
@@ -23,7 +24,7 @@ def spell(
         names[f"s{own}"], names[f"d{own}"], names[f"p{own}"] = function.shape, function.dtype, function.device
         differs = (
             f"{register} is None or {register}.shape != s{own} or {register}.dtype is not d{own} "
-            f"or {register}.requires_grad is not {function.requires_grad} or {register}.device != p{own}"
+            f"or requires_grad_of({register}) is not {function.requires_grad} or {register}.device != p{own}"
         )
         return [f"    {register} = {args[0]}.{attribute}", f"    if {differs}: raise MismatchError"]
     if type(function) is Check and type(function.expected) in (int, bool):

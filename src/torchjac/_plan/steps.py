@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from .._torch import requires_grad_of
+
 
 class MismatchError(Exception):
     """A guard of a program does not hold: the computation has to be recorded anew."""
@@ -87,7 +89,7 @@ class Load:
         self.shape = None if value is None else value.shape
         if value is not None:
             self.dtype, self.device = value.dtype, value.device
-            self.requires_grad = value.requires_grad
+            self.requires_grad = requires_grad_of(value)
 
     def __call__(self, origin: Any) -> Tensor | None:
         """Return the tensor; raise MismatchError if it is not like the one that was recorded."""
@@ -99,7 +101,7 @@ class Load:
         if (
             value.shape != self.shape
             or value.dtype is not self.dtype
-            or value.requires_grad is not self.requires_grad
+            or requires_grad_of(value) is not self.requires_grad
             or value.device != self.device
         ):
             raise MismatchError
