@@ -15,7 +15,7 @@ def told():
 
 
 def test_samples_tell():
-    """Inside levels that were entered a sample asks for gradients where its batch does; inside any others it does not."""
+    """Inside levels that were entered a sample asks for gradients where its batch does, and nowhere else."""
     x = torch.rand(2, 3, requires_grad=True)
     seen = []
 
@@ -68,7 +68,7 @@ def test_modes_and_subclasses_see_the_property():
 
 
 def test_the_class_is_written_once():
-    """Calls do not write to `Tensor`: that empties Python's caches of attributes, which end for good after some thousands."""
+    """Calls do not write to `Tensor`, which would empty Python's caches of attributes."""
     before = {name: vars(torch.Tensor)[name] for name in ("requires_grad", "is_leaf", "grad_fn")}
     vmap(jacrev(torch.sin))(torch.rand(2, 3))
     assert all(vars(torch.Tensor)[name] is found for name, found in before.items())
