@@ -6,7 +6,7 @@ from unittest import mock
 import pytest
 import torch
 
-from torchjac import jacobian, jacrev, vmap
+from torchjac import grad, jacobian, jacrev, vmap
 from torchjac._accumulate import by_order, reverse
 from torchjac._accumulate.engine_rows import finish_rows
 from torchjac._accumulate.order import Order, split
@@ -14,6 +14,43 @@ from torchjac._accumulate.tape_costs import rows_at_once
 from torchjac._transforms import operators
 from torchjac._transforms.call_function import record
 from torchjac.testing import loop_jacobian
+
+def masked(x):
+    """A sine of all but some, ten times."""
+    for k in range(10):
+        mask = torch.arange(120) >= k
+        x = x.clone()
+        x[mask] = x[mask].sin()
+    return x
+
+
+def recurrence(x):
+    """States written one by one into a tensor, each read by the next."""
+    states = torch.zeros(100, 3, dtype=x.dtype)
+    states[0] = x[0]
+    for k in range(1, 100):
+        states[k] = torch.tensor([0.2, 0.7, 0.4]) * states[k - 1].clone() + x[k]
+    return states
+
+
+def edges(x):
+    """The gradient of an energy of sixty edges of a ring, twelve features each."""
+
+    def energy(x):
+        i = torch.arange(60)
+        j = (i + 1) % 60
+        sent = torch.sin((x[i] - x[j])[:, None] * torch.linspace(1, 2, 12))
+        return torch.tanh(torch.zeros(60, 12, dtype=x.dtype).index_add(0, i, sent).index_add(0, j, sent)).sum()
+
+    return grad(energy)(x)
+
+
+def pairs(x):
+    """Ninety products of forty numbers, summed for each of a batch."""
+    generator = torch.Generator().manual_seed(0)
+    i, j = torch.randint(40, (2, 90), generator=generator)
+    return (x[:, i] * x[:, j]).sum(1)
+
 
 FINISH = "torchjac._accumulate.reverse.finish_rows"
 
@@ -55,6 +92,18 @@ def test_rows_of_several_outputs_take_over():
     finish.assert_called_once()
     for k, answer in enumerate(found):
         torch.testing.assert_close(answer, loop_jacobian(lambda x, k=k: f(x)[k], x))
+
+
+@pytest.mark.parametrize(
+    "f, shape, nnz",
+    [(masked, (120,), 120), (recurrence, (100, 3), 15_150), (edges, (60,), 300), (pairs, (3, 40), 120)],
+)
+def test_duplicates_are_no_reason_to_give_structure_up(f, shape, nnz):
+    """Blocks that name the same entries again and again hold more than the dense Jacobian, and are sparse all the same."""
+    x = torch.rand(shape, dtype=torch.float64)
+    found = jacobian(f)(x)
+    assert found.nnz == nnz
+    torch.testing.assert_close(found.to_dense(), loop_jacobian(f, x))
 
 
 def test_blocks_that_stay():

@@ -25,8 +25,9 @@ def _renamed(block: Block) -> Block:
     return Block(block.value, on, tuple(map(map_, block.out)), tuple(map(map_, block.wrt)))
 
 
+@pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("count", [2, 3, MOST_BLOCKS + 12])
-def test_merge_keeps_the_sum(count: int) -> None:
+def test_merge_keeps_the_sum(count: int, sparse: bool) -> None:
     """The dense sum is the same before and after, some blocks standing there twice under other labels."""
     for seed in range(60):
         make = Maker(seed)
@@ -34,7 +35,7 @@ def test_merge_keeps_the_sum(count: int) -> None:
         blocks = [make.block(out_shape, wrt_shape) for _ in range(count)]
         blocks += [_renamed(block) for block in blocks[:2]]
         expected = sum(spelled_out(block, out_shape + wrt_shape) for block in blocks)
-        found = merge(blocks, out_shape, wrt_shape, LIKE)
+        found = merge(blocks, out_shape, wrt_shape, LIKE, sparse)
         assert len(found) <= MOST_BLOCKS
         torch.testing.assert_close(
             sum(spelled_out(block, out_shape + wrt_shape) for block in found), expected
@@ -83,6 +84,23 @@ def test_too_many_numbers_become_dense() -> None:
     (found,) = merge(blocks, (3,), (3,), LIKE)
     assert is_dense(found, (3, 3))
     assert stored(found) == 9
+
+
+def test_entries_of_a_sparse_answer_are_counted_once() -> None:
+    """Blocks that hold more than the dense Jacobian at few places become coordinates, where the answer is sparse."""
+    blocks = []
+    for _ in range(3):
+        label, index = Label(6), torch.tensor([0, 1, 2, 0, 1, 3])
+        blocks.append(
+            Block(torch.rand(6), (label,), (Gather(index, (label,)),), (Gather(index * 1, (label,)),))
+        )
+    (found,) = merge(blocks, (4,), (4,), LIKE, sparse=True)
+    assert entries(found) == 4
+    torch.testing.assert_close(
+        spelled_out(found, (4, 4)), sum(spelled_out(block, (4, 4)) for block in blocks).to(LIKE.dtype)
+    )
+    (found,) = merge(blocks, (4,), (4,), LIKE)
+    assert is_dense(found, (4, 4))
 
 
 def test_pieces_that_tile_the_dense_jacobian_become_one() -> None:

@@ -16,6 +16,7 @@ from .._blocks.compose import compose
 from .._blocks.cost import one_pays
 from .._blocks.domain import domain_of
 from .._blocks.merge import dense_block, merge
+from .._blocks.tracing import is_tracing
 from .._blocks.unify import CannotJoinError
 from .._capture.tape import Edge, Meta, Node, Tape
 from .._rules.registry import BatchDims, Local, local_jacobian, opaque
@@ -123,7 +124,7 @@ def _marked(block: Block | None, term: Local) -> Block | None:
 
 
 def _merged(lot: PendingBlocks, meta: Meta, limits: Limits) -> PendingBlocks:
-    blocks = merge(lot.blocks, lot.out_shape, lot.wrt_shape, meta)
+    blocks = merge(lot.blocks, lot.out_shape, lot.wrt_shape, meta, limits.row_bytes is None and not is_tracing())
     if all(type(block) is Zeroed and block.drops for block in lot.blocks):
         blocks = [zeroed(block, True, domain_of(block)) for block in blocks]
     # Few inputs on the way to many outputs are often taken apart and put together: a block for each number.

@@ -63,6 +63,7 @@ def walk(
 ) -> Answer:
     """Return what waits on a tape taken down to its inputs; `accumulate` begins with identities."""
     crowd = 0
+    sparse = limits.row_bytes is None and not is_tracing()
     # Each op of a program is compiled; where the walk is walked in turn (for a Hessian), what is zero must stay so.
     by_ops = limits.row_bytes is not None and is_tracing() and not torch.is_grad_enabled()
     for position, node in enumerate(track(tape.nodes, "nodes")):
@@ -73,7 +74,7 @@ def walk(
         above = []
         for lot in arrived:
             if len(lot.blocks) > 1:
-                lot = _merged(lot, node.outputs[lot.slot])
+                lot = _merged(lot, node.outputs[lot.slot], sparse)
                 if by_ops and one_pays(len(lot.blocks), prod(lot.out_shape) * prod(lot.wrt_shape)):
                     meta = node.outputs[lot.slot]
                     lot = lot._replace(blocks=[dense_block(lot.blocks, lot.out_shape, lot.wrt_shape, meta)])
@@ -100,7 +101,7 @@ def walk(
     answer: Answer = [[[] for _ in tape.inputs] for _ in out_shapes]
     for node, number in tape.inputs.items():
         for lot in _take(node, pending, out_shapes):
-            blocks = lot.blocks if len(lot.blocks) < 2 else _merged(lot, node.outputs[0]).blocks
+            blocks = lot.blocks if len(lot.blocks) < 2 else _merged(lot, node.outputs[0], sparse).blocks
             answer[lot.output][number] = blocks
     return answer
 
@@ -189,5 +190,5 @@ def _send(edge: Edge, output: int, block: Block, origin: torch.device, pending: 
         waiting[output] = [block]
 
 
-def _merged(lot: PendingBlocks, meta: Meta) -> PendingBlocks:
-    return lot._replace(blocks=merge(lot.blocks, lot.out_shape, lot.wrt_shape, meta))
+def _merged(lot: PendingBlocks, meta: Meta, sparse: bool) -> PendingBlocks:
+    return lot._replace(blocks=merge(lot.blocks, lot.out_shape, lot.wrt_shape, meta, sparse))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import prod
 
 from .block import Block, entries, stored
+from .maps import Gather
 
 #: Past this many blocks it is worth looking which of them stand on one line: that takes some five
 #: microseconds for each.
@@ -26,6 +27,20 @@ LISTED_NUMBERS = 2048
 def densifies(blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int]) -> bool:
     """Return whether the blocks hold as many numbers as the dense Jacobian would: then structure only costs."""
     return sum(map(stored, blocks)) >= prod(out_shape) * prod(wrt_shape)
+
+
+def is_sparse(block: Block, out_shape: Sequence[int], wrt_shape: Sequence[int]) -> bool:
+    """Return whether a block names at most half of all entries: a sparse answer is worth that many coordinates."""
+    return 2 * entries(block) <= prod(out_shape) * prod(wrt_shape)
+
+
+def may_overlap(blocks: Sequence[Block], out_shape: Sequence[int], wrt_shape: Sequence[int]) -> bool:
+    """Return whether blocks may name far fewer entries than they hold numbers; a table may name some several times."""
+    named = sum(map(entries, blocks))
+    return named <= FEW_NAMED * prod(out_shape) * prod(wrt_shape) and all(
+        is_sparse(block, out_shape, wrt_shape) or any([type(map_) is Gather for map_ in block.out + block.wrt])
+        for block in blocks
+    )
 
 
 #: In the time that a block more takes at a node, so many numbers are written.

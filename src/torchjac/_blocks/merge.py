@@ -10,24 +10,30 @@ from torch import Tensor
 from .block import KEPT, Block, Kind, is_remembered, whole
 from .coalesce_diagonals import join_lines
 from .coordinates import coordinate_block
-from .cost import coordinates_pay, densifies, has_few_entries, is_long, is_many
+from .cost import coordinates_pay, densifies, has_few_entries, is_long, is_many, is_sparse, may_overlap
 from .domain import domain_of, hull
 from .maps import Affine, Gather, InternedMaps, Label, Map, align
 from .write import dense
 
 
-def merge(blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Kind) -> list[Block]:
-    """Return the same Jacobian in fewer blocks; ``like`` gives dtype and device, the shapes those of its two ends."""
+def merge(
+    blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Kind, sparse: bool = False
+) -> list[Block]:
+    """Return the same Jacobian in fewer blocks; ``like`` gives dtype and device, the shapes those of its two ends.
+
+    Blocks that hold as many numbers as the dense Jacobian become dense; where the answer is to be ``sparse``, only
+    after entries that several of them name are counted once.
+    """
     if len(blocks) < 2:
         return blocks
-    merged = _merged(blocks, out_shape, wrt_shape, like)
+    merged = _merged(blocks, out_shape, wrt_shape, like, sparse)
     if len(merged) == 1 and any(domain_of(block) for block in blocks):
         return [hull(blocks, merged[0])]
     return merged
 
 
 def _merged(
-    blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Kind
+    blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Kind, sparse: bool
 ) -> list[Block]:
     same: dict[tuple[int, int], Block] = {}  # the very same maps, as sums of products of diagonals have
     for block in blocks:
@@ -49,12 +55,12 @@ def _merged(
     if len(blocks) < 2:
         return blocks
     if densifies(blocks, out_shape, wrt_shape):
-        return [dense_block(blocks, out_shape, wrt_shape, like)]
-    return _shortened(blocks, out_shape, wrt_shape, like) if is_long(blocks) else blocks
+        return [_all_in_one(blocks, out_shape, wrt_shape, like, sparse)]
+    return _shortened(blocks, out_shape, wrt_shape, like, sparse) if is_long(blocks) else blocks
 
 
 def _shortened(
-    blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Kind
+    blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Kind, sparse: bool
 ) -> list[Block]:
     """Return a long list in a form that is cheaper to carry: its small blocks as coordinates, or all as one tensor."""
     small: list[Block] = []
@@ -66,8 +72,19 @@ def _shortened(
         small = []
     # On the meta device no value tells which coordinates are the same.
     if like.device.type == "meta" or not coordinates_pay(small, large, out_shape, wrt_shape):
-        return [dense_block(blocks, out_shape, wrt_shape, like)]
+        return [_all_in_one(blocks, out_shape, wrt_shape, like, sparse)]
     return [*large, coordinate_block(small, out_shape, wrt_shape, like)] if small else large
+
+
+def _all_in_one(
+    blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Kind, sparse: bool
+) -> Block:
+    """Return all blocks as a dense one; for a sparse answer as coordinates, if these are few once each is unique."""
+    if sparse and may_overlap(blocks, out_shape, wrt_shape) and like.device.type != "meta":
+        listed = coordinate_block(blocks, out_shape, wrt_shape, like)
+        if is_sparse(listed, out_shape, wrt_shape):
+            return listed
+    return dense_block(blocks, out_shape, wrt_shape, like)
 
 
 def dense_block(blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Kind) -> Block:
