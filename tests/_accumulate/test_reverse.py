@@ -99,7 +99,7 @@ def test_rows_of_several_outputs_take_over():
     [(masked, (120,), 120), (recurrence, (100, 3), 15_150), (edges, (60,), 300), (pairs, (3, 40), 120)],
 )
 def test_duplicates_are_no_reason_to_give_structure_up(f, shape, nnz):
-    """Blocks that name the same entries again and again hold more than the dense Jacobian, and are sparse all the same."""
+    """Blocks that name entries again and again hold more than the dense Jacobian, and are sparse all the same."""
     x = torch.rand(shape, dtype=torch.float64)
     found = jacobian(f)(x)
     assert found.nnz == nnz
