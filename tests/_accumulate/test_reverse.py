@@ -15,6 +15,7 @@ from torchjac._transforms import operators
 from torchjac._transforms.call_function import record
 from torchjac.testing import loop_jacobian
 
+
 def masked(x):
     """A sine of all but some, ten times."""
     for k in range(10):
@@ -40,7 +41,9 @@ def edges(x):
         i = torch.arange(60)
         j = (i + 1) % 60
         sent = torch.sin((x[i] - x[j])[:, None] * torch.linspace(1, 2, 12))
-        return torch.tanh(torch.zeros(60, 12, dtype=x.dtype).index_add(0, i, sent).index_add(0, j, sent)).sum()
+        return torch.tanh(
+            torch.zeros(60, 12, dtype=x.dtype).index_add(0, i, sent).index_add(0, j, sent)
+        ).sum()
 
     return grad(energy)(x)
 

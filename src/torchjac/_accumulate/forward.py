@@ -124,7 +124,9 @@ def _marked(block: Block | None, term: Local) -> Block | None:
 
 
 def _merged(lot: PendingBlocks, meta: Meta, limits: Limits) -> PendingBlocks:
-    blocks = merge(lot.blocks, lot.out_shape, lot.wrt_shape, meta, limits.row_bytes is None and not is_tracing())
+    blocks = merge(
+        lot.blocks, lot.out_shape, lot.wrt_shape, meta, limits.row_bytes is None and not is_tracing()
+    )
     if all(type(block) is Zeroed and block.drops for block in lot.blocks):
         blocks = [zeroed(block, True, domain_of(block)) for block in blocks]
     # Few inputs on the way to many outputs are often taken apart and put together: a block for each number.
