@@ -38,8 +38,7 @@ def may_overlap(blocks: Sequence[Block], out_shape: Sequence[int], wrt_shape: Se
     """Return whether blocks may name far fewer entries than they hold numbers; a table may name some several times."""
     named = sum(map(entries, blocks))
     return named <= FEW_NAMED * prod(out_shape) * prod(wrt_shape) and all(
-        is_sparse(block, out_shape, wrt_shape)
-        or any([type(map_) is Gather for map_ in block.out + block.wrt])
+        is_sparse(block, out_shape, wrt_shape) or any(type(map_) is Gather for map_ in block.out + block.wrt)
         for block in blocks
     )
 
