@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -16,7 +17,8 @@ from .._blocks.cost import coordinates_pay
 from .._blocks.maps import Label, bare
 from .._blocks.product import product
 from .._blocks.table_product import product_of_two
-from .._blocks.tracing import is_plain
+from .._blocks.tracing import is_plain, is_tracing, leaves_a_trail
+from .entrywise_product import Views, entrywise_product, views_of
 from .to_dense import written
 
 if TYPE_CHECKING:
@@ -36,12 +38,34 @@ def times(
     like: Kind,
 ) -> Tensor:
     """Return the Jacobian times a tensor of shape ``in_shape`` and a number of dims that ride along."""
-    dims = tuple(Label(size) for size in vector.shape)
-    maps = tuple(map(bare, dims))
     count = len(in_shape)
-    right = Block(vector, dims, maps[:count], maps[count:])
-    terms = [product_of_two(block, right, in_shape, like.device) for block in blocks]
-    return written(terms, out_shape, tuple(vector.shape[count:]), like)
+    tail = tuple(vector.shape[count:])
+    entrywise: list[tuple[Block, Views]] = []
+    values = [block.value for block in blocks if isinstance(block.value, Tensor)]
+    if not leaves_a_trail([vector, *values]) and not is_tracing():
+        summed = []
+        for block in blocks:
+            same = not isinstance(block.value, Tensor) or block.value.dtype == vector.dtype
+            views = views_of(block, out_shape, in_shape) if same else None
+            if views is None:
+                summed.append(block)
+            else:
+                entrywise.append((block, views))
+        blocks = summed
+    found: Tensor | None = None
+    if blocks or not entrywise:
+        dims = tuple(Label(size) for size in vector.shape)
+        maps = tuple(map(bare, dims))
+        right = Block(vector, dims, maps[:count], maps[count:])
+        terms = [product_of_two(block, right, in_shape, like.device) for block in blocks]
+        found = written(terms, out_shape, tail, like)
+    if entrywise:
+        size = prod(out_shape)
+        onto = None if found is None else found.view([size, *tail])
+        flat = entrywise_product(entrywise, vector.reshape(prod(in_shape), *tail), size, like, onto)
+        found = flat.view([*out_shape, *tail])
+    assert found is not None
+    return found
 
 
 def gram(like: Jacobian, weight: Tensor | None) -> list[Block]:
