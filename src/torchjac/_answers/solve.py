@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -64,7 +65,7 @@ def solve(jacobian: Jacobian, right: Tensor) -> Tensor:
         count = matrices.shape[0]
         columns = right.reshape(*out_shape, -1).permute(*order, len(out_shape))
         columns = columns.reshape(count, size // count, -1)
-        solved: Tensor = _blockwise(matrices, columns).reshape((*shape, *tail))
+        solved: Tensor = _solved(matrices, columns, _singular_block).reshape((*shape, *tail))
         # Back from (shared dims, rest of the input) to the input's own order.
         order = [*dims, *(dim for dim in range(len(in_shape)) if dim not in dims)]
         return solved.movedim(tuple(range(len(order))), tuple(order))
@@ -142,17 +143,21 @@ def _of_diagonal(values: Tensor) -> SlogDet:
 
 def _written_out(jacobian: Jacobian, columns: Tensor) -> Tensor:
     """Return the solutions of a dense system."""
-    matrix = jacobian.to_dense().reshape(columns.shape[0], -1)
+    return _solved(jacobian.to_dense().reshape(columns.shape[0], -1), columns, _dependent)
+
+
+def _solved(matrices: Tensor, right: Tensor, where: Callable[[Tensor], str]) -> Tensor:
+    """Return the solutions of a dense system or of a batch; ``where`` tells what makes it singular."""
     try:
-        found: Tensor = torch.linalg.solve(matrix, columns)
+        found: Tensor = torch.linalg.solve(matrices, right)
         return found
     except LinAlgError as error:
-        if inside_functorch():  # there no row can be looked at
+        if inside_functorch():  # there no number can be looked at
             raise
-        raise LinAlgError(f"solve: the Jacobian is singular ({_where(matrix.detach())})") from error
+        raise LinAlgError(f"solve: the Jacobian is singular ({where(matrices.detach())})") from error
 
 
-def _where(matrix: Tensor) -> str:
+def _dependent(matrix: Tensor) -> str:
     """Return the first row or column that makes a matrix singular."""
     for name, dim in (("row", 1), ("column", 0)):
         zero = (matrix == 0).all(dim)
@@ -162,17 +167,10 @@ def _where(matrix: Tensor) -> str:
     return f"column {info - 1} depends linearly on others" if info else "its pivots vanish"
 
 
-def _blockwise(matrices: Tensor, right: Tensor) -> Tensor:
-    """Return the solutions of a batch of systems."""
-    try:
-        found: Tensor = torch.linalg.solve(matrices, right)
-        return found
-    except LinAlgError as error:
-        if inside_functorch():  # there no block can be looked at
-            raise
-        info = torch.linalg.lu_factor_ex(matrices.detach())[2]
-        at = int(info.nonzero()[0]) if bool(info.any()) else 0
-        raise LinAlgError(f"solve: the Jacobian is singular (block {at} on its diagonal)") from error
+def _singular_block(matrices: Tensor) -> str:
+    """Return the first block of a batch that is singular."""
+    info = torch.linalg.lu_factor_ex(matrices)[2]
+    return f"block {int(info.nonzero()[0]) if bool(info.any()) else 0} on its diagonal"
 
 
 def _matrices(jacobian: Jacobian, dims: tuple[int, ...]) -> tuple[Tensor, list[int]]:

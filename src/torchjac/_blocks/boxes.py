@@ -13,43 +13,15 @@ from typing import NamedTuple, TypeAlias, TypeGuard
 
 import numpy
 
+from .digits import Placed, placed, units_of
 from .maps import Affine, Label, Map
+
+#: The maps of a block: of its output dims and of its input dims
+Maps: TypeAlias = tuple[tuple[Map, ...], tuple[Map, ...]]
+AffineMaps: TypeAlias = tuple[tuple[Affine, ...], tuple[Affine, ...]]
 
 #: Boxes times blocks past which a search is cheaper than algebra.
 MOST_BOXES = 20_000
-
-
-class Range(NamedTuple):
-    """The positions of one digit of the rows that a block covers: from ``low`` to ``high``, along a label if any."""
-
-    low: int
-    high: int
-    dim: int | None
-
-
-class Placed(NamedTuple):
-    """A block as rows and columns: a range for each digit, the column's offset, steps along digits and free labels.
-
-    ``free`` holds step, size and dim of the labels of the columns alone, the longest step first; ``flips`` are the
-    dims that are read backwards.
-    """
-
-    ranges: tuple[Range, ...]
-    offset: int
-    steps: tuple[int, ...]
-    free: tuple[tuple[int, int, int], ...]
-    flips: frozenset[int]
-    dims: int
-
-    @property
-    def span(self) -> int:
-        """How far the columns of one row reach."""
-        return sum(step * (size - 1) for step, size, _ in self.free)
-
-    @property
-    def width(self) -> int:
-        """The number of columns in one row."""
-        return prod(size for _, size, _ in self.free)
 
 
 class Piece(NamedTuple):
@@ -93,45 +65,41 @@ class Boxes(NamedTuple):
         return whole[tuple(slice(size) for size in shape)].reshape(-1)
 
 
-InternedMaps: TypeAlias = tuple[tuple[Map, ...], tuple[Map, ...]]
-AffineMaps: TypeAlias = tuple[tuple[Affine, ...], tuple[Affine, ...]]
-
-
 def boxes(
-    blocks: Sequence[tuple[InternedMaps, Sequence[Label]]], out_shape: Sequence[int], in_shape: Sequence[int]
+    blocks: Sequence[tuple[Maps, Sequence[Label]]], out_shape: Sequence[int], in_shape: Sequence[int]
 ) -> Boxes | None:
     """Return the pieces of affine blocks, given as maps and labels; None where no such algebra is known."""
     if not _are_affine(blocks):
         return None
-    units = [_units([out[dim] for (out, _), _ in blocks]) for dim in range(len(out_shape))]
+    units = [units_of([out[dim] for (out, _), _ in blocks]) for dim in range(len(out_shape))]
     if not all(units):
         return None
     digits = [
         [-(-size // each[-1]), *(b // a for a, b in zip(each[-2::-1], each[:0:-1], strict=True))]
         for size, each in zip(out_shape, units, strict=True)
     ]
-    placed: list[Placed | None] = []
+    found: list[Placed | None] = []
     for (out, wrt), over in blocks:
         if any(label.size == 0 for label in over):
-            placed.append(None)
+            found.append(None)
             continue
-        one = _placed(out, wrt, over, units, digits, in_shape)
+        one = placed(out, wrt, over, units, digits, in_shape)
         if one is None:
             return None
-        placed.append(one)
+        found.append(one)
     sizes = [size for each in digits for size in each]
     cuts = [
-        sorted({0, size, *(at for one in placed if one for at in one.ranges[g][:2])})
+        sorted({0, size, *(at for one in found if one for at in one.ranges[g][:2])})
         for g, size in enumerate(sizes)
     ]
     shape = [len(cut) - 1 for cut in cuts]
-    if prod(shape) * max(len(placed), 1) > MOST_BOXES:
+    if prod(shape) * max(len(found), 1) > MOST_BOXES:
         return None
     inside: dict[tuple[int, ...], list[_Group]] = {}
     counts = numpy.zeros(shape, numpy.int64)
     for at in product(*map(range, shape)):
         box = [(cut[k], cut[k + 1]) for cut, k in zip(cuts, at, strict=True)]
-        groups = _groups(placed, box)
+        groups = _groups(found, box)
         if groups is None:
             return None
         if groups:
@@ -152,86 +120,9 @@ def boxes(
 
 
 def _are_affine(
-    blocks: Sequence[tuple[InternedMaps, Sequence[Label]]],
+    blocks: Sequence[tuple[Maps, Sequence[Label]]],
 ) -> TypeGuard[Sequence[tuple[AffineMaps, Sequence[Label]]]]:
     return all(type(map_) is Affine for (out, wrt), _ in blocks for map_ in out + wrt)
-
-
-def _units(maps: Sequence[Affine]) -> list[int]:
-    """Return the steps of a dim's labels, one first, if each divides the next, as units of a number do; else empty."""
-    found = sorted({1, *(abs(step) for map_ in maps for label, step in map_.terms if label.size > 1)})
-    return found if all(b % a == 0 for a, b in pairwise(found)) else []
-
-
-def _placed(
-    out: tuple[Affine, ...],
-    wrt: tuple[Affine, ...],
-    over: Sequence[Label],
-    units: list[list[int]],
-    digits: list[list[int]],
-    in_shape: Sequence[int],
-) -> Placed | None:
-    dims = {label: dim for dim, label in enumerate(over)}
-    rows = [(map_.offset, {dims[x]: step for x, step in map_.terms if x.size > 1}) for map_ in out]
-    offset, stride = 0, 1
-    columns: dict[int, int] = {}
-    for map_, size in zip(reversed(wrt), reversed(in_shape), strict=True):
-        offset += stride * map_.offset
-        for label, step in map_.terms:
-            if label.size > 1:
-                columns[dims[label]] = columns.get(dims[label], 0) + stride * step
-        stride *= size
-    taken = [dim for _, row in rows for dim in row]
-    if len(set(taken)) < len(taken):
-        return None
-    flips = {dim for _, row in rows for dim, step in row.items() if step < 0}
-    flips |= {dim for dim, step in columns.items() if step < 0 and dim not in taken}
-    rows = [
-        (
-            at + sum(step * (over[dim].size - 1) for dim, step in row.items() if dim in flips),
-            {dim: abs(step) for dim, step in row.items()},
-        )
-        for at, row in rows
-    ]
-    offset += sum(step * (over[dim].size - 1) for dim, step in columns.items() if dim in flips)
-    columns = {dim: -step if dim in flips else step for dim, step in columns.items()}
-    ranges: list[Range] = []
-    steps: list[int] = []
-    for (at, row), unit, radix in zip(rows, units, digits, strict=True):
-        found = _ranges(at, row, unit, radix, over)
-        if found is None:
-            return None
-        for each in found:
-            step = columns.get(each.dim, 0) if each.dim is not None else 0
-            offset -= step * each.low
-            ranges.append(each)
-            steps.append(step)
-    rest = [(step, over[dim].size, dim) for dim, step in columns.items() if dim not in taken]
-    free = tuple(sorted(rest, reverse=True))
-    below = 0
-    for step, size, _ in reversed(free):
-        if step <= below:
-            return None
-        below += step * (size - 1)
-    return Placed(tuple(ranges), offset, tuple(steps), free, frozenset(flips), len(over))
-
-
-def _ranges(
-    at: int, row: dict[int, int], units: list[int], radix: list[int], over: Sequence[Label]
-) -> list[Range] | None:
-    """Return the range of each digit, the highest first, of the position ``at + Σ step · label``."""
-    by_unit = {step: dim for dim, step in row.items()}
-    if len(by_unit) < len(row):
-        return None
-    found = []
-    for k, unit in enumerate(reversed(units)):
-        low, at = divmod(at, unit)
-        dim = by_unit.get(unit)
-        high = low + (1 if dim is None else over[dim].size)
-        if high > radix[k]:
-            return None
-        found.append(Range(low, high, dim))
-    return found
 
 
 class _Group:
