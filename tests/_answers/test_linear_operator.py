@@ -3,7 +3,7 @@
 import numpy
 import pytest
 import torch
-from scipy.sparse.linalg import cg, gmres, lsmr
+from scipy.sparse.linalg import aslinearoperator, cg, gmres, lsmr, svds
 from tests._answers.cases import program_jacobians
 
 from torchjac import jacobian, jacrev
@@ -54,6 +54,17 @@ def test_iterative_solvers() -> None:
     expected = jac.solve(right)
     for solver in (cg, gmres, lsmr):
         numpy.testing.assert_allclose(solver(operator, right)[0], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("act", [aslinearoperator, lambda jac: cg(jac, numpy.ones(3)), lambda jac: svds(jac, 1)])
+def test_a_jacobian_as_it_is_is_no_operator_of_scipys(act) -> None:
+    """SciPy reads J.dtype as one of NumPy's, so it is told what to take; what is missing else is missing as ever."""
+    jac = jacobian(torch.sin)(torch.zeros(3))
+    with pytest.raises(TypeError, match=r"give them J.as_linear_operator\(\)"):
+        act(jac)
+    assert not hasattr(jac, "rmatvec")
+    with pytest.raises(AttributeError, match="'Jacobian' object has no attribute 'nothing'"):
+        jac.nothing
 
 
 @pytest.mark.parametrize("transform", [jacobian, jacrev])

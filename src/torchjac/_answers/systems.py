@@ -116,6 +116,17 @@ class Systems:
         """
         return solve.slogdet(self)
 
+    if not TYPE_CHECKING:  # a checker would think that there is everything
+
+        def __getattr__(self, name: str) -> Any:
+            """Tell SciPy's solvers, which ask for "matvec" and then read ``J.dtype`` as one of NumPy's, what to take."""
+            if name == "matvec":
+                raise TypeError(
+                    "SciPy's solvers do not take a Jacobian as it is: they read its dtype as one of NumPy's, and it is "
+                    "PyTorch's; give them J.as_linear_operator(), or call J.solve(b, solver='cg')"
+                )
+            return object.__getattribute__(self, name)
+
     @lazy
     def _single(self: Jacobian) -> Jacobian:
         """The same in float32, kept with its factors."""
