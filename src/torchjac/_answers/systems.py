@@ -119,7 +119,7 @@ class Systems:
     if not TYPE_CHECKING:  # a checker would think that there is everything
 
         def __getattr__(self, name: str) -> Any:
-            """Tell SciPy's solvers, which ask for "matvec" and then read ``J.dtype`` as one of NumPy's, what to take."""
+            """Tell SciPy's solvers, which ask for "matvec" and read ``J.dtype`` as one of NumPy's, what to take."""
             if name == "matvec":
                 raise TypeError(
                     "SciPy's solvers do not take a Jacobian as it is: they read its dtype as one of NumPy's, and it is "

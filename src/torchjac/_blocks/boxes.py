@@ -28,22 +28,68 @@ class Piece(NamedTuple):
     """The part of a block in one box: where it is read and the window of the nonzeros where it is written.
 
     ``reads`` tells start, size and whether to flip for each label of the block, ``steps`` how far apart neighbours
-    along it are written. A piece that ``adds`` stands on one that was written before; ``columns`` are its first
-    column and a step for each label.
+    along it are written, ``along`` the label of each digit of the rows, if any; ``columns`` are the first column
+    and a step for each label.
     """
 
     block: int
     reads: tuple[tuple[int, int, bool], ...]
     steps: tuple[int, ...]
     offset: int
-    adds: bool
+    along: tuple[int | None, ...]
     columns: tuple[int, tuple[int, ...]]
+
+    def part(self, digit: int, low: int, high: int) -> Piece:
+        """Return the part at some positions of a digit."""
+        dim = self.along[digit]
+        assert dim is not None
+        start, size, flip = self.reads[dim]
+        reads, (first, steps) = list(self.reads), self.columns
+        reads[dim] = (start + (size - high if flip else low), high - low, flip)
+        return self._replace(
+            reads=tuple(reads),
+            offset=self.offset + low * self.steps[dim],
+            columns=(first + low * steps[dim], steps),
+        )
+
+
+class Box(NamedTuple):
+    """Rows that have the same entries: where the first begins, how many there are and how far apart along each digit.
+
+    The pieces of a group share their columns: the first holds them all, the others are added to it.
+    """
+
+    begin: int
+    sizes: tuple[int, ...]
+    steps: tuple[int, ...]
+    width: int
+    groups: list[list[Piece]]
+
+    @property
+    def entries(self) -> int:
+        """The number of nonzeros."""
+        return self.width * prod(self.sizes)
+
+    def parts(self, most: int) -> list[Box]:
+        """Return the same rows in boxes of at most so many nonzeros, or of one row, in the order of memory."""
+        digit = next((g for g, size in enumerate(self.sizes) if size > 1), None)
+        if digit is None or self.entries <= most:
+            return [self]
+        size = self.sizes[digit]
+        step = max(1, most * size // self.entries)
+        ranges = [(low, min(low + step, size)) for low in range(0, size, step)]
+        return [part for low, high in ranges for part in self._part(digit, low, high).parts(most)]
+
+    def _part(self, digit: int, low: int, high: int) -> Box:
+        sizes = (*self.sizes[:digit], high - low, *self.sizes[digit + 1 :])
+        groups = [[piece.part(digit, low, high) for piece in group] for group in self.groups]
+        return self._replace(begin=self.begin + low * self.steps[digit], sizes=sizes, groups=groups)
 
 
 class Boxes(NamedTuple):
-    """The pieces of a matrix, the number of entries in each row, box by box, and the digits of the rows."""
+    """The boxes of a matrix, the number of entries in each row, box by box, and the digits of the rows."""
 
-    pieces: list[Piece]
+    boxes: list[Box]
     counts: numpy.ndarray
     cuts: list[list[int]]
     digits: list[list[int]]
@@ -68,7 +114,7 @@ class Boxes(NamedTuple):
 def boxes(
     blocks: Sequence[tuple[Maps, Sequence[Label]]], out_shape: Sequence[int], in_shape: Sequence[int]
 ) -> Boxes | None:
-    """Return the pieces of affine blocks, given as maps and labels; None where no such algebra is known."""
+    """Return the boxes of affine blocks, given as maps and labels; None where no such algebra is known."""
     if not _are_affine(blocks):
         return None
     units = [units_of([out[dim] for (out, _), _ in blocks]) for dim in range(len(out_shape))]
@@ -106,17 +152,16 @@ def boxes(
             inside[at] = groups
             counts[at] = sum(group.leader.width for group in groups)
     begins, steps = _row_starts(counts, cuts)
-    pieces = [
-        piece
-        for at, groups in inside.items()
-        for piece in _pieces(
+    filled = [
+        _box(
             groups,
             [(cut[k], cut[k + 1]) for cut, k in zip(cuts, at, strict=True)],
             int(begins[at]),
             [int(step[at[: g + 1]]) for g, step in enumerate(steps)],
         )
+        for at, groups in inside.items()
     ]
-    return Boxes(pieces, counts, cuts, digits)
+    return Boxes(filled, counts, cuts, digits)
 
 
 def _are_affine(
@@ -243,33 +288,47 @@ def _row_starts(counts: numpy.ndarray, cuts: list[list[int]]) -> tuple[numpy.nda
     return starts, steps[::-1]
 
 
-def _pieces(
-    groups: Sequence[_Group], box: Sequence[tuple[int, int]], begin: int, steps: Sequence[int]
-) -> list[Piece]:
-    found = []
+def _box(groups: Sequence[_Group], box: Sequence[tuple[int, int]], begin: int, steps: Sequence[int]) -> Box:
+    found: list[list[Piece]] = []
+    at = begin
     for group in groups:
         leader = group.leader
-        for number, one, shift, along, inner in [
-            (group.number, leader, 0, [0] * len(box), _weights(leader)),
-            *group.inside,
-        ]:
-            count = one.dims
-            reads, places, columns = [(0, 1, False)] * count, [0] * count, [0] * count
-            for each, (low, high), step, more, column in zip(
-                one.ranges, box, steps, along, one.steps, strict=True
-            ):
-                if each.dim is not None:
-                    flip = each.dim in one.flips
-                    start = each.high - high if flip else low - each.low
-                    reads[each.dim] = (start, high - low, flip)
-                    places[each.dim], columns[each.dim] = step + more, column
-            for (step, size, dim), place in zip(one.free, inner, strict=True):
-                reads[dim] = (0, size, dim in one.flips)
-                places[dim], columns[dim] = place, step
-            offset = begin + shift + sum(more * low for more, (low, _) in zip(along, box, strict=True))
-            first = _least(one.offset, one.steps, box, True)
-            found.append(
-                Piece(number, tuple(reads), tuple(places), offset, one is not leader, (first, tuple(columns)))
+        pieces = [
+            _piece(
+                number,
+                one,
+                box,
+                at + _least(shift, more, box, True),
+                [a + b for a, b in zip(steps, more, strict=True)],
+                inner,
             )
-        begin += leader.width
-    return found
+            for number, one, shift, more, inner in [
+                (group.number, leader, 0, [0] * len(box), _weights(leader)),
+                *group.inside,
+            ]
+        ]
+        found.append(pieces)
+        at += leader.width
+    return Box(begin, tuple([high - low for low, high in box]), tuple(steps), at - begin, found)
+
+
+def _piece(
+    number: int,
+    one: Placed,
+    box: Sequence[tuple[int, int]],
+    offset: int,
+    steps: Sequence[int],
+    inner: Sequence[int],
+) -> Piece:
+    reads, places, columns = [(0, 1, False)] * one.dims, [0] * one.dims, [0] * one.dims
+    for each, (low, high), step, column in zip(one.ranges, box, steps, one.steps, strict=True):
+        if each.dim is not None:
+            flip = each.dim in one.flips
+            reads[each.dim] = (each.high - high if flip else low - each.low, high - low, flip)
+            places[each.dim], columns[each.dim] = step, column
+    for (step, size, dim), place in zip(one.free, inner, strict=True):
+        reads[dim] = (0, size, dim in one.flips)
+        places[dim], columns[dim] = place, step
+    first = _least(one.offset, one.steps, box, True)
+    along = tuple([each.dim for each in one.ranges])
+    return Piece(number, tuple(reads), tuple(places), offset, along, (first, tuple(columns)))

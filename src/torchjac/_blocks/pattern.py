@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .block import KEPT, Block, Kind, is_remembered
-from .boxes import Boxes, Piece, boxes
+from .boxes import Box, Boxes, boxes
+from .fill import ENTRIES_AT_ONCE, aligned, expanded, read, window, write
 from .lazy import lazy
 from .maps import Affine, Gather, InternedMaps, Label, Map, align, positions
 from .tracing import inside_functorch, is_tracing
@@ -120,9 +121,7 @@ class Pattern:
         """The column of each nonzero, rising in each row; int32 where that suffices."""
         assert self._boxes is not None
         index = torch.empty(self.nnz, dtype=narrow(self.columns), device=self.device)
-        for piece in self._boxes.pieces:
-            if piece.adds:
-                continue
+        for piece in [group[0] for box in self._boxes.boxes for group in box.groups]:
             first, steps = piece.columns
             column = torch.full((1,) * len(steps), first, dtype=index.dtype, device=self.device)
             for dim, ((_, size, _), step) in enumerate(zip(piece.reads, steps, strict=True)):
@@ -132,7 +131,7 @@ class Pattern:
                     column = column + torch.arange(
                         0, size * step, step, dtype=index.dtype, device=self.device
                     ).view(shape)
-            _window(index, piece).copy_(column)
+            window(index, piece).copy_(column)
         return index
 
     @lazy
@@ -141,6 +140,11 @@ class Pattern:
         counts = self.begin.diff()
         rows = torch.arange(self.rows, dtype=narrow(self.rows), device=self.device)
         return rows.repeat_interleave(counts, output_size=self.nnz)
+
+    @lazy
+    def _parts(self) -> list[tuple[Box, list[Box]]]:
+        assert self._boxes is not None
+        return [(box, box.parts(ENTRIES_AT_ONCE)) for box in self._boxes.boxes]
 
     def fill(self, blocks: Sequence[Block], like: Kind, into: Tensor | None = None) -> Tensor:
         """The values of the nonzeros, for blocks of this pattern; differentiable where no tensor to fill is given."""
@@ -153,19 +157,13 @@ class Pattern:
             return dense(self._terms(blocks, over), (self.nnz,), (), like)
         flat = torch.empty(self.nnz, dtype=like.dtype, device=self.device) if into is None else into
         if self._boxes is not None:
-            parts = [
-                _expanded(block, labels, flat) if isinstance(block.value, Tensor) else block.value
-                for block, labels in zip(blocks, over, strict=True)
-            ]
-            for piece in self._boxes.pieces:
-                part, window = parts[piece.block], _window(flat, piece)
-                if not isinstance(part, Tensor):
-                    window.add_(part) if piece.adds else window.fill_(part)
-                else:
-                    part = _read(part, piece)
-                    window.add_(part) if piece.adds else window.copy_(part)
+            write(
+                flat,
+                self._parts,
+                [aligned(block, labels, flat) for block, labels in zip(blocks, over, strict=True)],
+            )
             return flat
-        values = [_expanded(block, labels, flat) for block, labels in zip(blocks, over, strict=True)]
+        values = [expanded(block, labels, flat) for block, labels in zip(blocks, over, strict=True)]
         if self._once:
             for place, value in zip(self._places, values, strict=True):
                 flat.scatter_(0, place, value.reshape(-1))
@@ -184,11 +182,11 @@ class Pattern:
                 if place.numel()
             ]
         found = []
-        for piece in self._boxes.pieces:
+        for piece in [piece for box in self._boxes.boxes for group in box.groups for piece in group]:
             block, labels = blocks[piece.block], over[piece.block]
             value: Any = block.value
             if isinstance(value, Tensor):
-                value = _read(align(value, block.on, labels), piece)
+                value = read(align(value, block.on, labels), piece)
             new = tuple([Label(size) for _, size, _ in piece.reads])
             on = new if isinstance(value, Tensor) else ()
             if isinstance(value, Tensor):
@@ -255,32 +253,6 @@ def _flat(maps: Sequence[Map], over: tuple[Label, ...], shape: Sequence[int], de
     for map_, size in zip(maps, shape, strict=True):
         at = at * size + positions(map_, over, device)
     return at.expand([label.size for label in over]).reshape(-1)
-
-
-def _expanded(block: Block, over: tuple[Label, ...], like: Tensor) -> Tensor:
-    """Return the value of a block with a dim for each label."""
-    if isinstance(block.value, Tensor):
-        value = align(block.value.detach(), block.on, over).to(like.dtype)
-    else:
-        value = torch.full((), block.value, dtype=like.dtype, device=like.device)
-    return value.expand([label.size for label in over])
-
-
-def _read(value: Tensor, piece: Piece) -> Tensor:
-    """Return the part of an aligned value that a piece writes."""
-    for dim, (start, size, flip) in enumerate(piece.reads):
-        if value.shape[dim] == 1:
-            continue
-        if size != value.shape[dim]:
-            value = value.narrow(dim, start, size)
-        if flip:
-            value = value.flip(dim)
-    return value
-
-
-def _window(flat: Tensor, piece: Piece) -> Tensor:
-    sizes = [size for _, size, _ in piece.reads]
-    return flat.as_strided(sizes, piece.steps, flat.storage_offset() + piece.offset)
 
 
 #: Tables that are made once for all Jacobians of one make, and that nobody writes into.

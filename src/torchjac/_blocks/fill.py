@@ -1,0 +1,121 @@
+"""The values of blocks written among the nonzeros of a matrix by rows, box by box.
+
+Blocks that stand side by side in a row write into the same lines of memory, so a box is filled a part at a time, while
+its lines are in the processor's cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from .block import Block
+from .boxes import Box, Piece
+from .maps import Label, align
+
+#: Entries of a box that are written at once: 4 MB of doubles.
+ENTRIES_AT_ONCE = 1 << 19
+
+#: Entries of a box from which numbers that are the same in each row are written with one call.
+MANY = 1 << 12
+
+
+def aligned(block: Block, over: tuple[Label, ...], like: Tensor) -> Tensor | float:
+    """Return the value of a block with a dim for each label, of size 1 where it does not depend on it, or a number."""
+    value = block.value
+    return align(value.detach(), block.on, over).to(like.dtype) if isinstance(value, Tensor) else value
+
+
+def expanded(block: Block, over: tuple[Label, ...], like: Tensor) -> Tensor:
+    """Return the value of a block with a dim for each label."""
+    value = aligned(block, over, like)
+    if not isinstance(value, Tensor):
+        value = torch.full((), value, dtype=like.dtype, device=like.device)
+    return value.expand([label.size for label in over])
+
+
+def read(value: Tensor, piece: Piece) -> Tensor:
+    """Return the part of an aligned value that a piece writes."""
+    for dim, (start, size, flip) in enumerate(piece.reads):
+        if value.shape[dim] == 1:
+            continue
+        if size != value.shape[dim]:
+            value = value.narrow(dim, start, size)
+        if flip:
+            value = value.flip(dim)
+    return value
+
+
+def window(flat: Tensor, piece: Piece) -> Tensor:
+    """Return what a piece writes, of all nonzeros."""
+    sizes = [size for _, size, _ in piece.reads]
+    return flat.as_strided(sizes, piece.steps, flat.storage_offset() + piece.offset)
+
+
+def write(flat: Tensor, boxes: Iterable[tuple[Box, list[Box]]], values: Sequence[Tensor | float]) -> None:
+    """Write values, one for each block, into boxes, each of which is given whole and in parts."""
+    for box, parts in boxes:
+        same = [number for number, group in enumerate(box.groups) if _is_same_in_each_row(group, box, values)]
+        row = None
+        if len(same) > 1 and box.entries > MANY:
+            row = flat.new_zeros(box.width)
+            for number in same:
+                for piece in box.groups[number]:
+                    _in_first_row(row, piece, box).add_(values[piece.block])
+        for part in parts:
+            if row is not None:
+                sizes, steps = (*part.sizes, box.width), (*box.steps, 1)
+                flat.as_strided(sizes, steps, flat.storage_offset() + part.begin).copy_(row)
+            for number, group in enumerate(part.groups):
+                if row is None or number not in same:
+                    _write_group(flat, group, values)
+
+
+def _write_group(flat: Tensor, group: list[Piece], values: Sequence[Tensor | float]) -> None:
+    """Write the sum of the pieces of a group; the first two in one go where they stand on the same entries."""
+    first, *more = group
+    whole, value = window(flat, first), _part(first, values)
+    if more and isinstance(value, Tensor) and _stands_on(more[0], first):
+        torch.add(value, _part(more[0], values), out=whole)
+        more = more[1:]
+    elif isinstance(value, Tensor):
+        whole.copy_(value)
+    else:
+        whole.fill_(value)
+    for piece in more:
+        window(flat, piece).add_(_part(piece, values))
+
+
+def _part(piece: Piece, values: Sequence[Tensor | float]) -> Tensor | float:
+    value = values[piece.block]
+    return (
+        read(value, piece).expand([size for _, size, _ in piece.reads])
+        if isinstance(value, Tensor)
+        else value
+    )
+
+
+def _stands_on(piece: Piece, other: Piece) -> bool:
+    sizes = [[size for _, size, _ in each.reads] for each in (piece, other)]
+    return (piece.offset, piece.steps, sizes[0]) == (other.offset, other.steps, sizes[1])
+
+
+def _is_same_in_each_row(group: list[Piece], box: Box, values: Sequence[Tensor | float]) -> bool:
+    """Return whether pieces are numbers that stand on the same entries of each row."""
+    return all(
+        not isinstance(values[piece.block], Tensor)
+        and all(
+            dim is None or size == 1 or piece.steps[dim] == step
+            for dim, size, step in zip(piece.along, box.sizes, box.steps, strict=True)
+        )
+        for piece in group
+    )
+
+
+def _in_first_row(row: Tensor, piece: Piece, box: Box) -> Tensor:
+    """Return what a piece writes of the first row of a box."""
+    free = [dim for dim in range(len(piece.steps)) if dim not in piece.along]
+    sizes, steps = [piece.reads[dim][1] for dim in free], [piece.steps[dim] for dim in free]
+    return row.as_strided(sizes, steps, piece.offset - box.begin)
