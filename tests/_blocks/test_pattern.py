@@ -6,6 +6,8 @@ from tests._answers.cases import random_jacobians
 from tests._blocks.blocks import CPU, LIKE, total
 
 from torchjac import grad, jacobian
+from torchjac._blocks import fill
+from torchjac._blocks import pattern as pattern_module
 from torchjac._blocks import pattern_cache as module
 from torchjac._blocks.block import Block
 from torchjac._blocks.maps import Affine, Gather, Label, bare
@@ -79,8 +81,28 @@ def test_by_algebra(name, monkeypatch) -> None:
     x = torch.randn(shape, dtype=torch.float64)
     jac = jacobian(f)(x)
     expected = jac.to_dense().flatten()
-    monkeypatch.setattr(Pattern, "_sort", lambda *_: pytest.fail("entries were sorted"))
+    monkeypatch.setattr(pattern_module, "sort_entries", lambda *_: pytest.fail("entries were sorted"))
     torch.testing.assert_close(matrix_of(jac).flatten(), expected)
+
+
+@pytest.mark.parametrize("name", AFFINE)
+@pytest.mark.parametrize("most", [1, 7, 1 << 19])
+def test_written_in_parts(name, most, monkeypatch) -> None:
+    """However many entries are written at once, and numbers of a row in one go, the values are the same."""
+    monkeypatch.setattr(pattern_module, "ENTRIES_AT_ONCE", most)
+    monkeypatch.setattr(fill, "MANY", 0)
+    f, shape = AFFINE[name]
+    x = torch.randn(shape, dtype=torch.float64)
+    for jac in (jacobian(f)(x), jacobian(lambda x: f(x).flip(0))(x)):
+        torch.testing.assert_close(matrix_of(jac).flatten(), jac.to_dense().flatten())
+
+
+def test_random_blocks_in_parts(monkeypatch) -> None:
+    """Any blocks are the same in parts of three entries."""
+    monkeypatch.setattr(pattern_module, "ENTRIES_AT_ONCE", 3)
+    monkeypatch.setattr(fill, "MANY", 0)
+    for jac, dense in random_jacobians(150, most=3):
+        torch.testing.assert_close(matrix_of(jac).flatten(), dense.flatten())
 
 
 def test_an_order_that_changes_is_sorted() -> None:

@@ -7,12 +7,13 @@ its lines are in the processor's cache.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import prod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .block import Block
-from .boxes import Box, Piece
 from .maps import Label, align
 
 #: Entries of a box that are written at once: 4 MB of doubles.
@@ -20,6 +21,68 @@ ENTRIES_AT_ONCE = 1 << 19
 
 #: Entries of a box from which numbers that are the same in each row are written with one call.
 MANY = 1 << 12
+
+
+class Piece(NamedTuple):
+    """The part of a block in one box: where it is read and the window of the nonzeros where it is written.
+
+    ``reads`` tells start, size and whether to flip for each label of the block, ``steps`` how far apart neighbours
+    along it are written, ``along`` the label of each digit of the rows, if any; ``columns`` are the first column
+    and a step for each label.
+    """
+
+    block: int
+    reads: tuple[tuple[int, int, bool], ...]
+    steps: tuple[int, ...]
+    offset: int
+    along: tuple[int | None, ...]
+    columns: tuple[int, tuple[int, ...]]
+
+    def part(self, digit: int, low: int, high: int) -> Piece:
+        """Return the part at some positions of a digit."""
+        dim = self.along[digit]
+        assert dim is not None
+        start, size, flip = self.reads[dim]
+        reads, (first, steps) = list(self.reads), self.columns
+        reads[dim] = (start + (size - high if flip else low), high - low, flip)
+        return self._replace(
+            reads=tuple(reads),
+            offset=self.offset + low * self.steps[dim],
+            columns=(first + low * steps[dim], steps),
+        )
+
+
+class Box(NamedTuple):
+    """Rows that have the same entries: where the first begins, how many there are and how far apart along each digit.
+
+    The pieces of a group share their columns: the first holds them all, the others are added to it.
+    """
+
+    begin: int
+    sizes: tuple[int, ...]
+    steps: tuple[int, ...]
+    width: int
+    groups: list[list[Piece]]
+
+    @property
+    def entries(self) -> int:
+        """The number of nonzeros."""
+        return self.width * prod(self.sizes)
+
+    def parts(self, most: int) -> list[Box]:
+        """Return the same rows in boxes of at most so many nonzeros, or of one row, in the order of memory."""
+        digit = next((g for g, size in enumerate(self.sizes) if size > 1), None)
+        if digit is None or self.entries <= most:
+            return [self]
+        size = self.sizes[digit]
+        step = max(1, most * size // self.entries)
+        ranges = [(low, min(low + step, size)) for low in range(0, size, step)]
+        return [part for low, high in ranges for part in self._part(digit, low, high).parts(most)]
+
+    def _part(self, digit: int, low: int, high: int) -> Box:
+        sizes = (*self.sizes[:digit], high - low, *self.sizes[digit + 1 :])
+        groups = [[piece.part(digit, low, high) for piece in group] for group in self.groups]
+        return self._replace(begin=self.begin + low * self.steps[digit], sizes=sizes, groups=groups)
 
 
 def aligned(block: Block, over: tuple[Label, ...], like: Tensor) -> Tensor | float:

@@ -17,8 +17,9 @@ from torch import Tensor
 from .block import Block, identity, labels
 from .block_views import swapped
 from .maps import Gather, Label
-from .pattern import Pattern, keep, narrow, sorted_places
+from .pattern import Pattern, keep
 from .places import Places
+from .sort_entries import narrow, sorted_places
 
 #: A row with so many entries makes its square of pairs; past so many pairs for each entry of J lists are cheaper.
 MOST_PAIRS = 32

@@ -6,9 +6,8 @@ It follows from the maps alone, so it is made once for all Jacobians of one make
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from math import prod
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,50 +15,17 @@ from torch import Tensor
 # It is PyTorch's own way to key by a tensor that may go (torch 2.9-2.13).
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .block import KEPT, Block, Kind, is_remembered
-from .boxes import Box, Boxes, boxes
-from .fill import ENTRIES_AT_ONCE, aligned, expanded, read, window, write
+from .block import Block, Kind
+from .boxes import Boxes, boxes
+from .fill import ENTRIES_AT_ONCE, Box, aligned, expanded, read, window, write
 from .lazy import lazy
-from .maps import Affine, Gather, InternedMaps, Label, Map, align, positions
+from .maps import Affine, Gather, Label, align
+from .sort_entries import narrow, sort_entries
+from .spelling import spell
 from .tracing import inside_functorch, is_tracing
 from .write import dense
 
 T = TypeVar("T")
-
-
-class Spelled(NamedTuple):
-    """Maps up to a renaming of labels: a key, their labels in the order of the key, and their tables."""
-
-    key: tuple[Any, ...]
-    over: tuple[Label, ...]
-    tables: tuple[Tensor, ...]
-
-
-def spell(block: Block) -> Spelled:
-    """Return the maps of a block in the spelling that all blocks of the same law share."""
-    return _spell_remembered(block.out, block.wrt) if is_remembered(block) else _spell(block.out, block.wrt)
-
-
-@lru_cache(maxsize=KEPT)
-def _spell_remembered(out: InternedMaps, wrt: InternedMaps) -> Spelled:
-    return _spell(out, wrt)
-
-
-def _spell(out: tuple[Map, ...], wrt: tuple[Map, ...]) -> Spelled:
-    number: dict[Label, int] = {}
-    key: list[Any] = []
-    tables: list[Tensor] = []
-    for map_ in out + wrt:
-        if type(map_) is Affine:
-            key.append(map_.offset)
-            for label, step in sorted(map_.terms, key=lambda term: -term[1]):
-                key.append((number.setdefault(label, len(number)), label.size, step))
-        else:
-            key.append("table")
-            tables.append(map_.index)
-            for label in map_.labels:
-                key.append((number.setdefault(label, len(number)), label.size))
-    return Spelled(tuple(key), tuple(number), tuple(tables))
 
 
 class Pattern:
@@ -74,10 +40,10 @@ class Pattern:
         self.out_shape, self.in_shape, self.device = tuple(out_shape), tuple(in_shape), device
         self.rows, self.columns = prod(out_shape), prod(in_shape)
         found = [spell(block) for block in blocks]
-        # Copies: what a caller does to an index tensor later must not change what is kept.
-        self.tables = tuple([
-            table if table in _kept else table.detach().clone() for each in found for table in each.tables
-        ])  # fmt: skip
+        # Copies, one of each: what a caller does to an index tensor later must not change what is kept.
+        tables = [table for each in found for table in each.tables]
+        copies = {id(table): table if table in _kept else table.detach().clone() for table in tables}
+        self.tables = tuple([copies[id(table)] for table in tables])
         self._boxes: Boxes | None = boxes(
             [((block.out, block.wrt), each.over) for block, each in zip(blocks, found, strict=True)],
             out_shape,
@@ -87,7 +53,8 @@ class Pattern:
         #: What is worked out from a pattern and used again by the next matrix that has it, as an ordering is.
         self.notes: dict[Any, Any] = {}
         if self._boxes is None:
-            self._sort(blocks, [each.over for each in found])
+            by_row = sort_entries(blocks, [each.over for each in found], out_shape, in_shape, device)
+            self.begin, self.index, self._places, self._once = by_row
 
     def note(self, name: Any, make: Callable[[], T]) -> T:
         """Return what was worked out from this pattern before, or is now."""
@@ -105,7 +72,8 @@ class Pattern:
     def nbytes(self) -> int:
         """The memory of all index tensors that are kept, those of the notes too."""
         kept = [self.__dict__.get(name) for name in ("begin", "index", "row", "_places")]
-        return _held([self.tables, self.notes, *kept])
+        tables = {id(table): table for table in self.tables}
+        return _held([tables, self.notes, *kept])
 
     @lazy
     def begin(self) -> Tensor:
@@ -166,18 +134,18 @@ class Pattern:
         values = [expanded(block, labels, flat) for block, labels in zip(blocks, over, strict=True)]
         if self._once:
             for place, value in zip(self._places, values, strict=True):
-                flat.scatter_(0, place, value.reshape(-1))
+                flat.scatter_(0, place.long(), value.reshape(-1))
             return flat
         flat.zero_()
         for place, value in zip(self._places, values, strict=True):
-            flat.scatter_add_(0, place, value.reshape(-1))
+            flat.scatter_add_(0, place.long(), value.reshape(-1))
         return flat
 
     def _terms(self, blocks: Sequence[Block], over: Sequence[tuple[Label, ...]]) -> list[Block]:
         """Return the blocks of the list of values by the values of the blocks."""
         if self._boxes is None:
             return [
-                Block(block.value, block.on, (Gather(place.view(size), labels),), ())
+                Block(block.value, block.on, (Gather(place.long().view(size), labels),), ())
                 for block, labels, place, size in zip(blocks, over, self._places, self._sizes, strict=True)
                 if place.numel()
             ]
@@ -199,60 +167,12 @@ class Pattern:
             found.append(Block(value, on, (Affine(piece.offset, terms),), ()))
         return found
 
-    def _sort(self, blocks: Sequence[Block], over: Sequence[tuple[Label, ...]]) -> None:
-        """Sort the entries of all blocks by their columns and then by their rows, and join those on one place."""
-        columns = [
-            _flat(block.wrt, labels, self.in_shape, self.device)
-            for block, labels in zip(blocks, over, strict=True)
-        ]
-        rows = [
-            _flat(block.out, labels, self.out_shape, self.device)
-            for block, labels in zip(blocks, over, strict=True)
-        ]
-        column = torch.cat([torch.zeros(0, dtype=torch.int64, device=self.device), *columns])
-        row = torch.cat([torch.zeros(0, dtype=torch.int64, device=self.device), *rows])
-        size = narrow(max(self.rows, self.columns))
-        place, row, self.index = sorted_places(row.to(size), column.to(size))
-        self._once = self.index.numel() == place.numel()
-        counts = torch.bincount(row, minlength=self.rows)
-        self.begin = torch.zeros(self.rows + 1, dtype=narrow(place.numel()), device=self.device)
-        self.begin[1:] = counts.cumsum(0)
-        self._places = place.split([prod(size) for size in self._sizes])
-
 
 def _held(kept: Any) -> int:
     """Return the bytes of tensors and arrays in containers."""
     if isinstance(kept, (list, tuple, dict)):
         return sum(map(_held, kept.values() if isinstance(kept, dict) else kept))
     return int(getattr(kept, "nbytes", 0))
-
-
-def narrow(largest: int) -> torch.dtype:
-    """Return the integers that count so far and take the least memory."""
-    return torch.int32 if largest < 2**31 else torch.int64
-
-
-def sorted_places(row: Tensor, column: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return where each entry goes among the nonzeros, row by row, and the row and the column of each nonzero.
-
-    Sorted by columns and then by rows: of int32, PyTorch sorts by counting, in time that is linear (torch 2.13).
-    """
-    order = column.argsort(stable=True)
-    order = order.index_select(0, row.index_select(0, order).argsort(stable=True))
-    row, column = row.index_select(0, order), column.index_select(0, order)
-    new = torch.ones_like(row, dtype=torch.bool)
-    new[1:] = (row[1:] != row[:-1]) | (column[1:] != column[:-1])
-    place = torch.empty(row.numel(), dtype=torch.int64, device=row.device)
-    place[order] = new.cumsum(0) - 1
-    return place, row[new], column[new]
-
-
-def _flat(maps: Sequence[Map], over: tuple[Label, ...], shape: Sequence[int], device: torch.device) -> Tensor:
-    """Return the positions in the flattened dims, one for each value of the labels."""
-    at = torch.zeros((1,) * len(over), dtype=torch.int64, device=device)
-    for map_, size in zip(maps, shape, strict=True):
-        at = at * size + positions(map_, over, device)
-    return at.expand([label.size for label in over]).reshape(-1)
 
 
 #: Tables that are made once for all Jacobians of one make, and that nobody writes into.

@@ -13,7 +13,8 @@ from torch import Tensor
 from .._torch import disable_current_modes
 from .block import Block
 from .maps import Gather
-from .pattern import Pattern, spell
+from .pattern import Pattern
+from .spelling import spell
 from .tracing import inside_functorch, is_tracing
 
 #: Patterns are kept up to so many bytes of index tensors in all, and so many of them.

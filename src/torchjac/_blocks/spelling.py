@@ -1,0 +1,50 @@
+"""Maps up to a renaming of their labels: blocks of one law share a spelling, by which what follows from it is found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from .block import KEPT, Block, is_remembered
+from .maps import Affine, InternedMaps, Label, Map
+
+
+class Spelled(NamedTuple):
+    """Maps up to a renaming of labels: a key, their labels in the order of the key, and their tables."""
+
+    key: tuple[Any, ...]
+    over: tuple[Label, ...]
+    tables: tuple[Tensor, ...]
+
+
+def spell(block: Block) -> Spelled:
+    """Return the maps of a block in the spelling that all blocks of the same law share."""
+    return (
+        _spell_remembered(block.out, block.wrt) if is_remembered(block) else spell_maps(block.out, block.wrt)
+    )
+
+
+@lru_cache(maxsize=KEPT)
+def _spell_remembered(out: InternedMaps, wrt: InternedMaps) -> Spelled:
+    return spell_maps(out, wrt)
+
+
+def spell_maps(out: Sequence[Map], wrt: Sequence[Map]) -> Spelled:
+    """Return the maps of a block in the spelling that all of the same law share."""
+    number: dict[Label, int] = {}
+    key: list[Any] = []
+    tables: list[Tensor] = []
+    for map_ in (*out, *wrt):
+        if type(map_) is Affine:
+            key.append(map_.offset)
+            for label, step in sorted(map_.terms, key=lambda term: -term[1]):
+                key.append((number.setdefault(label, len(number)), label.size, step))
+        else:
+            key.append("table")
+            tables.append(map_.index)
+            for label in map_.labels:
+                key.append((number.setdefault(label, len(number)), label.size))
+    return Spelled(tuple(key), tuple(number), tuple(tables))
