@@ -69,6 +69,7 @@ Jacobian.row(self, index)
 Jacobian.shape
 Jacobian.slogdet(self)
 Jacobian.solve(self, right, solver=None, preconditioner=None)
+Jacobian.solved_as
 Jacobian.spy(self, ax=None)
 Jacobian.stored
 Jacobian.to(self, *args, **kwargs)

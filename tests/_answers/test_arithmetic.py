@@ -64,7 +64,7 @@ def test_structure_is_kept() -> None:
     """A damped step of a chain is tridiagonal, an implicit one of a batch block-diagonal, a multiple a product."""
     x = torch.rand(1000, dtype=torch.float64)
     damped = jacobian(lambda x: x[1:] - x[:-1])(x).gram().add_diagonal(1e-3)
-    assert (damped.nnz, damped.kind) == (2998, "sparse")
+    assert (damped.nnz, damped.solved_as) == (2998, "sparse")
     assert damped.stored < 10
     right = torch.randn(1000, dtype=torch.float64)
     torch.testing.assert_close(damped @ damped.solve(right), right)

@@ -139,7 +139,7 @@ def test_a_diagonal_and_a_row():
     v = torch.randn(1000)
     torch.testing.assert_close(jac @ v, jacrev(f)(x) @ v)
     torch.testing.assert_close(jac.diagonal(), jacrev(f)(x).diagonal())
-    assert jac.kind == "dense"
+    assert jac.solved_as == "dense"
 
 
 def test_what_holds_no_less_is_not_kept():
@@ -157,7 +157,7 @@ def test_low_rank():
     """A square product through fewer numbers than it has rows is singular, and no solver is asked."""
     f, x = network(600, 4, 600), torch.randn(600)
     jac = jacobian(f)(x)
-    assert jac.kind == "low-rank"
+    assert jac.solved_as == "low-rank"
     with pytest.raises(
         LinAlgError, match=r"^solve: .* singular \(its factors meet in 4 numbers, and it has 600"
     ):

@@ -58,7 +58,7 @@ def test_condition_is_not_squared() -> None:
     jac = jacobian(lambda x: torch.cat([scale * x, x[1:] * 0.1 * scale[1:]]))(
         torch.zeros(100, dtype=torch.float64)
     )
-    assert jac.kind == "sparse"
+    assert jac.solved_as == "sparse"
     truth = torch.randn(100, dtype=torch.float64)
     torch.testing.assert_close(jac.lstsq(jac @ truth), truth, rtol=1e-9, atol=1e-9)
 

@@ -41,3 +41,22 @@ def test_what_is_not_told() -> None:
 def test_nothing_and_a_diagonal(count) -> None:
     """No blocks at all are symmetric, and so is a diagonal."""
     assert is_symmetric(jacobian(torch.sin)(X).blocks[:count])
+
+
+@pytest.mark.parametrize(
+    "f, shape, kind, solved_as",
+    [
+        (torch.sin, (5,), "diagonal", "diagonal"),
+        (lambda x: x.softmax(-1), (9, 5), "block-diagonal", "block-diagonal"),
+        (lambda x: x.roll(1, -1) * x, (2, 100), "block-diagonal", "sparse"),
+        (lambda x: x.roll(1, -1) * x, (1, 40), "sparse", "dense"),
+        (lambda x: x.roll(1) * x, (100,), "sparse", "sparse"),
+        (lambda x: x.softmax(0), (5,), "dense", "dense"),
+        (lambda x: x[:0], (5,), "dense", "dense"),
+        (lambda x: x * x.sum(), (1,), "diagonal", "diagonal"),
+    ],
+)
+def test_kind_is_the_matrix_and_solved_as_its_size(f, shape, kind, solved_as) -> None:
+    """What the zeros are is one thing; another, what is faster at this size."""
+    jac = jacobian(f)(torch.rand(shape, dtype=torch.float64))
+    assert (jac.kind, jac.solved_as) == (kind, solved_as)

@@ -1,11 +1,13 @@
 """What a Jacobian looks like: printed, in a notebook, drawn."""
 
+import sys
+
 import matplotlib as mpl
 import pytest
 import torch
 
 from torchjac import jacobian
-from torchjac._answers.picture import cells
+from torchjac._answers.picture import FAINTEST, cells, facts
 
 mpl.use("Agg")
 
@@ -34,9 +36,24 @@ def test_repr_never_costs_more_than_the_jacobian() -> None:
 def test_html() -> None:
     """A notebook shows a table, with the pattern beside it."""
     html = stencil(6)._repr_html_()
-    for fact in ("(5,)", "(6,)", "10 (0.33 of 30)", "dense", "torch.float32", "cpu"):
+    for fact in ("(5,)", "(6,)", "10 (0.33 of 30)", "sparse", "torch.float32", "cpu"):
         assert f"<td>{fact}</td>" in html
     assert "src='data:image/png;base64,iVBOR" in html
+
+
+def test_facts() -> None:
+    """How a square one is solved is told where its kind does not; fewer numbers than nonzeros are explained."""
+    ring = jacobian(lambda x: 4 * x + x.roll(1).sin())(torch.zeros(20))
+    assert facts(ring) == {
+        "nonzeros": "40 (0.1 of 400)",
+        "kind": "sparse",
+        "solved as": "dense",
+        "blocks": "3",
+        "stored": "20 numbers (20 × fewer than dense; one stands for several nonzeros)",
+    }
+    assert "solved as" not in facts(stencil(6))
+    assert "solved as" not in facts(jacobian(torch.sin)(torch.zeros(6)))
+    assert facts(jacobian(torch.flip)(torch.zeros(6), (0,)))["stored"] == "0 numbers (ones are not stored)"
 
 
 def test_html_without_entries() -> None:
@@ -50,6 +67,24 @@ def test_html_without_matplotlib(monkeypatch) -> None:
     html = stencil(6)._repr_html_()
     assert "<table>" in html
     assert "<img" not in html
+
+
+@pytest.mark.parametrize("rows, columns, ratio", [(3, 30_000, 4), (30_000, 3, 0.25), (20, 30, 1.5)])
+def test_spy_of_wide_and_tall_ones(rows, columns, ratio) -> None:
+    """Each side has its own bins, and the frame is never longer than four times its other side."""
+    f = lambda x: (x[:rows] * x[0]) if rows <= columns else torch.cat([x] * (rows // columns)).sin()
+    axes = jacobian(f)(torch.ones(columns)).spy()
+    assert axes.get_box_aspect() == pytest.approx(1 / ratio)
+    cells = axes.get_images()[0].get_array()
+    assert cells.shape == (min(rows, 500), min(columns, 500))
+    assert cells[0, 0] >= FAINTEST
+
+
+def test_spy_without_matplotlib(monkeypatch) -> None:
+    """It says what to install."""
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"spy needs matplotlib.*pip install 'torchjac\[plot\]'"):
+        stencil(3).spy()
 
 
 @pytest.mark.parametrize("n", [2, 6, 3000])

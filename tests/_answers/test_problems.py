@@ -130,6 +130,6 @@ def test_a_graph_layer() -> None:
     jac = jacobian(layer)(h)
     assert jac.nnz == (target * nodes + source).unique().numel()
     assert jac.stored <= 3 * edges
-    assert jac.kind == "sparse"
+    assert jac.solved_as == "sparse"
     _, expected = torch.func.jvp(layer, (h,), (v,))
     torch.testing.assert_close(jac @ v, expected)

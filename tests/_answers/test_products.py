@@ -83,7 +83,7 @@ def test_products_at_scale() -> None:
     assert gram.stored <= 4 * n
     assert len(gram.blocks) == 4
     assert gram.nnz == 3 * n - 2
-    assert gram.kind == "sparse"
+    assert gram.solved_as == "sparse"
 
 
 def test_gram_of_a_list_of_coordinates() -> None:

@@ -118,7 +118,7 @@ def test_parts(case) -> None:
 def test_blocks_of_a_batch() -> None:
     """One small matrix a row, which is not copied until it is written out."""
     jac, matrix = batch()
-    assert (jac.kind, jac.mT.kind) == ("block-diagonal", "block-diagonal")
+    assert (jac.solved_as, jac.mT.solved_as) == ("block-diagonal", "block-diagonal")
     assert torch.equal(jac.block_diagonal(), _WEIGHT.T.expand(N // 4, 3, 4))
     found = jac.to_bsr()
     assert found.shape == matrix.shape
@@ -137,7 +137,7 @@ def test_systems() -> None:
         ("sparse", lambda x: torch.cat([x[:1], x[1:].exp() + 0.1 * x[:-1]]), (N,)),
     ):
         jac = jacobian(f)(_X.view(shape))
-        assert jac.kind == kind
+        assert jac.solved_as == kind
         torch.testing.assert_close((jac @ jac.solve(right.view(shape))).flatten(), right)
         sign, logabs = jac.slogdet()
         assert sign == 1

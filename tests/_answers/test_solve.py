@@ -56,7 +56,7 @@ def system(name):
 def test_solve(name) -> None:
     """The solution has the input's shape and is that of the dense matrix, for one right side and for several."""
     _, kind, _, jac, dense = system(name)
-    assert jac.kind == kind
+    assert jac.solved_as == kind
     one, three = torch.randn(jac.out_shape).double(), torch.randn(*jac.out_shape, 3).double()
     torch.testing.assert_close(jac.solve(one), torch.linalg.solve(dense, one.flatten()).reshape(jac.in_shape))
     size = dense.shape[0]
@@ -145,7 +145,7 @@ def test_kinds_are_never_wrong() -> None:
         size = torch.Size(jac.out_shape).numel()
         whole = dense.reshape(size, size)
         expected = torch.linalg.slogdet(whole)
-        said[jac.kind] = said.get(jac.kind, 0) + 1
+        said[jac.solved_as] = said.get(jac.solved_as, 0) + 1
         found = jac.slogdet()
         if expected.logabsdet > -20:
             assert found.sign == expected.sign
@@ -160,7 +160,7 @@ def test_an_elementwise_flow() -> None:
     n = 1_000_000
     x = torch.linspace(-2, 2, n, dtype=torch.float64)
     jac = jacobian(lambda x: x + 0.5 * torch.tanh(x))(x)
-    assert (jac.kind, jac.stored) == ("diagonal", n)
+    assert (jac.solved_as, jac.stored) == ("diagonal", n)
     torch.testing.assert_close(jac.slogdet().logabsdet, (1 + 0.5 / torch.cosh(x) ** 2).log().sum())
 
 
@@ -175,7 +175,7 @@ def test_a_coupling_flow() -> None:
         return torch.cat([left, right * scale.exp() + left.sin()])
 
     jac = jacobian(coupling)(x)
-    assert jac.kind == "sparse"
+    assert jac.solved_as == "sparse"
     sign, logabs = jac.slogdet()
     assert sign == 1
     torch.testing.assert_close(logabs, torch.tanh(x[: n // 2]).sum())
@@ -229,7 +229,7 @@ def test_copies(name, duplicate) -> None:
     right = torch.ones(J.out_shape, dtype=torch.float64)
     solved = J.solve(right)
     twin = duplicate(J)
-    assert twin.kind == kind
+    assert twin.solved_as == kind
     assert torch.equal(twin.to_dense(), J.to_dense())
     assert torch.equal(twin.solve(right), solved)
 
@@ -262,7 +262,7 @@ def test_singular_but_for_rounding(dtype) -> None:
     """Pivots that are zeros but for rounding give no solution of a right side that has none; others are found."""
     grid = lambda u: 4 * u - u.roll(1, 0) - u.roll(-1, 0) - u.roll(1, 1) - u.roll(-1, 1)
     jac = jacobian(grid)(torch.rand(15, 20, dtype=dtype))
-    assert jac.kind == "sparse"
+    assert jac.solved_as == "sparse"
     with pytest.raises(torch.linalg.LinAlgError, match=r"singular to working precision: .* in row"):
         jac.solve(torch.ones(15, 20, dtype=dtype))
     with pytest.raises(torch.linalg.LinAlgError, match=r"singular to working precision: .* in column"):
@@ -283,7 +283,7 @@ def test_a_dense_matrix_says_where_it_is_singular() -> None:
         (lambda x: x.sum() * one, "column 1 depends linearly on others"),
     ):
         jac = jacobian(f)(one)
-        assert jac.kind == "dense"
+        assert jac.solved_as == "dense"
         with pytest.raises(torch.linalg.LinAlgError, match=rf"solve: the Jacobian is singular \({message}\)"):
             jac.solve(one)
 
@@ -297,7 +297,7 @@ def test_values_that_are_not_finite(bad, shape) -> None:
     x = torch.ones(shape, dtype=torch.float64)
     f = lambda x: weight * (3 * x**2 + x.roll(1) + 0.5 * x.roll(-1))
     jac = jacobian(f)(x)
-    assert jac.kind == ("sparse" if shape == (100,) else "dense")
+    assert jac.solved_as == ("sparse" if shape == (100,) else "dense")
     sign, logabs = jac.slogdet()
     assert (sign.item(), logabs.isnan().item()) == (0, True)
     assert jac.solve(x).isnan().any()
@@ -362,7 +362,7 @@ def test_an_implicit_step_of_the_brusselator(n) -> None:
     state, norms = start, [residual(start).norm()]
     for _ in range(3 if n == 128 else 4):
         jac = jacobian(residual)(state)
-        assert jac.kind == "sparse"
+        assert jac.solved_as == "sparse"
         assert jac.nnz == 12 * n**2
         assert jac.stored < 40 * n**2
         state = state - jac.solve(residual(state))
@@ -399,5 +399,5 @@ def test_gauss_newton() -> None:
     jac, value = torchjac.jacobian(f)(x), f(x)
     step = jac.gram().solve(value @ jac)
     expected = torch.linalg.lstsq(jac.to_dense().reshape(18, 4), value.reshape(18, 1)).solution
-    assert jac.gram().kind == "block-diagonal"
+    assert jac.gram().solved_as == "block-diagonal"
     torch.testing.assert_close(step.reshape(4, 1), expected)

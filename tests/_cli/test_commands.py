@@ -33,7 +33,7 @@ def test_explain(run):
     assert "stencil(float64 (2, 50))" in output
     assert " ".join(told["shape"]) == "(2, 50) by (2, 50), a matrix of 100 × 100"
     assert told["nonzeros"][0] == "300"
-    assert told["kind"] == ["sparse"]
+    assert (told["kind"], told["solved"]) == (["block-diagonal"], ["as", "sparse"])
     assert told["stored"][0] == "100"
     assert "structure lost nowhere" in output
     assert "PowBackward0" in output

@@ -34,7 +34,7 @@ def lstsq(jacobian: Jacobian, right: Tensor) -> Tensor:
     rows, columns = prod(out_shape), prod(in_shape)
     tail = tuple(right.shape[len(out_shape) :])
     flat = right.reshape(rows, -1)
-    kind, dims = jacobian._kind
+    kind, dims = jacobian._solved_as
     if 0 in (rows, columns):
         return right.new_zeros((*in_shape, *tail))
     if kind in ("dense", "low-rank") or rows == 1 or columns == 1:

@@ -1,4 +1,4 @@
-"""What kind of matrix a Jacobian is, told from its maps: it decides how systems with it are solved."""
+"""What kind of matrix a Jacobian is, told from its maps, and what `solve` takes it for, which its size decides too."""
 
 from __future__ import annotations
 
@@ -27,17 +27,27 @@ class Kind(NamedTuple):
 
 
 def kind_of(blocks: Sequence[Block], out_shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Kind:
-    """Return the first that fits of diagonal, block-diagonal, sparse and dense."""
-    rows, columns = prod(out_shape), prod(in_shape)
+    """Return the first that fits of diagonal, block-diagonal, sparse and dense, whatever the size."""
     if is_diagonal(blocks, out_shape, in_shape):
         return Kind("diagonal")
-    named = sum(map(entries, blocks))
     dims = shared_dims(blocks, out_shape, in_shape)
-    count = prod(out_shape[dim] for dim in dims)
-    if count > 1:
-        held = rows * columns // count
-        if held <= FULL * named or max(rows, columns) <= SMALL_BLOCK * count:
-            return Kind("block-diagonal", dims)
+    if prod(out_shape[dim] for dim in dims) > 1:
+        return Kind("block-diagonal", dims)
+    return Kind("dense" if prod(out_shape) * prod(in_shape) <= sum(map(entries, blocks)) else "sparse")
+
+
+def solved_as(
+    kind: Kind, blocks: Sequence[Block], out_shape: tuple[int, ...], in_shape: tuple[int, ...]
+) -> Kind:
+    """Return what a matrix is best solved as: small or full ones as dense, small or full blocks by themselves."""
+    if kind.name == "diagonal":
+        return kind
+    rows, columns = prod(out_shape), prod(in_shape)
+    named = sum(map(entries, blocks))
+    if kind.dims:
+        count = prod(out_shape[dim] for dim in kind.dims)
+        if rows * columns // count <= FULL * named or max(rows, columns) <= SMALL_BLOCK * count:
+            return kind
     return Kind("dense" if rows * columns <= max(SMALL, FULL * named) else "sparse")
 
 

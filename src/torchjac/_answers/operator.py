@@ -21,7 +21,7 @@ from .display import Display
 from .entries import Entries
 from .factored import Chain
 from .low_rank_update import Plus
-from .matrix_kind import Kind, kind_of
+from .matrix_kind import Kind, kind_of, solved_as
 from .systems import Systems
 
 
@@ -100,15 +100,16 @@ class Jacobian(Algebra, Entries, Systems, Conversion, Display):
 
     @property
     def kind(self) -> str:
-        """What `solve` and `slogdet` take the matrix for, by the maps of the blocks; no value is looked at.
+        """What kind of matrix it is, by the maps of the blocks; no value is looked at, and no size.
 
         - "diagonal": every entry stands on the diagonal.
-        - "block-diagonal": output and input agree along some dims, as a batch does, and what is left is small
-          or mostly full.
+        - "block-diagonal": output and input agree along some dims, as a batch does.
         - "low-rank": a product through fewer numbers than it has rows and columns, so that it is singular.
         - "low-rank plus": one of low rank, as a product is, beside one of any other kind that was added to it.
-        - "sparse": none of these, larger than 64 × 64, and at most one entry in four is named.
+        - "sparse": none of these, and some entries are known to be zero.
         - "dense": anything else.
+
+        How a system with it is solved is another question, and `solved_as` answers it.
 
         Example:
             >>> import torch
@@ -120,6 +121,22 @@ class Jacobian(Algebra, Entries, Systems, Conversion, Display):
         """
         return self._kind.name
 
+    @property
+    def solved_as(self) -> str:
+        """What `solve`, `slogdet` and `lstsq` take the matrix for: its `kind`, or what is faster at its size.
+
+        A "sparse" one of at most 64 × 64 entries, or with more than one entry in four, is solved as "dense"; a
+        "block-diagonal" one whose blocks are large and mostly zeros as "sparse".
+
+        Example:
+            >>> import torch
+            >>> from torchjac import jacobian
+            >>> ring = lambda x: 4 * x + x.roll(1) + x.roll(-1)
+            >>> [(J.kind, J.solved_as) for J in map(jacobian(ring), (torch.zeros(9), torch.zeros(999)))]
+            [('sparse', 'dense'), ('sparse', 'sparse')]
+        """
+        return self._solved_as.name
+
     @lazy
     def _kind(self) -> Kind:
         if self._terms:
@@ -127,6 +144,12 @@ class Jacobian(Algebra, Entries, Systems, Conversion, Display):
         if factored.rank_bound(self) < min(self._matrix_shape()):
             return Kind("low-rank")
         return kind_of(self.blocks, self.out_shape, self.in_shape)
+
+    @lazy
+    def _solved_as(self) -> Kind:
+        if self._kind.name.startswith("low-rank"):
+            return self._kind
+        return solved_as(self._kind, self.blocks, self.out_shape, self.in_shape)
 
     @property
     def _terms(self) -> tuple[Jacobian, ...]:

@@ -6,7 +6,6 @@ from base64 import b64encode
 from html import escape
 from importlib.util import find_spec
 from io import BytesIO
-from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -15,29 +14,59 @@ from torch import Tensor
 if TYPE_CHECKING:
     from .operator import Jacobian
 
-#: Up to this many rows and columns a cell of the picture is one entry.
+#: Up to this many rows, or columns, a cell of the picture is one of them.
 CELLS = 500
+
+#: A matrix longer than this many times its other side is drawn in a frame of that ratio, its cells stretched.
+LONGEST = 4
+
+#: How dark a cell with a single entry is at least, so that a thin diagonal of a large matrix is seen.
+FAINTEST = 0.3
 
 
 def spy(jacobian: Jacobian, ax: Any) -> Any:
     """Draw the pattern on matplotlib axes and return them."""
     if ax is None:
+        figure_class()
         from matplotlib import pyplot
 
         ax = pyplot.figure().add_subplot()
-    rows, columns = prod(jacobian.out_shape), prod(jacobian.in_shape)
+    rows, columns = jacobian._matrix_shape()
     at, _ = jacobian._coordinates()
-    step = max(1, -(-max(rows, columns) // CELLS))
-    height, width = -(-rows // step), -(-columns // step)
-    cell = (at // max(columns, 1) // step) * width + at % max(columns, 1) // step
+    tall, wide = (max(1, -(-size // CELLS)) for size in (rows, columns))
+    height, width = -(-rows // tall), -(-columns // wide)
+    cell = (at // max(columns, 1) // tall) * width + at % max(columns, 1) // wide
     fill = torch.bincount(cell.cpu(), minlength=height * width).view(height, width).double()
+    dark = torch.where(fill > 0, FAINTEST + (1 - FAINTEST) * (fill / (tall * wide)).sqrt(), 0)
     ax.imshow(
-        (fill / step**2).sqrt().numpy(), cmap="Greys", aspect="equal", extent=(0, columns, rows, 0), vmin=0
+        dark.numpy(),
+        cmap="Greys",
+        aspect="auto",
+        extent=(0, columns, rows, 0),
+        vmin=0,
+        interpolation="nearest",
     )
+    ax.set_box_aspect(1 / frame_ratio(rows, columns))
     ax.set_xlabel(f"input {tuple(jacobian.in_shape)}")
     ax.set_ylabel(f"output {tuple(jacobian.out_shape)}")
-    ax.set_title(f"{jacobian.nnz:,} nonzeros, {jacobian.stored:,} numbers stored")
+    ax.set_title(f"{jacobian.nnz:,} nonzeros from {jacobian.stored:,} stored numbers")
     return ax
+
+
+def frame_ratio(rows: int, columns: int) -> float:
+    """Return width over height of the frame that a matrix is drawn in."""
+    return min(max(max(columns, 1) / max(rows, 1), 1 / LONGEST), LONGEST)
+
+
+def figure_class() -> Any:
+    """Return matplotlib's Figure; raise with what to install where it is missing."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "spy needs matplotlib, which is not installed; pip install 'torchjac[plot]'"
+        ) from error
+    return Figure
 
 
 class Cells(NamedTuple):
@@ -55,8 +84,8 @@ class Cells(NamedTuple):
 
 
 def cells(jacobian: Jacobian, most: int) -> Cells:
-    """Return the pattern as at most so many cells, with the smallest step that is a power of two."""
-    columns = prod(jacobian.in_shape)
+    """Return the pattern as at most ``most`` cells, with the smallest step that is a power of two."""
+    _, columns = jacobian._matrix_shape()
     at, values = jacobian._coordinates()
     at, values = at.cpu(), values.detach().cpu()
     row, column = at // max(columns, 1), at % max(columns, 1)
@@ -73,30 +102,49 @@ def cells(jacobian: Jacobian, most: int) -> Cells:
 
 def html(jacobian: Jacobian) -> str:
     """Return a table of what `repr` tells, with the pattern beside it where it is cheap and matplotlib is there."""
-    facts = {
+    told = {
         "output": tuple(jacobian.out_shape),
         "input": tuple(jacobian.in_shape),
-        "nonzeros": jacobian._nnz_in_words(),
-        "kind": jacobian.kind,
-        "factors" if jacobian.factors else "blocks": len(jacobian.factors or jacobian.blocks),
-        "numbers stored": f"{jacobian.stored:,}",
+        **facts(jacobian),
         "dtype": jacobian.dtype,
         "device": jacobian.device,
     }
     cells = "".join(
         f"<tr><th style='text-align:left'>{escape(name)}</th><td>{escape(str(fact))}</td></tr>"
-        for name, fact in facts.items()
+        for name, fact in told.items()
     )
     table = f"<table><caption>Jacobian</caption>{cells}</table>"
     drawable = jacobian.shape.numel() and jacobian._is_cheap() and find_spec("matplotlib") is not None
     image = f"<img alt='pattern' src='data:image/png;base64,{_png(jacobian)}'>" if drawable else ""
-    return f"<div style='display:flex;gap:1em;align-items:center'>{table}{image}</div>"
+    return f"<div style='display:flex;gap:1em;align-items:center;flex-wrap:wrap'>{table}{image}</div>"
+
+
+def facts(jacobian: Jacobian) -> dict[str, str]:
+    """Return what there is to say of the structure, by name; `solved_as` only where it is another than the kind."""
+    rows, columns = jacobian._matrix_shape()
+    stored, remarks = jacobian.stored, []
+    if 0 < stored < rows * columns:
+        fewer = rows * columns / stored
+        remarks.append(
+            f"{fewer:,.0f} × fewer than dense" if fewer >= 100 else f"{fewer:.2g} × fewer than dense"
+        )
+    if jacobian._is_cheap() and stored < jacobian.nnz:
+        remarks.append("one stands for several nonzeros" if stored else "ones are not stored")
+    solved_as = jacobian.solved_as if rows == columns else jacobian.kind
+    return {
+        "nonzeros": jacobian._nnz_in_words(),
+        "kind": jacobian.kind,
+        **({} if solved_as == jacobian.kind else {"solved as": solved_as}),
+        "factors" if jacobian.factors else "blocks": f"{len(jacobian.factors or jacobian.blocks):,}",
+        "stored": f"{stored:,} numbers" + (f" ({'; '.join(remarks)})" if remarks else ""),
+    }
 
 
 def _png(jacobian: Jacobian) -> str:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(3, 3), layout="constrained")
+    ratio = frame_ratio(*jacobian._matrix_shape())
+    figure = figure_class()(
+        figsize=[3 * min(max(side, 0.6), 2) for side in (ratio, 1 / ratio)], layout="constrained"
+    )
     spy(jacobian, figure.add_subplot()).set_title("")
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=72)

@@ -49,7 +49,7 @@ def solve(jacobian: Jacobian, right: Tensor) -> Tensor:
     size = check_square(jacobian, "solve")
     out_shape, in_shape = jacobian.out_shape, jacobian.in_shape
     tail = tuple(right.shape[len(out_shape) :])
-    kind, dims = jacobian._kind
+    kind, dims = jacobian._solved_as
     if size == 0:
         return right.reshape((*in_shape, *tail)).clone()
     if kind == "low-rank":
@@ -105,7 +105,7 @@ def solve_by(jacobian: Jacobian, right: Tensor, solver: Any, preconditioner: Any
 def slogdet(jacobian: Jacobian) -> SlogDet:
     """Return the sign of det J and log |det J|."""
     size = check_square(jacobian, "slogdet")
-    kind, dims = jacobian._kind
+    kind, dims = jacobian._solved_as
     if kind == "low-rank":
         return _singular(jacobian)
     if jacobian.dtype in HALF:

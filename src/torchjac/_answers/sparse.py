@@ -21,7 +21,7 @@ from .._blocks.domain import inside
 from .._blocks.pattern import Pattern
 from .._blocks.pattern_cache import pattern_of
 from .._blocks.tracing import inside_functorch, is_known
-from .csr import csr_tensor
+from .csr import csr_tensor, hear_warning
 
 
 class SparseParts(NamedTuple):
@@ -41,6 +41,7 @@ class SparseParts(NamedTuple):
         begin, index = places
         if layout is torch.sparse_csr:
             return csr_tensor(begin, index, values, size)
+        hear_warning()
         return torch.sparse_csc_tensor(begin, index, values, size, check_invariants=False)
 
 
@@ -268,6 +269,7 @@ def bsr_tensor(blocks: Tensor) -> Tensor:
     _check_transforms([blocks], torch.sparse_bsr, "to_bsr")
     count, height, width = blocks.shape
     at = torch.arange(count + 1, device=blocks.device)
+    hear_warning()
     return torch.sparse_bsr_tensor(
         at, at[:-1], blocks, (count * height, count * width), check_invariants=False
     )

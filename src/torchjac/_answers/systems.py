@@ -27,9 +27,9 @@ class Systems:
     def solve(self: Jacobian, right: Any, solver: Any = None, preconditioner: Any = None) -> Any:
         """X with J X = right, of shape ``in_shape`` for one right side and ``in_shape + (k,)`` for k of them.
 
-        `kind` tells the way. "diagonal" divides; "block-diagonal" solves its blocks by `torch.linalg.solve`; "dense"
-        writes it out and uses `torch.linalg.solve`; "low-rank plus" goes by Woodbury's formula. A "sparse" one is
-        factorised on the CPU by the first way that its pattern allows, which `explain` then tells:
+        `solved_as` tells the way. "diagonal" divides; "block-diagonal" solves its blocks by `torch.linalg.solve`;
+        "dense" writes it out and uses `torch.linalg.solve`; "low-rank plus" goes by Woodbury's formula. A "sparse" one
+        is factorised on the CPU by the first way that its pattern allows, which `explain` then tells:
 
         - a narrow band, as it stands or in the order of reverse Cuthill-McKee, by LAPACK: Cholesky where it is
           symmetric and positive definite;
@@ -54,13 +54,13 @@ class Systems:
             TypeError: if ``right`` is no tensor.
             ValueError: if it does not fit, or there are not as many outputs as inputs.
             torch.linalg.LinAlgError: if the matrix is singular.
-            ImportError: if the kind is "sparse" and SciPy is not installed.
+            ImportError: if it is solved as "sparse" and SciPy is not installed.
 
         Example:
             >>> import torch
             >>> from torchjac import jacobian
             >>> J = jacobian(lambda x: 4 * x + x.roll(1) + x.roll(-1))(torch.zeros(1000, dtype=torch.float64))
-            >>> J.kind, J.solve(torch.full((1000,), 6.0, dtype=torch.float64)).sum().round(decimals=9)
+            >>> J.solved_as, J.solve(torch.full((1000,), 6.0, dtype=torch.float64)).sum().round(decimals=9)
             ('sparse', tensor(1000., dtype=torch.float64))
         """
         solve.check_square(self, "solve")
@@ -101,12 +101,12 @@ class Systems:
     def slogdet(self: Jacobian) -> SlogDet:
         """Return the sign of det J and log |det J|, as `torch.linalg.slogdet` of the matrix gives them.
 
-        `kind` tells the way, as for `solve`; a sparse triangular matrix needs no factors. Differentiable; of
+        `solved_as` tells the way, as for `solve`; a sparse triangular matrix needs no factors. Differentiable; of
         a sparse matrix that is not triangular once, at the cost of a solve for each column.
 
         Raises:
             ValueError: if there are not as many outputs as inputs.
-            ImportError: if the kind is "sparse" and SciPy is not installed.
+            ImportError: if it is solved as "sparse" and SciPy is not installed.
 
         Example:
             >>> import torch

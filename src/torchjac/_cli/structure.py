@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .._accumulate.report import Report
+from .._answers import picture
 from .._answers.operator import Jacobian
 from .._torch import pytree
 from .._transforms.jacobian import jacobian
@@ -37,19 +38,8 @@ def look(problem: Problem, progress: bool) -> list[Named]:
 def facts(found: Jacobian) -> dict[str, str]:
     """Return what there is to say of one Jacobian."""
     rows, columns = found._matrix_shape()
-    entries = rows * columns
-    fewer = (
-        f" ({number_format.times(entries / found.stored)} fewer than dense)"
-        if 0 < found.stored < entries
-        else ""
-    )
-    return {
-        "shape": f"{tuple(found.out_shape)} by {tuple(found.in_shape)}, a matrix of {rows:,} × {columns:,}",
-        "nonzeros": found._nnz_in_words(),
-        "kind": found.kind,
-        "factors" if found.factors else "blocks": f"{len(found.factors or found.blocks):,}",
-        "stored": f"{found.stored:,} numbers{fewer}",
-    }
+    shape = f"{tuple(found.out_shape)} by {tuple(found.in_shape)}, a matrix of {rows:,} × {columns:,}"
+    return {"shape": shape, **picture.facts(found)}
 
 
 def lost_in_words(report: Report) -> str:
