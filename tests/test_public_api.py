@@ -81,6 +81,7 @@ Jacobian.trace(self)
 Report.answers
 Report.costs
 Report.lost
+Report.summary
 ShardedJacobian.add_diagonal(self, value)
 ShardedJacobian.diagonal(self)
 ShardedJacobian.gram(self, weight=None)

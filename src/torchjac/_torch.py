@@ -134,6 +134,12 @@ set_graph_exec_group: Callable[[Any], None] = getattr(torch._C, "_set_graph_exec
 # the disk ask for the `TracingContext`.
 
 
+def sequence_number(node: Any = None) -> int:
+    """Return the number that autograd gave a node in its thread, or the one that its next node gets."""
+    number: int = _autograd._get_sequence_nr() if node is None else node._sequence_nr()
+    return number
+
+
 def dynamo(name: str) -> Any:
     """Return a part of Dynamo: "config", "variables.builder", or "" for itself."""
     return importlib.import_module(f"torch._dynamo.{name}".rstrip("."))

@@ -35,7 +35,7 @@ def test_explain(run):
     assert told["nonzeros"][0] == "300"
     assert (told["kind"], told["solved"]) == (["block-diagonal"], ["as", "sparse"])
     assert told["stored"][0] == "100"
-    assert "structure lost nowhere" in output
+    assert output.count("structure lost nowhere") == 1
     assert "PowBackward0" in output
     assert "torch.func" not in output
 
@@ -43,9 +43,7 @@ def test_explain(run):
 def test_explain_where_structure_was_lost(run):
     """The node at which it was lost, with the reason, also where the walk is not printed."""
     output = run("explain", "{m}:mixed", "--arg", "9", "--no-costs", "--no-walk")
-    assert (
-        "structure lost at 1 of 3 nodes\n  MixBackward  no rule for this op: called on dense seeds" in output
-    )
+    assert "structure lost at 1 of them\n  MixBackward  no rule for this op: called on dense seeds" in output
     assert "ExpBackward0" not in output
 
 
@@ -75,13 +73,13 @@ def test_explain_what_is_too_large(run, measured):
 
 
 def test_long_walks_are_asked_for(run, tmp_path):
-    """Past thirty nodes the walk is printed only on demand."""
+    """Past sixty nodes the walk is printed only on demand."""
     (tmp_path / "long.py").write_text(
-        "def f(x):\n    for _ in range(31):\n        x = x.sin()\n    return x\n"
+        "def f(x):\n    for _ in range(61):\n        x = x.sin()\n    return x\n"
     )
     short = run("explain", "long.py:f", "--arg", "3", "--no-costs")
     assert "SinBackward0" not in short
-    assert run("explain", "long.py:f", "--arg", "3", "--no-costs", "--walk").count("SinBackward0") == 31
+    assert run("explain", "long.py:f", "--arg", "3", "--no-costs", "--walk").count("SinBackward0") == 61
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])

@@ -5,6 +5,7 @@ import torch
 from tests.functions import Mix
 
 from torchjac import Report, Step, explain, jacobian
+from torchjac._accumulate.report import table
 
 X = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
@@ -101,19 +102,90 @@ def test_structure_lost_to_the_number_of_blocks():
 def test_printed():
     """Printed, a report is a table with a line for each step, columns aligned."""
     report = explain(lambda x: Mix.apply(x.sin()))(X)
-    head, *lines = str(report).split("\n")
-    assert head.split() == ["node", "kind", "blocks", "stored", "calls", "structure", "lost"]
+    body, summary = str(report).split("\n\n")
+    head, *lines = body.split("\n")
+    assert head.split() == ["node", "shape", "kind", "blocks", "stored", "calls", "structure", "lost"]
+    assert summary == report.summary
     assert len(lines) == len(report.steps)
     assert lines[0].startswith("MixBackward")
     assert lines[0].index("no rule") == head.index("structure lost")
     assert not any(line.endswith(" ") for line in lines)
 
 
+class Twice(torch.nn.Module):
+    """Two layers, the second called inside a function of its own, and an op outside both."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(6, 5), torch.nn.Sequential(torch.nn.Linear(5, 4))
+
+    def forward(self, x):
+        return self.second(self.first(x).tanh()).sin()
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_modules(inside):
+    """Nodes are told by the innermost module that recorded them, by its class too where another function calls it."""
+    net, prefix = Twice().double(), "Twice." if inside else ""
+    report = explain((lambda x: net(x).exp()) if inside else net)(X)
+    assert [(step.name, step.module) for step in report.steps] == [
+        *([("ExpBackward0", "")] if inside else []),
+        ("SinBackward0", "Twice"),
+        ("AddmmBackward0", f"{prefix}second.0"),
+        ("TanhBackward0", "Twice"),
+        ("AddmmBackward0", f"{prefix}first"),
+    ]
+    lines = str(report).split("\n\n")[0].split("\n")
+    at = lines.index(f"{prefix}second.0")
+    assert lines[at + 1].startswith("  AddmmBackward0  (4, 4) ")
+    assert lines[1].startswith("ExpBackward0 " if inside else "Twice")
+    assert f"<th colspan='7' style='text-align:left'>{prefix}second.0</th>" in report._repr_html_()
+
+
+def test_modules_are_watched_no_longer_than_the_call():
+    """Also where the function raises, no hook is left."""
+    net = torch.nn.Linear(6, 4).double()
+    with pytest.raises(RuntimeError):
+        explain(net)(X.T)
+    assert not torch.nn.modules.module._global_forward_pre_hooks
+    assert not torch.nn.modules.module._global_forward_hooks
+    assert [step.module for step in explain(net)(X).steps] == ["Linear"]
+
+
+def test_long_reports_fold_what_moves_entries():
+    """In a report of forty nodes views in a row are one line; sums and calls are not hidden."""
+    net = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    report = explain(net)(torch.randn(3, 5, 8))
+    assert len(report.steps) > 30
+    lines = table(report.steps)
+    assert len(lines) < len(report.steps) - 10
+    assert any("more that move entries" in line.cells[0] for line in lines)
+    assert sum(int(line.cells[5]) for line in lines) == sum(step.calls for step in report.steps)
+    moves = {step.name for step in report.steps if step.moves}
+    assert {"ViewBackward0", "TransposeBackward0"} <= moves
+    assert not moves & {"AddmmBackward0", "ReluBackward0", "NativeLayerNormBackward0"}
+    assert report.steps[0].shape == (3, 5, 8)
+    short = explain(lambda x: x.T[1:].sin())(X)
+    assert [line.cells[0] for line in table(short.steps)] == [
+        "SinBackward0",
+        "SliceBackward0",
+        "PermuteBackward0",
+    ]
+
+
+@pytest.mark.parametrize("op", [torch.sum, lambda x: x + x.T, lambda x: x * 2, torch.exp])
+def test_what_does_not_move_entries(op):
+    """A sum of entries and a multiple are no mere moves."""
+    assert not explain(op)(X[:, :4]).steps[0].moves
+
+
 def test_nothing_to_walk():
     """A function that does not depend on its argument has no steps, and its report is a head alone."""
     report = explain(lambda x: torch.ones(3))(X)
     assert report.steps == []
-    assert len(str(report).split("\n")) == 1
+    body, summary = str(report).split("\n\n")
+    assert len(body.split("\n")) == 1
+    assert summary == "0 nodes, 0 calls, at most 0 numbers carried; structure lost nowhere"
 
 
 def test_also_from_an_answer():
@@ -164,7 +236,8 @@ def test_estimates_beside_what_was_counted():
     assert head.split() == ["order", "estimated", "counted"]
     assert len(reverse.split()) == 2
     assert forward.split() == ["forward", f"{costs.estimated['forward']:,.0f}", f"{costs.counted:,.0f}"]
-    assert str(report).endswith("\n\n" + str(costs))
+    assert str(report).endswith(f"\n\n{costs}\n\n{report.summary}")
+    assert f"<pre>{costs}</pre>" in report._repr_html_()
 
 
 def test_estimates_of_a_bottleneck():

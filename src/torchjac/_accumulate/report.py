@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from itertools import groupby
 from typing import NamedTuple
 
 from .._blocks.block import Block, is_dense, stored
@@ -44,6 +46,9 @@ class Step:
         calls: how often the node's backward formula was called (a batched call counts once).
         lost: why structure was lost here; empty where it was kept.
         unbatched: why the rows of a batch went through the node one by one; empty where they went at once.
+        shape: of the op's output, the first where it has several.
+        module: the innermost module that recorded the op, where `explain` saw one.
+        moves: whether the op only moves entries, as a view does, where `explain` was asked.
     """
 
     name: str
@@ -53,6 +58,9 @@ class Step:
     calls: int
     lost: str
     unbatched: str = ""
+    shape: tuple[int, ...] = ()
+    module: str = field(default="", compare=False)
+    moves: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +91,25 @@ class Costs:
         return "\n".join(lines)
 
 
-#: How a notebook's table sets a row off, on light and on dark pages.
+#: How a notebook's table sets a row off, on light and on dark pages, and the name of a module.
 MARKED = " style='background:#e07a1f40'"
+LEFT = " style='text-align:left'"
+
+#: A report with more steps than this folds those in a row that only move entries.
+FOLDED = 20
+
+#: The heads of the table's columns, and those whose cells stand to the left.
+HEADS: tuple[str, ...] = ("node", "shape", "kind", "blocks", "stored", "calls", "structure lost")
+ALIGNED_LEFT = (0, 1, 2, 6)
+
+
+class Line(NamedTuple):
+    """A line of a report: its module, whether this one begins here, its cells, and whether structure was lost."""
+
+    module: str
+    begins: bool
+    cells: tuple[str, ...]
+    lost: bool
 
 
 @dataclass
@@ -101,47 +126,92 @@ class Report:
     steps: list[Step] = field(default_factory=list)
     costs: Costs | None = None
     answers: tuple[str, ...] = ()
+    #: Of a node, the module that recorded it and whether it only moves entries.
+    _details: Callable[[Node], tuple[str, bool]] | None = field(default=None, repr=False, compare=False)
 
     @property
     def lost(self) -> list[Step]:
         """The steps at which structure was lost."""
         return [step for step in self.steps if step.lost]
 
-    def _rows(self) -> list[tuple[str, ...]]:
-        """Return the cells of the table, its head first."""
-        return [
-            ("node", "kind", "blocks", "stored", "calls", "structure lost"),
-            *(
-                (step.name, step.kind, str(step.blocks), f"{step.stored:,}", str(step.calls), _remark(step))
-                for step in self.steps
-            ),
-        ]
+    @property
+    def summary(self) -> str:
+        """One line: the nodes by kind, how often they were called, what was carried, where structure was lost."""
+        steps = self.steps
+        kinds = Counter(step.kind for step in steps)
+        told = ", ".join(
+            f"{count:,} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: -item[1])
+        )
+        calls, most = sum(step.calls for step in steps), max((step.stored for step in steps), default=0)
+        lost = f"at {len(self.lost):,} of them" if self.lost else "nowhere"
+        return (
+            f"{_counted(len(steps), 'node')}{f' ({told})' if told else ''}, {_counted(calls, 'call')}, "
+            f"at most {most:,} numbers carried; structure lost {lost}"
+        )
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows: the same table, with the steps at which structure was lost set off."""
-        head, *rows = self._rows()
-        body = [
-            f"<tr{MARKED if step.lost else ''}>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>"
-            for step, row in zip(self.steps, rows, strict=True)
-        ]
-        heads = "".join(f"<th>{cell}</th>" for cell in head)
-        return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+        """Return what a notebook shows: the same, with the steps at which structure was lost set off."""
+        body = []
+        for module, begins, cells, lost in table(self.steps):
+            if begins:
+                body.append(f"<tr><th colspan='{len(HEADS)}'{LEFT}>{escape(module)}</th></tr>")
+            row = "".join(
+                f"<td{LEFT if column in ALIGNED_LEFT else ''}>{escape(cell)}</td>"
+                for column, cell in enumerate(cells)
+            )
+            body.append(f"<tr{MARKED if lost else ''}>{row}</tr>")
+        heads = "".join(f"<th>{cell}</th>" for cell in HEADS)
+        below = "".join(f"<pre>{escape(text)}</pre>" for text in self._below())
+        return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(body)}</tbody></table>{below}"
 
     def __str__(self) -> str:
-        """A line for each step."""
-        rows = self._rows()
-        widths = [max(len(row[column]) for row in rows) for column in range(6)]
+        """A line for each step, below the name of its module where one is known, and a summary."""
+        rows = [HEADS]
+        for module, begins, (name, *rest), _ in table(self.steps):
+            if begins:
+                rows.append((module,))
+            rows.append((f"  {name}" if module else name, *rest))
+        widths = [max(len(row[column]) for row in rows if len(row) > 1) for column in range(len(HEADS))]
         lines = [
             "  ".join(
-                cell.ljust(width) if column in (0, 1, 5) else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+                cell.ljust(width) if column in ALIGNED_LEFT else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=False))
             ).rstrip()
             for row in rows
         ]
-        more = [str(self.costs)] if self.costs is not None else []
+        return "\n\n".join(["\n".join(lines), *self._below()])
+
+    def _below(self) -> list[str]:
+        """Return what stands below the table, its parts by themselves."""
+        parts = [str(self.costs)] if self.costs is not None else []
         if self.answers:
-            more.append("\n".join(self.answers))
-        return "\n\n".join(["\n".join(lines), *more])
+            parts.append("\n".join(self.answers))
+        return [*parts, self.summary]
+
+
+def table(steps: Sequence[Step]) -> list[Line]:
+    """Return the lines of the table below its heads `HEADS`; long ones fold steps that only move entries."""
+    folds = len(steps) > FOLDED
+    groups = groupby(steps, lambda step: (step.module, folds and step.moves and not _remark(step)))
+    lines: list[Line] = []
+    for (module, folded), group in groups:
+        inside = list(group)
+        for row in [inside] if folded else [[step] for step in inside]:
+            begins = bool(module) and (not lines or lines[-1].module != module)
+            lines.append(Line(module, begins, _cells(row), bool(row[0].lost)))
+    return lines
+
+
+def _cells(steps: Sequence[Step]) -> tuple[str, ...]:
+    """Return the cells of a line, of several steps in a row that only move entries as of the first."""
+    step = steps[0]
+    name = step.name if len(steps) == 1 else f"{step.name} and {len(steps) - 1} more that move entries"
+    shape = str(step.shape)
+    return name, shape, step.kind, str(step.blocks), f"{step.stored:,}", str(step.calls), _remark(step)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _remark(step: Step) -> str:
@@ -183,7 +253,21 @@ def note_step(
     if report is not None:
         flat = [block for lot in carried for block in lot.blocks]
         held = sum(map(stored, flat))
-        report.steps.append(Step(node.name, node.note, len(flat), held, node.calls, lost, node.unbatched))
+        module, moves = ("", False) if report._details is None else report._details(node)
+        report.steps.append(
+            Step(
+                node.name,
+                node.note,
+                len(flat),
+                held,
+                node.calls,
+                lost,
+                node.unbatched,
+                node.shape,
+                module,
+                moves,
+            )
+        )
 
 
 def _why_lost(node: Node, arrived: Sequence[PendingBlocks], carried: Sequence[PendingBlocks]) -> str:

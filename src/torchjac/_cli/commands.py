@@ -25,7 +25,7 @@ from .request import Request
 from .structure import facts, look, lost_in_words
 
 #: The walk is printed where it has at most so many nodes, or where it is asked for.
-SHORT_WALK = 30
+SHORT_WALK = 60
 
 
 #: A way that is measured is given up after so many seconds where no limit is given; the command itself goes on.
@@ -152,9 +152,8 @@ def explain(
     for text in told:
         click.echo(f"\n{text}")
     steps = found[0].jacobian.report
-    click.echo("\n" + lost_in_words(steps))
-    if walk or (walk is None and 0 < len(steps.steps) <= SHORT_WALK):
-        click.echo(f"\n{steps}")
+    printed = walk or (walk is None and 0 < len(steps.steps) <= SHORT_WALK)
+    click.echo(f"\n{steps}" if printed else f"\n{lost_in_words(steps)}")
     measured = _costs(request, size, LIMIT if limit is None else limit, bars) if costs else []
     if costs:
         click.echo("\n" + number_format.table(_cost_rows(measured), {1, 2}))

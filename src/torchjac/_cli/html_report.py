@@ -12,6 +12,7 @@ import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor
 
+from .._accumulate.report import ALIGNED_LEFT, HEADS, table
 from .._answers.operator import Jacobian
 from .._answers.picture import cells
 from .._blocks.block import entries
@@ -26,7 +27,7 @@ MOST_CELLS = 100_000
 MOST_ENTRIES = 50_000_000
 
 #: A walk longer than this is cut in the page.
-MOST_STEPS = 2000
+MOST_LINES = 2000
 
 
 def page(problem: Problem, found: Sequence[Named], costs: Sequence[Cost], command: str) -> str:
@@ -35,16 +36,19 @@ def page(problem: Problem, found: Sequence[Named], costs: Sequence[Cost], comman
         loader=PackageLoader("torchjac", "_cli"), autoescape=True, undefined=StrictUndefined
     )
     report = found[0].jacobian.report
+    lines = table(report.steps)
     slowest = max((cost.seconds for cost in costs if cost.seconds), default=1.0)
     return environment.get_template("page.html").render(
         title=problem.target,
         call=problem.in_words(),
         command=command,
         leaves=[(named.name, facts(named.jacobian), _picture(named)) for named in found],
+        heads=HEADS[:-1],
+        left=ALIGNED_LEFT,
+        lines=lines[:MOST_LINES],
+        left_out=max(0, len(lines) - MOST_LINES),
+        summary=report.summary,
         lost=report.lost,
-        steps=report.steps[:MOST_STEPS],
-        left_out=max(0, len(report.steps) - MOST_STEPS),
-        nodes=len(report.steps),
         costs=[
             {
                 "way": cost.way,

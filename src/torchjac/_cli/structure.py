@@ -43,9 +43,6 @@ def facts(found: Jacobian) -> dict[str, str]:
 
 
 def lost_in_words(report: Report) -> str:
-    """Return where structure was lost, a line for each place."""
-    if not report.lost:
-        return f"structure lost nowhere ({len(report.steps):,} nodes)"
+    """Return the summary of a walk, and where structure was lost, a line for each place."""
     rows = [[f"  {step.name}", step.lost] for step in report.lost]
-    head = f"structure lost at {len(rows):,} of {len(report.steps):,} nodes"
-    return f"{head}\n{number_format.table(rows, set())}"
+    return "\n".join([report.summary, *([number_format.table(rows, set())] if rows else [])])

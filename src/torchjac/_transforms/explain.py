@@ -13,6 +13,7 @@ from .._accumulate.work_counter import Counter
 from .._capture.state import undisturbed
 from .call_function import Recorded, check_function, found, record
 from .dynamo import beside_dynamo
+from .module_spans import ModuleSpans
 
 
 def explain(
@@ -45,8 +46,9 @@ def explain(
     @wraps(func)
     def report_of(*args: Any, **kwargs: Any) -> Report:
         with undisturbed():
-            recorded = record("explain", func, argnums, has_aux, args, kwargs)
-            report = Report()
+            with ModuleSpans(func) as modules:
+                recorded = record("explain", func, argnums, has_aux, args, kwargs)
+            report = Report(_details=modules.details)
 
             def walk(part: Recorded) -> list[list[Any]]:
                 tape, shapes = part.captured.tape, part.shapes
