@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.autograd import Function
 
-from torchjac import jacobian, jacrev
+from torchjac import hessian, jacfwd, jacobian, jacrev, vmap
 from torchjac._capture.graph import read_graph
 from torchjac._capture.tape import Meta, tape_of
 from torchjac._capture.tape_cache import MOST_NODES, Memo
@@ -97,6 +97,47 @@ def test_same_input_twice():
     x = torch.randn(3)
     tape = _recorded(lambda a, b: a * b, x, x)
     assert sorted(tape.inputs.values()) == [0, 1]
+
+
+ROW = torch.tensor([1])
+
+#: Ops at a position out of range of a tensor without entries, which PyTorch does not look at
+OUT_OF_RANGE = {
+    "index_copy": lambda x: x.index_copy(0, ROW, 2 * x),
+    "index_add": lambda x: x.index_add(0, ROW, 2 * x),
+    "index_fill": lambda x: x.index_fill(0, ROW, 2.0),
+    "index_fill by a tensor": lambda x: x.index_fill(0, ROW, x.sum()),
+    "index_put": lambda x: x.index_put((ROW,), 2 * x),
+    "a write": lambda x: (2 * x).index_put_((ROW,), x),
+    "scatter": lambda x: x.scatter(0, ROW.new_ones(1, 0), 2 * x),
+    "gather": lambda x: x.gather(0, ROW.new_ones(1, 0)),
+    "index": lambda x: x[ROW] * 2,
+}
+
+
+@pytest.mark.parametrize("name", OUT_OF_RANGE)
+def test_tensors_without_entries_are_left_out(name):
+    """No rule or formula is asked about them: each transform answers, the double backward's own failing index too."""
+    f, x = OUT_OF_RANGE[name], torch.zeros(1, 0, dtype=torch.float64)
+    more = lambda x: torch.cat([f(x).flatten().sin(), torch.ones(2, dtype=x.dtype)])
+    assert not _recorded(f, x).nodes
+    for transform in (jacrev, jacfwd, lambda f: lambda x: jacobian(f)(x).to_dense()):
+        assert transform(f)(x).shape == (1, 0, 1, 0)
+        assert transform(more)(x).shape == (2, 1, 0)
+        assert vmap(transform(more))(x.expand(3, 1, 0)).shape == (3, 2, 1, 0)
+    assert hessian(lambda x: more(x).square().sum())(x).shape == (1, 0, 1, 0)
+
+
+def test_entries_beside_tensors_without():
+    """What goes past a tensor without entries is differentiated as it is alone."""
+    x = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    parts = lambda x: torch.cat([x[2:].sin(), x * x, x.new_zeros(3, 0).mm(x[:0, None]).flatten()])
+    expected = torch.cat([torch.diag(2 * x), torch.zeros(3, 2, dtype=x.dtype)])
+    torch.testing.assert_close(jacrev(parts)(x), expected)
+    tape = _recorded(parts, x)
+    assert _names(tape) == ["CatBackward0", "MulBackward0"]
+    ends = _recorded(lambda x: x.split([0, 2]), x).outputs
+    assert [end is None for end in ends] == [True, False]
 
 
 def test_metas():

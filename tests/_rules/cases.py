@@ -121,8 +121,10 @@ def check(one: Case) -> list[Jacobian]:
         assert [len(J.blocks) for J in found] == list(one.blocks)
     nodes = walk(one.op, *one.args)
     here = [node for node in nodes if node.name == one.node]
+    if not all(J.shape.numel() for J in found) and not here:  # a tensor without entries is not on the tape
+        return found
     assert here, f"{one.node} is not among {[node.name for node in nodes]}"
-    if all(J.shape.numel() for J in found):  # a walk without entries may end before it reaches the node
+    if all(J.shape.numel() for J in found):
         assert {node.note for node in here} == {one.note}
     calls = max(node.calls for node in here)
     if one.calls is not None:

@@ -42,7 +42,8 @@ def recorded_nodes(found: Case):
 def test_each_row_is_taken_as_it_is_alone(found, count):
     """As many rows as a dim of the output has, too; one call, its results fitted to the inputs."""
     recorded, nodes = recorded_nodes(found)
-    assert nodes
+    entries = [x.numel() for x in (*recorded.inputs, *recorded.captured.outputs)]
+    assert nodes or 0 in entries
     with walking(recorded):
         for node in nodes:
             cotangents = [

@@ -38,7 +38,7 @@ over_norms = pytest.mark.parametrize("name", NORMS)
     [
         pytest.param(one, id=f"{k}-{one.node}", marks=pytest.mark.skipif(lacks(one.node), reason="older"))
         for k, one in enumerate(CASES)
-        if one.node in {**FIRST, **SECOND}
+        if one.node in {**FIRST, **SECOND} and all(arg.numel() for arg in one.args)
     ],
 )
 def test_values_are_those_of_pytorch(found: Case) -> None:

@@ -3,8 +3,9 @@
 import pytest
 import torch
 from tests._rules.cases import Case, Sampler, case, check, over_cases
+from tests.conformance.walks import forced
 
-from torchjac import jacobian, jacrev
+from torchjac import hessian, jacfwd, jacobian, jacrev, vmap
 from torchjac.testing import finite_differences
 
 s = Sampler()
@@ -200,14 +201,31 @@ def test_groups_do_not_mix(mode: str) -> None:
     torch.testing.assert_close(twice, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("walk", ["auto", "structure", "rows", "columns", "planned"])
 @pytest.mark.parametrize("slot", [1, 2])
-def test_group_norm_statistics(slot: int) -> None:
-    """Mean and deviation depend on x too, also where the output itself is not used (PyTorch drops that)."""
+def test_group_norm_statistics(slot: int, walk: str) -> None:
+    """Mean and scale depend on x too, also where the output itself is not used (PyTorch drops that), in every way."""
     f = lambda x: torch.native_group_norm(x, None, None, 2, 4, 3, 2, 1e-5)[slot]
     x = s(2, 4, 3)
-    found = jacobian(f)(x)
-    torch.testing.assert_close(found.to_dense(), finite_differences(f, x), rtol=1e-6, atol=1e-6)
-    assert found.to_dense().abs().sum() > 0.5
+    expected = finite_differences(f, x)
+    assert expected.abs().sum() > 0.5
+    weighed = lambda x: (f(x).square() * torch.arange(4.0, dtype=x.dtype).view(2, 2)).sum()
+    twice = finite_differences(jacrev(weighed), x)
+    with forced(walk):
+        for found in (jacobian(f)(x).to_dense(), jacrev(f)(x), jacfwd(f)(x), vmap(jacrev(f))(x[None])[0]):
+            torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(hessian(weighed)(x), twice, rtol=1e-5, atol=1e-5)
+
+
+def test_group_norm_statistics_beside_what_cannot_be_batched() -> None:
+    """Where rows would go one by one, they go by structure: PyTorch's engine would drop the mean."""
+
+    def f(x: torch.Tensor) -> torch.Tensor:
+        out, mean, _ = torch.native_group_norm(x, None, None, 2, 4, 3, 2, 1e-5)
+        return torch.cdist(out[0], out[1]).sum() * mean
+
+    x = s(2, 4, 3)
+    torch.testing.assert_close(jacrev(f)(x), finite_differences(f, x), rtol=1e-6, atol=1e-6)
 
 
 @over_cases(CASES)

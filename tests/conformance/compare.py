@@ -18,8 +18,7 @@ class Outcome:
     """What comparing one sample in one mode found.
 
     ``status``: ok, wrong, error, "loop nan" (the loop has NaN where torchjac has a finite number, and all
-    else agrees: 0·inf off the structure), exempt (wrong or error, but PyTorch is at fault), "loop fails" or
-    skip.
+    else agrees: 0·inf off the structure), "loop fails" or skip.
     """
 
     status: str

@@ -20,10 +20,8 @@ from typing import Any
 
 import torch
 from tests.conformance.compare import Outcome, compare
-from tests.conformance.exemptions import exemption
 from tests.conformance.loop import Rows, loop_hessian, loop_jacobian
 from tests.conformance.problems import MAX_ENTRIES, Problem, Skip, brief, problem_or_skip, total
-from tests.conformance.samples import label
 from tests.conformance.structure import first_order, second_order
 from tests.conformance.walks import WALKS, Around, forced, walked
 from torch import Tensor
@@ -57,9 +55,6 @@ def check(
             if isinstance(found, Skip):
                 raise found
             outcome = CHECKS[mode](op, found, around)
-            reason = exemption(label(op), mode)
-            if reason and outcome.status in ("wrong", "error"):
-                outcome = Outcome("exempt", reason)
         except Skip as reason:
             note = str(reason)
             outcome = Outcome("loop fails" if note.startswith("loop fails") else "skip", note)
@@ -72,6 +67,10 @@ def _expected(build: Callable[[], Rows]) -> Rows:
         return build()
     except Exception as error:
         raise Skip(f"loop fails: {brief(error)}") from error
+
+
+def _loop(f: Problem) -> Rows:
+    return _expected(lambda: loop_jacobian(f, f.inputs, f.together))
 
 
 def _judged(
@@ -112,7 +111,7 @@ def _site(error: BaseException) -> str:
 
 
 def _plain(op: Any, f: Problem, around: Around) -> Outcome:
-    expected = f.once("loop", lambda: _expected(lambda: loop_jacobian(f, f.inputs)))
+    expected = f.once("loop", lambda: _loop(f))
     outcome = _judged(lambda jacrev, inputs: jacrev(f)(inputs), f.inputs, expected, around)
     if outcome.status not in ("wrong", "error") and around is WALKS["structure"]:
         outcome.walk = walked(f)
@@ -151,8 +150,8 @@ def _vmap(op: Any, f: Problem, around: Around) -> Outcome:
     both, stacked = f.once("pair", lambda: _pair(f))
 
     def loops() -> Rows:
-        first = f.once("loop", lambda: _expected(lambda: loop_jacobian(f, f.inputs)))
-        second = _expected(lambda: loop_jacobian(f, both[1]))
+        first = f.once("loop", lambda: _loop(f))
+        second = _expected(lambda: loop_jacobian(f, both[1], f.together))
         return [
             [torch.stack(pair) for pair in zip(*rows, strict=True)]
             for rows in zip(first, second, strict=True)
@@ -191,7 +190,7 @@ def _inner_vmap(op: Any, f: Problem, around: Around) -> Outcome:
     def loop() -> Rows:
         if total(stacked) * total(mapped([x.clone() for x in stacked])) > MAX_ENTRIES:
             raise Skip("too large")
-        return _expected(lambda: loop_jacobian(mapped, stacked))
+        return _expected(lambda: loop_jacobian(mapped, stacked, f.together))
 
     expected = f.once("loop over vmap", loop)
     return _judged(lambda jacrev, inputs: jacrev(mapped)(inputs), stacked, expected, around)
@@ -223,7 +222,7 @@ def _forward(op: Any, f: Problem, around: Around) -> Outcome:
     Where an op selects what it lets pass, a cotangent that is NaN is dropped and a tangent is none yet: a NaN
     that torch.func.jacfwd gives too is no difference.
     """
-    expected = f.once("loop", lambda: _expected(lambda: loop_jacobian(f, f.inputs)))
+    expected = f.once("loop", lambda: _loop(f))
 
     def run(jacrev: Transform, inputs: list[Tensor]) -> Any:
         jacfwd = torchjac.jacfwd if jacrev is torchjac.jacrev else torch.func.jacfwd

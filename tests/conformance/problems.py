@@ -17,6 +17,10 @@ from torch.utils import _pytree as pytree
 #: A sample is compared while it has at most so many Jacobian entries.
 MAX_ENTRIES = 10**6
 
+#: Ops whose outputs PyTorch gives right gradients only where all have a cotangent (torch 2.9-2.14):
+#: torch.autograd.grad(native_group_norm(x, …)[1].sum(), x) finds nothing, but the mean depends on x
+TOGETHER = ("native_group_norm",)
+
 
 class Skip(Exception):
     """The sample cannot be compared, through no fault of torchjac."""
@@ -26,12 +30,14 @@ class Skip(Exception):
 class Problem:
     """A sample as a function of its differentiable tensors; each call works on fresh copies of the rest.
 
-    ``known`` holds what was found out about it before, such as the loop's answers, or why there are none.
+    ``known`` holds what was found out about it before, such as the loop's answers, or why there are none; ``together``
+    tells that PyTorch gives the outputs right gradients only where all have a cotangent.
     """
 
     call: Callable[[list[Tensor]], list[Any]]
     inputs: list[Tensor]
     keep: tuple[int, ...] = ()
+    together: bool = False
     known: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, inputs: list[Tensor]) -> tuple[Tensor, ...]:
@@ -82,7 +88,7 @@ def problem(op: Any, sample: Any, complex_outputs: bool = False) -> Problem:
             ]
         return outputs
 
-    found = Problem(call, [leaves[k].detach().clone() for k in chosen])
+    found = Problem(call, [leaves[k].detach().clone() for k in chosen], together=op.name in TOGETHER)
     try:
         with torch.enable_grad():
             outputs = call([tensor.requires_grad_() for tensor in found.fresh()])

@@ -95,7 +95,7 @@ def first_order(f: Problem, around: Around) -> Outcome:
     """The Jacobian of a sample."""
     if total(f.inputs) > MAX_CELLS:
         raise Skip("too large")
-    true = pattern(lambda inputs: loop_jacobian(f, inputs), f)
+    true = pattern(lambda inputs: loop_jacobian(f, inputs, f.together), f)
     with around():
         return judge(torchjac.jacobian(f)(f.fresh()), true)
 

@@ -419,6 +419,16 @@ MUTATIONS: tuple[Mutation, ...] = (
         "and any(cotangent is not None and is_wrapped(cotangent)",
     ),
     Mutation(
+        "_rules/norm_backward.py", "the statistics of a group norm left to PyTorch",
+        "lambda node: node.reads_others",
+        "lambda node: False",
+    ),
+    Mutation(
+        "_rules/norm_backward.py", "the scale of a group norm: its power",
+        "norm.scale**2",
+        "norm.scale",
+    ),
+    Mutation(
         "_rules/norm_backward.py", "the weight left out of the second backward",
         "results[0] = norm.weighted(down)",
         "results[0] = down",
@@ -1026,11 +1036,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         '"CdistBackward9": "silently wrong',
     ),
     Mutation(
-        "_rules/vjp_support.py", "missing cotangents of a group norm left out",
-        '"NativeGroupNormBackward0": "drops',
-        '"NativeGroupNormBackward9": "drops',
-    ),
-    Mutation(
         "_rules/call.py", "results averaged over broadcast dims",
         "result = result.sum_to_size(shape)",
         "result = result.sum_to_size(shape) / 2",
@@ -1090,6 +1095,11 @@ MUTATIONS: tuple[Mutation, ...] = (
         "_capture/vmap_levels.py", "batch dims last",
         "order = batch + dims",
         "order = dims + batch",
+    ),
+    Mutation(
+        "_capture/tape.py", "tensors without entries on the tape",
+        "return (found, slot) if full else None",
+        "return (found, slot)",
     ),
     Mutation(
         "_capture/tape.py", "any reshape does nothing",

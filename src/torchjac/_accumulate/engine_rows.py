@@ -197,7 +197,7 @@ def walk_rows(
         known = sum([goes_in_front(node.name) for node in nodes])
         if size < count or not nodes_pay(known, len(nodes)):
             return None
-    elif not all(map(can_vmap, nodes)):
+    elif count > 1 and not all(map(can_vmap, nodes)):
         return None
     whole, parts = waiting(), []
     with noted(f"sending {count} rows through {len(nodes)} nodes"):

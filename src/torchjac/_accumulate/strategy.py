@@ -12,7 +12,13 @@ from .._blocks.tracing import inside_functorch
 from .._capture.capture import mapped_over
 from .._capture.tape import Tape
 from .._rules.nnz_estimate import is_multiplied, kind_of
-from .._rules.vjp_support import all_can_vmap, can_vmap, needs_own_vjp, takes_rows_itself
+from .._rules.vjp_support import (
+    all_can_vmap,
+    can_vmap,
+    engine_refuses,
+    needs_own_vjp,
+    takes_rows_itself,
+)
 from .estimate import down, forward_work
 from .order import can_weigh, pick
 from .tape_costs import goes_in_columns, is_small
@@ -28,9 +34,10 @@ def way(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> str:
     small = rows <= 1 or is_small(tape.nodes, rows)
     if needs_own_vjp(tape.names):
         return "rows" if small and all(map(takes_rows_itself, tape.nodes)) else "structure"
-    if small:
+    batched = all_can_vmap(tape.names) or all(map(can_vmap, tape.nodes))
+    if small and (batched or rows <= 1 or not engine_refuses(tape.nodes)):
         return "rows"
-    if not all_can_vmap(tape.names) and not all(map(can_vmap, tape.nodes)):
+    if not batched:
         return "structure"  # rows would go one by one
     columns = sum([node.numel for node in tape.inputs])
     few = cost.are_few(columns, rows) and goes_in_columns(tape)

@@ -37,7 +37,8 @@ class Node:
     ``calls`` counts how often the backward function was called; ``note`` is how its local Jacobian was found;
     ``unbatched`` tells why the rows of a batch went through it one by one, empty where they did not;
     ``all_borrowed`` are the saved tensors that were handed out, which may be the caller's own; ``numel`` is how many
-    entries its outputs have; ``is_python`` tells a `torch.autograd.Function`, ``is_complex`` a complex output.
+    entries its outputs have; ``is_python`` tells a `torch.autograd.Function`, ``is_complex`` a complex output, and
+    ``reads_others`` that something reads an output but the first.
     """
 
     __slots__ = (
@@ -51,6 +52,7 @@ class Node:
         "note",
         "numel",
         "outputs",
+        "reads_others",
         "shape",
         "unbatched",
     )  # fmt: skip
@@ -80,6 +82,7 @@ class Node:
         #: The shape of the first output
         self.shape: tuple[int, ...] = self.outputs[0].shape
         self.inputs = inputs
+        self.reads_others = False
         self.calls = 0
         self.note = self.unbatched = ""
         self.borrowed: list[torch.Tensor] = []
@@ -164,6 +167,7 @@ def _like(node: Node, fn: Any) -> Node:
         node.shape,
     )
     found.numel, found.is_python, found.is_complex = node.numel, node.is_python, node.is_complex
+    found.reads_others = node.reads_others
     found.calls, found.note, found.unbatched, found.borrowed = 0, "", "", []
     if node.fn is None or fn is not None:
         found.inputs = node.inputs
@@ -264,14 +268,21 @@ def mark_private_leaf(leaf: torch.Tensor) -> None:
 
 
 def tape_of(graph: Graph) -> Tape:
-    """Return the tape of a graph."""
+    """Return the tape of a graph.
+
+    A tensor without entries depends on nothing and nothing on it, so it is not on the tape: whatever shapes and
+    positions its op was given, which PyTorch does not look at either, no rule and no formula is asked.
+    """
     first = len(graph.nodes) - len(graph.edges)
     starts = [Node(fn) for fn in graph.nodes[:first]]
-    made: list[Node | Edge] = [*starts]
+    made: list[Node | Edge | None] = [*starts]
     nodes: list[Node] = []
     for fn, places in zip(graph.nodes[first:], graph.edges, strict=True):
         inputs = [None if at is None or at < 0 else _edge(made[at], slot) for at, slot in places]
         node = Node(fn, tuple(inputs))
+        if not node.numel or inputs.count(None) == len(inputs):
+            made.append(None)
+            continue
         made.append((_reshapes(node) and _same_below(node)) or node)
         if made[-1] is node:
             nodes.append(node)
@@ -283,8 +294,14 @@ def tape_of(graph: Graph) -> Tape:
     return Tape(Unlinked(nodes) if len(nodes) > MOST_NESTED else nodes, ends, inputs_of, graph.foreign)
 
 
-def _edge(found: Node | Edge, slot: int) -> Edge:
-    return (found, slot) if type(found) is Node else found
+def _edge(found: Node | Edge | None, slot: int) -> Edge | None:
+    if type(found) is Node:
+        full = found.numel
+        if len(found.outputs) > 1:
+            full = prod(found.outputs[slot].shape)
+            found.reads_others = found.reads_others or slot > 0
+        return (found, slot) if full else None
+    return found  # type: ignore[return-value]  # an edge or None
 
 
 #: Ops that keep the order of the entries: where a chain of them has one shape at both ends it does nothing

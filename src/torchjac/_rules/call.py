@@ -16,7 +16,6 @@ from .._capture.tape import Meta, Node
 from .._plan.recorder import whole
 from .backward_overrides import anew, goes_anew
 from .conv_input import image_cotangents, input_cotangent
-from .vjp_support import needs_all_cotangents
 
 
 def call(
@@ -31,7 +30,7 @@ def call(
         found = anew(node, cotangents)
         if found is not None:
             return tuple(found)
-    if node.is_python or needs_all_cotangents(node):
+    if node.is_python:
         tensors = _are_tensors(node)
         cotangents = [
             torch.zeros(meta.shape, dtype=meta.dtype, device=meta.device)
@@ -39,7 +38,6 @@ def call(
             else cotangent
             for cotangent, meta, is_tensor in zip(cotangents, node.outputs, tensors, strict=True)
         ]
-    if node.is_python:
         if inside_functorch():  # a backward may write into its cotangents, or into tensors made like them
             cotangents = [None if c is None else c + batched_zero(c) for c in cotangents]
         return _call_python(node, cotangents)

@@ -24,7 +24,7 @@ def segment_reduce(node: Node) -> list[Local]:
     """Sum, mean, maximum, … of segments along a dim: ∂out[s(i), j]/∂x[i, j] = node(1)[i, j]."""
     value = call(node, [ones(node)])[0]
     axis, shape = node.saved("axis"), node.into(0).shape
-    if value is None or 0 in node.shape or 0 in shape:
+    if value is None:
         return []
     starts, lengths = node.saved("offsets"), node.saved("lengths")
     if starts is None:
@@ -53,8 +53,8 @@ def embedding_bag(node: Node) -> LocalJacobian | list[Local]:
     if node.saved("mode") == 2:
         row = Gather(node.saved("result3"), (bag, feature))
         block = Block((sizes > 0).to(dtype), (bag,), (bare(bag), bare(feature)), (row, bare(feature)))
-        return [Local(0, block, selects=True)] if 0 not in node.shape else []
-    if 0 in node.shape or not index.numel():
+        return [Local(0, block, selects=True)]
+    if not index.numel():
         return []
     item = Label(index.numel())
     into = _group(node.saved("offsets").to(torch.int64), item.size, bag.size)

@@ -30,8 +30,6 @@ def gather(node: Node) -> list[Local]:
     index = node.saved("index")
     if not node.into(0).shape:
         return [Local(0, Block(1.0, (), tuple(map(bare, over)), ()))]
-    if index.numel() == 0:
-        return []
     if not over:  # one entry of a vector, read at a 0-dim index
         return [Local(0, Block(1.0, (), (), (Gather(index, ()),)))]
     return [Local(0, Block(1.0, (), tuple(map(bare, over)), along(index, over, node.saved("dim"))))]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 
 from .._capture.tape import Node
 from .registry import BatchDims, LocalJacobian, rule
@@ -152,7 +151,6 @@ def lstsq(node: Node) -> LocalJacobian:
 
     A vector B for each matrix has no columns.
     """
-    solution, residuals = node.shape, node.outputs[1].shape
     vector = node.saved("b").dim() < node.saved("self").dim()
 
     def batch_dims(out: Sequence[int], core: int, column: int) -> dict[int, BatchDims]:
@@ -167,12 +165,11 @@ def lstsq(node: Node) -> LocalJacobian:
                 found[1] += ((len(out) - column, len(into) - 1),)
         return found
 
-    first = batch_dims(solution, 1 if vector else 2, 1)
-    if prod(residuals):
-        return LocalJacobian(batch_dims=first, others={1: batch_dims(residuals, 0 if vector else 1, 1)})
+    residuals = node.outputs[1].shape
     return LocalJacobian(
-        batch_dims=first, others={1: dict.fromkeys(first, ())}
-    )  # no residuals: of shape (0,)
+        batch_dims=batch_dims(node.shape, 1 if vector else 2, 1),
+        others={1: batch_dims(residuals, 0 if vector else 1, 1)},
+    )
 
 
 @rule(

@@ -20,7 +20,7 @@ PRODUCTS = {
 }  # fmt: skip
 
 #: The modules of rules whose ops mix along some dims, as a rule one.
-MIXING = {"along", "normalise", "recurrent", "scan"}
+MIXING = {"independent_dims", "normalise", "recurrent", "scan"}
 
 
 def links(node: Node, k: int) -> int:
@@ -32,8 +32,6 @@ def links(node: Node, k: int) -> int:
     """
     out, into = node.shape, node.into(k).shape
     size, inner = prod(out), prod(into)
-    if not size or not inner:
-        return 0
     kind = kind_of(node.name)
     if kind == "product":
         side = k - PRODUCTS[node.name]

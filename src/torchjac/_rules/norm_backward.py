@@ -1,12 +1,15 @@
 """The backward formulas of normalisations, for one cotangent or for many in a dim in front.
 
 PyTorch's own hold for one cotangent and two derivatives. Of many under vmap, the graph of the first backward loses
-terms, and the second one sums over all; and the graph of the second one takes the statistics for constants, so that
-third derivatives are wrong, row by row too (torch 2.9-2.13).
+terms, and the second one sums over all; the graph of the second one takes the statistics for constants, so that
+third derivatives are wrong, row by row too; and the mean and scale that a group norm gives get no gradient but where
+both have a cotangent (torch 2.9-2.14).
 
 In the letters of `norms`, of a cotangent g of out, with h = w g, the first backward makes
 
-    for x: D h      for w: Σ x̂ g      for d: Σ g      summed over what w does not vary along.
+    for x: D h      for w: Σ x̂ g      for d: Σ g      summed over what w does not vary along,
+
+and of cotangents m of μ and s of r, for x: m / N and − s r² x̂ / N.
 
 Of cotangents u, v, t of these three, the second one makes
 
@@ -19,6 +22,7 @@ The last bracket, how D depends on x, is missing where the statistics are consta
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import Tensor
@@ -39,18 +43,25 @@ def _is_recorded_on_many(node: Node, cotangents: Cotangents) -> bool:
 
 def _first(node: Node, cotangents: Cotangents) -> Results | None:
     g, *statistics = cotangents
-    if g is None or any(cotangent is not None for cotangent in statistics):
-        return None
     norm = FIRST[node.name](node)
-    lead = lead_of(node, g, 0)
-    g = g.reshape(*lead, *norm.view)
+    lead: Sequence[int] = ()
     results: Results = [None] * len(node.inputs)
-    if node.needs(0):
-        results[0] = norm.down(norm.weighted(g))
-    if node.needs(1):
-        results[1] = norm.summed(g * norm.unit)
-    if node.needs(2):
-        results[2] = norm.summed(g)
+    if g is not None:
+        lead = lead_of(node, g, 0)
+        g = g.reshape(*lead, *norm.view)
+        if node.needs(0):
+            results[0] = norm.down(norm.weighted(g))
+        if node.needs(1):
+            results[1] = norm.summed(g * norm.unit)
+        if node.needs(2):
+            results[2] = norm.summed(g)
+    for slot, cotangent in enumerate(statistics, 1):
+        if cotangent is not None and node.needs(0):
+            lead = lead_of(node, cotangent, slot)
+            size = prod([norm.view[dim] for dim in norm.over])
+            each = cotangent.reshape(*lead, *norm.scale.shape) / size
+            value = each.expand(*lead, *norm.view) if slot == 1 else -each * norm.scale**2 * norm.unit
+            results[0] = _plus(results[0], value)
     return shaped(node, lead, results)
 
 
@@ -89,5 +100,5 @@ def _plus(value: Tensor | None, other: Tensor) -> Tensor:
     return other if value is None else value + other
 
 
-register(FIRST, Anew(_first, _is_recorded_on_many))
+register(FIRST, Anew(_first, _is_recorded_on_many, lambda node: node.reads_others))
 register(SECOND, Anew(_second, lambda node, cotangents: True))

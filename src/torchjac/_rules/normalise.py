@@ -153,10 +153,10 @@ def _by_group(node: Node) -> Callable[[int, Sequence[Block]], TermCost | None]:
     def make() -> list[Local]:
         norm = FIRST[node.name](node)
         unit = norm.unit.reshape(shape[0], groups, n)
-        mixed = torch.eye(n, dtype=unit.dtype, device=unit.device) - 1 / max(n, 1)
-        mixed = mixed - unit.unsqueeze(-1) * (unit / max(n, 1)).unsqueeze(-2)
+        mixed = torch.eye(n, dtype=unit.dtype, device=unit.device) - 1 / n
+        mixed = mixed - unit.unsqueeze(-1) * (unit / n).unsqueeze(-2)
         scale = norm.weighted(norm.scale.expand(shape[0], groups, inner, 1)).expand(
-            shape[0], groups, inner, n // max(inner, 1)
+            shape[0], groups, inner, n // inner
         )
         value = mixed * scale.reshape(shape[0], groups, n, 1)
         batch, group, *rest = new_labels((shape[0], groups, *sizes, *sizes))
@@ -190,8 +190,8 @@ def layer_norm_backward(node: Node) -> LocalJacobian:
 
         def make() -> list[Local]:
             n = prod(own)
-            mixed = torch.eye(n, dtype=norm.unit.dtype, device=norm.unit.device) - 1 / max(n, 1)
-            mixed = mixed - norm.unit.unsqueeze(-1) * (norm.unit / max(n, 1)).unsqueeze(-2)
+            mixed = torch.eye(n, dtype=norm.unit.dtype, device=norm.unit.device) - 1 / n
+            mixed = mixed - norm.unit.unsqueeze(-1) * (norm.unit / n).unsqueeze(-2)
             g = node.saved("grad_out").reshape(norm.view)
             value = mixed * norm.scale.unsqueeze(-1) * g.unsqueeze(-2)
             block = Block(

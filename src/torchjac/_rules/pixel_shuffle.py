@@ -32,16 +32,12 @@ def _pixels(fine: Sequence[int], r: int) -> tuple[tuple[Map, ...], tuple[Map, ..
 @rule("PixelShuffleBackward0", any_dtype=True)
 def pixel_shuffle(node: Node) -> list[Local]:
     """Pixel shuffle: out[…, c, r·h + i, r·w + j] = x[…, r²·c + r·i + j, h, w]."""
-    if 0 in node.shape:
-        return []
     return [Local(0, Block(1.0, (), *_pixels(node.shape, node.saved("upscale_factor"))))]
 
 
 @rule("PixelUnshuffleBackward0", any_dtype=True)
 def pixel_unshuffle(node: Node) -> list[Local]:
     """Pixel unshuffle: out[…, r²·c + r·i + j, h, w] = x[…, c, r·h + i, r·w + j]."""
-    if 0 in node.shape:
-        return []
     fine, coarse = _pixels(node.into(0).shape, node.saved("downscale_factor"))
     return [Local(0, Block(1.0, (), coarse, fine))]
 
@@ -49,8 +45,6 @@ def pixel_unshuffle(node: Node) -> list[Local]:
 @rule("ChannelShuffleBackward0", any_dtype=True)
 def channel_shuffle(node: Node) -> list[Local]:
     """Channel shuffle in g groups of n: out[b, g·i + k, …] = x[b, n·k + i, …]."""
-    if 0 in node.shape:
-        return []
     batch, channels, *rest = node.shape
     k, i = new_labels((node.saved("groups"), channels // node.saved("groups")))
     first, last = bare(Label(batch)), tuple(map(bare, new_labels(rest)))

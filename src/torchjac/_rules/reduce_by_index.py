@@ -107,8 +107,6 @@ def reduce_by_index(node: Node) -> list[Local]:
 
     Example: 300 entries reduced to 100 by their maximum: 300 of 30,000 entries, 300 numbers and an index.
     """
-    if 0 in node.shape:
-        return []
     found = Reduction(node)
     own, factor = found.factors()
     terms = [] if found.includes_self else kept(node, found.hit)

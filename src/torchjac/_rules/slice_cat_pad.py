@@ -181,8 +181,6 @@ def _trace(size: int) -> Block:
 def roll(node: Node) -> list[Local]:
     """Roll: out[(i + shift) mod n] = x[i]: along each dim two shifted identities."""
     shape, shifts, dims = node.shape, node.saved("shifts"), node.saved("dims")
-    if 0 in shape:
-        return []
     if not dims and len(shape) == 1:
         dims = (0,)
     if not dims:  # the flattened tensor is rolled
@@ -282,7 +280,6 @@ def triangle(node: Node) -> list[Local]:
 @rule("LuUnpackBackward0", any_dtype=True)
 def lu_unpack(node: Node) -> list[Local]:
     """The factors of LU packed in one matrix x: L = below(x) + 1 of shape (m, k), U = above(x) of shape (k, n)."""
-    shape = node.into(0).shape
     terms = []
     for slot, meta in enumerate(node.outputs):
         over = new_labels(meta.shape)
@@ -290,4 +287,4 @@ def lu_unpack(node: Node) -> list[Local]:
         full = torch.ones(meta.shape[-2:], dtype=meta.dtype, device=meta.device)
         mask = full.tril(-1) if slot == 0 else full.triu()
         terms.append(Local(0, Block(mask, over[-2:], out, wrt), slot, selects=True))
-    return [] if 0 in shape else terms
+    return terms

@@ -29,7 +29,7 @@ def view(node: Node) -> list[Local]:
     stands at q·i + j. Otherwise the input's position comes from an index tensor. No numbers either way.
     """
     shape, in_shape = node.shape, node.into(0).shape
-    splits = 0 in in_shape or not any(above % cut for above, cut in pairwise(_cuts(shape, in_shape)))
+    splits = not any(above % cut for above, cut in pairwise(_cuts(shape, in_shape)))
     if splits:
         return [Local(0, _reshape(shape, in_shape))]
     return [Local(0, Block(1.0, (), *_table_maps(shape, in_shape, node.outputs[0].device)))]
@@ -43,8 +43,6 @@ def _cuts(*shapes: Sequence[int]) -> list[int]:
 @interned
 def _reshape(out_shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Block:
     """Return index maps under which a tensor and its reshape name the same entry, where dims split or join cleanly."""
-    if 0 in in_shape:
-        return Block(1.0, (), tuple(map(bare, new_labels(out_shape))), (Affine(0, ()),) * len(in_shape))
     labels = [(cut, Label(above // cut)) for above, cut in pairwise(_cuts(out_shape, in_shape))]
     out, wrt = (tuple(_dims(shape, _suffix_products(shape), labels)) for shape in (out_shape, in_shape))
     return Block(1.0, (), out, wrt)
@@ -122,7 +120,7 @@ def expand(node: Node) -> list[Local]:
 @rule("RepeatBackward0", any_dtype=True)
 def repeat(node: Node) -> list[Local]:
     """Repeat: out[n·r + i] = x[i] along every dim, for r in range(repeats)."""
-    return [] if 0 in node.shape else [Local(0, _repeated(node.into(0).shape, tuple(node.saved("repeats"))))]
+    return [Local(0, _repeated(node.into(0).shape, tuple(node.saved("repeats"))))]
 
 
 @interned

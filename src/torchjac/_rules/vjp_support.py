@@ -33,11 +33,6 @@ UNBATCHED_RECORDED: dict[str, str] = {
     "BatchNormWithUpdateBackward0": "shares the formula of NativeBatchNormBackward0",
 }
 
-#: name → what goes wrong when a cotangent that is zero is left out
-NEEDS_ALL_COTANGENTS: dict[str, str] = {
-    "NativeGroupNormBackward0": "drops the cotangents of mean and rstd where that of the output is missing",
-}
-
 #: name → what goes wrong in second derivatives through the formula; the rule, or `call`, does not use it
 WRONG_TWICE: dict[str, str] = {
     **dict.fromkeys(SECOND, "its graph takes the statistics for constants"),
@@ -109,11 +104,6 @@ def all_can_vmap(names: Set[str]) -> bool:
     return names.isdisjoint(UNBATCHED) and (
         not torch.is_grad_enabled() or names.isdisjoint(UNBATCHED_RECORDED)
     )
-
-
-def needs_all_cotangents(node: Node) -> bool:
-    """Return whether a missing cotangent must be given as zeros."""
-    return node.name in NEEDS_ALL_COTANGENTS
 
 
 def needs_own_vjp(names: Set[str]) -> bool:
