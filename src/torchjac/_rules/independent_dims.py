@@ -165,11 +165,10 @@ def lstsq(node: Node) -> LocalJacobian:
                 found[1] += ((len(out) - column, len(into) - 1),)
         return found
 
-    residuals = node.outputs[1].shape
-    return LocalJacobian(
-        batch_dims=batch_dims(node.shape, 1 if vector else 2, 1),
-        others={1: batch_dims(residuals, 0 if vector else 1, 1)},
-    )
+    first, residuals = batch_dims(node.shape, 1 if vector else 2, 1), node.outputs[1].shape
+    if 0 in residuals:  # PyTorch gives none, in the shape (0,)
+        return LocalJacobian(batch_dims=first)
+    return LocalJacobian(batch_dims=first, others={1: batch_dims(residuals, 0 if vector else 1, 1)})
 
 
 @rule(
