@@ -301,7 +301,7 @@ def _edge(found: Node | Edge | None, slot: int) -> Edge | None:
             full = prod(found.outputs[slot].shape)
             found.reads_others = found.reads_others or slot > 0
         return (found, slot) if full else None
-    return found  # type: ignore[return-value]  # an edge or None
+    return found
 
 
 #: Ops that keep the order of the entries: where a chain of them has one shape at both ends it does nothing
