@@ -130,6 +130,9 @@ graph_task_id: Callable[[], int] = torch._C._current_graph_task_id
 graph_exec_group: Callable[[], Any] = getattr(torch._C, "_get_graph_exec_group", lambda: None)
 set_graph_exec_group: Callable[[Any], None] = getattr(torch._C, "_set_graph_exec_group", lambda _: None)
 
+#: What `torch.linalg.solve` calls: the solution, the factors that are saved, their pivots, and what went wrong
+solve_ex: Callable[..., tuple[torch.Tensor, ...]] = torch.ops.aten._linalg_solve_ex.default
+
 # --- The compiler. Imported where it is used: it takes longer to load than the rest of PyTorch. Inductor's caches on
 # the disk ask for the `TracingContext`.
 

@@ -1,0 +1,143 @@
+"""Formulas that take many cotangents at once through systems, factors, inverses and determinants of matrices.
+
+A solver is called once for all cotangents together: they stand beside each other, as more
+columns of one right-hand side. A product with it is one of all their rows. Where a graph of the formula is recorded
+PyTorch's own is called, whose factors carry no graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from .._capture.tape import Node
+from .._plan.recorder import unrecorded
+from .._torch import disable_current_modes, solve_ex
+from .batched_formulas import Results, formula
+from .einsum_notation import ones
+
+
+def _together(rows: Tensor, dim: int, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return what a function gives of the matrices of each row, called once on all beside each other along a dim."""
+    count, size = rows.shape[0], rows.shape[dim]
+    found = function(rows.movedim(0, dim - 1).flatten(dim - 1, dim))
+    return found.unflatten(dim, (count, size)).movedim(dim - 1, 0)
+
+
+def _outer(left: Tensor, right: Tensor) -> Tensor:
+    """Return a matrix product; that of a column and a row takes no call of BLAS for each pair."""
+    return left * right if left.shape[-1] == 1 else torch.matmul(left, right)
+
+
+def _system(
+    node: Node, rows: Tensor, solved: Tensor, left: bool, inputs: tuple[int, int], vector: bool = False
+) -> list[Tensor | None]:
+    """Return what goes to a matrix A and a side B, of the solution X of A X = B or X A = B: −G Xᴴ and G = A⁻ᴴ rows."""
+    found: list[Tensor | None] = [None, None]
+    matrix, side = inputs
+    if node.needs(matrix):
+        x = node.saved("result")
+        x = (x.unsqueeze(-1) if vector else x).mH.neg()
+        found[matrix] = _outer(solved, x) if left else _outer(x, solved)
+    if node.needs(side):
+        found[side] = solved.squeeze(-1) if vector else solved
+    return found
+
+
+@cache
+def transposes() -> bool:
+    """Return whether PyTorch saves the factors of the transpose of a contiguous real matrix: older than 2.13 it may."""
+    with disable_current_modes(), unrecorded():
+        matrix = torch.tensor([[2.0, 1.0], [0.0, 2.0]], dtype=torch.float64, device="cpu")
+        return float(solve_ex(matrix, matrix)[1][0, 1]) == 0.0
+
+
+@formula("LinalgSolveExBackward0")
+def _solve(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
+    (rows,) = cotangents
+    if torch.is_grad_enabled():
+        return None
+    matrix, factors, pivots, left = (node.saved(name) for name in ("A", "LU", "pivots", "left"))
+    vector = len(node.shape) < matrix.dim()
+    transposed = transposes() and matrix.is_contiguous() and not matrix.is_complex()
+    solved = _together(
+        rows.unsqueeze(-1) if vector else rows,
+        -1 if left else -2,
+        lambda side: torch.linalg.lu_solve(factors, pivots, side, left=left, adjoint=not transposed),
+    )
+    return _system(node, rows, solved, left, (0, 1), vector)
+
+
+@formula("LinalgSolveTriangularBackward0")
+def _solve_triangular(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
+    (rows,) = cotangents
+    if torch.is_grad_enabled():
+        return None
+    matrix, left, upper, unit = (node.saved(name) for name in ("self", "left", "upper", "unitriangular"))
+    solved = _together(
+        rows,
+        -1 if left else -2,
+        lambda side: torch.linalg.solve_triangular(
+            matrix.mH, side, upper=not upper, left=left, unitriangular=unit
+        ),
+    )
+    found = _system(node, rows, solved, left, (0, 1))
+    if found[0] is not None:
+        found[0] = found[0].triu(int(unit)) if upper else found[0].tril(-int(unit))
+    return found
+
+
+@formula("CholeskySolveBackward0")
+def _cholesky_solve(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
+    (rows,) = cotangents
+    if torch.is_grad_enabled():
+        return None
+    factor, upper = node.saved("input2"), node.saved("upper")
+    solved = _together(rows, -1, lambda side: torch.cholesky_solve(side, factor, upper=upper))
+    found = _system(node, rows, solved, True, (1, 0))
+    if (product := found[1]) is not None:
+        both = product + product.mH
+        found[1] = torch.matmul(factor, both) if upper else torch.matmul(both, factor)
+    return found
+
+
+@formula("LinalgInvExBackward0")
+def _inverse(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
+    (rows,) = cotangents
+    if torch.is_grad_enabled():
+        return None
+    inverse = node.saved("inverse").mH
+    right = _together(rows, -2, lambda below: torch.matmul(below, -inverse))
+    return [_together(right, -1, lambda beside: torch.matmul(inverse, beside))]
+
+
+@formula("LinalgCholeskyExBackward0", "CholeskyBackward0")
+def _cholesky(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
+    """Cholesky A = L Lᴴ: ½ L⁻ᴴ (T + (T without its diagonal)ᴴ) L⁻¹, T the lower triangle of Lᴴ G."""
+    (rows,) = cotangents
+    if torch.is_grad_enabled():
+        return None
+    factor = node.saved("L" if node.name.startswith("Linalg") else "result")
+    if node.saved("upper"):
+        factor, rows = factor.mH, rows.mH
+    lower = _together(rows, -1, lambda beside: torch.matmul(factor.mH / 2, beside)).tril()
+    right = _together(
+        lower + lower.tril(-1).mH,
+        -2,
+        lambda below: torch.linalg.solve_triangular(factor, below, upper=False, left=False),
+    )
+    return [_together(right, -1, lambda beside: torch.linalg.solve_triangular(factor.mH, beside, upper=True))]
+
+
+@formula("LinalgDetBackward0", "LinalgSlogdetBackward0")
+def _determinant(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
+    """Determinant, and its logarithm: the node called on ones is the slope of each matrix. A sign has none."""
+    rows = cotangents[-1]
+    if torch.is_grad_enabled() or node.saved("A").is_complex():
+        return None
+    if rows is None:
+        return [None]
+    return [rows[..., None, None] * node.vjp(*[None] * (len(cotangents) - 1), ones(node))]
