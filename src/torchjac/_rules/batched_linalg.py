@@ -24,7 +24,8 @@ def _together(rows: Tensor, dim: int, function: Callable[[Tensor], Tensor]) -> T
     """Return what a function gives of the matrices of each row, called once on all beside each other along a dim."""
     count, size = rows.shape[0], rows.shape[dim]
     found = function(rows.movedim(0, dim - 1).flatten(dim - 1, dim))
-    return found.unflatten(dim, (count, size)).movedim(dim - 1, 0)
+    apart: Tensor = found.unflatten(dim, (count, size))
+    return apart.movedim(dim - 1, 0)
 
 
 def _outer(left: Tensor, right: Tensor) -> Tensor:
