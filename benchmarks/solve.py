@@ -19,6 +19,7 @@ import platform
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from time import process_time
@@ -62,7 +63,7 @@ def seconds(call: Callable[[], Any], turns: int = TURNS) -> float:
 
 def anew(jac: Jacobian) -> Jacobian:
     """The Jacobian as the next call would give it: its blocks, and nothing that was worked out of them."""
-    return jac._new(jac.out_shape, jac.in_shape, jac.blocks)
+    return Jacobian(replace(jac.form), jac.report)
 
 
 def system(

@@ -53,17 +53,22 @@ Jacobian.T
 Jacobian.add_diagonal(self, values)
 Jacobian.as_linear_operator(self)
 Jacobian.block_diagonal(self)
+Jacobian.blocks
 Jacobian.cpu(self)
 Jacobian.detach(self)
+Jacobian.device
 Jacobian.diagonal(self)
+Jacobian.dtype
 Jacobian.explain(self)
 Jacobian.factors
 Jacobian.gram(self, weight=None)
+Jacobian.in_shape
 Jacobian.kind
 Jacobian.lstsq(self, right)
 Jacobian.mT
 Jacobian.matmat(self, vectors)
 Jacobian.nnz
+Jacobian.out_shape
 Jacobian.pattern(self, layout=torch.sparse_coo)
 Jacobian.row(self, index)
 Jacobian.shape

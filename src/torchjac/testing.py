@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ._accumulate.progress import track
 from ._accumulate.reverse import accumulate
+from ._answers.forms import SumOfBlocks
 from ._answers.operator import Jacobian
 from ._transforms.arguments import check_argnums, check_leaf
 from ._transforms.call_function import record, walking
@@ -171,4 +172,4 @@ def _structured(func: Callable[..., Tensor], argnum: int, args: tuple[Any, ...])
     with walking(recorded):
         ((blocks,),) = accumulate(recorded.captured.tape, recorded.shapes)
     (source,), (shape,) = recorded.inputs, recorded.shapes
-    return Jacobian(shape, tuple(source.shape), source.dtype, source.device, tuple(blocks))
+    return Jacobian(SumOfBlocks(shape, tuple(source.shape), source.dtype, source.device, tuple(blocks)))

@@ -4,6 +4,8 @@ import torch
 from tests._blocks.blocks import CPU, Maker, spelled_out
 
 from torchjac import Jacobian, jacobian
+from torchjac._answers import factored
+from torchjac._answers.forms import SumOfBlocks
 from torchjac.testing import loop_jacobian
 
 
@@ -17,7 +19,7 @@ def random_jacobians(count, most=2, square=False):
         dense = torch.zeros(out_shape + in_shape, dtype=torch.float64)
         for block in blocks:
             dense += spelled_out(block, out_shape + in_shape)
-        yield Jacobian(out_shape, in_shape, torch.float64, CPU, blocks), dense
+        yield Jacobian(SumOfBlocks(out_shape, in_shape, torch.float64, CPU, blocks)), dense
 
 
 _WEIGHT = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(4, 3)
@@ -47,3 +49,19 @@ def program_jacobians():
     for name, (f, shape) in PROGRAMS.items():
         x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
         yield name, jacobian(f)(x), loop_jacobian(f, x)
+
+
+def forms():
+    """The Jacobians of programs and one that is kept as a product, with their dense tensors."""
+    yield from ((jac, dense) for _, jac, dense in program_jacobians())
+    wide, narrow = torch.rand(300, 3, dtype=torch.float64), torch.rand(3, 300, dtype=torch.float64)
+    left = jacobian(lambda z: wide @ z)(torch.zeros(3).double())
+    right = jacobian(lambda x: narrow @ x)(torch.zeros(300).double())
+    product = chained(left, right)
+    assert product.factors
+    yield product, product.to_dense()
+
+
+def chained(*factors):
+    """Jacobians kept as the factors of their product."""
+    return Jacobian(factored.chained([factor.form for factor in factors]))

@@ -3,7 +3,7 @@
 import numpy
 import pytest
 import torch
-from tests._answers.cases import program_jacobians, random_jacobians
+from tests._answers.cases import forms, program_jacobians, random_jacobians
 
 from torchjac import jacobian, jacrev
 
@@ -133,3 +133,23 @@ def test_division_by_zero() -> None:
     assert (J / torch.tensor(0.0)).diagonal().isinf().all()
     assert (J / 0).diagonal().isinf().all()
     assert jacrev(torch.sin)(torch.zeros(2)).diagonal().eq(1).all()
+
+
+def test_rows_and_columns_are_scaled() -> None:
+    """J * r and c * J for tensors of the output's and the input's shape; a number scales all."""
+    for jac, dense in forms():
+        r, c = (torch.rand(shape, dtype=torch.float64) for shape in (jac.out_shape, jac.in_shape))
+        rows = r.reshape(r.shape + (1,) * c.dim())
+        torch.testing.assert_close((jac * r).to_dense(), dense * rows)
+        torch.testing.assert_close((c * jac).to_dense(), dense * c)
+        torch.testing.assert_close((jac / (1 + r)).to_dense(), dense / (1 + rows))
+        assert (jac * r).stored <= max(jac.stored + r.numel(), dense.numel())
+
+
+def test_scaling_errors() -> None:
+    """What does not fit is refused with what it would scale."""
+    jac = jacobian(torch.sin)(torch.zeros(3))[1:]
+    with pytest.raises(ValueError, match=r"J \* r: r, which scales rows, must have shape \(2,\)"):
+        jac * torch.ones(3)
+    with pytest.raises(ValueError, match=r"c \* J: c, which scales columns, must have shape \(3,\)"):
+        torch.ones(2) * jac

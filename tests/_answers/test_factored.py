@@ -9,10 +9,11 @@ from tests._answers.cases import PROGRAMS
 from tests.fixtures import double as double
 from torch.linalg import LinAlgError
 
-from torchjac import Jacobian, grad, jacobian, jacrev, value_and_jacobian, vmap
+from torchjac import grad, jacobian, jacrev, value_and_jacobian, vmap
 from torchjac._accumulate import factors as module
 from torchjac._accumulate.order import Order, split
 from torchjac._answers import factored
+from torchjac._answers.forms import ProductOfFactors, SumOfBlocks
 from torchjac.testing import loop_jacobian
 
 
@@ -55,7 +56,7 @@ def test_every_question(name):
     jac, dense = jacobian(f)(x), loop_jacobian(f, x)
     assert jac.factors or name in {"sum", "nothing out", "independent", "nothing in"}
     close = torch.testing.assert_close
-    rows, columns = jac._matrix_shape()
+    rows, columns = jac.form.matrix_shape
     matrix = dense.reshape(rows, columns)
     v, w = torch.randn(jac.in_shape), torch.randn(jac.out_shape)
     close(jac.to_dense(), dense)
@@ -185,11 +186,11 @@ def test_products_of_products():
 def test_blocks_are_multiplied_late():
     """`blocks` of a product are those of the product, formed once and when asked for."""
     jac = jacobian(network(500, 4, 500))(torch.randn(500))
-    assert isinstance(jac.blocks, factored.Chain)
-    assert "blocks" not in vars(jac.blocks)
+    assert isinstance(jac.form, ProductOfFactors)
+    assert "blocks" not in vars(jac.form)
     assert len(jac.blocks) == 1
     assert jac.blocks[0] is jac.blocks[0:1][0]
-    assert Jacobian(jac.out_shape, jac.in_shape, jac.dtype, jac.device, tuple(jac.blocks)).stored == 250_000
+    assert SumOfBlocks(jac.out_shape, jac.in_shape, jac.dtype, jac.device, jac.blocks).stored == 250_000
 
 
 def test_trees_and_levels():

@@ -3,7 +3,7 @@
 import numpy
 import pytest
 import torch
-from tests._answers.cases import program_jacobians, random_jacobians
+from tests._answers.cases import PROGRAMS, program_jacobians, random_jacobians
 
 from torchjac import Jacobian, jacobian, jacrev, vmap
 
@@ -181,3 +181,36 @@ def test_rows_by_iteration() -> None:
     """A Jacobian of three rows is three Jacobians, one for each."""
     rows = [row.to_dense() for row in jacobian(lambda x: x[1:] ** 2)(torch.ones(4))]
     assert torch.equal(torch.stack(rows), 2 * torch.eye(4)[1:])
+
+
+KEYS = {
+    (5,): [(slice(1, 3), 2), (1, slice(None, None, 2)), (slice(None), torch.tensor([3, 0])),
+           (slice(None), slice(2, None))],
+    (7,): [(slice(None), torch.arange(7) > 3), (torch.tensor([0, 2]), 5)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["slices", "strides"])
+def test_columns(name) -> None:
+    """A tuple with more than the output's dims chooses inputs too; slices stay affine."""
+    f, shape = PROGRAMS[name]
+    jac = jacobian(f)(torch.rand(shape, dtype=torch.float64))
+    for key in KEYS[shape]:
+        expected = (
+            jac.to_dense()[key] if not isinstance(key[0], torch.Tensor) else jac.to_dense()[key[0]][:, key[1]]
+        )
+        torch.testing.assert_close(jac[key].to_dense(), expected)
+    million = jacobian(torch.sin)(torch.zeros(1_000_000))[:, 10:]
+    assert (million.shape, million.stored) == ((1_000_000, 999_990), 999_990)
+
+
+def test_columns_of_several_dims() -> None:
+    """The first dims of a key are the output's, masks of several dims counted."""
+    jac = jacobian(lambda x: x.cumsum(0).sin())(torch.rand(3, 4, dtype=torch.float64))
+    dense = jac.to_dense()
+    torch.testing.assert_close(jac[1, 2, :, 1:].to_dense(), dense[1, 2, :, 1:])
+    mask = torch.rand(3, 4) > 0.5
+    torch.testing.assert_close(jac[mask, 2].to_dense(), dense[mask][:, 2])
+    torch.testing.assert_close(
+        jac[..., 1].to_dense(), dense[:, 1]
+    )  # an ellipsis stands for the output's dims

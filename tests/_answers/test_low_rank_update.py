@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from tests._answers.cases import chained
 
 from torchjac import jacobian
-from torchjac._answers.factored import chained
 
 N, RANK = 90, 4
 WIDE = torch.randn(N, RANK, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -15,7 +15,7 @@ X = torch.linspace(-1, 1, N, dtype=torch.float64)
 def low(x):
     """A Jacobian that goes through four numbers."""
     outer = jacobian(lambda z: WIDE @ z.tanh())(NARROW @ x)
-    return chained([outer, jacobian(lambda x: NARROW @ x)(x)])
+    return chained(outer, jacobian(lambda x: NARROW @ x)(x))
 
 
 #: What is added to it.
@@ -38,7 +38,7 @@ def test_sum(name) -> None:
     v, right = torch.randn(N, dtype=torch.float64), torch.randn(N, 3, dtype=torch.float64)
     products = J @ v, v @ J, J.matmat(right)
     solved, back, slogdet = J.solve(right), J.mT.solve(v), J.slogdet()
-    assert "blocks" not in vars(J.blocks)  # nothing was multiplied out
+    assert "blocks" not in vars(J.form)  # nothing was multiplied out
     dense = J.to_dense()
     for found, expected in zip(products, (dense @ v, v @ dense, dense @ right), strict=True):
         torch.testing.assert_close(found, expected)

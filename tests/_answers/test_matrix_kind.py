@@ -4,7 +4,11 @@ import pytest
 import torch
 
 from torchjac import jacobian
+from torchjac._answers.arithmetic import add_diagonal
+from torchjac._answers.consolidate import consolidated
+from torchjac._answers.forms import SumOfBlocks
 from torchjac._answers.matrix_kind import is_symmetric
+from torchjac._answers.to_dense import to_dense
 from torchjac._blocks.block import Block
 from torchjac._blocks.block_views import swapped
 from torchjac._blocks.maps import Gather, Label, bare
@@ -16,11 +20,11 @@ TABLE = torch.tensor([0, 2, 2, 5])
 def test_gram_matrices_are_symmetric() -> None:
     """By tables each number stands for two, on or beside a diagonal that was added to."""
     jac = jacobian(lambda x: x[TABLE] * x[TABLE.flip(0)].sin())(X)
-    pattern = jac._consolidated.gram(torch.rand(4, dtype=torch.float64))
+    pattern = consolidated(jac.form).gram(torch.rand(4, dtype=torch.float64))
     assert is_symmetric(pattern)
-    damped = jac._new((6,), (6,), tuple(pattern)).add_diagonal(2.0)
+    damped = add_diagonal(SumOfBlocks((6,), (6,), jac.dtype, jac.device, tuple(pattern)), 2.0)
     assert is_symmetric(damped.blocks)
-    assert torch.equal(damped.to_dense(), damped.to_dense().T)
+    assert torch.equal(to_dense(damped), to_dense(damped).T)
 
 
 def test_what_is_not_told() -> None:

@@ -111,7 +111,7 @@ def test_explain() -> None:
 def test_cells_are_the_entries_where_they_are_few() -> None:
     """One cell for each entry, with its value."""
     jac = jacobian(lambda x: x[1:] * x[:-1])(torch.arange(1.0, 5.0))
-    step, rows, columns, counts, values = cells(jac, 6)
+    step, rows, columns, counts, values = cells(jac.form, 6)
     assert step == 1
     assert counts.tolist() == [1] * 6
     dense = torch.zeros(3, 4)
@@ -123,7 +123,7 @@ def test_cells_are_the_entries_where_they_are_few() -> None:
 def test_cells_hold_several_entries_where_these_are_many(n, most) -> None:
     """Never more cells than asked for, and each entry is counted once, in the cell where it stands."""
     jac = stencil(n)
-    step, rows, columns, counts, values = cells(jac, most)
+    step, rows, columns, counts, values = cells(jac.form, most)
     assert step > 1
     assert values is None
     assert rows.numel() <= most
@@ -138,4 +138,4 @@ def test_cells_hold_several_entries_where_these_are_many(n, most) -> None:
 @pytest.mark.parametrize("n", [0, 1])
 def test_cells_of_nothing(n) -> None:
     """A Jacobian without entries has no cells."""
-    assert cells(stencil(n) if n else jacobian(torch.sin)(torch.zeros(0)), 10).rows.numel() == 0
+    assert cells((stencil(n) if n else jacobian(torch.sin)(torch.zeros(0))).form, 10).rows.numel() == 0

@@ -7,6 +7,7 @@ from tests._answers.cases import random_jacobians
 from torchjac import jacobian
 from torchjac._answers.matrix_kind import is_symmetric
 from torchjac._blocks import normal as module
+from torchjac._blocks import write
 from torchjac._blocks.normal import normal
 from torchjac._blocks.pattern_cache import pattern_of
 
@@ -28,7 +29,7 @@ def product(jac, weight=None):
 def written(blocks, jac):
     """Blocks of JᵀJ as a dense matrix."""
     columns = torch.Size(jac.in_shape).numel()
-    return jac._new(jac.in_shape, jac.in_shape, tuple(blocks)).to_dense().reshape(columns, columns)
+    return write.dense(blocks, jac.in_shape, jac.in_shape, jac).reshape(columns, columns)
 
 
 @pytest.mark.parametrize("weighted", [False, True])

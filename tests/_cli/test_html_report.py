@@ -11,7 +11,6 @@ import numpy
 import pytest
 import torch
 
-from torchjac._answers.operator import Jacobian
 from torchjac._cli import html_report as module
 from torchjac._cli.html_report import page
 from torchjac._cli.measure import Cost
@@ -92,8 +91,10 @@ def test_nothing_to_draw(spec):
 def test_too_much_to_draw(monkeypatch):
     """Where finding the entries would take too long they are not looked for."""
     monkeypatch.setattr(module, "MOST_ENTRIES", 10)
-    monkeypatch.setattr(Jacobian, "_coordinates", lambda self: pytest.fail("entries were looked for"))
-    monkeypatch.setattr("torchjac._answers.display.CHEAP", 10)
+    monkeypatch.setattr(
+        "torchjac._answers.nonzeros.coordinates", lambda form: pytest.fail("entries were looked for")
+    )
+    monkeypatch.setattr("torchjac._answers.nonzeros.CHEAP", 10)
     assert pictures(written("stencil", "20")) == []
 
 

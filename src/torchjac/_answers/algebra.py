@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 import numpy
 from torch import Tensor
 
-from . import arithmetic, factored, products, scaling
+from . import arithmetic, products
+from .base import Answer
+from .forms import Form
 from .linear_operator import on_array
-from .low_rank_update import Plus
 
 if TYPE_CHECKING:
-    from .operator import Jacobian
+    from typing_extensions import Self
 
 
-def is_jacobian(value: Any) -> TypeGuard[Jacobian]:
-    """Return whether a value is a Jacobian."""
-    return isinstance(value, Algebra)
-
-
-class Algebra:
+class Algebra(Answer):
     """Products, sums and multiples."""
 
     @property
-    def mT(self: Jacobian) -> Jacobian:
+    def mT(self) -> Self:
         """The transpose, ∂output/∂input with the ends swapped; costs nothing, the values are shared.
 
         Example:
@@ -35,22 +31,14 @@ class Algebra:
                     [1., 0.],
                     [0., 1.]])
         """
-        if self.factors:
-            return factored.chained([factor.mT for factor in reversed(self.factors)])
-        if self._terms:
-            return self._new(self.in_shape, self.out_shape, Plus(*(term.mT for term in self._terms)))
-        found = self._parent
-        if found is None:
-            found = self._new(self.in_shape, self.out_shape, products.transposed(self.blocks))
-            vars(found)["_transpose_of"] = self
-        return found
+        return self._with(products.transposed(self.form))
 
     @property
-    def T(self: Jacobian) -> Jacobian:
+    def T(self) -> Self:
         """The transpose, as `mT`."""
         return self.mT
 
-    def __matmul__(self: Jacobian, other: Any) -> Any:
+    def __matmul__(self, other: Any) -> Any:
         """``J @ v``: Σ_i J[o…, i…] v[i…] for a tensor of shape ``in_shape``; or the product of two Jacobians.
 
         The result has shape ``out_shape``; the cost is that of reading what is stored, and ``v`` where each
@@ -69,20 +57,18 @@ class Algebra:
             >>> J @ torch.ones(3)
             tensor([ 2.,  8., 18.])
         """
-        if is_jacobian(other):
+        if isinstance(other, Answer):
             if other.out_shape != self.in_shape or other.dtype != self.dtype or other.device != self.device:
                 raise ValueError(
                     f"J @ K: the outputs of K must be the inputs of J, {self.in_shape} in {self.dtype} on "
                     f"{self.device}; got {other.out_shape} in {other.dtype} on {other.device}"
                 )
-            if self.factors or other.factors:
-                return factored.chained([self, other])
-            return factored.multiplied(self, other)
+            return self._with(products.composed(self.form, other.form))
         if isinstance(other, numpy.ndarray):
             return on_array(self, other, lambda v: self @ v, self.in_shape)
-        return self._times(products.check_operand(other, self.in_shape, self, "J @ v: v"))
+        return products.times(self.form, products.check_operand(other, self.in_shape, self, "J @ v: v"))
 
-    def __rmatmul__(self: Jacobian, other: Any) -> Any:
+    def __rmatmul__(self, other: Any) -> Any:
         """``v @ J``: Σ_o v[o…] J[o…, i…] for a tensor of shape ``out_shape``, of shape ``in_shape``.
 
         Costs what ``J @ v`` does, and raises the same.
@@ -96,9 +82,9 @@ class Algebra:
         if isinstance(other, numpy.ndarray):
             return on_array(self, other, lambda v: v @ self, self.out_shape)
         vector = products.check_operand(other, self.out_shape, self, "v @ J: v")
-        return self.mT._times(vector)
+        return products.times(products.transposed(self.form), vector)
 
-    def __add__(self: Jacobian, other: Any) -> Jacobian:
+    def __add__(self, other: Any) -> Self:
         """``J + K``: the sum entry by entry of two Jacobians of the same shape, and ``J - K`` the difference.
 
         Blocks at the same places are added, others stay side by side. `add_diagonal` adds to the diagonal.
@@ -117,25 +103,29 @@ class Algebra:
             >>> J.stored
             3
         """
-        return arithmetic.added(self, self._like(other, "J + K"))
+        return self._with(arithmetic.added(self.form, self._like(other, "J + K").form))
 
-    def __radd__(self: Jacobian, other: Any) -> Jacobian:
+    def __radd__(self, other: Any) -> Self:
         """``0 + J``, with which `sum` of several begins."""
         return self if isinstance(other, int) and other == 0 else self + other
 
-    def __sub__(self: Jacobian, other: Any) -> Jacobian:
+    def __sub__(self, other: Any) -> Self:
         """``J - K``, as `__add__`."""
-        return arithmetic.added(self, -self._like(other, "J - K"))
+        return self._with(
+            arithmetic.added(self.form, arithmetic.scaled(self._like(other, "J - K").form, -1.0))
+        )
 
-    def __rsub__(self: Jacobian, other: Any) -> Jacobian:
+    def __rsub__(self, other: Any) -> Self:
         """``K - J``, refused as ``J - K`` is where K is no Jacobian."""
-        return -self + self._like(other, "K - J")
+        return self._with(
+            arithmetic.added(arithmetic.scaled(self.form, -1.0), self._like(other, "K - J").form)
+        )
 
-    def __neg__(self: Jacobian) -> Jacobian:
+    def __neg__(self) -> Self:
         """``-J``."""
-        return arithmetic.scaled(self, -1.0)
+        return self._with(arithmetic.scaled(self.form, -1.0))
 
-    def __mul__(self: Jacobian, by: Any) -> Jacobian:
+    def __mul__(self, by: Any) -> Self:
         """``J * c``, ``c * J`` and ``J / c``: every entry times or by a number, or a 0-dim tensor.
 
         ``J * r``, for a tensor of shape ``out_shape``, scales rows: each output's by its number. ``c * J``, for one
@@ -157,22 +147,24 @@ class Algebra:
                     [ 0., 30., 20.]])
         """
         if isinstance(by, Tensor) and by.dim():
-            return scaling.scaled_rows(self, by, "J * r: r, which scales rows,")
-        return arithmetic.scaled(self, arithmetic.check_number(by, self, "J * c: c"))
+            return self._with(arithmetic.scaled_rows(self.form, by, "J * r: r, which scales rows,"))
+        return self._with(arithmetic.scaled(self.form, arithmetic.check_number(by, self, "J * c: c")))
 
-    def __rmul__(self: Jacobian, by: Any) -> Jacobian:
+    def __rmul__(self, by: Any) -> Self:
         """``c * J``, as `__mul__`."""
         if isinstance(by, Tensor) and by.dim():
-            return scaling.scaled_columns(self, by, "c * J: c, which scales columns,")
+            return self._with(arithmetic.scaled_columns(self.form, by, "c * J: c, which scales columns,"))
         return self.__mul__(by)
 
-    def __truediv__(self: Jacobian, number: Any) -> Jacobian:
+    def __truediv__(self, number: Any) -> Self:
         """``J / c`` and ``J / r``, as `__mul__`."""
         if isinstance(number, Tensor) and number.dim():
-            return scaling.scaled_rows(self, number.reciprocal(), "J / r: r, which scales rows,")
-        return arithmetic.scaled(self, arithmetic.inverse(arithmetic.check_number(number, self, "J / c: c")))
+            rows = arithmetic.scaled_rows(self.form, number.reciprocal(), "J / r: r, which scales rows,")
+            return self._with(rows)
+        by = arithmetic.inverse(arithmetic.check_number(number, self, "J / c: c"))
+        return self._with(arithmetic.scaled(self.form, by))
 
-    def add_diagonal(self: Jacobian, values: Tensor | float) -> Jacobian:
+    def add_diagonal(self, values: Tensor | float) -> Self:
         """J + diag(v), for output and input of one shape: v is a number, or has a number for each entry.
 
         The matrix of a damped step, JᵀJ + λI, is ``J.gram().add_diagonal(λ)``; that of an implicit one, I − hJ, is
@@ -191,9 +183,9 @@ class Algebra:
                     [-1.0000,  2.5000, -1.0000],
                     [ 0.0000, -1.0000,  1.5000]])
         """
-        return arithmetic.add_diagonal(self, values)
+        return self._with(arithmetic.add_diagonal(self.form, values))
 
-    def matmat(self: Jacobian, vectors: Any) -> Any:
+    def matmat(self, vectors: Any) -> Any:
         """``J @ v`` for k vectors at once: shape ``in_shape + (k,)`` gives ``out_shape + (k,)``; an array gives one.
 
         Costs k times as much arithmetic as one, in the same number of calls. ``J.mT.matmat`` multiplies from
@@ -213,9 +205,9 @@ class Algebra:
         if isinstance(vectors, numpy.ndarray):
             return on_array(self, vectors, self.matmat, self.in_shape)
         vectors = products.check_operand(vectors, self.in_shape, self, "matmat: V", batch=True)
-        return self._times(vectors)
+        return products.times(self.form, vectors)
 
-    def gram(self: Jacobian, weight: Tensor | Jacobian | None = None) -> Jacobian:
+    def gram(self, weight: Tensor | Answer | None = None) -> Self:
         """JᵀJ, or JᵀWJ, as an operator of shape ``in_shape + in_shape``.
 
         It is the matrix of a Gauss–Newton step (Nocedal & Wright, Numerical Optimization, eq. 10.23), as sparse
@@ -239,21 +231,17 @@ class Algebra:
                     [-1.,  2., -1.],
                     [ 0., -1.,  1.]])
         """
-        wide = isinstance(weight, Tensor) and weight.dim() > len(self.out_shape)
-        if is_jacobian(weight) or wide:
-            weighted: Jacobian = self.mT @ (products.weighting(weight, self) @ self)
-            return weighted
-        if weight is not None:
-            weight = products.check_operand(weight, self.out_shape, self, "gram: weight")
-        if self.factors:
-            first, *rest = self.factors
-            return factored.chained([*(factor.mT for factor in reversed(rest)), first.gram(weight), *rest])
-        found = products.gram(self, weight)
-        return self._new(self.in_shape, self.in_shape, tuple(found))
+        given = weight.form if isinstance(weight, Answer) else weight
+        if isinstance(given, Form) or (isinstance(given, Tensor) and given.dim() > len(self.out_shape)):
+            weighted = products.composed(products.weighting(given, self.form), self.form)
+            return self._with(products.composed(products.transposed(self.form), weighted))
+        if given is not None:
+            given = products.check_operand(given, self.out_shape, self, "gram: weight")
+        return self._with(products.gram(self.form, given))
 
-    def _like(self: Jacobian, other: Any, what: str) -> Jacobian:
+    def _like(self, other: Any, what: str) -> Answer:
         """Return another Jacobian that has this one's shapes, dtype and device."""
-        if not is_jacobian(other):
+        if not isinstance(other, Answer):
             raise TypeError(
                 f"{what}: K must be a Jacobian, got {type(other).__name__}; add_diagonal adds to the diagonal, so that "
                 "1 - J is (-J).add_diagonal(1), and to_dense() gives a tensor"

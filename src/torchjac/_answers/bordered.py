@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 from .._blocks.block import Block
 from .._blocks.block_views import joined, shifted
 from .._blocks.maps import constant
 from .._blocks.merge import merge
-from .factored import Chain
+from .base import Answer
+from .forms import Form, ProductOfFactors, SumOfBlocks
 
-if TYPE_CHECKING:
-    from .operator import Jacobian
+A = TypeVar("A", bound=Answer)
 
 
-def block(parts: Sequence[Sequence[Jacobian | None]]) -> Jacobian:
+def block(parts: Sequence[Sequence[A | None]]) -> A:
     """Return one Jacobian of a matrix of them, rows of parts from the top; None is zero.
 
     Its output and input are vectors: the entries of each part's, one part after the other.
@@ -40,13 +39,18 @@ def block(parts: Sequence[Sequence[Jacobian | None]]) -> Jacobian:
                 [0., 6., 1.],
                 [1., 1., 0.]])
     """
-    rows = [list(row) for row in parts]
-    if not rows or not rows[0] or any(len(row) != len(rows[0]) for row in rows):
-        raise ValueError(f"block: needs rows of equal length, got {[len(row) for row in rows]}")
-    given = [part for row in rows for part in row if part is not None]
-    wrong = next((part for part in given if not hasattr(part, "out_shape")), None)
+    given = [part for row in parts for part in row if part is not None]
+    wrong = next((part for part in given if not isinstance(part, Answer)), None)
     if wrong is not None:
         raise TypeError(f"block: each part must be a Jacobian or None, got {type(wrong).__name__}")
+    found = bordered([[None if part is None else part.form for part in row] for row in parts])
+    return given[0]._with(found)
+
+
+def bordered(rows: Sequence[Sequence[Form | None]]) -> SumOfBlocks:
+    """Return one form of a matrix of them."""
+    if not rows or not rows[0] or any(len(row) != len(rows[0]) for row in rows):
+        raise ValueError(f"block: needs rows of equal length, got {[len(row) for row in rows]}")
     heights = [
         _size([prod(part.out_shape) for part in row if part is not None], f"row {k}")
         for k, row in enumerate(rows)
@@ -55,6 +59,7 @@ def block(parts: Sequence[Sequence[Jacobian | None]]) -> Jacobian:
         _size([prod(row[k].in_shape) for row in rows if row[k] is not None], f"column {k}")  # type: ignore[union-attr]
         for k in range(len(rows[0]))
     ]
+    given = [part for row in rows for part in row if part is not None]
     first = given[0]
     kinds = {(part.dtype, part.device) for part in given}
     if len(kinds) > 1:
@@ -62,33 +67,34 @@ def block(parts: Sequence[Sequence[Jacobian | None]]) -> Jacobian:
     found = []
     for i, row in enumerate(rows):
         for k, part in enumerate(row):
-            for each in part.blocks if part is not None else ():
-                each = _lowered(each, part.out_shape, sum(heights[:i]))  # type: ignore[union-attr]
-                wrt = joined(each.wrt, part.in_shape)  # type: ignore[union-attr]
+            if part is None:
+                continue
+            for each in part.blocks:
+                each = _lowered(each, part.out_shape, sum(heights[:i]))
+                wrt = joined(each.wrt, part.in_shape)
                 found.append(each._replace(wrt=(shifted(wrt, sum(widths[:k])),)))
     shapes = (sum(heights),), (sum(widths),)
-    return first._new(*shapes, tuple(merge(found, *shapes, first)))
+    return SumOfBlocks(*shapes, first.dtype, first.device, tuple(merge(found, *shapes, first)))
 
 
-def stacked(parts: Sequence[Jacobian]) -> Jacobian:
+def stacked(parts: Sequence[Form]) -> Form:
     """Return one Jacobian of the outputs of several by one input, laid end to end; a product alone stays one."""
     first = parts[0]
-    if len(parts) == 1 and first.factors:
-        head, *rest = first.factors
-        return replace(first, out_shape=(prod(head.out_shape),), blocks=Chain([stacked([head]), *rest]))
+    if len(parts) == 1 and isinstance(first, ProductOfFactors):
+        return ProductOfFactors((stacked(first.factors[:1]), *first.factors[1:]))
     found, at = [], 0
     for part in parts:
         found += [_lowered(each, part.out_shape, at) for each in part.blocks]
         at += prod(part.out_shape)
     if len(parts) > 1:
         found = merge(found, (at,), first.in_shape, first)
-    return replace(first, out_shape=(at,), blocks=tuple(found))
+    return SumOfBlocks((at,), first.in_shape, first.dtype, first.device, tuple(found))
 
 
-def placed(jacobian: Jacobian, key: tuple[int | slice, ...]) -> list[Block]:
+def placed(form: Form, key: tuple[int | slice, ...]) -> list[Block]:
     """Return the blocks of a Jacobian of ``output[key]``, a box of the output, as blocks of that of the output."""
     found = []
-    for block in jacobian.blocks:
+    for block in form.blocks:
         rest = iter(block.out)
         out = [constant(at) if isinstance(at, int) else shifted(next(rest), at.start) for at in key]
         found.append(block._replace(out=(*out, *rest)))

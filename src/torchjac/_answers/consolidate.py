@@ -7,7 +7,7 @@ To assemble the matrix takes about as long as one such product, less where its p
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,10 +19,8 @@ from .._blocks.pattern import Pattern
 from .._blocks.pattern_cache import pattern_of
 from .._blocks.tracing import inside_functorch, is_plain, is_tracing
 from .csr import csr_tensor
+from .forms import Form, kept
 from .sparse import cut
-
-if TYPE_CHECKING:
-    from .operator import Jacobian
 
 #: What SciPy's matrices, and torch's sparse ones, multiply.
 KNOWN = (torch.float32, torch.float64)
@@ -31,20 +29,21 @@ KNOWN = (torch.float32, torch.float64)
 MOST_NAMED = 4
 
 
-class Consolidated:
-    """What a Jacobian and its transpose share for their products: the matrix, once there is one."""
+def consolidated(form: Form) -> Consolidated:
+    """Return the products by one matrix, kept with the form."""
+    return kept(form, "products", lambda: Consolidated(form))
 
-    def __init__(self, jacobian: Jacobian) -> None:
-        self._jacobian = jacobian
+
+class Consolidated:
+    """Products of a form and its transpose by one matrix, once there is one."""
+
+    def __init__(self, form: Form) -> None:
+        self._form = form
         self._products = 0
         self._matrix: Any = None
         self._assembled: tuple[Pattern, Tensor] | None = None
-        tables = any(type(map_) is Gather for block in jacobian.blocks for map_ in block.out + block.wrt)
-        self._pays = tables and _has_few_names(jacobian)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the matrix: it is made again."""
-        return {**self.__dict__, "_matrix": None, "_assembled": None}
+        tables = any(type(map_) is Gather for block in form.blocks for map_ in block.out + block.wrt)
+        self._pays = tables and _has_few_names(form)
 
     @property
     def told(self) -> str:
@@ -56,33 +55,31 @@ class Consolidated:
 
     def for_many(self) -> Any:
         """SciPy's matrix, made now for an iterative solver, which asks for many products; None where it has none."""
-        jacobian = self._jacobian
+        form = self._form
         if (
             not self._pays
-            or jacobian.device.type != "cpu"
-            or jacobian.dtype not in KNOWN
+            or form.device.type != "cpu"
+            or form.dtype not in KNOWN
             or inside_functorch()
             or is_tracing()
         ):
             return None
         if self._matrix is None:
             self._products += 1
-            self._matrix = _matrix(jacobian, *self._values())
+            self._matrix = _matrix(form, *self._values())
         return self._matrix
 
     def times(self, vectors: Tensor, transposed: bool) -> Tensor | None:
         """Return the product with flattened vectors in columns; None where it must go through the blocks."""
         if not self._pays or not is_plain(vectors) or vectors.dtype not in KNOWN:
             return None
-        if any(
-            isinstance(block.value, Tensor) and not is_plain(block.value) for block in self._jacobian.blocks
-        ):
+        if any(isinstance(block.value, Tensor) and not is_plain(block.value) for block in self._form.blocks):
             return None
         if self._matrix is None:
             self._products += 1
             if self._products == 1 and self._assembled is None:
                 return None
-            self._matrix = _matrix(self._jacobian, *self._values())
+            self._matrix = _matrix(self._form, *self._values())
         if isinstance(self._matrix, Tensor):
             return (self._matrix.mT if transposed else self._matrix) @ vectors
         matrix = self._matrix.T if transposed else self._matrix
@@ -90,31 +87,31 @@ class Consolidated:
 
     def gram(self, weight: Tensor | None) -> list[Block] | None:
         """The blocks of JᵀWJ by the values of the matrix, which products then use too; None where that does not pay."""
-        jacobian = self._jacobian
-        pattern = pattern_of(jacobian.blocks, jacobian.out_shape, jacobian.in_shape, jacobian.device)
+        form = self._form
+        pattern = pattern_of(form.blocks, form.out_shape, form.in_shape, form.device)
         return None if pattern is None else normal(pattern, lambda: self._values()[1], weight)
 
     def _values(self) -> tuple[Pattern, Tensor]:
         """Return the pattern, and the values of its nonzeros, filled once."""
         if self._assembled is None:
-            jacobian = self._jacobian
-            blocks = [block._replace(value=cut(block.value)) for block in jacobian.blocks]
-            pattern = pattern_of(blocks, jacobian.out_shape, jacobian.in_shape, jacobian.device)
+            form = self._form
+            blocks = [block._replace(value=cut(block.value)) for block in form.blocks]
+            pattern = pattern_of(blocks, form.out_shape, form.in_shape, form.device)
             assert pattern is not None
-            self._assembled = pattern, pattern.fill(blocks, jacobian)
+            self._assembled = pattern, pattern.fill(blocks, form)
         return self._assembled
 
 
-def _has_few_names(jacobian: Jacobian) -> bool:
-    rows, columns = prod(jacobian.out_shape), prod(jacobian.in_shape)
-    named, held = (sum(map(count, jacobian.blocks)) for count in (entries, stored))
+def _has_few_names(form: Form) -> bool:
+    rows, columns = prod(form.out_shape), prod(form.in_shape)
+    named, held = (sum(map(count, form.blocks)) for count in (entries, stored))
     return named <= MOST_NAMED * (held + rows + columns)
 
 
-def _matrix(jacobian: Jacobian, pattern: Pattern, values: Tensor) -> Any:
+def _matrix(form: Form, pattern: Pattern, values: Tensor) -> Any:
     """SciPy's matrix by rows on the CPU, whose products with its transpose are fast too (torch 2.13), else torch's."""
     size = (pattern.rows, pattern.columns)
-    if jacobian.device.type == "cpu":
+    if form.device.type == "cpu":
         try:
             from scipy.sparse import csr_array
         except ImportError:

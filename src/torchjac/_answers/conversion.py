@@ -10,18 +10,21 @@ from torch import Tensor
 
 from .._blocks.block import fitted, valued
 from . import sparse
+from .arithmetic import mapped
+from .base import Answer
+from .index_parts import block_diagonal
 from .linear_operator import linear_operator
 from .scipy_matrix import scipy_array
-from .to_dense import written
+from .to_dense import to_dense
 
 if TYPE_CHECKING:
-    from .operator import Jacobian
+    from typing_extensions import Self
 
 
-class Conversion:
-    """What a Jacobian is turned into."""
+class Conversion(Answer):
+    """Conversions."""
 
-    def to(self: Jacobian, *args: Any, **kwargs: Any) -> Jacobian:
+    def to(self, *args: Any, **kwargs: Any) -> Self:
         """Return the same in another dtype or on another device, which are given as to `torch.Tensor.to`.
 
         Example:
@@ -35,22 +38,22 @@ class Conversion:
             return self
         if not like.is_floating_point():
             raise TypeError(f"to: a Jacobian is real and floating-point, got {like.dtype}")
-        return self._each(lambda block: fitted(block, like.dtype, like.device), like)
+        return self._with(mapped(self.form, lambda block: fitted(block, like.dtype, like.device), like))
 
-    def cpu(self: Jacobian) -> Jacobian:
+    def cpu(self) -> Self:
         """Return the same on the CPU."""
         return self.to("cpu")
 
-    def detach(self: Jacobian) -> Jacobian:
+    def detach(self) -> Self:
         """Return the same without the graph of its values."""
-        return self._each(lambda block: valued(block, sparse.cut(block.value)), self)
+        return self._with(mapped(self.form, lambda block: valued(block, sparse.cut(block.value)), self.form))
 
-    def to_dense(self: Jacobian) -> Tensor:
+    def to_dense(self) -> Tensor:
         """Return the Jacobian as a dense tensor; costs the writing of ``shape.numel()`` numbers."""
-        return written(self.blocks, self.out_shape, self.in_shape, self)
+        return to_dense(self.form)
 
     def to_sparse(
-        self: Jacobian,
+        self,
         layout: torch.layout = torch.sparse_coo,
         *,
         index_dtype: torch.dtype = torch.int64,
@@ -78,11 +81,10 @@ class Conversion:
             tensor([[0, 1],
                     [1, 2]])
         """
-        ends = (self.blocks, self.out_shape, self.in_shape, self)
-        matrix: Tensor = sparse.sparse_tensor(*ends, layout, "to_sparse", index_dtype, triangle)
+        matrix: Tensor = sparse.sparse_tensor(*self.form.ends, layout, "to_sparse", index_dtype, triangle)
         return matrix
 
-    def to_scipy(self: Jacobian, format: str = "csr") -> Any:
+    def to_scipy(self, format: str = "csr") -> Any:
         """Return the Jacobian as a SciPy sparse array, its values copied: gradients end here.
 
         Costs what `to_sparse` does. Indices are int32 where they fit.
@@ -100,9 +102,9 @@ class Conversion:
             >>> jacobian(lambda x: x[1:] - x[:-1])(torch.zeros(4)).to_scipy("dia").offsets.tolist()
             [0, 1]
         """
-        return scipy_array(self.blocks, self.out_shape, self.in_shape, self, format)
+        return scipy_array(*self.form.ends, format)
 
-    def as_linear_operator(self: Jacobian) -> Any:
+    def as_linear_operator(self) -> Any:
         """Return SciPy's `LinearOperator` of shape (output.numel(), input.numel()), for its iterative solvers.
 
         Raises:
@@ -117,9 +119,9 @@ class Conversion:
             >>> round(float(x.sum()), 6)
             1000.0
         """
-        return linear_operator(self)
+        return linear_operator(self.form)
 
-    def to_bsr(self: Jacobian) -> Tensor:
+    def to_bsr(self) -> Tensor:
         """Return a block-diagonal Jacobian in torch's ``sparse_bsr`` layout: a block for each sample of a batch.
 
         The matrix has shape (B·m, B·n), with blocks as `block_diagonal` gives them. Costs B·m·n numbers.
@@ -134,7 +136,7 @@ class Conversion:
             >>> jacobian(lambda x: x.cumsum(-1))(torch.zeros(3, 2)).to_bsr().values().shape
             torch.Size([3, 2, 2])
         """
-        blocks = self.block_diagonal()
+        blocks = block_diagonal(self.form)
         if not sparse.is_block_diagonal(self.blocks):
             raise ValueError(
                 "to_bsr: some entries stand between different positions of the first dim, so the Jacobian is "
@@ -145,7 +147,7 @@ class Conversion:
             raise ValueError(f"to_bsr: blocks of {m} × {n} have no entries, which sparse_bsr cannot hold")
         return sparse.bsr_tensor(blocks.reshape(self.out_shape[0], m, n))
 
-    def __array__(self: Jacobian, *_: Any, **__: Any) -> Any:
+    def __array__(self, *_: Any, **__: Any) -> Any:
         """A Jacobian is no array: NumPy would make one of a single object.
 
         Raises:

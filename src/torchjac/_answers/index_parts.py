@@ -1,8 +1,8 @@
-"""Parts of a Jacobian by index law: its diagonal, its rows, the blocks on its diagonal."""
+"""Parts of a Jacobian by index law: its diagonal, its rows and columns, the blocks on its diagonal."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import singledispatch
 from math import prod
 from operator import index
 from typing import Any
@@ -10,69 +10,142 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._blocks.block import Block, Kind
-from .._blocks.block_views import joined, tied
+from .._blocks.block import Block
+from .._blocks.block_views import joined, relabelled, tied
 from .._blocks.compose import compose
 from .._blocks.maps import Affine, Gather, Label, Map, bare, constant
 from .._blocks.product import product
-from .to_dense import written
+from .._blocks.table_product import product_of_two
+from .factored import chained
+from .forms import Form, ProductOfFactors, SumOfBlocks
+from .products import times, transposed
+from .to_dense import to_dense, written
 
 
-def diagonal(
-    blocks: Sequence[Block], out_shape: tuple[int, ...], in_shape: tuple[int, ...], like: Kind
-) -> Tensor:
+def diagonal(form: Form) -> Tensor:
     """Return the entries J[i, i] where both ends have one shape, else those of the flattened matrix."""
+    out_shape, in_shape = form.out_shape, form.in_shape
     if out_shape == in_shape:
-        return diagonal_blocks(blocks, tuple(range(len(out_shape))), out_shape, in_shape, like)
-    rows, columns = prod(out_shape), prod(in_shape)
+        return diagonal_blocks(form, tuple(range(len(out_shape))))
+    both, most = sorted(form.matrix_shape)
     flat = [
         block._replace(out=(joined(block.out, out_shape),), wrt=(joined(block.wrt, in_shape),))
-        for block in blocks
+        for block in form.blocks
     ]
-    both, most = min(rows, columns), max(rows, columns)
     # Both ends as if they had the longer one's size: entries on the diagonal stand in the shorter one anyway.
-    return diagonal_blocks(flat, (0,), (most,), (most,), like)[:both].clone()
+    square = SumOfBlocks((most,), (most,), form.dtype, form.device, tuple(flat))
+    return diagonal_blocks(square, (0,))[:both].clone()
 
 
-def diagonal_blocks(
-    blocks: Sequence[Block],
-    dims: tuple[int, ...],
-    out_shape: tuple[int, ...],
-    in_shape: tuple[int, ...],
-    like: Kind,
-) -> Tensor:
+def block_diagonal(form: Form) -> Tensor:
+    """Return the blocks on the diagonal of the first dim.
+
+    Raises:
+        ValueError: if output and input do not begin with the same dim.
+    """
+    out_shape, in_shape = form.out_shape, form.in_shape
+    if not (out_shape and in_shape and out_shape[0] == in_shape[0]):
+        raise ValueError(
+            "block_diagonal: output and input must begin with the same dim, the batch; got shapes "
+            f"{out_shape} and {in_shape}"
+        )
+    return diagonal_blocks(form, (0,))
+
+
+@singledispatch
+def diagonal_blocks(form: Form, dims: tuple[int, ...]) -> Tensor:
     """Return the entries at which output and input agree along some dims.
 
     Their shape is that of those dims, then what is left of the output's, then of the input's.
     """
-    rest_out = [dim for dim in range(len(out_shape)) if dim not in dims]
-    rest_in = [dim for dim in range(len(in_shape)) if dim not in dims]
+    blocks, out_shape, in_shape, _ = form.ends
+    rest_out, rest_in = _rest(out_shape, dims), _rest(in_shape, dims)
     over = tuple(map(bare, map(Label, in_shape)))
     drop = Block(1.0, (), over, tuple(over[dim] for dim in rest_in))  # sums over the input's tied dims
     found = []
     for block in blocks:
-        tie = tied(block, [(block.out[dim], block.wrt[dim], out_shape[dim]) for dim in dims], like.device)
+        tie = tied(block, [(block.out[dim], block.wrt[dim], out_shape[dim]) for dim in dims], form.device)
         tie = tie and tie._replace(out=tuple(tie.out[dim] for dim in (*dims, *rest_out)))
-        found.append(tie and compose(tie, drop, in_shape, like.device))
+        found.append(tie and compose(tie, drop, in_shape, form.device))
     shape = [out_shape[dim] for dim in (*dims, *rest_out)]
-    return written(found, shape, [in_shape[dim] for dim in rest_in], like)
+    return written(found, shape, [in_shape[dim] for dim in rest_in], form)
 
 
-def select(
-    blocks: Sequence[Block], key: Any, out_shape: tuple[int, ...], in_shape: tuple[int, ...], like: Kind
-) -> tuple[tuple[int, ...], list[Block]]:
-    """Return the shape of ``output[key]`` and the blocks of its Jacobian.
+@diagonal_blocks.register(ProductOfFactors)
+def diagonal_blocks_of_product(form: ProductOfFactors, dims: tuple[int, ...]) -> Tensor:
+    """Sum over what is between the factors, D[d, o; i] = Σ_m A[d, o; m] B[m; d, i].
+
+    The output's dims d go along as dims of what is between, and no entry off the diagonal is formed.
+    """
+    left, right = form.factors[0], chained(form.factors[1:])
+    rest_out, rest_in = _rest(left.out_shape, dims), _rest(right.in_shape, dims)
+    between = (*left.in_shape, *(left.out_shape[dim] for dim in dims))
+    found = []
+    for a in left.blocks:
+        for b in map(relabelled, right.blocks):
+            upper = a._replace(
+                out=tuple(a.out[dim] for dim in (*dims, *rest_out)),
+                wrt=(*a.wrt, *(a.out[dim] for dim in dims)),
+            )
+            lower = b._replace(
+                out=(*b.out, *(b.wrt[dim] for dim in dims)), wrt=tuple(b.wrt[dim] for dim in rest_in)
+            )
+            found.append(product_of_two(upper, lower, between, form.device))
+    shape = [left.out_shape[dim] for dim in (*dims, *rest_out)]
+    return written(found, shape, [right.in_shape[dim] for dim in rest_in], form)
+
+
+def _rest(shape: tuple[int, ...], dims: tuple[int, ...]) -> list[int]:
+    return [dim for dim in range(len(shape)) if dim not in dims]
+
+
+def select(form: Form, key: Any) -> Form:
+    """Return the Jacobian of ``output[key]``; what a tuple has beyond the dims of the output chooses inputs.
 
     Raises:
-        IndexError: if the key does not fit the output.
+        IndexError: if the key does not fit.
     """
-    taken = _affine_selection(key, out_shape) or _table_selection(key, out_shape, like.device)
-    labels, maps = taken
-    chooser = Block(1.0, (), tuple(map(bare, labels)), maps)
+    rows, columns = _split_key(key, len(form.out_shape))
+    if not columns:
+        return select_rows(form, rows)
+    if _split_key(columns, len(form.in_shape))[1]:
+        raise IndexError(
+            f"index {key!r} does not fit an output of shape {form.out_shape} and an input of shape {form.in_shape}"
+        )
+    return transposed(select_rows(transposed(select_rows(form, rows)), columns))
+
+
+@singledispatch
+def select_rows(form: Form, key: Any) -> Form:
+    """Return the Jacobian of ``output[key]``."""
+    labels, maps = _affine_selection(key, form.out_shape) or _table_selection(
+        key, form.out_shape, form.device
+    )
     shape = tuple(label.size for label in labels)
-    if 0 in shape:
-        return shape, []
-    return shape, product([chooser], blocks, (shape, out_shape, in_shape), like)
+    blocks: list[Block] = []
+    if 0 not in shape:
+        chooser = Block(1.0, (), tuple(map(bare, labels)), maps)
+        blocks = product([chooser], form.blocks, (shape, form.out_shape, form.in_shape), form)
+    return SumOfBlocks(shape, form.in_shape, form.dtype, form.device, tuple(blocks))
+
+
+@select_rows.register(ProductOfFactors)
+def select_rows_of_product(form: ProductOfFactors, key: Any) -> Form:
+    """Choose rows of the output's factor."""
+    return chained([select_rows(form.factors[0], key), *form.factors[1:]])
+
+
+def _split_key(key: Any, dims: int) -> tuple[Any, tuple[Any, ...]]:
+    """Return a key for the output, and one for the input: what a tuple has beyond the output's dims."""
+    if not isinstance(key, tuple) or any(item is Ellipsis or item is None for item in key):
+        return key, ()
+    taken = 0
+    for at, item in enumerate(key):
+        if taken >= dims:
+            return key[:at], key[at:]
+        is_mask = isinstance(item, Tensor) and not item.dtype.is_floating_point and item.dtype.itemsize == 1
+        taken += item.dim() if is_mask else 1
+    return key, ()
 
 
 def _affine_selection(key: Any, shape: tuple[int, ...]) -> tuple[list[Label], tuple[Map, ...]] | None:
@@ -126,9 +199,7 @@ def _table_selection(
     return labels + rest, (*reversed(maps), *map(bare, rest))
 
 
-def row(
-    blocks: Sequence[Block], key: Any, out_shape: tuple[int, ...], in_shape: tuple[int, ...], like: Kind
-) -> Tensor:
+def row(form: Form, key: Any) -> Tensor:
     """Return the gradient of one entry of the output, dense, of shape ``in_shape``.
 
     Raises:
@@ -140,10 +211,12 @@ def row(
     except TypeError as error:
         message = f"row: needs an int or a tuple of ints, got {key!r}; J[rows] takes any other key"
         raise TypeError(message) from error
-    if len(keys) != len(out_shape):
+    if len(keys) != len(form.out_shape):
         raise IndexError(
-            f"row: needs one index for each of the {len(out_shape)} dims of an output of shape {out_shape}, "
+            f"row: needs one index for each of the {len(form.out_shape)} dims of an output of shape {form.out_shape}, "
             f"got {key!r}"
         )
-    shape, chosen = select(blocks, keys, out_shape, in_shape, like)
-    return written(chosen, shape, in_shape, like)
+    if isinstance(form, ProductOfFactors):
+        first = to_dense(select_rows(form.factors[0], keys))
+        return times(transposed(chained(form.factors[1:])), first)
+    return to_dense(select_rows(form, keys))

@@ -1,93 +1,83 @@
-"""A Jacobian as a sum that is better kept apart: a structured one plus one of low rank, solved by Woodbury's formula.
+"""A sum that is better kept apart: a structured Jacobian plus one of low rank, solved by Woodbury's formula.
 
-    (S + U V)⁻¹ = S⁻¹ − S⁻¹ U (I + V S⁻¹ U)⁻¹ V S⁻¹        det(S + U V) = det S · det(I + V S⁻¹ U)
-
-Vectors and transposes go through the terms; what looks at single blocks sees those of the sum, formed then and kept.
+(S + U V)⁻¹ = S⁻¹ − S⁻¹ U (I + V S⁻¹ U)⁻¹ V S⁻¹        det(S + U V) = det S · det(I + V S⁻¹ U)
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from .._blocks.block import Block
-from .._blocks.lazy import lazy
 from .._blocks.merge import merge
-from .factored import LateBlocks, chained, rank_bound
-
-if TYPE_CHECKING:
-    from .operator import Jacobian
+from .factored import chained, rank_bound
+from .forms import Form, LowRankUpdate, ProductOfFactors, SumOfBlocks
+from .products import times
+from .to_dense import to_dense
 
 #: A product through so many times fewer numbers than it has rows is worth keeping apart.
 LOW = 4
 
-
-class Plus(LateBlocks):
-    """The blocks of a sum of one that has structure and one of low rank."""
-
-    def __init__(self, rest: Jacobian, low: Jacobian) -> None:
-        self.terms = rest, low
-
-    @lazy
-    def blocks(self) -> tuple[Block, ...]:
-        """The blocks of both, added where they stand at the same places."""
-        rest, low = self.terms
-        return tuple(merge([*rest.blocks, *low.blocks], rest.out_shape, rest.in_shape, rest))
+#: Solves a system with a form.
+Solve: TypeAlias = Callable[[Form, Tensor], Tensor]
 
 
-def plus(terms: Sequence[Jacobian]) -> Jacobian | None:
-    """Return the sum of some Jacobians kept apart; None where not one of them alone is of low rank."""
-    flat = [part for term in terms for part in term._terms or (term,)]
-    low = [term for term in flat if is_low(term)]
-    rest = [term for term in flat if not is_low(term)]
+def plus(forms: Sequence[Form]) -> LowRankUpdate | None:
+    """Return the sum of some forms kept apart; None where not one of them alone is of low rank."""
+    flat: list[Form] = []
+    for form in forms:
+        flat += [form.rest, form.low] if isinstance(form, LowRankUpdate) else [form]
+    low = [term for term in flat if isinstance(term, ProductOfFactors) and is_low(term)]
+    rest = [term for term in flat if term not in low]
     if len(low) != 1 or not rest:
         return None
     first = rest[0]
-    shapes = first.out_shape, first.in_shape
-    blocks = merge([block for term in rest for block in term.blocks], *shapes, first)
-    return first._new(*shapes, Plus(first._new(*shapes, tuple(blocks)), low[0]))
+    ends = first.out_shape, first.in_shape, first
+    blocks = merge([block for term in rest for block in term.blocks], *ends)
+    structured = SumOfBlocks(first.out_shape, first.in_shape, first.dtype, first.device, tuple(blocks))
+    return LowRankUpdate(structured, low[0])
 
 
-def is_low(jacobian: Jacobian) -> bool:
-    """Return whether a Jacobian is a product through far fewer numbers than it has rows and columns."""
-    return bool(jacobian.factors) and rank_bound(jacobian) * LOW <= min(jacobian._matrix_shape())
+def is_low(form: ProductOfFactors) -> bool:
+    """Return whether a product goes through far fewer numbers than it has rows and columns."""
+    return rank_bound(form) * LOW <= min(form.matrix_shape)
 
 
-def woodbury(jacobian: Jacobian, columns: Tensor) -> Tensor:
-    """The solution for right sides in columns, refined once: the terms may be worse conditioned than their sum."""
-    solved = _solved(jacobian, columns)
-    shape = (*jacobian.in_shape, columns.shape[1])
-    error = columns - jacobian._times(solved.reshape(shape)).reshape(columns.shape)
-    return solved + _solved(jacobian, error)
+def woodbury(form: LowRankUpdate, columns: Tensor, solve: Solve) -> Tensor:
+    """Return the solution for right sides in columns, refined once: a term may be worse conditioned than the sum."""
+    solved = _solved(form, columns, solve)
+    shape = (*form.in_shape, columns.shape[1])
+    error = columns - times(form, solved.reshape(shape)).reshape(columns.shape)
+    return solved + _solved(form, error, solve)
 
 
-def _solved(jacobian: Jacobian, columns: Tensor) -> Tensor:
-    rest, low = jacobian._terms
-    given = (*jacobian.out_shape, columns.shape[1])
-    inner, wide = _inner(jacobian)
-    first = rest.solve(columns.reshape(given))
-    below = chained(low.factors[1:])._times(first).reshape(inner.shape[0], -1)
+def _solved(form: LowRankUpdate, columns: Tensor, solve: Solve) -> Tensor:
+    inner, wide = _inner(form, solve)
+    first = solve(form.rest, columns.reshape((*form.out_shape, columns.shape[1])))
+    below = times(_below(form), first).reshape(inner.shape[0], -1)
     found: Tensor = first.reshape(columns.shape) - wide @ torch.linalg.solve(inner, below)
     return found
 
 
-def _inner(jacobian: Jacobian) -> tuple[Tensor, Tensor]:
-    """I + V S⁻¹ U and S⁻¹ U."""
-    rest, low = jacobian._terms
-    left = low.factors[0].to_dense()
-    rank = left.numel() // max(rest._matrix_shape()[0], 1)
-    wide = rest.solve(left.reshape((*rest.out_shape, rank)))
-    inner = chained(low.factors[1:])._times(wide).reshape(rank, rank)
+def _inner(form: LowRankUpdate, solve: Solve) -> tuple[Tensor, Tensor]:
+    """Return I + V S⁻¹ U and S⁻¹ U."""
+    left = to_dense(form.low.factors[0])
+    rank = left.numel() // max(prod(form.out_shape), 1)
+    wide = solve(form.rest, left.reshape((*form.out_shape, rank)))
+    inner = times(_below(form), wide).reshape(rank, rank)
     eye = torch.eye(rank, dtype=inner.dtype, device=inner.device)
     return inner + eye, wide.reshape(-1, rank)
 
 
-def slogdet(jacobian: Jacobian) -> tuple[Tensor, Tensor]:
-    """Return the sign and the logarithm of the determinant."""
-    inner, _ = _inner(jacobian)
-    sign, logarithm = torch.linalg.slogdet(inner)
-    first = jacobian._terms[0].slogdet()
-    return first.sign * sign, first.logabsdet + logarithm
+def _below(form: LowRankUpdate) -> Form:
+    """Return V, the product of all factors but the output's."""
+    return chained(form.low.factors[1:])
+
+
+def inner_slogdet(form: LowRankUpdate, solve: Solve) -> tuple[Tensor, Tensor]:
+    """Return the sign and the logarithm of det(I + V S⁻¹ U)."""
+    sign, logarithm = torch.linalg.slogdet(_inner(form, solve)[0])
+    return sign, logarithm

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is public, but not exported by name
 
 from .._blocks.block import identity, valued
-from .bordered import block
+from .bordered import bordered
+from .forms import Form, SumOfBlocks
 from .index_parts import diagonal_blocks
-from .solve import HALF
+from .matrix_kind import solved_as
+from .products import transposed
+from .solve import HALF, single, solve
 from .sparse import assemble
-
-if TYPE_CHECKING:
-    from .operator import Jacobian
+from .to_dense import to_dense
 
 
-def lstsq(jacobian: Jacobian, right: Tensor) -> Tensor:
+def lstsq(form: Form, right: Tensor) -> Tensor:
     """Return the x with the least |J x − b|, or of those with none the shortest; J has full rank.
 
     Samples of a batch are solved apart and dense matrices written out, by QR. Others go through the augmented system
@@ -28,42 +28,42 @@ def lstsq(jacobian: Jacobian, right: Tensor) -> Tensor:
         [s I  J] [r/s]   [b]                           [s I  Jᵀ] [x/s]   [0]
         [Jᵀ   0] [ x ] = [0]    or, where J is wide,   [J    0 ] [ y ] = [b]
     """
-    if jacobian.dtype in HALF:
-        return lstsq(jacobian._single, right.float()).to(jacobian.dtype)
-    out_shape, in_shape = jacobian.out_shape, jacobian.in_shape
+    if form.dtype in HALF:
+        return lstsq(single(form), right.float()).to(form.dtype)
+    out_shape, in_shape = form.out_shape, form.in_shape
     rows, columns = prod(out_shape), prod(in_shape)
     tail = tuple(right.shape[len(out_shape) :])
     flat = right.reshape(rows, -1)
-    kind, dims = jacobian._solved_as
+    kind, dims = solved_as(form)
     if 0 in (rows, columns):
         return right.new_zeros((*in_shape, *tail))
     if kind in ("dense", "low-rank") or rows == 1 or columns == 1:
-        whole = jacobian.to_dense().reshape(rows, columns)
+        whole = to_dense(form).reshape(rows, columns)
         return _by_qr(whole, flat).reshape((*in_shape, *tail))
     if kind == "block-diagonal" and dims == tuple(range(len(dims))):
         count = prod(out_shape[dim] for dim in dims)
-        blocks = diagonal_blocks(jacobian.blocks, dims, out_shape, in_shape, jacobian)
+        blocks = diagonal_blocks(form, dims)
         matrices = blocks.reshape(count, rows // count, columns // count)
         return _by_qr(matrices, flat.reshape(count, rows // count, -1)).reshape((*in_shape, *tail))
     tall = rows >= columns
-    over = jacobian if tall else jacobian.mT
-    eye = valued(identity(over.out_shape), _size(jacobian))
-    damped = over._new(over.out_shape, over.out_shape, (eye,))
-    system = block([[damped, over], [over.mT, None]])
+    over = form if tall else transposed(form)
+    eye = valued(identity(over.out_shape), _size(form))
+    damped = SumOfBlocks(over.out_shape, over.out_shape, over.dtype, over.device, (eye,))
+    system = bordered([[damped, over], [transposed(over), None]])
     zeros = flat.new_zeros(columns, flat.shape[1])
     try:
         if tall:
-            found: Tensor = system.solve(torch.cat([flat, zeros]))[rows:]
+            found: Tensor = solve(system, torch.cat([flat, zeros]))[rows:]
         else:
-            found = system.solve(torch.cat([zeros, flat]))[:columns]
+            found = solve(system, torch.cat([zeros, flat]))[:columns]
     except LinAlgError as error:
-        raise LinAlgError(f"lstsq: the Jacobian has not full rank{_where(jacobian, tall)}") from error
+        raise LinAlgError(f"lstsq: the Jacobian has not full rank{_where(form, tall)}") from error
     return found.reshape((*in_shape, *tail))
 
 
-def _where(jacobian: Jacobian, tall: bool) -> str:
+def _where(form: Form, tall: bool) -> str:
     """Return the first column of a tall matrix, or row of a wide one, that is zero."""
-    found = assemble(jacobian.blocks, jacobian.out_shape, jacobian.in_shape, jacobian)
+    found = assemble(*form.ends)
     full = found.values.detach() != 0
     at, size = (found.column, found.size[1]) if tall else (found.row(), found.size[0])
     empty = torch.bincount(at[full].long(), minlength=size) == 0
@@ -71,9 +71,9 @@ def _where(jacobian: Jacobian, tall: bool) -> str:
     return f" ({name} {int(empty.nonzero()[0])} is zero)" if bool(empty.any()) else ""
 
 
-def _size(jacobian: Jacobian) -> float:
+def _size(form: Form) -> float:
     """Return the largest value of the blocks, which scales the augmented system as its matrix is scaled."""
-    tensors = [block.value for block in jacobian.blocks if isinstance(block.value, Tensor)]
+    tensors = [block.value for block in form.blocks if isinstance(block.value, Tensor)]
     sizes = [float(value.detach().abs().max()) for value in tensors if value.numel()]
     return max(sizes, default=1.0) or 1.0
 

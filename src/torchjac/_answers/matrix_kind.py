@@ -1,14 +1,17 @@
-"""What kind of matrix a Jacobian is, told from its maps, and what `solve` takes it for, which its size decides too."""
+"""The kind of matrix that a Jacobian is, by its maps, and the kind that `solve` takes it for, by its size too."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import singledispatch
 from math import prod
 from typing import NamedTuple
 
 from .._blocks.block import Block, entries
 from .._blocks.block_views import joined, same_positions
 from .._blocks.maps import Affine, Map
+from .factored import rank_bound
+from .forms import Form, LowRankUpdate, ProductOfFactors, kept
 
 #: A sparse factorisation costs some fifty times more for each number than a dense one; below this many
 #: entries, or where one in four is not zero, dense is faster.
@@ -26,6 +29,26 @@ class Kind(NamedTuple):
     dims: tuple[int, ...] = ()
 
 
+@singledispatch
+def kind(form: Form) -> Kind:
+    """Return the kind by the maps of the blocks."""
+    return kept(form, "kind", lambda: kind_of(form.blocks, form.out_shape, form.in_shape))
+
+
+@kind.register(ProductOfFactors)
+def kind_of_product(form: ProductOfFactors) -> Kind:
+    """Compare the rank with the sides first."""
+    if rank_bound(form) < min(form.matrix_shape):
+        return Kind("low-rank")
+    return kind_of(form.blocks, form.out_shape, form.in_shape)
+
+
+@kind.register(LowRankUpdate)
+def kind_of_update(form: LowRankUpdate) -> Kind:
+    """Tell the type."""
+    return Kind("low-rank plus")
+
+
 def kind_of(blocks: Sequence[Block], out_shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Kind:
     """Return the first that fits of diagonal, block-diagonal, sparse and dense, whatever the size."""
     if is_diagonal(blocks, out_shape, in_shape):
@@ -36,18 +59,21 @@ def kind_of(blocks: Sequence[Block], out_shape: tuple[int, ...], in_shape: tuple
     return Kind("dense" if prod(out_shape) * prod(in_shape) <= sum(map(entries, blocks)) else "sparse")
 
 
-def solved_as(
-    kind: Kind, blocks: Sequence[Block], out_shape: tuple[int, ...], in_shape: tuple[int, ...]
-) -> Kind:
-    """Return what a matrix is best solved as: small or full ones as dense, small or full blocks by themselves."""
-    if kind.name == "diagonal":
-        return kind
-    rows, columns = prod(out_shape), prod(in_shape)
-    named = sum(map(entries, blocks))
-    if kind.dims:
-        count = prod(out_shape[dim] for dim in kind.dims)
+def solved_as(form: Form) -> Kind:
+    """Return the kind a matrix is best solved as: small or full ones as dense, small or full blocks by themselves."""
+    return kept(form, "solved as", lambda: _solved_as(form))
+
+
+def _solved_as(form: Form) -> Kind:
+    found = kind(form)
+    if found.name in ("diagonal", "low-rank", "low-rank plus"):
+        return found
+    rows, columns = form.matrix_shape
+    named = sum(map(entries, form.blocks))
+    if found.dims:
+        count = prod(form.out_shape[dim] for dim in found.dims)
         if rows * columns // count <= FULL * named or max(rows, columns) <= SMALL_BLOCK * count:
-            return kind
+            return found
     return Kind("dense" if rows * columns <= max(SMALL, FULL * named) else "sparse")
 
 

@@ -6,7 +6,6 @@ A batch dim is a label of the blocks: it goes from the maps into the values, who
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,11 +15,12 @@ from .._blocks.maps import Affine, Gather, Label, Map, bare_label
 from .._blocks.write import dense
 from .._capture.beneath_vmap import Beneath
 from .._capture.vmap_levels import lifted
+from .forms import SumOfBlocks
 from .operator import Jacobian
 
 
 def per_sample(beneath: Beneath, found: Jacobian, output: int, number: int) -> Jacobian:
-    """The Jacobian of one sample, inside the levels; blocks that name samples in any other way are written out."""
+    """Return the Jacobian of one sample, inside the levels; other blocks than `_of_sample` takes are written out."""
     kept, in_levels = beneath.kept(output, number), beneath.in_levels[number]
     out_shape, in_shape = found.out_shape, found.in_shape
     # The levels of those dims that tell samples apart: the first of either end
@@ -36,7 +36,7 @@ def per_sample(beneath: Beneath, found: Jacobian, output: int, number: int) -> J
     if others:
         written = dense(others, out_shape, in_shape, found)
         blocks.append(whole(own_out, own_in)._replace(value=beneath.inside(written, output, number)))
-    return replace(found, out_shape=own_out, in_shape=own_in, blocks=tuple(blocks))
+    return found._with(SumOfBlocks(own_out, own_in, found.dtype, found.device, tuple(blocks)))
 
 
 def _of_sample(block: Block, kept: Mapping[int, int], in_levels: Mapping[int, int]) -> Block | None:

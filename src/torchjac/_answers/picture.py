@@ -6,13 +6,14 @@ from base64 import b64encode
 from html import escape
 from importlib.util import find_spec
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .operator import Jacobian
+from .forms import Form, parts
+from .matrix_kind import kind, solved_as
+from .nonzeros import coordinates, is_cheap, nnz, nnz_in_words
 
 #: Up to this many rows, or columns, a cell of the picture is one of them.
 CELLS = 500
@@ -24,15 +25,15 @@ LONGEST = 4
 FAINTEST = 0.3
 
 
-def spy(jacobian: Jacobian, ax: Any) -> Any:
+def spy(form: Form, ax: Any) -> Any:
     """Draw the pattern on matplotlib axes and return them."""
     if ax is None:
         figure_class()
         from matplotlib import pyplot
 
         ax = pyplot.figure().add_subplot()
-    rows, columns = jacobian._matrix_shape()
-    at, _ = jacobian._coordinates()
+    rows, columns = form.matrix_shape
+    at, _ = coordinates(form)
     tall, wide = (max(1, -(-size // CELLS)) for size in (rows, columns))
     height, width = -(-rows // tall), -(-columns // wide)
     cell = (at // max(columns, 1) // tall) * width + at % max(columns, 1) // wide
@@ -47,9 +48,9 @@ def spy(jacobian: Jacobian, ax: Any) -> Any:
         interpolation="nearest",
     )
     ax.set_box_aspect(1 / frame_ratio(rows, columns))
-    ax.set_xlabel(f"input {tuple(jacobian.in_shape)}")
-    ax.set_ylabel(f"output {tuple(jacobian.out_shape)}")
-    ax.set_title(f"{jacobian.nnz:,} nonzeros from {jacobian.stored:,} stored numbers")
+    ax.set_xlabel(f"input {tuple(form.in_shape)}")
+    ax.set_ylabel(f"output {tuple(form.out_shape)}")
+    ax.set_title(f"{nnz(form):,} nonzeros from {form.stored:,} stored numbers")
     return ax
 
 
@@ -83,10 +84,10 @@ class Cells(NamedTuple):
     values: Tensor | None
 
 
-def cells(jacobian: Jacobian, most: int) -> Cells:
+def cells(form: Form, most: int) -> Cells:
     """Return the pattern as at most ``most`` cells, with the smallest step that is a power of two."""
-    _, columns = jacobian._matrix_shape()
-    at, values = jacobian._coordinates()
+    _, columns = form.matrix_shape
+    at, values = coordinates(form)
     at, values = at.cpu(), values.detach().cpu()
     row, column = at // max(columns, 1), at % max(columns, 1)
     if at.numel() <= most:
@@ -100,52 +101,54 @@ def cells(jacobian: Jacobian, most: int) -> Cells:
             return Cells(step, cell // width, cell % width, counts, None)
 
 
-def html(jacobian: Jacobian) -> str:
+def html(form: Form) -> str:
     """Return a table of what `repr` tells, with the pattern beside it where it is cheap and matplotlib is there."""
     told = {
-        "output": tuple(jacobian.out_shape),
-        "input": tuple(jacobian.in_shape),
-        **facts(jacobian),
-        "dtype": jacobian.dtype,
-        "device": jacobian.device,
+        "output": tuple(form.out_shape),
+        "input": tuple(form.in_shape),
+        **facts(form),
+        "dtype": form.dtype,
+        "device": form.device,
     }
     cells = "".join(
         f"<tr><th style='text-align:left'>{escape(name)}</th><td>{escape(str(fact))}</td></tr>"
         for name, fact in told.items()
     )
     table = f"<table><caption>Jacobian</caption>{cells}</table>"
-    drawable = jacobian.shape.numel() and jacobian._is_cheap() and find_spec("matplotlib") is not None
-    image = f"<img alt='pattern' src='data:image/png;base64,{_png(jacobian)}'>" if drawable else ""
+    drawable = form.shape.numel() and is_cheap(form) and find_spec("matplotlib") is not None
+    image = f"<img alt='pattern' src='data:image/png;base64,{_png(form)}'>" if drawable else ""
     return f"<div style='display:flex;gap:1em;align-items:center;flex-wrap:wrap'>{table}{image}</div>"
 
 
-def facts(jacobian: Jacobian) -> dict[str, str]:
+def facts(form: Form) -> dict[str, str]:
     """Return what there is to say of the structure, by name; `solved_as` only where it is another than the kind."""
-    rows, columns = jacobian._matrix_shape()
-    stored, remarks = jacobian.stored, []
+    rows, columns = form.matrix_shape
+    stored, remarks = form.stored, []
     if 0 < stored < rows * columns:
         fewer = rows * columns / stored
         remarks.append(
             f"{fewer:,.0f} × fewer than dense" if fewer >= 100 else f"{fewer:.2g} × fewer than dense"
         )
-    if jacobian._is_cheap() and stored < jacobian.nnz:
+    if is_cheap(form) and stored < nnz(form):
         remarks.append("one stands for several nonzeros" if stored else "ones are not stored")
-    solved_as = jacobian.solved_as if rows == columns else jacobian.kind
+    found = kind(form).name
+    how = solved_as(form).name if rows == columns else found
+    name, count = parts(form)
     return {
-        "nonzeros": jacobian._nnz_in_words(),
-        "kind": jacobian.kind,
-        **({} if solved_as == jacobian.kind else {"solved as": solved_as}),
-        "factors" if jacobian.factors else "blocks": f"{len(jacobian.factors or jacobian.blocks):,}",
+        "nonzeros": nnz_in_words(form),
+        "kind": found,
+        **({} if how == found else {"solved as": how}),
+        name: f"{count:,}",
         "stored": f"{stored:,} numbers" + (f" ({'; '.join(remarks)})" if remarks else ""),
     }
 
 
-def _png(jacobian: Jacobian) -> str:
-    ratio = frame_ratio(*jacobian._matrix_shape())
+def _png(form: Form) -> str:
+    ratio = frame_ratio(*form.matrix_shape)
     figure = figure_class()(
         figsize=[3 * min(max(side, 0.6), 2) for side in (ratio, 1 / ratio)], layout="constrained"
     )
-    spy(jacobian, figure.add_subplot()).set_title("")
+    spy(form, figure.add_subplot()).set_title("")
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=72)
     return b64encode(buffer.getvalue()).decode()

@@ -1,16 +1,17 @@
-"""Products straight from the blocks: with vectors, with batches of vectors, with other Jacobians."""
+"""Products straight from the form: its transpose, vectors, other Jacobians, JᵀWJ."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import singledispatch
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy
 import torch
 from torch import Tensor
 
-from .._blocks.block import Block, Kind
+from .._blocks.block import Block, Kind, diagonal_block
 from .._blocks.block_views import swapped
 from .._blocks.coo_product import lists_pay
 from .._blocks.cost import coordinates_pay
@@ -18,26 +19,75 @@ from .._blocks.maps import Label, bare
 from .._blocks.product import product
 from .._blocks.table_product import product_of_two
 from .._blocks.tracing import is_plain, is_tracing, leaves_a_trail
+from .consolidate import consolidated
 from .entrywise_product import Views, entrywise_product, views_of
+from .factored import chained
+from .forms import Form, LowRankUpdate, ProductOfFactors, SumOfBlocks, multiplied
 from .to_dense import written
 
-if TYPE_CHECKING:
-    from .operator import Jacobian
+
+def composed(a: Form, b: Form) -> Form:
+    """Return the product of two forms, by the chain rule."""
+    if isinstance(a, ProductOfFactors) or isinstance(b, ProductOfFactors):
+        return chained([a, b])
+    return multiplied(a, b)
 
 
-def transposed(blocks: Sequence[Block]) -> tuple[Block, ...]:
-    """Return the blocks of the Jacobian with its ends swapped."""
-    return tuple(swapped(block) for block in blocks)
+@singledispatch
+def transposed(form: Form) -> Form:
+    """Return the form with output and input swapped."""
+    raise NotImplementedError
 
 
-def times(
+@transposed.register(SumOfBlocks)
+def transposed_sum(form: SumOfBlocks) -> SumOfBlocks:
+    """Swap the maps of each block; a transpose and its matrix share what is kept with the latter."""
+    found: SumOfBlocks | None = vars(form).get("transpose_of")
+    if found is None:
+        blocks = tuple(map(swapped, form.blocks))
+        found = SumOfBlocks(form.in_shape, form.out_shape, form.dtype, form.device, blocks)
+        vars(found)["transpose_of"] = form
+    return found
+
+
+@transposed.register(ProductOfFactors)
+def transposed_product(form: ProductOfFactors) -> ProductOfFactors:
+    """Swap the factors: (A B)ᵀ = Bᵀ Aᵀ."""
+    return ProductOfFactors(tuple(map(transposed, reversed(form.factors))))
+
+
+@transposed.register(LowRankUpdate)
+def transposed_update(form: LowRankUpdate) -> LowRankUpdate:
+    """Swap each term."""
+    return LowRankUpdate(transposed_sum(form.rest), transposed_product(form.low))
+
+
+@singledispatch
+def times(form: Form, vectors: Tensor) -> Tensor:
+    """Return the product with a tensor of shape ``in_shape`` and dims that ride along."""
+    raise NotImplementedError
+
+
+@times.register(SumOfBlocks)
+def times_sum(form: SumOfBlocks, vectors: Tensor) -> Tensor:
+    """Multiply by one matrix where there is one, else by each block."""
+    count = len(form.in_shape)
+    tail = tuple(vectors.shape[count:])
+    owner, is_transpose = with_owner(form)
+    whole = consolidated(owner).times(vectors.reshape(prod(form.in_shape), *tail), is_transpose)
+    if whole is not None:
+        return whole.reshape((*form.out_shape, *tail))
+    return _by_blocks(form.blocks, vectors, form.out_shape, form.in_shape, form)
+
+
+def _by_blocks(
     blocks: Sequence[Block],
     vector: Tensor,
     out_shape: tuple[int, ...],
     in_shape: tuple[int, ...],
     like: Kind,
 ) -> Tensor:
-    """Return the Jacobian times a tensor of shape ``in_shape`` and a number of dims that ride along."""
+    """Return the product by the blocks: entry by entry where none is summed, else by the law of composition."""
     count = len(in_shape)
     tail = tuple(vector.shape[count:])
     entrywise: list[tuple[Block, Views]] = []
@@ -68,28 +118,56 @@ def times(
     return found
 
 
-def gram(like: Jacobian, weight: Tensor | None) -> list[Block]:
-    """Return the blocks of JᵀWJ, W diagonal (the identity where it is None)."""
-    blocks, out_shape, in_shape = like.blocks, like.out_shape, like.in_shape
-    left = transposed(blocks)
+@times.register(ProductOfFactors)
+def times_product(form: ProductOfFactors, vectors: Tensor) -> Tensor:
+    """Multiply by each factor, the input's first."""
+    for factor in reversed(form.factors):
+        vectors = times(factor, vectors)
+    return vectors
+
+
+@times.register(LowRankUpdate)
+def times_update(form: LowRankUpdate, vectors: Tensor) -> Tensor:
+    """Multiply by each term."""
+    return times(form.rest, vectors) + times(form.low, vectors)
+
+
+def with_owner(form: Form) -> tuple[Form, bool]:
+    """Return the form that keeps the matrix and its factors, and whether this one is its transpose."""
+    owner: SumOfBlocks | None = vars(form).get("transpose_of")
+    return (form, False) if owner is None else (owner, True)
+
+
+@singledispatch
+def gram(form: Form, weight: Tensor | None) -> Form:
+    """Return JᵀWJ, W diagonal (the identity where it is None)."""
+    blocks, out_shape, in_shape, _ = form.ends
+    left: Sequence[Block] = tuple(map(swapped, blocks))
     shapes = (in_shape, out_shape, in_shape)
     tensors = [block.value for block in blocks if isinstance(block.value, Tensor)]
     if weight is not None:
         tensors.append(weight)
-    if lists_pay(left, blocks, shapes, like.device) and all(map(is_plain, tensors)):
-        found = like._consolidated.gram(weight)
-        if found is not None and coordinates_pay(found, (), in_shape, in_shape):
-            return found
-    if weight is not None:
-        on = tuple(map(Label, out_shape))
-        maps = tuple(map(bare, on))
-        diagonal = Block(weight, on, maps, maps)
-        left = tuple(product(left, [diagonal], (in_shape, out_shape, out_shape), like))
-    return product(left, blocks, shapes, like)
+    found = None
+    if lists_pay(left, blocks, shapes, form.device) and all(map(is_plain, tensors)):
+        found = consolidated(form).gram(weight)
+        if found is not None and not coordinates_pay(found, (), in_shape, in_shape):
+            found = None
+    if found is None:
+        if weight is not None:
+            left = product(left, [diagonal_block(weight)], (in_shape, out_shape, out_shape), form)
+        found = product(left, blocks, shapes, form)
+    return SumOfBlocks(in_shape, in_shape, form.dtype, form.device, tuple(found))
 
 
-def weighting(weight: Any, like: Jacobian) -> Jacobian:
-    """Return a weight of the outputs as a Jacobian: one already, or small matrices on the diagonal of the first dim."""
+@gram.register(ProductOfFactors)
+def gram_of_product(form: ProductOfFactors, weight: Tensor | None) -> Form:
+    """Keep all factors but the output's first, whose JᵀWJ stands between them."""
+    first, *rest = form.factors
+    return chained([*map(transposed, reversed(rest)), gram(first, weight), *rest])
+
+
+def weighting(weight: Tensor | Form, like: Form) -> Form:
+    """Return a weight of the outputs as a form: one already, or small matrices on the diagonal of the first dim."""
     shape = like.out_shape
     if not isinstance(weight, Tensor):
         if (weight.out_shape, weight.in_shape) != (shape, shape):
@@ -97,12 +175,12 @@ def weighting(weight: Any, like: Jacobian) -> Jacobian:
                 f"gram: a weight that is a Jacobian must take the outputs, {shape}, to the outputs, got "
                 f"{weight.out_shape} by {weight.in_shape}"
             )
-        return weight  # type: ignore[no-any-return]
+        return weight
     weight = check_operand(weight, (*shape, *shape[1:]), like, "gram: weight")
     on = tuple(map(Label, weight.shape))
     maps = tuple(map(bare, on))
     block = Block(weight, on, maps[: len(shape)], (maps[0], *maps[len(shape) :]))
-    return like._new(shape, shape, (block,))
+    return SumOfBlocks(shape, shape, like.dtype, like.device, (block,))
 
 
 def check_operand(given: Any, shape: tuple[int, ...], like: Kind, what: str, batch: bool = False) -> Tensor:

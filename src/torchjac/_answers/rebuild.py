@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from operator import itemgetter
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from torch import Tensor
 
 from .._blocks.block import Block, valued
 from .._blocks.maps import Gather, Map
 from .._torch import pytree
-from .factored import Chain
+from .forms import Form, LowRankUpdate, ProductOfFactors, SumOfBlocks, inner
 from .operator import Jacobian
 from .sparse import SparseParts
+
+T = TypeVar("T")
 
 #: Makes a part of the answer from the tensors that the program gives.
 Build: TypeAlias = Callable[[Sequence[Tensor]], Any]
@@ -53,23 +54,27 @@ def take_apart(answer: Any, is_constant: Callable[[Tensor], bool]) -> Apart:
         if isinstance(leaf, Tensor):
             number = place(leaf)
             return lambda at: itemgetter(at[number])
-        if isinstance(leaf, Jacobian) and leaf.factors:
-            factors = [part(factor) for factor in leaf.factors]
-            return lambda at: _product(leaf, [factor(at) for factor in factors])
         if isinstance(leaf, Jacobian):
-            values: dict[int, int] = {}  # what several blocks share is one tensor
-            for block in leaf.blocks:
-                if isinstance(block.value, Tensor) and id(block.value) not in values:
-                    values[id(block.value)] = place(block.value)
-                    if block.value.dim() == 0:
-                        numbers.add(values[id(block.value)])
-            indices = {id(index): index for block in leaf.blocks for index in _indices(block)}
-            tables = {key: place_index(index) for key, index in indices.items()}
-            return lambda at: _operator(leaf, [_block(block, values, tables, at) for block in leaf.blocks])
+            plan = form_plan(leaf.form)
+            return lambda at: _operator(leaf, plan(at))
         if isinstance(leaf, SparseParts):
             places, number = [place_index(table) for table in leaf.places], place(leaf.values)
             return lambda at: _matrix(leaf, [_read(table, at) for table in places], itemgetter(at[number]))
         return lambda at: lambda given: leaf
+
+    def form_plan(form: Form) -> Plan:
+        if not isinstance(form, SumOfBlocks):
+            plans = list(map(form_plan, inner(form)))
+            return lambda at: _composite(type(form), [plan(at) for plan in plans])
+        values: dict[int, int] = {}  # what several blocks share is one tensor
+        for block in form.blocks:
+            if isinstance(block.value, Tensor) and id(block.value) not in values:
+                values[id(block.value)] = place(block.value)
+                if block.value.dim() == 0:
+                    numbers.add(values[id(block.value)])
+        indices = {id(index): index for block in form.blocks for index in _indices(block)}
+        tables = {key: place_index(index) for key, index in indices.items()}
+        return lambda at: _sum(form, [_block(block, values, tables, at) for block in form.blocks])
 
     leaves, spec = pytree.tree_flatten(answer, is_leaf=lambda leaf: isinstance(leaf, (Jacobian, SparseParts)))
     parts = [part(leaf) for leaf in leaves]
@@ -88,35 +93,36 @@ def _matrix(leaf: SparseParts, places: list[Build], values: Build) -> Build:
     ).tensor()
 
 
-def _product(leaf: Jacobian, factors: list[Build]) -> Build:
-    around = _around(leaf)
-    return lambda given: around(Chain([build(given) for build in factors]))
+def _operator(leaf: Jacobian, form: Build) -> Build:
+    return lambda given: _made(Jacobian, {"form": form(given), "report": leaf.report})
 
 
-def _operator(leaf: Jacobian, blocks: list[Block | Build]) -> Build:
+def _composite(kind: type[Form], parts: list[Build]) -> Build:
+    if kind is LowRankUpdate:
+        rest, low = parts
+        return lambda given: LowRankUpdate(rest(given), low(given))
+    return lambda given: ProductOfFactors(tuple([build(given) for build in parts]))
+
+
+def _sum(form: Form, blocks: list[Block | Build]) -> Build:
     """Only blocks with tensors that change are made anew."""
-    around = _around(leaf)
+    kept = {name: getattr(form, name) for name in ("out_shape", "in_shape", "dtype", "device")}
     changing = [(k, block) for k, block in enumerate(blocks) if not isinstance(block, Block)]
 
-    def build(given: Sequence[Tensor]) -> Jacobian:
+    def build(given: Sequence[Tensor]) -> SumOfBlocks:
         found: list[Any] = blocks.copy()
         for k, block in changing:
             found[k] = block(given)
-        return around(tuple(found))
+        return _made(SumOfBlocks, {**kept, "blocks": tuple(found)})
 
     return build
 
 
-def _around(leaf: Jacobian) -> Callable[[Sequence[Block]], Jacobian]:
-    """`dataclasses.replace` of the blocks, without its µs: all else is taken as it is."""
-    kept = {field.name: getattr(leaf, field.name) for field in fields(leaf) if field.name != "blocks"}
-
-    def make(blocks: Sequence[Block]) -> Jacobian:
-        made = object.__new__(Jacobian)
-        made.__dict__.update(kept, blocks=blocks)
-        return made
-
-    return make
+def _made(kind: type[T], values: dict[str, Any]) -> T:
+    """Make a frozen dataclass of its fields, without the µs of its constructor."""
+    made = object.__new__(kind)
+    made.__dict__.update(values)
+    return made
 
 
 def _block(

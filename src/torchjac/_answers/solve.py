@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is public, but not exported by name
 
+from .._blocks.block import fitted
 from .._blocks.tracing import inside_functorch
 from . import low_rank_update
 from .factored import rank_bound
-from .index_parts import diagonal_blocks
+from .forms import Form, LowRankUpdate, SumOfBlocks, kept
+from .index_parts import diagonal, diagonal_blocks
+from .matrix_kind import is_symmetric, solved_as
+from .nonzeros import coordinates
+from .products import transposed, with_owner
 from .solvers.named import factorise_by
 from .solvers.system import System
 from .sparse import assemble
-
-if TYPE_CHECKING:
-    from .operator import Jacobian
-
+from .to_dense import to_dense
 
 #: Matrices that LAPACK and SuperLU do not know; systems with them are solved in float32.
 HALF = (torch.float16, torch.bfloat16)
@@ -33,34 +35,34 @@ class SlogDet(NamedTuple):
     logabsdet: Tensor
 
 
-def check_square(jacobian: Jacobian, what: str) -> int:
+def check_square(form: Form, what: str) -> int:
     """Return the number of rows; raises ValueError where there are not as many columns."""
-    rows, columns = prod(jacobian.out_shape), prod(jacobian.in_shape)
+    rows, columns = prod(form.out_shape), prod(form.in_shape)
     if rows != columns:
         raise ValueError(
-            f"{what}: needs as many outputs as inputs, got {rows} for {columns} (shapes {jacobian.out_shape} "
-            f"and {jacobian.in_shape}); for least squares there is J.lstsq"
+            f"{what}: needs as many outputs as inputs, got {rows} for {columns} (shapes {form.out_shape} "
+            f"and {form.in_shape}); for least squares there is J.lstsq"
         )
     return rows
 
 
-def solve(jacobian: Jacobian, right: Tensor) -> Tensor:
+def solve(form: Form, right: Tensor) -> Tensor:
     """X of shape ``in_shape`` (+ (k,)) with J X = right."""
-    size = check_square(jacobian, "solve")
-    out_shape, in_shape = jacobian.out_shape, jacobian.in_shape
+    size = check_square(form, "solve")
+    out_shape, in_shape = form.out_shape, form.in_shape
     tail = tuple(right.shape[len(out_shape) :])
-    kind, dims = jacobian._solved_as
+    kind, dims = solved_as(form)
     if size == 0:
         return right.reshape((*in_shape, *tail)).clone()
     if kind == "low-rank":
-        rank = rank_bound(jacobian)
+        rank = rank_bound(form)
         raise LinAlgError(
             f"solve: the Jacobian is singular (its factors meet in {rank} numbers, and it has {size} rows)"
         )
-    if jacobian.dtype in HALF:
-        return solve(jacobian._single, right.float()).to(jacobian.dtype)
+    if form.dtype in HALF:
+        return solve(single(form), right.float()).to(form.dtype)
     if kind == "block-diagonal":
-        matrices, shape = _matrices(jacobian, dims)
+        matrices, shape = _matrices(form, dims)
         order = [*dims, *(dim for dim in range(len(out_shape)) if dim not in dims)]
         count = matrices.shape[0]
         columns = right.reshape(*out_shape, -1).permute(*order, len(out_shape))
@@ -71,69 +73,88 @@ def solve(jacobian: Jacobian, right: Tensor) -> Tensor:
         return solved.movedim(tuple(range(len(order))), tuple(order))
     columns = right.reshape(size, -1)
     if kind == "low-rank plus":
+        assert isinstance(form, LowRankUpdate)
         try:
-            return low_rank_update.woodbury(jacobian, columns).reshape((*in_shape, *tail))
+            return low_rank_update.woodbury(form, columns, solve).reshape((*in_shape, *tail))
         except LinAlgError:  # a term may be singular though the sum is not
-            return _written_out(jacobian, columns).reshape((*in_shape, *tail))
+            return _written_out(form, columns).reshape((*in_shape, *tail))
     if kind == "diagonal":
-        solved = columns / _nonzero(jacobian.diagonal().reshape(size, 1))
+        solved = columns / _nonzero(diagonal(form).reshape(size, 1))
     elif kind == "sparse":
-        parent = jacobian._parent
-        system = jacobian._system if parent is None else parent._system
-        solved = system.solve(columns, transposed=parent is not None)
+        owner, is_transpose = with_owner(form)
+        solved = _system(owner).solve(columns, is_transpose)
     else:
-        solved = _written_out(jacobian, columns)
+        solved = _written_out(form, columns)
     return solved.reshape((*in_shape, *tail))
 
 
-def solve_by(jacobian: Jacobian, right: Tensor, solver: Any, preconditioner: Any) -> Tensor:
+def solve_by(form: Form, right: Tensor, solver: Any, preconditioner: Any) -> Tensor:
     """Return the same by a solver that the caller names or brings, whatever the kind; its factors are kept too."""
     by = factorise_by(solver, preconditioner)
-    if jacobian.dtype in HALF:
-        return solve_by(jacobian._single, right.float(), solver, preconditioner).to(jacobian.dtype)
-    owner = jacobian if jacobian._parent is None else jacobian._parent
+    if form.dtype in HALF:
+        return solve_by(single(form), right.float(), solver, preconditioner).to(form.dtype)
+    owner, is_transpose = with_owner(form)
     key = tuple(each if isinstance(each, str) else id(each) for each in (solver, preconditioner))
-    if key not in owner._systems:
-        ends = (owner.blocks, owner.out_shape, owner.in_shape, owner)
-        owner._systems[key] = System(assemble(*ends), by)
-    columns = right.reshape(prod(jacobian.out_shape), -1)
-    tail = tuple(right.shape[len(jacobian.out_shape) :])
-    solved = owner._systems[key].solve(columns, transposed=owner is not jacobian)
-    return solved.reshape((*jacobian.in_shape, *tail))
+    system = kept(owner, ("system", key), lambda: System(assemble(*owner.ends), by))
+    columns = right.reshape(prod(form.out_shape), -1)
+    tail = tuple(right.shape[len(form.out_shape) :])
+    solved = system.solve(columns, is_transpose)
+    return solved.reshape((*form.in_shape, *tail))
 
 
-def slogdet(jacobian: Jacobian) -> SlogDet:
+def slogdet(form: Form) -> SlogDet:
     """Return the sign of det J and log |det J|."""
-    size = check_square(jacobian, "slogdet")
-    kind, dims = jacobian._solved_as
+    size = check_square(form, "slogdet")
+    kind, dims = solved_as(form)
     if kind == "low-rank":
-        return _singular(jacobian)
-    if jacobian.dtype in HALF:
-        return SlogDet(*(part.to(jacobian.dtype) for part in slogdet(jacobian._single)))
+        return _singular(form)
+    if form.dtype in HALF:
+        return SlogDet(*(part.to(form.dtype) for part in slogdet(single(form))))
     if kind == "low-rank plus":
+        assert isinstance(form, LowRankUpdate)
         try:
-            return SlogDet(*low_rank_update.slogdet(jacobian))
+            sign, logabs = low_rank_update.inner_slogdet(form, solve)
+            first = slogdet(form.rest)
+            return SlogDet(first.sign * sign, first.logabsdet + logabs)
         except LinAlgError:
-            return SlogDet(*torch.linalg.slogdet(jacobian.to_dense().reshape(size, size)))
+            return SlogDet(*torch.linalg.slogdet(to_dense(form).reshape(size, size)))
     if kind == "diagonal":
-        return _of_diagonal(jacobian.diagonal())
+        return _of_diagonal(diagonal(form))
     if kind == "block-diagonal":
-        sign, logabs = torch.linalg.slogdet(_matrices(jacobian, dims)[0])
+        sign, logabs = torch.linalg.slogdet(_matrices(form, dims)[0])
         return SlogDet(sign.prod(), logabs.sum())
     if kind == "dense":
-        return SlogDet(*torch.linalg.slogdet(jacobian.to_dense().reshape(size, size)))
-    at, _ = jacobian._coordinates()
+        return SlogDet(*torch.linalg.slogdet(to_dense(form).reshape(size, size)))
+    at, _ = coordinates(form)
     row, column = at // size, at % size
     if bool((row >= column).all()) or bool((row <= column).all()):
-        return _of_diagonal(jacobian.diagonal())
+        return _of_diagonal(diagonal(form))
     try:
-        return SlogDet(*(jacobian._parent or jacobian)._system.slogdet())
+        return SlogDet(*_system(with_owner(form)[0]).slogdet())
     except LinAlgError:
-        return _singular(jacobian)
+        return _singular(form)
 
 
-def _singular(jacobian: Jacobian) -> SlogDet:
-    zero = torch.zeros((), dtype=jacobian.dtype, device=jacobian.device)
+def single(form: Form) -> Form:
+    """Return the same in float32, kept with its factors."""
+    owner, is_transpose = with_owner(form)
+    if is_transpose:
+        return transposed(single(owner))
+
+    def make() -> Form:
+        blocks = tuple([fitted(block, torch.float32, form.device) for block in form.blocks])
+        return SumOfBlocks(form.out_shape, form.in_shape, torch.float32, form.device, blocks)
+
+    return kept(form, "single", make)
+
+
+def _system(form: Form) -> System:
+    """Return the factorised matrix, kept with the form."""
+    return kept(form, "system", lambda: System(assemble(*form.ends), symmetric=is_symmetric(form.blocks)))
+
+
+def _singular(form: Form) -> SlogDet:
+    zero = torch.zeros((), dtype=form.dtype, device=form.device)
     return SlogDet(zero, zero.log())
 
 
@@ -141,9 +162,9 @@ def _of_diagonal(values: Tensor) -> SlogDet:
     return SlogDet(values.sign().prod(), values.abs().log().sum())
 
 
-def _written_out(jacobian: Jacobian, columns: Tensor) -> Tensor:
+def _written_out(form: Form, columns: Tensor) -> Tensor:
     """Return the solutions of a dense system."""
-    return _solved(jacobian.to_dense().reshape(columns.shape[0], -1), columns, _dependent)
+    return _solved(to_dense(form).reshape(columns.shape[0], -1), columns, _dependent)
 
 
 def _solved(matrices: Tensor, right: Tensor, where: Callable[[Tensor], str]) -> Tensor:
@@ -173,10 +194,10 @@ def _singular_block(matrices: Tensor) -> str:
     return f"block {int(info.nonzero()[0]) if bool(info.any()) else 0} on its diagonal"
 
 
-def _matrices(jacobian: Jacobian, dims: tuple[int, ...]) -> tuple[Tensor, list[int]]:
+def _matrices(form: Form, dims: tuple[int, ...]) -> tuple[Tensor, list[int]]:
     """Return the blocks on the diagonal as a batch of square matrices, and the shape of what they act on."""
-    out_shape, in_shape = jacobian.out_shape, jacobian.in_shape
-    whole = diagonal_blocks(jacobian.blocks, dims, out_shape, in_shape, jacobian)
+    out_shape, in_shape = form.out_shape, form.in_shape
+    whole = diagonal_blocks(form, dims)
     count = prod(out_shape[dim] for dim in dims)
     side = prod(out_shape) // count
     shape = [in_shape[dim] for dim in (*dims, *(dim for dim in range(len(in_shape)) if dim not in dims))]

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy
-import torch
 from torch import Tensor
 
-from .._blocks.block import fitted
-from .._blocks.lazy import lazy
-from . import lstsq, products, solve, sparse
+from . import lstsq, products, solve
+from .base import Answer
 from .linear_operator import on_array
-from .matrix_kind import is_symmetric
 from .solve import SlogDet
-from .solvers.system import System
-
-if TYPE_CHECKING:
-    from .operator import Jacobian
 
 
-class Systems:
+class Systems(Answer):
     """Solutions and determinants."""
 
-    def solve(self: Jacobian, right: Any, solver: Any = None, preconditioner: Any = None) -> Any:
+    def solve(self, right: Any, solver: Any = None, preconditioner: Any = None) -> Any:
         """X with J X = right, of shape ``in_shape`` for one right side and ``in_shape + (k,)`` for k of them.
 
         `solved_as` tells the way. "diagonal" divides; "block-diagonal" solves its blocks by `torch.linalg.solve`;
@@ -63,16 +55,16 @@ class Systems:
             >>> J.solved_as, J.solve(torch.full((1000,), 6.0, dtype=torch.float64)).sum().round(decimals=9)
             ('sparse', tensor(1000., dtype=torch.float64))
         """
-        solve.check_square(self, "solve")
+        solve.check_square(self.form, "solve")
         if isinstance(right, numpy.ndarray):
             return on_array(self, right, lambda b: self.solve(b, solver, preconditioner), self.out_shape)
         batch = isinstance(right, Tensor) and right.dim() == len(self.out_shape) + 1
         right = products.check_operand(right, self.out_shape, self, "solve: b", batch=batch)
         if solver is None and preconditioner is None:
-            return solve.solve(self, right)
-        return solve.solve_by(self, right, solver, preconditioner)
+            return solve.solve(self.form, right)
+        return solve.solve_by(self.form, right, solver, preconditioner)
 
-    def lstsq(self: Jacobian, right: Any) -> Any:
+    def lstsq(self, right: Any) -> Any:
         """Return the x with the least |J x − b|, and of several the shortest; J has full rank.
 
         By QR where J is dense or block-diagonal, else by a sparse system that has J and Jᵀ in it: the product JᵀJ,
@@ -96,9 +88,11 @@ class Systems:
         if isinstance(right, numpy.ndarray):
             return on_array(self, right, self.lstsq, self.out_shape)
         batch = isinstance(right, Tensor) and right.dim() == len(self.out_shape) + 1
-        return lstsq.lstsq(self, products.check_operand(right, self.out_shape, self, "lstsq: b", batch=batch))
+        return lstsq.lstsq(
+            self.form, products.check_operand(right, self.out_shape, self, "lstsq: b", batch=batch)
+        )
 
-    def slogdet(self: Jacobian) -> SlogDet:
+    def slogdet(self) -> SlogDet:
         """Return the sign of det J and log |det J|, as `torch.linalg.slogdet` of the matrix gives them.
 
         `solved_as` tells the way, as for `solve`; a sparse triangular matrix needs no factors. Differentiable; of
@@ -114,7 +108,7 @@ class Systems:
             >>> jacobian(torch.exp)(torch.full((1000,), -0.5)).slogdet()
             SlogDet(sign=tensor(1.), logabsdet=tensor(-500.))
         """
-        return solve.slogdet(self)
+        return solve.slogdet(self.form)
 
     if not TYPE_CHECKING:  # a checker would think that there is everything
 
@@ -126,21 +120,3 @@ class Systems:
                     "PyTorch's; give them J.as_linear_operator(), or call J.solve(b, solver='cg')"
                 )
             return object.__getattribute__(self, name)
-
-    @lazy
-    def _single(self: Jacobian) -> Jacobian:
-        """The same in float32, kept with its factors."""
-        if self._parent is not None:
-            return self._parent._single.mT
-        blocks = tuple([fitted(block, torch.float32, self.device) for block in self.blocks])
-        return replace(self, dtype=torch.float32, blocks=blocks)
-
-    @lazy
-    def _system(self: Jacobian) -> System:
-        found = sparse.assemble(self.blocks, self.out_shape, self.in_shape, self)
-        return System(found, symmetric=is_symmetric(self.blocks))
-
-    @lazy
-    def _systems(self: Jacobian) -> dict[Any, System]:
-        """By the solvers that were named."""
-        return {}

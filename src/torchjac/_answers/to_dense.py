@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .._blocks.block import Block, Kind
 from .._blocks.write import dense
+from .forms import Form
 
 
 def written(
@@ -19,3 +20,8 @@ def written(
     # A block that covers everything may be its own dense tensor.
     value = terms[0].value if len(terms) == 1 else None
     return whole.clone() if isinstance(value, Tensor) and value.numel() == whole.numel() else whole
+
+
+def to_dense(form: Form) -> Tensor:
+    """Return a form as a dense tensor of shape ``out_shape + in_shape``."""
+    return written(*form.ends)

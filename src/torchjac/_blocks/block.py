@@ -172,6 +172,12 @@ def identity(shape: tuple[int, ...]) -> Block:
     return Block(1.0, (), maps, maps)
 
 
+def diagonal_block(values: Tensor) -> Block:
+    """Return the diagonal matrix of some values, at the places they have in a tensor."""
+    block = identity(tuple(values.shape))
+    return block._replace(value=values, on=labels(block))
+
+
 @interned
 def whole(out_shape: tuple[int, ...], wrt_shape: tuple[int, ...]) -> Block:
     """Return a block with a number for each entry, which is to be put in."""

@@ -69,12 +69,12 @@ def page(problem: Problem, found: Sequence[Named], costs: Sequence[Cost], comman
 def _picture(named: Named) -> str | None:
     """Return what the page's script draws, as JSON; None where there is nothing, or too much, to draw."""
     found: Jacobian = named.jacobian
-    rows, columns = found._matrix_shape()
+    rows, columns = found.form.matrix_shape
     if rows == 0 or columns == 0 or found.device.type == "meta":
         return None
     if (rows * columns if found.factors else sum(map(entries, found.blocks))) > MOST_ENTRIES:
         return None
-    drawn = cells(found, MOST_CELLS)
+    drawn = cells(found.form, MOST_CELLS)
     picture: dict[str, Any] = {
         "rows": rows,
         "columns": columns,

@@ -37,9 +37,9 @@ def look(problem: Problem, progress: bool) -> list[Named]:
 
 def facts(found: Jacobian) -> dict[str, str]:
     """Return what there is to say of one Jacobian."""
-    rows, columns = found._matrix_shape()
+    rows, columns = found.form.matrix_shape
     shape = f"{tuple(found.out_shape)} by {tuple(found.in_shape)}, a matrix of {rows:,} × {columns:,}"
-    return {"shape": shape, **picture.facts(found)}
+    return {"shape": shape, **picture.facts(found.form)}
 
 
 def lost_in_words(report: Report) -> str:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .._accumulate.report import Report
+from .._answers.arithmetic import mapped
+from .._answers.forms import Form, LowRankUpdate, ProductOfFactors, SumOfBlocks
 from .._answers.operator import Jacobian
 from .._blocks.block import Block, labels
 from .._blocks.block_views import joined
@@ -163,7 +164,7 @@ def value_and_local_jacobian(
         with together(mesh):
             if not mine:
                 value: Tensor = read.new_zeros(own_shape)
-                local = Jacobian(own_shape, halo.local_shape, read.dtype, read.device, (), Report())
+                local = Jacobian(SumOfBlocks(own_shape, halo.local_shape, read.dtype, read.device, ()))
             else:
                 value, local = whole_value_and_jacobian(func)(read)
                 if not isinstance(local, Jacobian) or local.out_shape != own_shape:
@@ -191,27 +192,28 @@ def _compacted(rows: Jacobian, out_shape: tuple[int, ...], mesh: DeviceMesh) -> 
         raise ValueError(
             "jacobian: an input has no dims, so no columns to share out; give it one, with x[None]"
         )
-    entries = _entries_read(rows)
+    entries = _entries_read(rows.form)
     each = max(prod(in_shape[1:]), 1)
     first, last = (int(entries[0]) // each, int(entries[-1]) // each + 1) if len(entries) else (0, 0)
     local = rows[(slice(None),) * len(rows.out_shape) + (slice(first, last),)]
-    local = local.detach()._each(_of_its_own, local)
+    form = local.detach().form
+    local = local._with(mapped(form, _of_its_own, form))
     halo = partial(Halo._of_entries, mesh, in_shape, entries, range(first, last))
     return ShardedJacobian(local, mesh, out_shape, in_shape, halo)
 
 
-def _entries_read(jacobian: Jacobian) -> Tensor:
+def _entries_read(form: Form) -> Tensor:
     """Return the entries of the flattened input that some block names, sorted."""
-    flags = torch.zeros(prod(jacobian.in_shape), dtype=torch.bool, device=jacobian.device)
-    parts = jacobian._terms or (jacobian.factors[-1:] if jacobian.factors else (jacobian,))
-    for part in parts:
-        if part is not jacobian:
-            flags[_entries_read(part)] = True
-            continue
-        for block in part.blocks:
-            if all(label.size for label in labels(block)):
-                at = joined(block.wrt, jacobian.in_shape)
-                flags[positions(at, at.labels, jacobian.device)] = True
+    if isinstance(form, ProductOfFactors):
+        return _entries_read(form.factors[-1])
+    if isinstance(form, LowRankUpdate):
+        found: Tensor = torch.cat([_entries_read(form.rest), _entries_read(form.low)]).unique()
+        return found
+    flags = torch.zeros(prod(form.in_shape), dtype=torch.bool, device=form.device)
+    for block in form.blocks:
+        if all(label.size for label in labels(block)):
+            at = joined(block.wrt, form.in_shape)
+            flags[positions(at, at.labels, form.device)] = True
     return flags.nonzero()[:, 0]
 
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from .._answers.forms import sums_of
 from .._answers.operator import Jacobian
 from .._blocks.tracing import inside_functorch
 from .._torch import dispatch_mode_count, forward_level
@@ -216,4 +217,4 @@ def _is_inside_another() -> bool:
 
 
 Guards.instead[Compiled] = lambda compiled: (compiled._func,)
-Guards.instead[Jacobian] = lambda operator: (operator.blocks,)
+Guards.instead[Jacobian] = lambda operator: tuple([form.blocks for form in sums_of(operator.form)])

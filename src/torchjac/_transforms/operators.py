@@ -16,6 +16,7 @@ from .._accumulate.report import Report, Step
 from .._accumulate.reverse import accumulate
 from .._accumulate.seeds import Limits
 from .._answers.factored import chained
+from .._answers.forms import SumOfBlocks
 from .._answers.operator import Jacobian
 from .._answers.per_sample import per_sample
 from .._blocks.block import Block, fitted
@@ -82,14 +83,12 @@ def _operators(recorded: Recorded, limits: Limits, report: Report, mode: str) ->
             for factor in factors[output][number]
         ]
 
-    def operator(factor: Factor, like: Tensor) -> Jacobian:
-        return Jacobian(
-            factor.out_shape, factor.in_shape, like.dtype, like.device, tuple(factor.blocks), report
-        )
+    def form(factor: Factor, like: Tensor) -> SumOfBlocks:
+        return SumOfBlocks(factor.out_shape, factor.in_shape, like.dtype, like.device, tuple(factor.blocks))
 
     return [
         [
-            chained([operator(factor, tensor) for factor in row])
+            Jacobian(chained([form(factor, tensor) for factor in row]), report)
             for row, tensor in zip(rows, inputs, strict=True)
         ]
         for rows in factors

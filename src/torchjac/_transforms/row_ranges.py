@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import chain
 from math import prod
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from .._accumulate.dense_rows import Targets
 from .._answers.bordered import placed, stacked
+from .._answers.forms import SumOfBlocks
 from .._answers.operator import Jacobian
 from .._answers.sparse import SparseParts
 from .._capture.row_range import boxes, rows_of
@@ -34,7 +34,7 @@ def jacobian_rows(recorded: Recorded, number: int, rows: range, what: str) -> li
     The rows are a range of the output's entries in row-major order, not an empty one.
     """
     parts = operators(part_of(recorded, number, rows), what)
-    return [stacked(column) for column in zip(*parts, strict=True)]
+    return [column[0]._with(stacked([part.form for part in column])) for column in zip(*parts, strict=True)]
 
 
 def dense_within(
@@ -88,15 +88,11 @@ def operators_within(recorded: Recorded, most: int, what: str, mode: str = "auto
         if len(pieces) == 1:
             answers.append(pieces[0][1])
             continue
-        row = [
-            replace(
-                first,
-                out_shape=shape,
-                blocks=tuple([block for key, row in pieces for block in placed(row[k], key)]),
-            )
-            for k, first in enumerate(pieces[0][1])
-        ]
-        answers.append(row)
+        whole = []
+        for k, first in enumerate(pieces[0][1]):
+            blocks = tuple([block for key, row in pieces for block in placed(row[k].form, key)])
+            whole.append(first._with(SumOfBlocks(shape, first.in_shape, first.dtype, first.device, blocks)))
+        answers.append(whole)
     return answers
 
 
