@@ -21,4 +21,4 @@ def double() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def structured(monkeypatch: pytest.MonkeyPatch) -> None:
     """The structured walk inside and outside, however small the function: otherwise no rule would be asked."""
-    monkeypatch.setattr("torchjac._transforms.jacrev.way", lambda *_: "structure")
+    monkeypatch.setattr("torchjac._transforms.dense.way", lambda *_: "structure")

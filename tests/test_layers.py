@@ -1,7 +1,8 @@
-"""The order of the house: a folder imports only from those before it, and Jacobians come from our engine."""
+"""The order of the house: no circles, a folder imports only from those before it, Jacobians come from our engine."""
 
 import ast
 import re
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,12 @@ ORDER = [
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 FILES = sorted(SRC.rglob("*.py"))
 NAMES = [str(path.relative_to(SRC)) for path in FILES]
+#: Modules that are imported inside functions, so that they are there only where they are used.
+LATE = {
+    "torchjac._cli.commands",  # needs click, which `main` tells of where it is missing
+    "torchjac._cli.html_report",  # needs jinja2, for a page alone
+    "torchjac._distributed.group",  # needs torch.distributed, which not every build has; sums over data need it late
+}
 #: The one file that asks torch.func's jacrev: the command line times it beside ours.
 PEERS = SRC / "_cli" / "peers.py"
 FORBIDDEN = {"jacrev", "jacfwd", "hessian"}
@@ -59,6 +66,36 @@ def dotted(node: ast.expr) -> str:
     if isinstance(node, ast.Attribute):
         return f"{dotted(node.value)}.{node.attr}"
     return node.id if isinstance(node, ast.Name) else ""
+
+
+def module_of(path: Path) -> str:
+    """The dotted name of a file."""
+    parts = path.relative_to(SRC).with_suffix("").parts
+    return ".".join(["torchjac", *parts]).removesuffix(".__init__")
+
+
+def test_no_circles():
+    """No file imports another that imports it, be it through others, late or for types alone."""
+    modules = {module_of(path) for path in FILES}
+    graph = {}
+    for path in FILES:
+        ours = {name if name in modules else name.rpartition(".")[0] for name in imported(path)}
+        graph[module_of(path)] = ours & modules - {module_of(path)}
+    assert len(list(TopologicalSorter(graph).static_order())) == len(FILES)
+
+
+def test_late_imports():
+    """Only what must not be imported with the library is imported inside a function."""
+    found = set()
+    for path in FILES:
+        functions = [
+            node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)
+        ]
+        for node in (inner for function in functions for inner in ast.walk(function)):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                package = ["torchjac", *path.relative_to(SRC).parts[:-1]]
+                found.add(".".join([*package[: len(package) - node.level + 1], node.module or ""]))
+    assert found == LATE
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)

@@ -153,7 +153,7 @@ def test_graphs_that_are_not_trusted():
     f = lambda x: turned(Scale.apply(x))
     torch.testing.assert_close(jacrev(f)(x), loop_jacobian(f, x))
     outside = x.clone().requires_grad_()
-    with mock.patch("torchjac._transforms.jacrev.dense_columns") as never:
+    with mock.patch("torchjac._transforms.dense.dense_columns") as never:
         found = jacrev(turned)(outside)
     never.assert_not_called()
     (twice,) = torch.autograd.grad(found.sum(), outside)
@@ -166,7 +166,7 @@ def test_a_number_that_is_not_finite():
     """A zero tangent would meet an infinite slope: then the answer is reverse order's, as autograd has it."""
     f = lambda x: turned(x.sqrt() + 1)
     x = torch.tensor([0.0, 1.0, 4.0])
-    with mock.patch("torchjac._transforms.jacrev.dense_columns", side_effect=dense_columns) as tried:
+    with mock.patch("torchjac._transforms.dense.dense_columns", side_effect=dense_columns) as tried:
         found = jacrev(f)(x)
     tried.assert_called_once()
     expected = loop_jacobian(f, x)

@@ -136,7 +136,7 @@ def test_dense_rows_above_a_cut_between_nested_tensors(monkeypatch):
     monkeypatch.setattr(
         "torchjac._accumulate.engine_rows.walk_rows", lambda *_: None
     )  # node by node no harm is done
-    monkeypatch.setattr("torchjac._transforms.jacrev.way", lambda *_: "structure")
+    monkeypatch.setattr("torchjac._transforms.dense.way", lambda *_: "structure")
 
     def f(x):
         total = x.unfold(0, 2, 1).sum()
@@ -180,7 +180,7 @@ def test_a_node_lets_go_of_its_multipliers(monkeypatch) -> None:
 @pytest.mark.parametrize("chunk_size", [None, 2])
 def test_rows_into_a_write_inside_vmap(chunk_size, monkeypatch) -> None:
     """Dense rows come to a write that multiplies: it is called, as the engine would give it rows without the batch."""
-    monkeypatch.setattr("torchjac._transforms.jacrev.way", lambda *_: "structure")
+    monkeypatch.setattr("torchjac._transforms.dense.way", lambda *_: "structure")
     mix, x = torch.randn(4, 5, dtype=torch.float64), torch.randn(2, 5, dtype=torch.float64)
 
     def f(x):

@@ -22,8 +22,8 @@ def wholes() -> list[str]:
 
 def by_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no other way be tried."""
-    monkeypatch.setattr("torchjac._transforms.jacrev.way", lambda *_: "rows")
-    monkeypatch.setattr("torchjac._transforms.jacrev.other_way", lambda *_: None)
+    monkeypatch.setattr("torchjac._transforms.dense.way", lambda *_: "rows")
+    monkeypatch.setattr("torchjac._transforms.dense.other_way", lambda *_: None)
     monkeypatch.setattr("torchjac._accumulate.engine_rows.nodes_pay", lambda *_: True)
 
 

@@ -13,7 +13,7 @@ from torchjac.testing import finite_differences, loop_jacobian
 #: Looking for examples in it would import it, which only a function under test may do.
 collect_ignore = ["imported_late.py"]
 
-WAY = "torchjac._transforms.jacrev.way"
+WAY = "torchjac._transforms.dense.way"
 
 
 @pytest.fixture(params=["structured", "dense"])

@@ -371,7 +371,7 @@ def test_a_formula_that_vmap_lacks(monkeypatch):
     def fails(*_):
         raise RuntimeError("NYI: querying is_contiguous inside of vmap")
 
-    monkeypatch.setattr("torchjac._transforms.jacrev.dense_rows", fails)
+    monkeypatch.setattr("torchjac._transforms.dense.dense_rows", fails)
     x = torch.randn(4, 3, dtype=torch.float64)
     held = lambda x: x.sin() + 0 * x.data  # at a level: beneath vmap a tensor has no data
     torch.testing.assert_close(vmap(jacrev(held))(x), torch.diag_embed(x.cos()))

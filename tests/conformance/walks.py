@@ -27,7 +27,7 @@ def forced(walk: str = "auto") -> Iterator[None]:
 
     Most samples are tiny, and there jacrev rightly leaves its own walk aside: then it would go untested.
     """
-    module = sys.modules["torchjac._transforms.jacrev"]
+    module = sys.modules["torchjac._transforms.dense"]
     before = module.way
     PROGRAMS.clear()
     if walk == "columns":

@@ -332,8 +332,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/matmul.py", "addbmm: α forgotten in one factor",
-        '(2, "i k", "b j k", "b i j"), names, node.saved("alpha")\n    )\n\n\n@rule("MvBackward0", any_dtype=True)',
-        '(2, "i k", "b j k", "b i j"), names\n    )\n\n\n@rule("MvBackward0", any_dtype=True)',
+        '(2, "i k", "b j k", "b i j"), names, node.saved("alpha")\n    )\n\n\n@rule("Mv',
+        '(2, "i k", "b j k", "b i j"), names\n    )\n\n\n@rule("Mv',
     ),
     Mutation(
         "_rules/matmul.py", "bilinear: wrong sign",

@@ -44,7 +44,7 @@ def examples(share: float) -> Callable[[Any], Any]:
 def always_by_structure() -> Iterator[None]:
     """Make jacrev walk by structure, however small the program: by default dense rows are cheaper there."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torchjac._transforms.jacrev.way", lambda *_: "structure")
+        patch.setattr("torchjac._transforms.dense.way", lambda *_: "structure")
         PROGRAMS.clear()
         yield
     PROGRAMS.clear()
@@ -129,7 +129,7 @@ def test_planned(program: Program) -> None:
                 continue
             with pytest.MonkeyPatch.context() as patch:
                 if way is not None:
-                    patch.setattr("torchjac._transforms.jacrev.way", lambda *_: way)
+                    patch.setattr("torchjac._transforms.dense.way", lambda *_: way)
                 found = torchjac.jacrev(each, (0, 1))(*inputs)
             agree_by_pairs([found], program.outputs, each, inputs, tolerance)
 
@@ -172,7 +172,7 @@ def test_in_columns(program: Program, low: bool) -> None:
         expected = loop_jacobian(f, *program.inputs, argnum=argnum)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
-                "torchjac._transforms.jacrev.way",
+                "torchjac._transforms.dense.way",
                 lambda tape, _: "columns" if tape.nodes and goes_in_columns(tape) else "structure",
             )
             patch.setattr("torchjac._accumulate.dense_columns.rows_pay_below", lambda *_: low)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .._answers.sparse import import_scipy
 from . import krylov
 from .group import all_reduce, together
 from .layout import local_rows, part_of, sharded
@@ -209,8 +210,6 @@ class Shifted(ShardedOperator):
         return self._scale * self._of._diagonal() + self._shift
 
     def _own_block(self) -> Any:
-        from .._answers.sparse import import_scipy
-
         block = self._of._own_block()
         identity = import_scipy("solve").sparse.eye_array(block.shape[0], dtype=block.dtype, format="csr")
         return self._scale * block + self._shift * identity

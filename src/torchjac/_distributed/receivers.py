@@ -8,12 +8,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .halo import Halo
+
 if TYPE_CHECKING:
-    from .sharded import ShardedJacobian
+    from torch.distributed.device_mesh import DeviceMesh
 
 
-def to_petsc(jacobian: ShardedJacobian, rows: tuple[Tensor, Tensor, Tensor], comm: Any) -> Any:
-    """PETSc's matrix of this rank's rows and those of the others.
+def to_petsc(
+    rows: tuple[Tensor, Tensor, Tensor],
+    here: tuple[int, int],
+    whole: tuple[int, int],
+    mesh: DeviceMesh,
+    comm: Any,
+) -> Any:
+    """Return PETSc's matrix of this rank's rows, whose sides are those ``here``, and those of the others.
 
     Raises:
         ImportError: if petsc4py is not installed.
@@ -28,14 +36,12 @@ def to_petsc(jacobian: ShardedJacobian, rows: tuple[Tensor, Tensor, Tensor], com
         ) from error
     own = PETSc.Mat().create(comm=comm)
     ranks = own.getComm().getSize()
-    if ranks != jacobian.mesh.size():
+    if ranks != mesh.size():
         raise ValueError(
-            f"to_petsc: PETSc's communicator has {ranks} processes, the mesh {jacobian.mesh.size()} ranks; "
+            f"to_petsc: PETSc's communicator has {ranks} processes, the mesh {mesh.size()} ranks; "
             "start them by mpirun, and make the process group of the same ones"
         )
     begin, column, values = (part.cpu().numpy() for part in rows)
-    whole = prod(jacobian.out_shape), prod(jacobian.in_shape)
-    here = prod(jacobian.local.out_shape), prod(jacobian.halo._own_shape)
     index, scalar = PETSc.IntType, PETSc.ScalarType
     matrix = PETSc.Mat().createAIJ(
         size=((here[0], whole[0]), (here[1], whole[1])),
@@ -46,8 +52,8 @@ def to_petsc(jacobian: ShardedJacobian, rows: tuple[Tensor, Tensor, Tensor], com
     return matrix
 
 
-def to_dsparse(jacobian: ShardedJacobian) -> Any:
-    """torch-sla's tensor, whose local matrix counts its columns as we do: this rank's own, then those of others.
+def to_dsparse(entries: tuple[Tensor, Tensor, Tensor], halo: Halo, size: int, mesh: DeviceMesh) -> Any:
+    """Return torch-sla's tensor, whose local matrix counts its columns as we do: this rank's own, then those of others.
 
     Raises:
         ImportError: if torch-sla is not installed.
@@ -60,17 +66,16 @@ def to_dsparse(jacobian: ShardedJacobian) -> Any:
         raise ImportError(
             "to_dsparse needs torch-sla, which is not installed; pip install torch-sla"
         ) from error
-    row, column, values = jacobian._entries
-    columns = jacobian.halo.columns()
-    owned, size = prod(jacobian.halo._own_shape), prod(jacobian.in_shape)
+    row, column, values = entries
+    columns, owned = halo.columns(), prod(halo._own_shape)
     places = torch.arange(len(columns), device=columns.device)
     to_local = torch.full((size,), -1, dtype=torch.int64, device=columns.device)
     to_local[columns] = places
-    sends, receives = jacobian.halo._entries_by_rank()
+    sends, receives = halo._entries_by_rank()
     ranks = sorted(sends.keys() | receives.keys())
     nothing = places[:0]
     partition = Partition(
-        partition_id=jacobian.mesh.get_local_rank(),
+        partition_id=mesh.get_local_rank(),
         local_nodes=columns,
         owned_nodes=columns[:owned],
         halo_nodes=columns[owned:],
@@ -81,4 +86,4 @@ def to_dsparse(jacobian: ShardedJacobian) -> Any:
         local_to_global=columns,
     )
     local = SparseTensor(values, row, column, (len(columns), len(columns)))
-    return DSparseTensor.from_sparse_local(local, jacobian.mesh, partition, global_shape=(size, size))
+    return DSparseTensor.from_sparse_local(local, mesh, partition, global_shape=(size, size))

@@ -129,7 +129,9 @@ class ShardedJacobian(ShardedOperator):
             ImportError: if petsc4py is not installed.
             ValueError: if the communicator has another number of processes.
         """
-        return receivers.to_petsc(self, self._by_rows(), comm)
+        here = prod(self.local.out_shape), prod(self.halo._own_shape)
+        whole = prod(self.out_shape), prod(self.in_shape)
+        return receivers.to_petsc(self._by_rows(), here, whole, self.mesh, comm)
 
     def to_dsparse(self) -> Any:
         """Return the matrix as a `DSparseTensor` of torch-sla, whose vectors are cut as ours are.
@@ -139,7 +141,7 @@ class ShardedJacobian(ShardedOperator):
             ValueError: if output and input have different shapes.
         """
         self._check_square("to_dsparse")
-        return receivers.to_dsparse(self)
+        return receivers.to_dsparse(self._entries, self.halo, prod(self.in_shape), self.mesh)
 
     def _times(self, vector: Tensor) -> Tensor:
         product: Tensor = self.local @ self.halo._fetched(vector)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from operator import attrgetter
-from threading import local
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -18,12 +17,10 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from .._torch import DisableTorchFunction, pop_mode, push_mode
-from .number import Number
+from .number import Number, current
 from .steps import Check, Load, Nested, Part, SameMemory, Take, Whole, call
 
 T = TypeVar("T")
-
-_current = local()
 
 #: Methods that give values of a tensor to Python, so that what follows may depend on them
 LOOKS = frozenset(
@@ -57,12 +54,13 @@ MOST_BYTES = 1 << 27
 
 def recorder() -> Recorder | None:
     """Return the recorder of this thread that is active, if any."""
-    return getattr(_current, "recorder", None)
+    found: Recorder | None = getattr(current, "recorder", None)
+    return found
 
 
 def set_recorder(found: Recorder | None) -> None:
     """Make a recorder that of this thread."""
-    _current.recorder = found
+    current.recorder = found
 
 
 class Register(NamedTuple):
@@ -120,7 +118,7 @@ class Recorder(TorchFunctionMode):
 
     def __enter__(self) -> Recorder:
         """Become the recorder of this thread."""
-        _current.recorder = self
+        current.recorder = self
         self.active = True
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
@@ -133,7 +131,7 @@ class Recorder(TorchFunctionMode):
     def stop(self) -> None:
         """Note nothing from here on."""
         self.active = False
-        _current.recorder = None
+        current.recorder = None
         pop_mode()
 
     def fail(self, reason: str) -> None:

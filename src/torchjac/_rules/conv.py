@@ -38,7 +38,8 @@ def _value(side: Side, tensor: Tensor) -> tuple[Tensor, tuple[Label, ...]]:
     return value.reshape([label.size for label in on]), on
 
 
-@rule("ConvolutionBackward0", "CudnnConvolutionBackward0", "MiopenConvolutionBackward0")
+@rule("ConvolutionBackward0", kind="convolution")
+@rule("CudnnConvolutionBackward0", "MiopenConvolutionBackward0")
 def convolution(node: Node) -> LocalJacobian:
     """Convolution: out[b,c,o] = Σ weight[c,i,k] x[b,i,at(o,k)] + bias[c], and its transpose.
 

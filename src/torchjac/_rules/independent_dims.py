@@ -32,13 +32,14 @@ def _all_but(node: Node, dims: Sequence[int]) -> LocalJacobian:
 
 @rule(
     "SoftmaxBackward0", "LogSoftmaxBackward0", "SafeSoftmaxBackward0", "MaskedSoftmaxBackward0",
+    kind="mixing",
 )  # fmt: skip
 def along_dim(node: Node) -> LocalJacobian:
     """Softmax works along one dim."""
     return _all_but(node, (node.saved("dim"),))
 
 
-@rule("SoftmaxBackwardDataBackward0", "LogSoftmaxBackwardDataBackward0")
+@rule("SoftmaxBackwardDataBackward0", "LogSoftmaxBackwardDataBackward0", kind="mixing")
 def along_dim_backward(node: Node) -> LocalJacobian:
     """The backward of softmax works along the same dim, for the cotangent and for the tensor."""
     rank = len(node.shape)
@@ -47,26 +48,26 @@ def along_dim_backward(node: Node) -> LocalJacobian:
     return LocalJacobian(batch_dims={k: pairs for k in range(len(node.inputs)) if node.needs(k)})
 
 
-@rule("WeightNormInterfaceBackward0")
+@rule("WeightNormInterfaceBackward0", kind="mixing")
 def weight_norm(node: Node) -> LocalJacobian:
     """Weight norm: out = v · g / ‖v‖, the norm over all dims but one, which passes."""
     dim = node.saved("dim") % len(node.shape)
     return LocalJacobian(batch_dims={k: ((dim, dim),) for k in range(2) if node.needs(k)})
 
 
-@rule("AffineGridGeneratorBackward0")
+@rule("AffineGridGeneratorBackward0", kind="mixing")
 def affine_grid(node: Node) -> LocalJacobian:
     """Affine grid: out[b, …, i] = Σⱼ base[…, j] θ[b, i, j]; batch and row pass."""
     return LocalJacobian(batch_dims={0: ((0, 0), (len(node.shape) - 1, 1))})
 
 
-@rule("FftR2CBackward0", "FftC2RBackward0", "FftC2CBackward0")
+@rule("FftR2CBackward0", "FftC2RBackward0", "FftC2CBackward0", kind="mixing")
 def fft(node: Node) -> LocalJacobian:
     """Fourier transforms work along the dims named."""
     return _all_but(node, node.saved("dim"))
 
 
-@rule("RenormBackward0")
+@rule("RenormBackward0", kind="mixing")
 def renorm(node: Node) -> LocalJacobian:
     """Renormalisation treats each slice along the dim on its own."""
     dim = node.saved("dim") % len(node.shape)
@@ -94,7 +95,7 @@ BATCHED_LINALG: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 }
 
 
-@rule(*BATCHED_LINALG)
+@rule(*BATCHED_LINALG, kind="linear algebra")
 def batched_linalg(node: Node) -> LocalJacobian | None:
     """Decompositions and solves of a batch of matrices: the batch passes."""
     core_out, core_in = BATCHED_LINALG[node.name]
@@ -113,7 +114,7 @@ SOLVES = {
 }
 
 
-@rule(*SOLVES)
+@rule(*SOLVES, kind="linear algebra")
 def solve(node: Node) -> LocalJacobian:
     """Solve A X = B for a batch: the batch passes, and each column of B is solved on its own.
 
@@ -135,7 +136,7 @@ def solve(node: Node) -> LocalJacobian:
     return LocalJacobian(batch_dims=batch_dims)
 
 
-@rule("OrmqrBackward0")
+@rule("OrmqrBackward0", kind="mixing")
 def ormqr(node: Node) -> LocalJacobian:
     """Q X or X Q for a batch: the batch passes, and each column of X is multiplied on its own, or each row."""
     rank = len(node.shape)
@@ -145,7 +146,7 @@ def ormqr(node: Node) -> LocalJacobian:
     return LocalJacobian(batch_dims={k: pairs for k, pairs in batch_dims.items() if node.needs(k)})
 
 
-@rule("LinalgLstsqBackward0")
+@rule("LinalgLstsqBackward0", kind="mixing")
 def lstsq(node: Node) -> LocalJacobian:
     """Least squares for a batch: the batch passes, and each column of B has its own solution and residual.
 
@@ -174,6 +175,7 @@ def lstsq(node: Node) -> LocalJacobian:
 @rule(
     "ScaledDotProductFlashAttentionForCpuBackward0", "ScaledDotProductFlashAttentionBackward0",
     "ScaledDotProductEfficientAttentionBackward0", "ScaledDotProductCudnnAttentionBackward0",
+    kind="mixing",
 )  # fmt: skip
 def attention(node: Node) -> LocalJacobian:
     """Attention out[b, h, l] = Σₛ softmaxₛ(q[b, h, l] · k[b, h, s]) v[b, h, s] for each batch entry b and head h.

@@ -60,7 +60,7 @@ def _bias(node: Node, beta: float | complex) -> list[Local]:
     return [diagonal_term(node, 0, torch.tensor(beta.conjugate(), dtype=node.outputs[0].dtype))]
 
 
-@rule("MmBackward0", any_dtype=True)
+@rule("MmBackward0", any_dtype=True, kind="product")
 def mm(node: Node) -> list[Local]:
     """Matrix product: out[i,k] = Σⱼ a[i,j] b[j,k].
 
@@ -72,7 +72,7 @@ def mm(node: Node) -> list[Local]:
     return _product(node, (0, "i k", "i j", "j k"), (1, "i k", "j k", "i j"), ("mat2", "self"))
 
 
-@rule("AddmmBackward0", any_dtype=True)
+@rule("AddmmBackward0", any_dtype=True, kind="product")
 def addmm(node: Node) -> list[Local]:
     """Matrix product and sum: out[i,k] = β c[i,k] + α Σⱼ a[i,j] b[j,k]."""
     names = ("mat2", "mat1")
@@ -93,13 +93,13 @@ def sparse_addmm(node: Node) -> list[Local] | None:
     return terms
 
 
-@rule("BmmBackward0", any_dtype=True)
+@rule("BmmBackward0", any_dtype=True, kind="product")
 def bmm(node: Node) -> list[Local]:
     """Batched product: out[b,i,k] = Σⱼ a[b,i,j] c[b,j,k]; the batch stays tied."""
     return _product(node, (0, "b i k", "b i j", "b j k"), (1, "b i k", "b j k", "b i j"), ("mat2", "self"))
 
 
-@rule("BaddbmmBackward0", any_dtype=True)
+@rule("BaddbmmBackward0", any_dtype=True, kind="product")
 def baddbmm(node: Node) -> list[Local]:
     """Batched product and sum: out[b,i,k] = β d[b,i,k] + α Σⱼ a[b,i,j] c[b,j,k]."""
     names = ("batch2", "batch1")
@@ -117,13 +117,13 @@ def addbmm(node: Node) -> list[Local]:
     )
 
 
-@rule("MvBackward0", any_dtype=True)
+@rule("MvBackward0", any_dtype=True, kind="product")
 def mv(node: Node) -> list[Local]:
     """Matrix times vector: out[i] = Σⱼ a[i,j] x[j]."""
     return _product(node, (0, "i", "i j", "j"), (1, "i", "j", "i j"), ("vec", "self"))
 
 
-@rule("AddmvBackward0", any_dtype=True)
+@rule("AddmvBackward0", any_dtype=True, kind="product")
 def addmv(node: Node) -> list[Local]:
     """Matrix times vector and sum: out[i] = β c[i] + α Σⱼ a[i,j] x[j]."""
     return _bias(node, node.saved("beta")) + _product(
@@ -131,7 +131,7 @@ def addmv(node: Node) -> list[Local]:
     )
 
 
-@rule("DotBackward0", "VdotBackward0", any_dtype=True)
+@rule("DotBackward0", "VdotBackward0", any_dtype=True, kind="product")
 def dot(node: Node) -> list[Local] | None:
     """Inner product: out = Σᵢ x[i] y[i]; with x conjugated it is not linear in x."""
     if node.name.startswith("V") and node.touches_complex:

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import prod
+from typing import Literal
 
 from .._capture.tape import Node
-from .independent_dims import BATCHED_LINALG, SOLVES
-from .registry import named
+from .registry import OpKind, named
 
 #: node → which of its inputs is the left factor; the right one comes next
 PRODUCTS = {
     "MmBackward0": 0, "BmmBackward0": 0, "MvBackward0": 0, "DotBackward0": 0, "VdotBackward0": 0,
     "AddmmBackward0": 1, "BaddbmmBackward0": 1, "AddmvBackward0": 1,
 }  # fmt: skip
-
-#: The modules of rules whose ops mix along some dims, as a rule one.
-MIXING = {"independent_dims", "normalise", "recurrent", "scan"}
 
 
 def links(node: Node, k: int) -> int:
@@ -97,21 +94,10 @@ def is_multiplied(name: str) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def kind_of(name: str) -> str:
-    """Return what kind of op a node of this name is, as a planner tells them apart."""
-    if name == "torch::autograd::CopySlices":
-        return "write"
-    if name in PRODUCTS:
-        return "product"
-    if name == "ConvolutionBackward0":
-        return "convolution"
-    if name in BATCHED_LINALG or name in SOLVES:
-        return "linear algebra"
+def kind_of(name: str) -> OpKind | Literal["opaque"]:
+    """Return the kind of op that a node of this name is, by its rule; "opaque" where there is none."""
     found = named(name)
-    if found is None:
-        return "opaque"
-    module = found.rule.__module__.rpartition(".")[2]
-    return "mixing" if module in MIXING else "pointwise" if module == "pointwise" else "plain"
+    return "opaque" if found is None else found.kind
 
 
 def forget_kinds() -> None:

@@ -65,7 +65,7 @@ class _Affine:
         return LocalJacobian(self.terms, self.batch_dims)
 
 
-@rule("NativeLayerNormBackward0")
+@rule("NativeLayerNormBackward0", kind="mixing")
 def layer_norm(node: Node) -> LocalJacobian:
     """Layer norm: out[b, j] = w[j] x̂[b, j] + c[j], x̂ normalised over j.
 
@@ -83,7 +83,7 @@ def layer_norm(node: Node) -> LocalJacobian:
     return affine.known()
 
 
-@rule("FusedRmsNormBackward0")
+@rule("FusedRmsNormBackward0", kind="mixing")
 def rms_norm(node: Node) -> LocalJacobian:
     """RMS norm: out[b, j] = w[j] x[b, j] / rms(x[b]); the rows b of x pass."""
     lead = len(node.shape) - len(node.saved("normalized_shape"))
@@ -100,6 +100,7 @@ def rms_norm(node: Node) -> LocalJacobian:
 @rule(
     "NativeBatchNormBackward0", "NativeBatchNormLegitBackward0", "NativeBatchNormLegitBackward1",
     "BatchNormWithUpdateBackward0",
+    kind="mixing",
 )  # fmt: skip
 def batch_norm(node: Node) -> LocalJacobian:
     """Batch norm: out[b, c, …] = w[c] x̂[b, c, …] + d[c]; in training each channel c passes.
@@ -121,7 +122,7 @@ def batch_norm(node: Node) -> LocalJacobian:
     return affine.known()
 
 
-@rule("NativeGroupNormBackward0")
+@rule("NativeGroupNormBackward0", kind="mixing")
 def group_norm(node: Node) -> LocalJacobian:
     """Group norm: out[b, c, …] = w[c] x̂[b, c, …] + d[c]; the batch passes for x, and groups do not mix.
 
@@ -172,7 +173,7 @@ def _by_group(node: Node) -> Callable[[int, Sequence[Block]], TermCost | None]:
     return lambda slot, _: None if slot else TermCost(1, n, shape[0] * groups * n * n, make)
 
 
-@rule("NativeLayerNormBackwardBackward0")
+@rule("NativeLayerNormBackwardBackward0", kind="mixing")
 def layer_norm_backward(node: Node) -> LocalJacobian:
     """Backward of layer norm: dx[b,j] = (D w g)[b,j], dw[j] = Σ_b x̂[b,j] g[b,j] and dd[j] = Σ_b g[b,j].
 
@@ -210,7 +211,7 @@ def layer_norm_backward(node: Node) -> LocalJacobian:
     )
 
 
-@rule("NativeBatchNormBackwardBackward0", "BatchNormBackwardBackward0")
+@rule("NativeBatchNormBackwardBackward0", "BatchNormBackwardBackward0", kind="mixing")
 def batch_norm_backward(node: Node) -> LocalJacobian:
     """Backward of batch norm: dx = w[c] D g, dw[c] = Σ x̂ g and dd[c] = Σ g, sums over all but the channel c.
 

@@ -65,7 +65,10 @@ SELECTING = frozenset((
 OTHERWISE = {"MaskedFillBackward1", "PowBackward0"}
 
 
-@rule(*({f"{stem}Backward{overload}" for stem in POINTWISE for overload in range(3)} - OTHERWISE))
+@rule(
+    *({f"{stem}Backward{overload}" for stem in POINTWISE for overload in range(3)} - OTHERWISE),
+    kind="pointwise",
+)
 def pointwise(node: Node) -> LocalJacobian:
     """Any pointwise op: out[i] = f(x[i], y[i], …).
 
@@ -131,19 +134,19 @@ def _linear_terms(
     ]))  # fmt: skip
 
 
-@rule("AddBackward0", "AddBackward1", any_dtype=True)
+@rule("AddBackward0", "AddBackward1", any_dtype=True, kind="pointwise")
 def add(node: Node) -> LocalJacobian | None:
     """Sum: out = x + α y."""
     return _with_alpha(node, 1.0, 1.0)
 
 
-@rule("SubBackward0", "SubBackward1", any_dtype=True)
+@rule("SubBackward0", "SubBackward1", any_dtype=True, kind="pointwise")
 def sub(node: Node) -> LocalJacobian | None:
     """Difference: out = x − α y."""
     return _with_alpha(node, 1.0, -1.0)
 
 
-@rule("RsubBackward0", "RsubBackward1", any_dtype=True)
+@rule("RsubBackward0", "RsubBackward1", any_dtype=True, kind="pointwise")
 def rsub(node: Node) -> LocalJacobian | None:
     """Reversed difference: out = y − α x."""
     alpha = node.saved("alpha")
@@ -159,19 +162,20 @@ def _with_alpha(node: Node, first: float, second: float) -> LocalJacobian | None
     "AliasBackward0", "CloneBackward0", "ToCopyBackward0", "PinMemoryBackward0", "LiftFreshBackward0",
     "LiftBackward0", "LazyCloneBackward0",
     any_dtype=True,
+    kind="pointwise",
 )  # fmt: skip
 def identity(node: Node) -> LocalJacobian:
     """A copy, in another dtype or on another device perhaps: out = x."""
     return _linear(node, 1.0)
 
 
-@rule("torch::autograd::CopyBackwards", any_dtype=True)
+@rule("torch::autograd::CopyBackwards", any_dtype=True, kind="pointwise")
 def copy_(node: Node) -> list[Local]:
     """Write over a whole tensor: out = source, nothing of the tensor written over."""
     return [diagonal_term(node, 1, 1.0)] if node.needs(1) else []
 
 
-@rule("NegBackward0", "NegViewBackward0", any_dtype=True)
+@rule("NegBackward0", "NegViewBackward0", any_dtype=True, kind="pointwise")
 def neg(node: Node) -> LocalJacobian:
     """Negation: out = −x."""
     return _linear(node, -1.0)
@@ -185,19 +189,20 @@ def neg(node: Node) -> LocalJacobian:
     *(f"BernoulliBackward{k}" for k in range(3)),
     *(f"NormalBackward{k}" for k in range(4)),
     any_dtype=True,
+    kind="pointwise",
 )  # fmt: skip
 def forget(node: Node) -> list[Local]:
     """A tensor overwritten by a constant, by a comparison or by random numbers: nothing of it is left."""
     return []
 
 
-@rule("FillBackward1", "FillBackward2", "FillBackward3", any_dtype=True)
+@rule("FillBackward1", "FillBackward2", "FillBackward3", any_dtype=True, kind="pointwise")
 def fill(node: Node) -> list[Local]:
     """Fill with a 0-dim tensor: every entry is that value."""
     return [diagonal_term(node, 1, 1.0)] if node.needs(1) else []
 
 
-@rule("MulBackward0", "MulBackward1")
+@rule("MulBackward0", "MulBackward1", kind="pointwise")
 def mul(node: Node) -> LocalJacobian | list[Local]:
     """Product: out = x y, the multiplier of each is the other, as small as it was given."""
     if node.touches_complex:
@@ -209,7 +214,7 @@ def mul(node: Node) -> LocalJacobian | list[Local]:
     return terms
 
 
-@rule("PowBackward0")
+@rule("PowBackward0", kind="pointwise")
 def power(node: Node) -> LocalJacobian | Sequence[Local]:
     """Power with a number as exponent: out = xᵉ, ∂out/∂x = e xᵉ⁻¹; of x¹ and x⁰ constants."""
     exponent = node.saved("exponent")
@@ -223,13 +228,13 @@ def power(node: Node) -> LocalJacobian | Sequence[Local]:
     return [diagonal_term(node, 0, exponent * (x if exponent == 2 else x.pow(exponent - 1)))]
 
 
-@rule("DivBackward1", "DivBackward2", "DivBackward3")
+@rule("DivBackward1", "DivBackward2", "DivBackward3", kind="pointwise")
 def div_by_mode(node: Node) -> LocalJacobian:
     """Quotient by a number, or rounded: then the derivative is zero, and nothing of what arrives is left."""
     return LocalJacobian() if getattr(node.fn, "_saved_rounding_mode", None) is not None else pointwise(node)
 
 
-@rule("DivBackward0")
+@rule("DivBackward0", kind="pointwise")
 def div(node: Node) -> LocalJacobian | list[Local]:
     """Quotient: out = x / y, ∂out/∂x = 1/y, ∂out/∂y = −x/y²."""
     if node.touches_complex:

@@ -27,7 +27,8 @@ from .view_assignment import moved
 from .views import unravel
 
 
-@rule("torch::autograd::CopySlices", "AsStridedBackward0", "AsStridedScatterBackward0", any_dtype=True)
+@rule("torch::autograd::CopySlices", any_dtype=True, kind="write")
+@rule("AsStridedBackward0", "AsStridedScatterBackward0", any_dtype=True)
 def probed(node: Node) -> LocalJacobian | None:
     """A node each of whose result entries is a multiple of at most one cotangent entry.
 

@@ -11,7 +11,7 @@ from .einsum_notation import new_labels
 from .registry import BatchDims, Local, LocalJacobian, rule
 
 
-@rule("MkldnnRnnLayerBackward0")
+@rule("MkldnnRnnLayerBackward0", kind="mixing")
 def rnn_layer(node: Node) -> LocalJacobian:
     """One layer of an LSTM: out[t, b] of x[≤ t, b], and its last state h[b], c[b]; the batch passes.
 
@@ -26,7 +26,7 @@ def rnn_layer(node: Node) -> LocalJacobian:
     return LocalJacobian(batch_dims=batch_dims(1), others={1: batch_dims(0), 2: batch_dims(0)})
 
 
-@rule("PackPaddedSequenceBackward0", any_dtype=True)
+@rule("PackPaddedSequenceBackward0", any_dtype=True, kind="mixing")
 def pack_padded_sequence(node: Node) -> list[Local]:
     """Sequences b of falling lengths, step by step: out[r] = x[t(r), b(r)], as many b at t as are that long."""
     sizes = node.saved("result1")

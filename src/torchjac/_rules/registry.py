@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, TypeAlias, TypeVar, final
+from typing import Literal, NamedTuple, TypeAlias, TypeVar, final
 
 import torch
 
@@ -70,15 +70,28 @@ Rule: TypeAlias = Callable[[Node], "LocalJacobian | Sequence[Local] | None"]
 R = TypeVar("R", bound=Rule)
 
 
-class Registered(NamedTuple):
-    """A rule and whether its terms also hold for complex tensors (re-indexing does, multipliers do not).
+#: Which entries a planner takes an op to tie: one of the input to each of the output ("pointwise"), those along some
+#: dims ("mixing"), all of a matrix ("linear algebra"), the factors of a product or of a convolution; a "plain" op
+#: re-indexes or sums, a "write" goes through a view
+OpKind: TypeAlias = Literal[
+    "plain", "pointwise", "mixing", "linear algebra", "product", "convolution", "write"
+]
 
-    ``built_in`` tells the library's own.
+
+class Registered(NamedTuple):
+    """A rule with what holds of it at every node.
+
+    Attributes:
+        rule: the rule.
+        any_dtype: whether its terms also hold for complex tensors (re-indexing does, multipliers do not).
+        built_in: whether it is the library's own.
+        kind: the kind of op, for planners.
     """
 
     rule: Rule
     any_dtype: bool
     built_in: bool
+    kind: OpKind
 
 
 #: What a rule is for: a node's name, or a `torch.autograd.Function`, and no other of the same name
@@ -107,7 +120,9 @@ def name_of(op: Op) -> str:
     return op if isinstance(op, str) else f"{op.__name__}Backward"
 
 
-def rule(*ops: Op, any_dtype: bool = False, built_in: bool = True) -> Callable[[R], R]:
+def rule(
+    *ops: Op, any_dtype: bool = False, built_in: bool = True, kind: OpKind = "plain"
+) -> Callable[[R], R]:
     """Register the local Jacobian of the autograd nodes of these names, or of these Functions.
 
     A rule takes a node and returns a list of `Local` terms, `LocalJacobian` where some inputs need seeds, or None
@@ -122,7 +137,7 @@ def rule(*ops: Op, any_dtype: bool = False, built_in: bool = True) -> Callable[[
                 raise ValueError(f"two rules for {name_of(op)}: {names}; unregister the first")
         global _changes
         _changes += not built_in
-        RULES.update(dict.fromkeys(ops, Registered(function, any_dtype, built_in)))
+        RULES.update(dict.fromkeys(ops, Registered(function, any_dtype, built_in, kind)))
         return function
 
     return register

@@ -12,7 +12,7 @@ from .einsum_notation import new_labels
 from .registry import Local, LocalJacobian, rule
 
 
-@rule("CumsumBackward0", "CumprodBackward0")
+@rule("CumsumBackward0", "CumprodBackward0", kind="mixing")
 def scan(node: Node) -> LocalJacobian:
     """Running sum and product: out[b, k] = Σ_{j ≤ k} x[b, j], or Π.
 
@@ -28,7 +28,7 @@ def scan(node: Node) -> LocalJacobian:
     return LocalJacobian(batch_dims=batch_dims, scans={0: (dim, dim)} if rank else {})
 
 
-@rule("LogcumsumexpBackward0")
+@rule("LogcumsumexpBackward0", kind="mixing")
 def logcumsumexp(node: Node) -> list[Local]:
     """Running logsumexp: out[b, k] = log Σ_{j ≤ k} exp x[b, j].
 

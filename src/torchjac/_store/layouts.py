@@ -21,7 +21,7 @@ from torch import Tensor
 from .._answers.bordered import block
 from .._answers.sparse import import_scipy
 from .._transforms.call_function import Recorded, found
-from .._transforms.jacrev import dense_answers
+from .._transforms.dense import dense_answers
 from .._transforms.row_ranges import jacobian_rows, part_of
 from .files import write_synced
 from .journal import Plan

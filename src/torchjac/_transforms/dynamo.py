@@ -18,6 +18,7 @@ from .._capture.constant_folding import constants_computed
 from .._torch import HigherOrderOperator, dynamo, graph_break, pytree, tracer_mode
 from .arguments import check_argnums, check_outputs, differentiated, nest, put_arguments, split_aux
 from .call_function import record
+from .dense import dense_jacobians
 from .exporting import is_exporting, replayed
 
 T = TypeVar("T")
@@ -84,8 +85,6 @@ def _run(
     outputs: int,
     operands: Sequence[Any],
 ) -> tuple[Tensor, ...]:
-    from .jacrev import dense_jacobians  # it uses this file itself
-
     fixed = [_fixed(operand) for operand in operands]
     first = next((at for at, operand in enumerate(fixed) if isinstance(operand, Tensor)), 0)
     sizes, given_leaves, rest = fixed[:first], fixed[first : first + inputs], fixed[first + inputs :]
@@ -110,8 +109,6 @@ def _run_apart(
     body: Any, what: str, mode: str, chunk_size: int | None, inputs: int, _: None, leaves: Sequence[Any]
 ) -> tuple[Any, list[Tensor]]:
     """Return what Dynamo makes of the op, without Dynamo: what else the body returned, and the Jacobians in a row."""
-    from .jacrev import dense_jacobians
-
     recorded = record(what, body, tuple(range(inputs)), True, tuple(leaves), {})
     found, rest = recorded.finish(dense_jacobians(recorded, chunk_size, mode), True)
     return rest, pytree.tree_leaves(found)

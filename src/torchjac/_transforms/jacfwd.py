@@ -11,9 +11,9 @@ from torch import Tensor
 
 from .._capture.state import undisturbed
 from .call_function import check_function, record
+from .dense import dense_jacobians
 from .dynamo import HAS_OP, beside_dynamo, in_dynamo
 from .exporting import is_exporting, replayed
-from .jacrev import dense_jacobians
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -1,0 +1,134 @@
+"""Dense Jacobians of a recorded call: by structure, by rows or by columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+
+import torch
+from torch import Tensor
+
+from .._accumulate.by_order import accumulate_best
+from .._accumulate.dense_columns import dense_columns
+from .._accumulate.dense_rows import Targets, dense_rows
+from .._accumulate.forward import accumulate_forward, goes_forward
+from .._accumulate.order import goes_up
+from .._accumulate.ownership import all_borrowed, owned
+from .._accumulate.planned import planned
+from .._accumulate.seeds import Limits, RowsTooWideError
+from .._accumulate.strategy import other_way, way
+from .._blocks.cost import rows_budget
+from .._blocks.tracing import inside_functorch, is_tracing
+from .._blocks.write import dense
+from .._capture.capture import as_batched
+from .._capture.once_differentiable import once_pairs, only_once
+from .._rules.vjp_support import CANNOT_BATCH, makes_sparse, needs_own_vjp
+from .call_function import Recorded, found
+from .out import Outs, fill, targets
+
+
+def dense_jacobians(
+    recorded: Recorded, chunk_size: int | None, mode: str = "auto", outs: Outs | None = None
+) -> list[list[Tensor]]:
+    """Return the dense Jacobians ``[output][input]`` of a call, as the caller sees them, in ``outs`` if given."""
+
+    def find(part: Recorded) -> list[list[Tensor]]:
+        if outs is None:
+            asked = ("dense", chunk_size, mode)
+            answers = planned(
+                part.captured,
+                asked,
+                lambda: dense_answers(part, chunk_size, mode),
+                lambda: _other_way(part, chunk_size, mode),
+            )
+        else:
+            answers = fill(outs, dense_answers(part, chunk_size, mode, targets(outs)))
+        if part.captured.records and part.captured.graph.has_functions:
+            # Those that a second derivative would find constant, though the function is not.
+            for (output, number), name in once_pairs(part.captured.tape).items():
+                answers[output][number] = only_once(name, answers[output][number], part.inputs)
+        return answers
+
+    return found(recorded, find)
+
+
+def _other_way(
+    recorded: Recorded, chunk_size: int | None, mode: str
+) -> Callable[[], list[list[Tensor]]] | None:
+    """Return what finds the dense Jacobians in the way that was not chosen, where that is as right and can pay."""
+    other = other_way(recorded.captured.tape, recorded.shapes)
+    return None if other is None else lambda: dense_answers(recorded, chunk_size, mode, how=other)
+
+
+def dense_answers(
+    recorded: Recorded,
+    chunk_size: int | None,
+    mode: str = "auto",
+    into: Targets | None = None,
+    how: str | None = None,
+) -> list[list[Tensor]]:
+    """Return the Jacobians ``[output][input]`` as dense tensors, by structure wherever that can pay.
+
+    They are in the dtype of the input, in mode "forward" in that of the output: what is carried last has it.
+    Those that take long to write are written ``into`` the tensors given.
+    """
+    captured, inputs, shapes = recorded.captured, recorded.inputs, recorded.shapes
+    tape = captured.tape
+    forward = mode == "forward" and goes_forward(tape)
+    by_engine = captured.hooked or torch.is_anomaly_enabled()
+    if by_engine:
+        how = "rows"
+    elif how is None:
+        how = "structure" if is_tracing() or (forward and _is_mixed(recorded)) else way(tape, shapes)
+    if how == "columns" and not _is_mixed(recorded):
+        answers = dense_columns(captured, inputs, chunk_size)
+        if answers is not None:
+            return answers
+    if how == "rows":
+        try:
+            return _like_outputs(dense_rows(captured, inputs, chunk_size, into), recorded, mode)
+        except (
+            CANNOT_BATCH
+        ):  # inside vmap, and on a sparse cotangent, a formula may fail that a rule does without
+            careful = inside_functorch() or needs_own_vjp(tape.names) or makes_sparse(tape.names)
+            if by_engine or not careful:
+                raise
+    answer_bytes = sum(map(prod, shapes)) * sum(tensor.numel() * tensor.element_size() for tensor in inputs)
+    limits = Limits(chunk_size, rows_budget(answer_bytes))
+    forward = forward and (is_tracing() or _is_mixed(recorded) or goes_up(tape, shapes))
+    try:
+        found = (accumulate_forward if forward else accumulate_best)(tape, shapes, limits)
+    except RowsTooWideError:
+        return _like_outputs(dense_rows(captured, inputs, chunk_size, into), recorded, mode)
+    borrowed = all_borrowed(tape)
+    into = into or [[None] * len(inputs) for _ in shapes]
+    return [
+        [
+            as_batched(
+                dense(
+                    blocks
+                    if len(blocks) > 1
+                    else owned(blocks, borrowed),  # several are written into a new tensor
+                    shape,
+                    tuple(tensor.shape),
+                    output if mode == "forward" else tensor,
+                    target,
+                ),
+                output,
+            )
+            for blocks, tensor, target in zip(row, inputs, here, strict=True)
+        ]
+        for row, shape, output, here in zip(found, shapes, captured.outputs, into, strict=True)
+    ]
+
+
+def _is_mixed(recorded: Recorded) -> bool:
+    """Return whether rows, in the dtype of the input, and columns, in that of the output, differ in precision."""
+    return len({tensor.dtype for tensor in (*recorded.inputs, *recorded.captured.outputs)}) > 1
+
+
+def _like_outputs(answers: list[list[Tensor]], recorded: Recorded, mode: str) -> list[list[Tensor]]:
+    if mode != "forward":
+        return answers
+    pairs = zip(recorded.captured.outputs, answers, strict=True)
+    return [[answer.to(output.device, output.dtype) for answer in row] for output, row in pairs]
