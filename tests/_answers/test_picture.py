@@ -44,16 +44,16 @@ def test_html() -> None:
 def test_facts() -> None:
     """How a square one is solved is told where its kind does not; fewer numbers than nonzeros are explained."""
     ring = jacobian(lambda x: 4 * x + x.roll(1).sin())(torch.zeros(20))
-    assert facts(ring) == {
+    assert facts(ring.form) == {
         "nonzeros": "40 (0.1 of 400)",
         "kind": "sparse",
         "solved as": "dense",
         "blocks": "3",
         "stored": "20 numbers (20 × fewer than dense; one stands for several nonzeros)",
     }
-    assert "solved as" not in facts(stencil(6))
-    assert "solved as" not in facts(jacobian(torch.sin)(torch.zeros(6)))
-    assert facts(jacobian(torch.flip)(torch.zeros(6), (0,)))["stored"] == "0 numbers (ones are not stored)"
+    assert "solved as" not in facts(stencil(6).form)
+    assert "solved as" not in facts(jacobian(torch.sin)(torch.zeros(6)).form)
+    assert facts(jacobian(torch.flip)(torch.zeros(6), (0,)).form)["stored"] == "0 numbers (ones are not stored)"
 
 
 def test_html_without_entries() -> None:
