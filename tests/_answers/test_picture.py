@@ -53,7 +53,9 @@ def test_facts() -> None:
     }
     assert "solved as" not in facts(stencil(6).form)
     assert "solved as" not in facts(jacobian(torch.sin)(torch.zeros(6)).form)
-    assert facts(jacobian(torch.flip)(torch.zeros(6), (0,)).form)["stored"] == "0 numbers (ones are not stored)"
+    assert (
+        facts(jacobian(torch.flip)(torch.zeros(6), (0,)).form)["stored"] == "0 numbers (ones are not stored)"
+    )
 
 
 def test_html_without_entries() -> None:
