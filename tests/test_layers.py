@@ -24,6 +24,25 @@ ORDER = [
     {"_cli"},
     {"__init__", "__main__"},
 ]
+#: Phrases that no PyTorch engineer would search for.
+PRIVATE = re.compile(r"\b(so (many|often)|whoever|another than|stands in|what waits)\b", re.IGNORECASE)
+#: Words that no sentence with a verb in front begins with.
+NOUNS = {
+    "A",
+    "All",
+    "An",
+    "As",
+    "Each",
+    "Its",
+    "No",
+    "Of",
+    "Something",
+    "That",
+    "The",
+    "This",
+    "When",
+    "Where",
+}
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 FILES = sorted(SRC.rglob("*.py"))
 NAMES = [str(path.relative_to(SRC)) for path in FILES]
@@ -96,6 +115,29 @@ def test_late_imports():
                 package = ["torchjac", *path.relative_to(SRC).parts[:-1]]
                 found.add(".".join([*package[: len(package) - node.level + 1], node.module or ""]))
     assert found == LATE
+
+
+def opening(node: ast.Module | ast.ClassDef | ast.FunctionDef) -> str:
+    """The first word of a docstring."""
+    return re.split(r"[\s:,.]", (ast.get_docstring(node) or "").strip(), maxsplit=1)[0]
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_words_of_docstrings(path):
+    """A function's docstring begins with a verb, none with a question word; none has a phrase of no one's field.
+
+    Attributes are nouns, and a rule begins with the name of its op.
+    """
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            continue
+        where = f"{path.name}:{getattr(node, 'lineno', 1)}"
+        assert opening(node) not in {"What", "How", "Whether"}, where
+        assert not PRIVATE.search(ast.get_docstring(node) or ""), where
+        if isinstance(node, ast.FunctionDef) and part_of(path) != "_rules":
+            decorators = {ast.unparse(each).rpartition(".")[2] for each in node.decorator_list}
+            if not decorators & {"property", "lazy", "setter"}:
+                assert opening(node) not in NOUNS, where
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)

@@ -21,7 +21,7 @@ __all__ = ["Problem"]
 
 
 class Problem:
-    """What IPOPT asks: objective, gradient, constraints, and Jacobian and Hessian with their structures.
+    """A problem as IPOPT asks for it: objective, gradient, constraints, and Jacobian and Hessian with their structures.
 
     The structures are those at the first point; a function whose structure depends on the point is refused where they
     differ.
@@ -68,7 +68,7 @@ class Problem:
         return self._constraints.value(x)
 
     def jacobian(self, x: Array) -> Array:
-        """The nonzeros of ∂g/∂x, in the order of `jacobianstructure`."""
+        """Return the nonzeros of ∂g/∂x, in the order of `jacobianstructure`."""
         whole = self._constraints.jacobian(x).to_scipy("coo")
         return self._values("jacobian", whole.coords, whole.data)
 
@@ -77,7 +77,7 @@ class Problem:
         return self._structure("jacobian", lambda: self.jacobian(self.x0))
 
     def hessian(self, x: Array, lagrange: Any, obj_factor: float) -> Array:
-        """The nonzeros on and below the diagonal of ∇²(σ f + Σ λᵢ gᵢ), in the order of `hessianstructure`."""
+        """Return the nonzeros on and below the diagonal of ∇²(σ f + Σ λᵢ gᵢ), in the order of `hessianstructure`."""
         return self._lower(x, lagrange, obj_factor)
 
     def hessianstructure(self) -> tuple[Array, Array]:
@@ -118,5 +118,5 @@ class Problem:
 
 
 def _none(x: Tensor) -> Tensor:
-    """No constraints."""
+    """Return nothing: there are no constraints."""
     return x.reshape(-1)[:0]

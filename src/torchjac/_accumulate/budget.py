@@ -107,7 +107,7 @@ _WIDEST = 16
 
 
 def _bound(args: Any, kwargs: Any) -> int:
-    """No fewer bytes than the results of an op can take.
+    """Return a bound of the bytes that the results of an op take.
 
     An entry is named by those of its arguments and by sizes, or by twice the same ones, as in the matrix of a diagonal.
     """

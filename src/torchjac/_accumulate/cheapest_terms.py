@@ -38,7 +38,7 @@ def choose_up(
     arrived: Mapping[int, Mapping[int, Sequence[Block]]],
     columns: int,
 ) -> tuple[Mapping[int, BatchDims], list[Local]]:
-    """The same for transposed blocks on the way up, which arrived at a node's inputs; there are so many columns."""
+    """Return the same for transposed blocks on the way up, at a node's inputs, for a number of columns."""
     calls: dict[int, BatchDims] = {}
     chosen: list[Local] = []
     for k, pairs in known.others.get(slot, known.batch_dims).items():

@@ -28,7 +28,7 @@ from .engine_rows import engine_rows
 def dense_columns(
     captured: Captured, inputs: Sequence[Tensor], chunk: int | None
 ) -> list[list[Tensor]] | None:
-    """The dense Jacobians ``[output][input]`` of a tape that `goes_in_columns`; None where they are not found so.
+    """Return the dense Jacobians ``[output][input]`` of a tape that `goes_in_columns`; None where not found so.
 
     That is where a formula has no derivative, and where a number is not finite: a zero that meets an infinite
     factor on its way up is NaN, while a cotangent may never come there.
@@ -122,7 +122,7 @@ def _take_down(nodes: Sequence[Node], pending: dict[tuple[Node, int], Tensor]) -
 
 
 def _tangents(tape: Tape, low: Sequence[Node], middle: Sequence[Edge], chunk: int | None) -> list[Tensor]:
-    """The columns of the Jacobians of tensors with respect to all inputs, by rows through the nodes below them."""
+    """Return the columns of the Jacobians of tensors by all inputs, by rows through the nodes below them."""
     metas, counts = list(map(_meta, middle)), list(map(size_of, middle))
     _, dtype, device = metas[0]
 

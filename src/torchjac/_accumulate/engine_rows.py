@@ -100,7 +100,7 @@ ALONE = 4.0
 
 @partial(whole, price=_engine_price)
 def _at_once(nodes: int, numbers: int, batched: bool, outputs: int, *given: Any) -> list[Tensor | None]:
-    """Return all rows through so many nodes by the engine, in one batch where that works; they move so many numbers.
+    """Return all rows through some nodes by the engine, in one batch where that works; they move ``moved`` numbers.
 
     Given are for each of the ``outputs`` a tensor and None, or a node and the number of its output; the cotangents of
     all rows for each; and a node and the number of its output for each input.
@@ -131,7 +131,7 @@ def _one_by_one(
 def _join(
     parts: Iterator[Sequence[Tensor | None]], count: int, into: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
-    """All rows of each column; every chunk is written where it belongs, so that none is kept beside the answer."""
+    """Return all rows of each column; every chunk is written in place, so that none is kept beside the answer."""
     first = list(next(parts))
     shapes = [grad.shape for grad in first if grad is not None]
     if not shapes or shapes[0][0] == count:
@@ -233,7 +233,7 @@ def finish_rows(
     out_shapes: Sequence[Sequence[int]],
     chunk: int | None,
 ) -> None:
-    """Replace what waits at nodes, all dense rows, by what reaches the inputs."""
+    """Replace the pending blocks of nodes, all dense rows, by those that reach the inputs."""
     waiting = {edge: pending.pop(edge) for edge in list(pending) if edge[0] not in tape.inputs}
     goals = list(tape.inputs)
     inputs = [GradientEdge(node.fn, 0) for node in goals]

@@ -1,4 +1,4 @@
-"""What each order of multiplication costs, estimated from the shapes on a tape: no value is looked at.
+"""The cost of each order of multiplication, estimated from the shapes on a tape: no value is looked at.
 
 The local Jacobians can be multiplied from the outputs down (reverse), from the inputs up (forward), or from both
 ends to a cut: a place in the walking order, with the tensors alive there, its frontier. Then
@@ -116,7 +116,7 @@ def narrowest(tape: Tape) -> int:
 
 
 class Down(NamedTuple):
-    """What a walk from the outputs down takes.
+    """The work of a walk from the outputs down.
 
     Attributes:
         work: numbers written and multiplied, as the last of `places` has it.
@@ -131,7 +131,7 @@ class Down(NamedTuple):
 
 
 def down(tape: Tape, out_shapes: Sequence[Sequence[int]], most: bool = False) -> Down:
-    """The estimate of reverse order alone; ``most`` spared, if what meets at a tensor stood at the same places."""
+    """Return the estimate of reverse order alone; ``most`` spared, if what meets at a tensor had the same places."""
     key = "most" if most else "down"
     if key not in tape.estimates:
         tape.estimates[key] = _down(tape, out_shapes, most)
@@ -198,7 +198,7 @@ def _linked(node: Node) -> list[tuple[Edge, int, int]]:
 def _rise(
     tape: Tape, each: Sequence[Sequence[tuple[Edge, int, int]]], batch: int
 ) -> tuple[dict[Edge, float], list[float]]:
-    """The entries of each tensor's Jacobian, and the work of the forward walk up from the bottom to each place."""
+    """Return the entries of each tensor's Jacobian, and the work of the forward walk up to each place."""
     columns = sum([node.numel / _samples((node, 0), batch) for node in tape.inputs])
     entries: dict[Edge, float] = {(node, 0): float(node.numel) for node in tape.inputs}
     since: dict[Edge, Edge] = {(node, 0): (node, 0) for node in tape.inputs}
@@ -310,7 +310,7 @@ def _samples(edge: Edge, batch: int) -> int:
 
 
 def _mixes_first(node: Node, size: int) -> bool:
-    """Whether a node mixes along the first dim: the second factor of a matrix product does, and a lone matrix."""
+    """Return whether a node mixes along the first dim: a second factor of a product does, and a lone matrix."""
     if kind_of(node.name) == "linear algebra":
         return all(len(node.into(k).shape) < 3 for k in range(len(node.inputs)) if node.needs(k))
     second = SECOND.get(node.name)

@@ -33,7 +33,7 @@ def accumulate_forward(
     limits: Limits = NO_LIMITS,
     report: Report | None = None,
 ) -> list[list[list[Block]]]:
-    """The blocks of every output with respect to every input: ``blocks[output][input]``, as `accumulate` finds them.
+    """Return the blocks of every output by every input: ``blocks[output][input]``, as `accumulate` finds them.
 
     The tape must be one that `goes_forward`. A report gets a step for each node, with the blocks that left it.
 
@@ -72,7 +72,7 @@ def accumulate_forward(
 
 
 def goes_forward(tape: Tape) -> bool:
-    """Whether a tape can be walked forward: what is carried through complex nodes are cotangents, not tangents."""
+    """Return whether a tape can be walked forward: complex nodes carry cotangents, not tangents."""
     return not any(node.touches_complex for node in tape.nodes)
 
 

@@ -13,7 +13,7 @@ from .forward import goes_forward
 
 
 class Order(NamedTuple):
-    """How a tape is accumulated.
+    """The order in which a tape is accumulated.
 
     Attributes:
         tape: the nodes it is about.
@@ -108,7 +108,7 @@ def _work_matters(tape: Tape, out_shapes: Sequence[Sequence[int]], narrow: bool)
 
 
 def can_weigh(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
-    """Whether other orders are possible, and no tensor on the tape is empty: of those no shares can be estimated."""
+    """Return whether other orders are possible, and no tensor on the tape is empty, as then no shares follow."""
     shapes = [*out_shapes, *(meta.shape for node in (*tape.nodes, *tape.inputs) for meta in node.outputs)]
     return goes_forward(tape) and not any(0 in shape for shape in shapes)
 
@@ -137,7 +137,7 @@ def named(order: Order) -> str:
 
 
 def split(tape: Tape, at: int, out_shapes: Sequence[Sequence[int]], work: float = 0.0) -> Order:
-    """Return the order that cuts a tape below so many nodes, estimated to take so much ``work``."""
+    """Return the order that cuts a tape below some nodes, estimated to take ``work``."""
     upper, lower = tape.nodes[:at], tape.nodes[at:]
     made = set(upper)
     reached = [*tape.outputs, *(edge for node in upper for edge in node.inputs)]

@@ -44,7 +44,7 @@ class _Watching(Change):
         _watched.set(True)
 
     def undo(self) -> None:
-        """As before."""
+        """Go on as before."""
         _watched.set(self.before)
 
 

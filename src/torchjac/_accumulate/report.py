@@ -1,4 +1,4 @@
-"""What a walk did: for each node how its local Jacobian was found, what was carried, and where structure was lost."""
+"""The steps of a walk: for each node how its local Jacobian was found, what was carried, and what was lost."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What orders of multiplication were estimated to cost, and what the one taken did cost.
+    """Estimated costs of the orders of multiplication, and the cost of the one taken.
 
     The unit is a number written; one multiplied in a matrix product counts a sixteenth.
 
@@ -81,7 +81,7 @@ class Costs:
     counted: float
 
     def __str__(self) -> str:
-        """A line for each order."""
+        """Return a line for each order."""
         rows = [("order", "estimated", "counted")]
         for order, estimate in self.estimated.items():
             counted = f"{self.counted:,.0f}" if order == self.order else ""
@@ -165,7 +165,7 @@ class Report:
         return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(body)}</tbody></table>{below}"
 
     def __str__(self) -> str:
-        """A line for each step, below the name of its module where one is known, and a summary."""
+        """Return a line for each step, below the name of its module where one is known, and a summary."""
         rows = [HEADS]
         for module, begins, (name, *rest), _ in table(self.steps):
             if begins:

@@ -61,7 +61,7 @@ def walk(
     limits: Limits = NO_LIMITS,
     report: Report | None = None,
 ) -> Answer:
-    """Return what waits on a tape taken down to its inputs; `accumulate` begins with identities."""
+    """Return the pending blocks of a tape taken down to its inputs; `accumulate` begins with identities."""
     crowd = 0
     sparse = limits.row_bytes is None and not is_tracing()
     # Each op of a program is compiled; where the walk is walked in turn (for a Hessian), what is zero must stay so.
@@ -107,7 +107,7 @@ def walk(
 
 
 def _take(node: Node, pending: Pending, out_shapes: Sequence[Sequence[int]]) -> list[PendingBlocks]:
-    """Return what waits at a node."""
+    """Return the pending blocks of a node."""
     lots = []
     for slot, meta in enumerate(node.outputs):
         found = pending.pop((node, slot), None)
@@ -127,7 +127,7 @@ def _only_rows(above: Sequence[PendingBlocks], pending: Pending, out_shapes: Seq
 
 
 def _to_rows(pending: Pending, tape: Tape, out_shapes: Sequence[Sequence[int]]) -> None:
-    """Make what waits at nodes, but for the inputs, dense rows."""
+    """Make the pending blocks of nodes, but for the inputs, dense rows."""
     for (node, slot), waiting in pending.items():
         if node not in tape.inputs:
             meta = node.outputs[slot]

@@ -1,4 +1,4 @@
-"""How dense answers are found: by rows or columns of the identity pulled through the whole graph, or by structure."""
+"""The strategy for dense answers: by rows or columns of the identity through the whole graph, or by structure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the cost rules ask of a tape."""
+"""Numbers of a tape that cost rules ask for."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def is_small(nodes: Sequence[Node], rows: int) -> bool:
 
 
 def dense_is_cheaper(tape: Tape, position: int, blocks: int, out_shapes: Sequence[Sequence[int]]) -> bool:
-    """Return whether dense rows are faster than so many blocks from a node on.
+    """Return whether dense rows are faster than a number of blocks from a node on.
 
     Not where the walk is recorded or traced: then structure is worth more than the time of this call.
     """

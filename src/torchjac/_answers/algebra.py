@@ -1,4 +1,4 @@
-"""What a Jacobian is multiplied with and added to: vectors, numbers, diagonals and other Jacobians."""
+"""Products and sums of a Jacobian: with vectors, numbers, diagonals and other Jacobians."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Consolidated:
 
     @property
     def told(self) -> str:
-        """What became of the products, for `Jacobian.explain`; empty where they go through the blocks."""
+        """The way that products go, for `Jacobian.explain`; empty where they go through the blocks."""
         if self._matrix is None:
             return ""
         nnz = self._matrix.nnz if not isinstance(self._matrix, Tensor) else self._matrix._nnz()
@@ -86,7 +86,7 @@ class Consolidated:
         return torch.from_numpy(matrix @ vectors.detach().numpy())
 
     def gram(self, weight: Tensor | None) -> list[Block] | None:
-        """The blocks of JᵀWJ by the values of the matrix, which products then use too; None where that does not pay."""
+        """Return the blocks of JᵀWJ by the values of the matrix, which products use too; None where it does not pay."""
         form = self._form
         pattern = pattern_of(form.blocks, form.out_shape, form.in_shape, form.device)
         return None if pattern is None else normal(pattern, lambda: self._values()[1], weight)

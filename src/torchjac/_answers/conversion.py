@@ -148,7 +148,7 @@ class Conversion(Answer):
         return sparse.bsr_tensor(blocks.reshape(self.out_shape[0], m, n))
 
     def __array__(self, *_: Any, **__: Any) -> Any:
-        """A Jacobian is no array: NumPy would make one of a single object.
+        """Refuse: NumPy would make an array of a single object.
 
         Raises:
             TypeError: always.

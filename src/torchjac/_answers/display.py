@@ -17,7 +17,7 @@ class Display(Answer):
     """Words and pictures."""
 
     def explain(self) -> Report:
-        """How the blocks were found, node by node, printed as a table, and how systems and products were done.
+        """Return how the blocks were found, node by node, printed as a table, and how systems and products were done.
 
         It is ``report`` with what became of this Jacobian since.
         """

@@ -1,4 +1,4 @@
-"""What a Jacobian has where: its diagonal, rows, columns and blocks, and where its entries stand."""
+"""Entries of a Jacobian: its diagonal, rows, columns and blocks, and their pattern."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Entries(Answer):
         return index_parts.row(self.form, index)
 
     def __getitem__(self, key: Any) -> Self:
-        """The Jacobian of ``output[key]``, for any key that indexes a tensor; structure is kept.
+        """Return the Jacobian of ``output[key]``, for any key that indexes a tensor; structure is kept.
 
         What a tuple has beyond the dims of the output chooses inputs: ``J[:, columns]`` of a function between vectors.
 

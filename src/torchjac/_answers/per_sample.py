@@ -40,7 +40,7 @@ def per_sample(beneath: Beneath, found: Jacobian, output: int, number: int) -> J
 
 
 def _of_sample(block: Block, kept: Mapping[int, int], in_levels: Mapping[int, int]) -> Block | None:
-    """A block whose batch dims are labels, one for each level and in no other map but tables; None for any other.
+    """Return a block whose batch dims are labels, one for each level, in no other map but tables; else None.
 
     The levels of the first dims of the output and of the input are given, with their sizes.
     """

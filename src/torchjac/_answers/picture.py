@@ -121,7 +121,7 @@ def html(form: Form) -> str:
 
 
 def facts(form: Form) -> dict[str, str]:
-    """Return what there is to say of the structure, by name; `solved_as` only where it is another than the kind."""
+    """Return what there is to say of the structure, by name; `solved_as` only where it differs from the kind."""
     rows, columns = form.matrix_shape
     stored, remarks = form.stored, []
     if 0 < stored < rows * columns:

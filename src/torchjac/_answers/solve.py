@@ -47,7 +47,7 @@ def check_square(form: Form, what: str) -> int:
 
 
 def solve(form: Form, right: Tensor) -> Tensor:
-    """X of shape ``in_shape`` (+ (k,)) with J X = right."""
+    """Return X of shape ``in_shape`` (+ (k,)) with J X = right."""
     size = check_square(form, "solve")
     out_shape, in_shape = form.out_shape, form.in_shape
     tail = tuple(right.shape[len(out_shape) :])

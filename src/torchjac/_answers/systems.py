@@ -17,7 +17,7 @@ class Systems(Answer):
     """Solutions and determinants."""
 
     def solve(self, right: Any, solver: Any = None, preconditioner: Any = None) -> Any:
-        """X with J X = right, of shape ``in_shape`` for one right side and ``in_shape + (k,)`` for k of them.
+        """Return X with J X = right, of shape ``in_shape`` for one right side and ``in_shape + (k,)`` for k of them.
 
         `solved_as` tells the way. "diagonal" divides; "block-diagonal" solves its blocks by `torch.linalg.solve`;
         "dense" writes it out and uses `torch.linalg.solve`; "low-rank plus" goes by Woodbury's formula. A "sparse" one

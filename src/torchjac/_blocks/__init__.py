@@ -1,1 +1,1 @@
-"""What a piece of a Jacobian is: labels, index maps, blocks, and the one law that composes them."""
+"""A piece of a Jacobian: labels, index maps, blocks, and the one law that composes them."""

@@ -23,7 +23,7 @@ KEPT = 4096
 
 
 class Kind(Protocol):
-    """What a tensor to be made is like: anything that has its dtype and device, as a tensor has."""
+    """A dtype and a device, of which tensors are made: anything that has both, as a tensor has."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -47,7 +47,7 @@ class Block(NamedTuple):
     wrt: tuple[Map, ...]
 
     def __str__(self) -> str:
-        """The law in one line: ``J[i; i+1] = value[i], i<5`` for a block right of the diagonal."""
+        """Return the law in one line: ``J[i; i+1] = value[i], i<5`` for a block right of the diagonal."""
         names = dict(zip(labels(self), _letters(), strict=False))
         out, wrt = (", ".join(_spelled(map_, names) for map_ in maps) for maps in (self.out, self.wrt))
         value = f"{self.value:g}" if not isinstance(self.value, Tensor) else _of("value", self.on, names)
@@ -57,7 +57,7 @@ class Block(NamedTuple):
 
 
 class Zeroed(Block):
-    """A block of whose zeros more is known than its maps tell. Whoever makes another block of it may forget that.
+    """A block of whose zeros more is known than its maps tell. A block made of it may forget that.
 
     Attributes:
         drops: whether its zeros drop what they meet further up, be it infinite or NaN, as where an op below selected:
@@ -70,7 +70,7 @@ class Zeroed(Block):
 
     @property
     def _remake(self) -> Callable[[Sequence[Any]], Block]:
-        """What makes a block like this one of its four fields."""
+        """The function that makes a block like this one of its four fields."""
         drops, domain = self.drops, self.domain
         return lambda fields: zeroed(Block(*fields), drops, domain)
 
@@ -119,7 +119,7 @@ def _labels(out: InternedMaps, wrt: InternedMaps) -> tuple[Label, ...]:
 
 
 def is_remembered(block: Block) -> bool:
-    """Whether the maps of a block are remembered, so that what follows from them is looked up by their identity."""
+    """Return whether the maps of a block are remembered, so that consequences are looked up by their identity."""
     return type(block.out) is InternedMaps and type(block.wrt) is InternedMaps
 
 

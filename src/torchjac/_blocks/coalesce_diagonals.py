@@ -33,7 +33,7 @@ class Ranged(NamedTuple):
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """How far each label runs."""
+        """The size of each label."""
         return tuple([label.size for label in self.labels])
 
 
@@ -85,7 +85,7 @@ def join_lines(blocks: Sequence[Block], like: Kind) -> list[Block]:
 
 
 def _boxes(boxes: list[Box], anyway: bool) -> list[Box]:
-    """As few boxes as taking each into the first that it fits gives, the largest first, again and again."""
+    """Return the boxes, each taken into the first that it fits, the largest first, again and again."""
     if len(boxes) > 1:
         boxes = sorted(boxes, key=lambda box: -prod(box.sizes))
     while True:

@@ -1,7 +1,7 @@
 """The one law of composition: (∂out/∂mid) · (∂mid/∂wrt), both blocks, is again a block.
 
 Bind the local Jacobian's output maps to the block's maps of the tensor between them, substitute, multiply
-the values with labels aligned, and sum over every label that no longer stands in the answer: an einsum.
+the values with labels aligned, and sum over every label that is not in the answer: an einsum.
 
 What the maps make of each other is a `Law`, worked out without a value; between remembered maps it is looked up.
 """
@@ -37,7 +37,7 @@ from .unify import unify
 
 
 class Law(NamedTuple):
-    """What two blocks' maps make of each other: the product's maps, and how the two values are read and multiplied.
+    """The composition of two blocks' maps: the product's maps, and how the two values are read and multiplied.
 
     ``times`` is how often an entry that no value distinguishes is summed; ``gone`` are the labels that end here;
     ``affine`` tells that no table was made, which would belong to one device. ``by`` is where the two meet, once the

@@ -137,7 +137,7 @@ TURN_LEAST = 200_000
 
 
 def turn_may_pay(rows: int, numbers: int) -> bool:
-    """Return whether another order than reverse can save enough, where so many rows move so many numbers each."""
+    """Return whether another order than reverse can save enough, where ``rows`` rows move ``numbers`` numbers each."""
     return rows * numbers > TURN_LEAST
 
 
@@ -236,12 +236,12 @@ CROWD_NUMBERS = 2000
 
 
 def crowd_numbers(crowd: int, recorded: bool, mapped: bool) -> int:
-    """Return how many numbers could be written in the time that so many blocks beside the first take."""
+    """Return how many numbers could be written in the time that the blocks beside the first take."""
     return CROWD_NUMBERS * crowd * _slower(recorded, mapped)
 
 
 def walk_numbers(kinds: Sequence[str], recorded: bool, mapped: bool) -> int:
-    """How many numbers could be written in the time that the structured walk takes longer at nodes of some kinds."""
+    """Return how many numbers could be written in the time that structure costs more at nodes of some kinds."""
     return (WALK_ENDS + sum([WALK_NUMBERS[kind] for kind in kinds])) * _slower(recorded, mapped)
 
 
@@ -259,7 +259,7 @@ def are_few(columns: int, rows: int) -> bool:
 
 
 def columns_pay(numbers: int, work: float, nodes: int) -> bool:
-    """Whether dense columns, which move so many numbers, are cheaper than a walk by structure that takes ``work``.
+    """Return whether dense columns, which move ``numbers``, are cheaper than a walk by structure that takes ``work``.
 
     An average op must move what structure spares in the time of a walk at a node.
     """
@@ -272,7 +272,7 @@ ROWS_GAIN = 12_000
 
 
 def rows_pay_below(rows: int, columns: int, numbers: int, nodes: int) -> bool:
-    """Return whether rows go through some nodes, whose outputs have so many numbers, faster than columns do."""
+    """Return whether rows go through some nodes, whose outputs have ``numbers`` numbers, faster than columns do."""
     return (rows - columns) * numbers < ROWS_GAIN * nodes
 
 

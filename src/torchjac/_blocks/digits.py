@@ -38,7 +38,7 @@ class Placed(NamedTuple):
 
     @property
     def span(self) -> int:
-        """How far the columns of one row reach."""
+        """The reach of the columns of one row."""
         return sum(step * (size - 1) for step, size, _ in self.free)
 
     @property

@@ -70,7 +70,7 @@ class Box(NamedTuple):
         return self.width * prod(self.sizes)
 
     def parts(self, most: int) -> list[Box]:
-        """Return the same rows in boxes of at most so many nonzeros, or of one row, in the order of memory."""
+        """Return the same rows in boxes of at most ``most`` nonzeros, or of one row, in the order of memory."""
         digit = next((g for g, size in enumerate(self.sizes) if size > 1), None)
         if digit is None or self.entries <= most:
             return [self]

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class lazy(Generic[T]):  # used as a decorator
-    """What a method gives, kept on the instance; two threads may both compute it."""
+    """The result of a method, kept on the instance; two threads may both compute it."""
 
     def __init__(self, method: Callable[[Any], T]) -> None:
         self.method = method

@@ -161,7 +161,7 @@ def align(value: Tensor, on: tuple[Label, ...], over: tuple[Label, ...]) -> Tens
 
 
 class Reading(NamedTuple):
-    """How a tensor over labels is read where maps replace them: the calls to make, and the labels it then has."""
+    """A plan to read a tensor over labels where maps replace them: the calls to make, and the labels it then has."""
 
     steps: tuple[tuple[Callable[..., Tensor], tuple[Any, ...]], ...]
     on: tuple[Label, ...]

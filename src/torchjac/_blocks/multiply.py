@@ -18,7 +18,7 @@ Brought = tuple[tuple[int, ...] | None, tuple[int, ...] | None]
 
 
 class Joint(NamedTuple):
-    """How two values make one over the labels ``on``.
+    """A plan to multiply two values into one over the labels ``on``.
 
     Where labels are summed: as a matrix product over the ``dims`` of both, in ``turned`` order or not; where labels
     of both also stay, by an ``equation`` of einsum; where one value alone has labels, by summing its ``dims``.
@@ -137,7 +137,7 @@ def select(
     first: tuple[Label, ...] = (),
     drop: tuple[bool, bool] = (False, True),
 ) -> tuple[Tensor, tuple[Label, ...]] | None:
-    """The product that is zero wherever a value is whose zeros ``drop`` what they meet; some labels come ``first``.
+    """Return the product, zero wherever a value is whose zeros ``drop`` what they meet; some labels come ``first``.
 
     None where plain multiplication does the same.
     """
@@ -190,7 +190,7 @@ def _finite_where(drops: Tensor | float, other: Tensor | float) -> Tensor:
 
 
 def select_summed(left: Tensor, right: Tensor, how: Joint, drop: tuple[bool, bool]) -> Tensor | float:
-    """The product summed over labels of both, in which zeros of the right value, or the left, drop what they meet.
+    """Return the product summed over labels of both, in which zeros of one value drop what they meet.
 
     Each number that is not finite is told apart by a product of its own: one for each entry of the sum is too many.
     """

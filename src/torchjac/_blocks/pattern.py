@@ -115,7 +115,7 @@ class Pattern:
         return [(box, box.parts(ENTRIES_AT_ONCE)) for box in self._boxes.boxes]
 
     def fill(self, blocks: Sequence[Block], like: Kind, into: Tensor | None = None) -> Tensor:
-        """The values of the nonzeros, for blocks of this pattern; differentiable where no tensor to fill is given."""
+        """Return the values of the nonzeros, for blocks of this pattern; differentiable where none is to be filled."""
         over = [spell(block).over for block in blocks]
         recorded = inside_functorch() or is_tracing()
         recorded |= torch.is_grad_enabled() and any(

@@ -106,7 +106,7 @@ def _cell_dims(blocks: Sequence[Block], out_shape: Sequence[int], in_shape: Sequ
 
 
 def _after_outer(blocks: Sequence[Block], out_dim: int, in_dim: int) -> tuple[int, int]:
-    """Return the first dims, from some on, none of whose labels stands in two dims of one end or in dims before."""
+    """Return the first dims, from some on, none of whose labels is in two dims of one end or in dims before."""
     ends = [out_dim, in_dim]
     before: list[int] = []
     while before != ends:

@@ -1,4 +1,4 @@
-"""Whether a program is transformed or traced, and whether a tensor has values that can be looked at."""
+"""Tests: is a program transformed or traced, and has a tensor values that can be looked at."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ _NARROWER = {torch.float64: torch.float32, torch.int64: torch.int32}
 
 
 def is_number(tensor: Tensor) -> bool:
-    """Whether a tensor is a Python float or int that an op was given, which does not promote as a tensor would."""
+    """Return whether a tensor is a Python number that an op was given, which does not promote as a tensor would."""
     narrower = _NARROWER.get(tensor.dtype) if tensor.dim() == 0 else None
     return narrower is not None and torch.result_type(tensor, torch.empty((), dtype=narrower)) is narrower
 

@@ -85,7 +85,7 @@ def _as_whole(block: Block, shape: tuple[int, ...]) -> Tensor | None:
 
 
 def _digits(map_: Map, size: int) -> list[Label] | None:
-    """The labels of a map that reaches each position of a dim once, as the digits of a number do; the highest first."""
+    """Return the labels of a map that reaches each position of a dim once, as digits do; the highest first."""
     if type(map_) is not Affine or map_.offset:
         return None
     reach = 1

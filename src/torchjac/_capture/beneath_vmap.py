@@ -26,7 +26,7 @@ WRONG_BENEATH: dict[str, str] = {
 
 
 class Part(NamedTuple):
-    """What was captured for some inputs, all batched by the same levels."""
+    """The capture for some inputs, all batched by the same levels."""
 
     numbers: list[int]
     captured: Captured
@@ -45,7 +45,7 @@ class Beneath(NamedTuple):
     parts: list[Part]
 
     def kept(self, output: int, number: int) -> Levels:
-        """The levels by whose samples an output was not summed for an input: those that only it is batched by."""
+        """Return the levels by whose samples an output was not summed for an input: only it is batched by them."""
         in_levels = self.in_levels[number]
         return tuple([level for level in self.out_levels[output] if level not in in_levels])
 

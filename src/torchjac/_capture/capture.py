@@ -57,7 +57,7 @@ R = TypeVar("R", Tensor, Tensor | None)
 
 @dataclass
 class Captured:
-    """What running a function left: outputs, what else it returned, and the graph between.
+    """The result of running a function: outputs, auxiliary results, and the graph between.
 
     ``records`` tells that something outside asks for gradients of the answer, ``hooked`` that hooks were
     registered on the way, which only PyTorch's engine runs.
@@ -99,7 +99,7 @@ def _vmaps() -> list[tuple[int, int]]:
 
 
 def as_batched(tensor: Tensor, like: Tensor) -> Tensor:
-    """A tensor with the batch dims that another has: what all samples shared would be one memory for all of them."""
+    """Return a tensor with the batch dims that another has: shared by all samples, it would be one memory for all."""
     lacking = plain(like).dim() - like.dim() > plain(tensor).dim() - tensor.dim()
     return tensor + like.new_zeros((), dtype=tensor.dtype, device=tensor.device) if lacking else tensor
 

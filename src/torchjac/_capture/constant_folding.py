@@ -67,7 +67,7 @@ class Constants(TorchDispatchMode):
     """Compute for real every op on integers and booleans none of which depends on what is traced.
 
     Such tensors are *constants*: those made here, and those of the caller that the traced function captures. What
-    was assumed of the latter stands in ``assumed``. A
+    was assumed of the latter is in ``assumed``. A
     float computed from constants alone is one too. A random op is never run here.
 
     Where a program asks for values of floats that depend on captured tensors alone (``weight[0].item()``), they are
@@ -163,7 +163,7 @@ class Constants(TorchDispatchMode):
         return True
 
     def now(self, tensor: Tensor) -> Tensor:
-        """What a tensor that leaves the trace is by now: what was written into one with values stands elsewhere."""
+        """Return what a tensor that leaves the trace is by now: writes into one with values went elsewhere."""
         return self._current(tensor)
 
     def _assume(self, tensor: Tensor) -> None:
@@ -204,7 +204,7 @@ class Constants(TorchDispatchMode):
         return found
 
     def _leave(self, target: Tensor) -> None:
-        """A constant is written into by what is traced: from now on all of its memory is traced as well.
+        """Let a constant be written into by what is traced: from now on all of its memory is traced as well.
 
         One made here is written into as a copy, since the program begins with it each time that it runs.
         """
@@ -241,7 +241,7 @@ class Constants(TorchDispatchMode):
         return _view(whole, tensor)
 
     def _traced(self, tensor: Tensor) -> Tensor:
-        """Return a tensor as the tracer knows it: one with values stands in the graph by reference.
+        """Return a tensor as the tracer knows it: one with values is in the graph by reference.
 
         Left to itself the tracer would run ops on tensors of one entry for real, and write into the caller's.
         """

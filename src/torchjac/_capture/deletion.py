@@ -4,7 +4,7 @@ PyTorch frees a chain of nodes one after another, but not where they have Python
 long as the node, and is dropped from inside the deletion of the node above (torch 2.13), so that 15,000 nodes overflow
 a stack of 8 MB. Reading a graph gives every node of it a wrapper. So some nodes on every long path become *anchors*:
 each holds the wrappers of the nodes below it in an object that outlives the deletion of the anchor itself, and hands
-them to a queue of the thread. It holds whoever drops the graph, when, where, and in which order.
+them to a queue of the thread. It holds for any thread that drops the graph, at any time, in any order.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _KEY = "torchjac_below"
 
 
 class _Queue(list[Any]):
-    """What the thread is about to drop; it exists only while that goes on."""
+    """The queue of what the thread is about to drop; it exists only while that goes on."""
 
     __slots__ = ("__weakref__",)
 
@@ -34,7 +34,7 @@ _here = _Thread()
 
 
 class _Below(list[Any]):
-    """What leads to the nodes below an anchor, with their wrappers; dropped after it."""
+    """The edges to the nodes below an anchor, with their wrappers; dropped after it."""
 
     # Defaults, as the names of a module may be gone at the exit of the interpreter.
     def __del__(self, thread: Any = _here, queue_type: Any = _Queue, ref: Any = weakref.ref) -> None:

@@ -77,7 +77,7 @@ class Graph:
 
     @property
     def has_functions(self) -> bool:
-        """Whether a node is that of a `torch.autograd.Function`."""
+        """A test of each node: is it that of a `torch.autograd.Function`."""
         if self.known is not None:
             return self.known.functions
         return any(issubclass(kind, BackwardCFunction) for kind in set(map(type, self.nodes)))
@@ -149,7 +149,7 @@ SPENT = "_torchjac_spent"
 
 
 def _is_foreign(fn: Any) -> bool:
-    """Whether the end of a path is something outside that asks for gradients: a leaf, or an input of AOTAutograd."""
+    """Return whether the end of a path asks for gradients outside: a leaf, or an input of AOTAutograd."""
     if hasattr(fn, "variable"):
         return not hasattr(fn.variable, SPENT)
     return bool(fn.name() == "torch::autograd::Error")  # how its inputs look to the tracer (torch 2.13)

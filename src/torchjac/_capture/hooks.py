@@ -62,4 +62,4 @@ def _is_hooked(fn: Any) -> bool:
 
 
 def _nothing(*_: Any) -> None:
-    """A hook that changes nothing."""
+    """Change nothing."""

@@ -40,7 +40,7 @@ def boxes(shape: Sequence[int], begin: int, end: int) -> Iterator[tuple[int | sl
 
 
 def rows_of(captured: Captured, number: int, begin: int, end: int) -> Captured:
-    """The call with the rows ``begin`` to ``end`` of one output, in row-major order, as its outputs: a box each."""
+    """Return the call with rows ``begin`` to ``end`` of one output, in row-major order, as its outputs: boxes."""
     output = captured.outputs[number]
     inferring = torch.is_inference_mode_enabled()
     with normal_mode() if inferring else nullcontext(), torch.enable_grad():

@@ -1,8 +1,8 @@
 """The state of the thread is after a call what it was before, wherever an exception or an interrupt cut it short.
 
-Each change is undone where it was made. But an interrupt may come in the very line that undoes one, so whoever enters
-the library looks at the state first, and an exception that leaves it finds all set back. What undoes a change is never
-a generator, which an error may keep, and which would undo it once more when that is dropped.
+Each change is undone where it was made. But an interrupt may come in the very line that undoes one, so a call that
+enters the library looks at the state first, and an exception that leaves it finds all set back. What undoes a change is
+never a generator, which an error may keep, and which would undo it once more when that is dropped.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class normal_mode(Change):
 
 
 class State(NamedTuple):
-    """What a call may change in the state of its thread."""
+    """The parts of the state of its thread that a call may change."""
 
     grad: bool
     levels: int

@@ -148,7 +148,7 @@ class Node:
 
     @property
     def touches_complex(self) -> bool:
-        """Whether any output or needed input is complex: then multipliers do not commute with conjugation."""
+        """True where an output or a needed input is complex: then multipliers do not commute with conjugation."""
         if self.is_complex:
             return True
         for edge in self.inputs:
@@ -219,12 +219,12 @@ class Tape:
 
     @lazy
     def numel(self) -> int:
-        """How many entries the outputs of all nodes have."""
+        """The number of entries of the outputs of all nodes."""
         return sum([node.numel for node in self.nodes])
 
     @lazy
     def make(self) -> tuple[object, ...]:
-        """What tapes of one make have in common: the ops, their shapes, how they are joined; not what was saved."""
+        """The common part of tapes of one make: the ops, their shapes, how they are joined; not what was saved."""
         number = {node: at for at, node in enumerate((*self.inputs, *self.nodes))}
         found: list[object] = [None if end is None else (number[end[0]], end[1]) for end in self.outputs]
         found += [node.outputs for node in self.inputs]
@@ -235,7 +235,7 @@ class Tape:
 
     @lazy
     def estimates(self) -> dict[Any, Any]:
-        """What was estimated of tapes of this make, for whoever asks again; by the questions."""
+        """The estimates of tapes of this make, by the questions."""
         if None in self.outputs:  # how large these are stands nowhere on the tape
             return {}
         found = _estimates.get(self.make, None)
@@ -243,7 +243,7 @@ class Tape:
 
     @property
     def inputs_apart(self) -> bool:
-        """Whether no input leads to another, as those of the upper part of a tape may.
+        """True where no input leads to another, as those of the upper part of a tape may.
 
         PyTorch's engine, asked for both, gives one what goes through the other too.
         """

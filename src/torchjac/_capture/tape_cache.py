@@ -1,4 +1,4 @@
-"""What is remembered of tapes of one make: algebra of shapes, nothing of the functions that left them."""
+"""A cache for tapes of one make: algebra of shapes, nothing of the functions that left them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MOST_NODES = 1 << 16
 
 
 class Memo(Generic[T]):
-    """Values by their keys, each of a tape with so many nodes."""
+    """Values by their keys, each of a tape with a number of nodes."""
 
     def __init__(self) -> None:
         self.kept: dict[Hashable, T] = {}

@@ -129,7 +129,7 @@ def _pt(path: Path) -> Any:
 
 
 def check_count(function: Callable[..., Any], arguments: Sequence[Any], target: str) -> None:
-    """Raise unless the function can be called with so many arguments."""
+    """Raise unless the function can be called with this number of arguments."""
     try:
         wanted = signature(function)
     except (TypeError, ValueError):  # a function written in C tells nothing

@@ -1,4 +1,4 @@
-"""Whether a function's Jacobians are right: ours against the row-by-row loop and finite differences."""
+"""Checks of a function's Jacobians: ours against the row-by-row loop and finite differences."""
 
 from __future__ import annotations
 

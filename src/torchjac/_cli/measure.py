@@ -33,7 +33,7 @@ DENSE_ARRAYS = 4
 
 
 class Cost(NamedTuple):
-    """What a way took; ``failed`` says why there are no numbers."""
+    """The measurements of one peer; ``failed`` says why there are no numbers."""
 
     way: str
     seconds: float | None = None

@@ -1,4 +1,4 @@
-"""How much memory there is, and the most that was taken meanwhile."""
+"""The memory of the machine, and the most that was taken meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command line asks for, as data: a process of its own can be handed it and find the same function."""
+"""The request of a command line, as data: a process of its own can be handed it and find the same function."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What sums and tiles make of a batch and of the functions that are called on it."""
+"""Batches and the functions called on them, as sums and tiles use them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def add_diagonal(into: Tensor, left: Tensor, right: Tensor) -> None:
 
 
 def shaped(given: Any, output: Tensor, what: str, square: bool = False) -> Tensor:
-    """What a function of the caller's gives, if it has the shape of the output, or a square matrix for each sample."""
+    """Return what a caller's function gives, if it has the output's shape, or a square matrix for each sample."""
     if not isinstance(given, Tensor):
         raise TypeError(f"sums: {what} must give a tensor, got {type(given).__name__}")
     values: Tensor = given.detach()

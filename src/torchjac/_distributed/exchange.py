@@ -43,7 +43,7 @@ class Exchange:
         self.sends = {rank: units.to(wanted.device) - self.own.start for rank, units in lists.items()}
 
     def fetch(self, mine: Tensor) -> Tensor:
-        """Of this rank's units, which are the first dim, send those that others read; give those that come of them."""
+        """Send those of this rank's units, its first dim, that others read; give those that come of them."""
         arrived = mine.new_empty(len(self.wanted), *mine.shape[1:])
         self._swap(
             {rank: mine.index_select(0, units) for rank, units in self.sends.items()},
@@ -52,7 +52,7 @@ class Exchange:
         return arrived
 
     def give_back(self, mine: Tensor, theirs: Tensor) -> Tensor:
-        """The transpose of `fetch`: what is at hand for units of others goes to them; add what comes to this rank's."""
+        """Transpose `fetch`: send what is at hand for units of others to them; add what comes to this rank's."""
         arrived = {rank: mine.new_empty(len(units), *mine.shape[1:]) for rank, units in self.sends.items()}
         self._swap({rank: theirs[part].contiguous() for rank, part in self.receives.items()}, arrived)
         for rank, units in self.sends.items():

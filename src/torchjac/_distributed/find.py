@@ -148,7 +148,7 @@ def local_jacobian(
 def value_and_local_jacobian(
     func: Callable[[Tensor], Tensor], halo: Halo, out_shape: Sequence[int] | None = None
 ) -> Callable[[DTensor], tuple[DTensor, ShardedJacobian]]:
-    """The value of a function that is local to each rank, as a `DTensor`, and its Jacobian, as of `local_jacobian`."""
+    """Return the value of a function that is local to each rank, as a `DTensor`, and its `local_jacobian`."""
     shape = tuple(halo.shape if out_shape is None else out_shape)
     mesh = halo.mesh
     if not shape:

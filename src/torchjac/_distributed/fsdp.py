@@ -28,7 +28,7 @@ class fsdp_refused(Change):
         self.handles.append(register_module_forward_pre_hook(self._look))
 
     def undo(self) -> None:
-        """As before."""
+        """Go on as before."""
         while self.handles:
             self.handles[-1].remove()
             self.handles.pop()

@@ -1,4 +1,4 @@
-"""What the ranks of a process group agree on: that all of them came so far, or why one did not."""
+"""Agreement of the ranks of a process group: that all of them came so far, or why one did not."""
 
 from __future__ import annotations
 

@@ -67,9 +67,9 @@ class Halo:
 
     @classmethod
     def _of_entries(cls, mesh: DeviceMesh, shape: tuple[int, ...], entries: Tensor, rows: range) -> Halo:
-        """The halo that brings some entries of the flattened tensor, all of which stand in some rows, to those rows.
+        """Return the halo that brings some entries of the flattened tensor, all of them in some rows, to those rows.
 
-        What stands in them beside the entries is zero.
+        The other entries of these rows are zero.
         """
         halo, each = cls.__new__(cls), prod(shape[1:])
         taken = torch.arange(rows.start * each, rows.stop * each, device=entries.device)
@@ -85,7 +85,7 @@ class Halo:
         taken: Tensor,
         local_shape: tuple[int, ...],
     ) -> None:
-        """What is exchanged are units, so many at each position: those read, and those the local tensor is made of."""
+        """Make the exchange of units, a number of them at each position: those read, and those of the local tensor."""
         self.mesh, self.shape, self.local_shape = mesh, shape, local_shape
         self._width = prod(shape[1:]) // units if units else 0
         ends = [units * rows_of(shape[0], rank, mesh.size()).stop for rank in range(mesh.size())]
@@ -107,16 +107,16 @@ class Halo:
 
     @property
     def received(self) -> int:
-        """How many numbers come from other ranks in each exchange."""
+        """The number of entries that come from other ranks in each exchange."""
         return len(self._exchange.wanted) * self._width
 
     @property
     def sent(self) -> int:
-        """How many numbers go to other ranks in each exchange."""
+        """The number of entries that go to other ranks in each exchange."""
         return sum(map(len, self._exchange.sends.values())) * self._width
 
     def gather(self, values: DTensor) -> Tensor:
-        """The local tensor of this rank: what it reads of a tensor of the whole shape, in the order of the positions.
+        """Return the local tensor of this rank: what it reads of a whole tensor, in the order of the positions.
 
         Raises:
             TypeError: if the values are no DTensor.
@@ -138,7 +138,7 @@ class Halo:
         return local.reshape(self.local_shape)
 
     def _given_back(self, local: Tensor) -> Tensor:
-        """The transpose of `_fetched`: each number of a local tensor is added to the entry that it was read from."""
+        """Transpose `_fetched`: add each number of a local tensor to the entry that it was read from."""
         flat = local.reshape(len(self._index), self._width)
         found = flat.new_zeros(sum(self._sizes), self._width)
         sources = found.split_with_sizes(self._sizes)
@@ -149,7 +149,7 @@ class Halo:
         return self._exchange.give_back(sources[0], sources[1]).reshape(self._own_shape)
 
     def _summed(self, column: Tensor, values: Tensor) -> Tensor:
-        """The sums over all ranks of numbers that stand at entries counted among `columns`, for this rank's entries."""
+        """Return the sums over all ranks of numbers at entries counted among `columns`, for this rank's entries."""
         found = values.new_zeros(sum(self._sizes) * self._width).index_add_(0, column, values)
         mine, theirs, _ = found.reshape(sum(self._sizes), self._width).split_with_sizes(self._sizes)
         return self._exchange.give_back(mine, theirs).reshape(self._own_shape)
@@ -187,7 +187,7 @@ class Halo:
 
 
 def _runs(index: Tensor, begins: list[int]) -> list[tuple[int, int, slice]] | None:
-    """An index table as slices: of which of several lists, laid end to end, from where, to where; None if too many."""
+    """Return an index table as slices: of which of several lists, laid end to end, from where to where; or None."""
     if not len(index):
         return []
     source = torch.searchsorted(torch.tensor(begins, device=index.device), index, right=True) - 1

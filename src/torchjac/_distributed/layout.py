@@ -1,4 +1,4 @@
-"""How `Shard(0)` cuts a tensor into the parts of the ranks, and tensors that are cut so."""
+"""The parts into which `Shard(0)` cuts a tensor, and tensors that are cut so."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def rows_of(size: int, rank: int, ranks: int) -> range:
-    """The positions along a first dim of some size that a rank has: ⌈size / ranks⌉, the last ranks fewer or none."""
+    """Return the positions along a first dim that a rank has: ⌈size / ranks⌉, the last ranks fewer or none."""
     each = -(-size // ranks)
     return range(min(rank * each, size), min((rank + 1) * each, size))
 

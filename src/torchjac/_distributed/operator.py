@@ -115,7 +115,7 @@ class ShardedOperator(ABC):
         tolerance: float | None = None,
         max_products: int = 10_000,
     ) -> DTensor:
-        """X with A x = right, by an iteration; the residual is at most ``tolerance`` times as long as the right side.
+        """Solve A x = right by an iteration; the residual is at most ``tolerance`` times as long as the right side.
 
         Args:
             right: of shape ``out_shape``.
@@ -124,7 +124,7 @@ class ShardedOperator(ABC):
             preconditioner: "jacobi" divides by the diagonal; "block-jacobi" solves with the block of each rank's own
                 rows and columns (needs SciPy).
             tolerance: 1e-10 by default, in float32 1e-5.
-            max_products: give up after so many products with A.
+            max_products: give up after this number of products with A.
 
         Raises:
             TypeError: if the entries are neither float32 nor float64.

@@ -59,7 +59,7 @@ class ShardedJacobian(ShardedOperator):
 
     @cached_property
     def halo(self) -> Halo:
-        """The columns that this rank reads, and how their values come from other ranks."""
+        """Return the columns that this rank reads, and how their values come from other ranks."""
         return self._find_halo()
 
     @property
@@ -69,7 +69,7 @@ class ShardedJacobian(ShardedOperator):
 
     @cached_property
     def nnz(self) -> int:
-        """How many entries are not zero by structure, on all ranks."""
+        """Return the number of entries that are not zero by structure, on all ranks."""
         here = torch.tensor(len(self._entries.values), device=self.device)
         return int(all_reduce(here, self.mesh).item())
 
@@ -83,7 +83,7 @@ class ShardedJacobian(ShardedOperator):
         return Gram(self, weight)
 
     def norm(self, ord: str | float = "fro") -> float:
-        """The norm of the matrix: "fro", the root of the sum of squares; 1 and ``inf``, the largest column and row.
+        """Return the norm: "fro", the root of the sum of squares; 1 and ``inf``, the largest column and row.
 
         Raises:
             ValueError: for any other.
@@ -169,7 +169,7 @@ class ShardedJacobian(ShardedOperator):
         return self.halo._summed(self._entries.column, values)
 
     def _by_rows(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Where each of this rank's rows begins, and the columns of all ranks, rising in each row, and values."""
+        """Return where each of this rank's rows begins, the columns of all ranks, rising in each row, and values."""
         row, column, values = self._entries
         column = self.halo.columns()[column]
         order = torch.argsort(row * max(prod(self.in_shape), 1) + column)

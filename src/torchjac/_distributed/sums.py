@@ -32,7 +32,7 @@ ROWS = 1 << 26
 
 
 class Sums(NamedTuple):
-    """What `sums` gives; what was not asked for is None.
+    """The result of `sums`; a sum that was not asked for is None.
 
     Attributes:
         gram: Σ JᵀWJ, of shape (p, p) for p parameters, in the order of their tree.
@@ -78,10 +78,10 @@ def sums(
             the output's first dim, as `Jacobian.gram` takes them; the identity by default.
         residual: ``residual(output, *batch)`` gives r, of the shape of the output; by default the output itself.
         dtype: dtype of the sums; that of the parameters by default.
-        checkpoint: a file in which the sums are kept every so many batches, and at the end. A call that finds it goes
-            on where it ends, passing over the batches that are in it: the data must come in the same order. With a
+        checkpoint: a file in which the sums are kept after ``every`` batches each, and at the end. A call that finds it
+            goes on where it ends, passing over the batches that are in it: the data must come in the same order. With a
             mesh each rank has its own, ``checkpoint.rank0`` and so on.
-        every: so many batches are between two checkpoints.
+        every: the number of batches between two checkpoints.
         progress: whether to show a bar on standard error (needs tqdm).
         mesh: ranks that share the data. Each is given its own part, and at the end there is one sum over the ranks.
 

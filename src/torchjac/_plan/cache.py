@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 
 class Entry(NamedTuple):
-    """What is kept under a key.
+    """The entry kept under a key.
 
     Attributes:
         program: the program, None where there can be none.
@@ -38,12 +38,12 @@ class Cache:
 
     @property
     def bytes(self) -> int:
-        """What all entries take."""
+        """The bytes of all entries."""
         return sum([entry.bytes for entry in self._all()])
 
     @property
     def programs(self) -> int:
-        """How many entries hold a program."""
+        """The number of entries that hold a program."""
         return sum([entry.program is not None for entry in self._all()])
 
     def _all(self) -> list[Entry]:
@@ -64,7 +64,7 @@ class Cache:
         self._shrink()
 
     def bound(self, most: int) -> None:
-        """Let entries take so many bytes from now on."""
+        """Let entries take this number of bytes from now on."""
         self.most = most
         self._shrink()
 

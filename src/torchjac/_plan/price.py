@@ -1,4 +1,4 @@
-"""What a program takes: a sum over its steps, in microseconds of one thread.
+"""The price of a program: a sum over its steps, in microseconds of one thread.
 
 The figures are what such calls took on one CPU, rounded by hand. Only their ratios matter, for they compare programs of
 one answer.
@@ -42,7 +42,7 @@ def price(steps: Sequence[Step], registers: Sequence[Register]) -> float:
 
 
 def mapped(ops: float, numbers: float) -> float:
-    """Return what so many calls inside one vmap take, which write so many numbers each."""
+    """Return what some calls inside one vmap take, by the numbers that each writes."""
     return ENTER + ops * (MAPPED + NUMBER * numbers)
 
 

@@ -1,4 +1,4 @@
-"""Steps as lines of Python: what a step would call and compare in a frame of its own stands in the program's."""
+"""Steps as lines of Python: what a step would call and compare in a frame of its own is in the program's."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def _attention(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
 
         for q: s B k      for k: s Bᵀ q      for v: Pᵀ g
 
-    Several heads of q may share one of k and v. A mask is added; whoever differentiates one, or drops out, gets no
+    Several heads of q may share one of k and v. A mask is added; a call that differentiates one, or drops out, gets no
     fused attention from PyTorch. What is between is not in half precision.
     """
     (g,) = cotangents

@@ -65,7 +65,7 @@ def _viewed(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | N
 
 
 def _read(rows: Tensor, out: Sequence[Map], wrt: tuple[Map, ...], shape: Sequence[int]) -> Tensor:
-    """What a source gets of rows that lie without gaps: the part of each, summed where the source was broadcast."""
+    """Return a source's part of rows that lie without gaps, summed where the source was broadcast."""
     kept = list(labels_of(wrt))
     over = [*kept, *(label for label in labels_of(tuple(out)) if label not in kept)]
     part = _part(rows, out, over, shape)

@@ -260,7 +260,7 @@ def _product_added(node: Node, cotangents: Sequence[Tensor], count: int) -> Resu
 
 
 def _of_factors(node: Node, rows: Tensor, k: int, left: str, right: str) -> list[Tensor | None] | None:
-    """What goes to inputs k and k + 1, whose product was taken: only what is asked for, which weights seldom are."""
+    """Return what goes to inputs k and k + 1, whose product was taken: only what is asked for."""
     found: list[Tensor | None] = [None, None]
     for at, name in enumerate((right, left)):
         edge = node.inputs[k + at] if node.needs(k + at) else None

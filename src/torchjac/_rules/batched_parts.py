@@ -61,7 +61,7 @@ def hold(node: Node, rows: Tensor, pending: Waiting) -> bool:
 
 
 def joined(waiting: Tensor | Parts | None, meta: Meta, count: int) -> Tensor | None:
-    """Return what waits at a tensor as ``count`` rows of the whole."""
+    """Return the pending blocks of a tensor as ``count`` rows of the whole."""
     if type(waiting) is not Parts:
         return waiting  # type: ignore[return-value]
     whole, before = _whole(waiting, meta, count), joined(waiting.before, meta, count)

@@ -103,7 +103,7 @@ def _call_sparse(node: Node, cotangents: Sequence[Tensor | None]) -> Any:
 
 
 def _are_apart(node: Node, wanted: Sequence[int]) -> bool:
-    """Whether some inputs can be asked for alone: there are others, and none of either is the same tensor twice."""
+    """Return whether some inputs can be asked for alone: there are others, and no tensor is among both."""
     edges = [edge for edge in node.fn.next_functions if edge[0] is not None]
     return len(wanted) < len(edges) == len(set(edges))
 

@@ -1,4 +1,4 @@
-"""How many calls of PyTorch a node's backward formula makes, for the price of a program that calls it on rows."""
+"""The number of calls that a node's backward formula makes, for the price of a program that calls it on rows."""
 
 from __future__ import annotations
 

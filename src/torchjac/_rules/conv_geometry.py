@@ -1,4 +1,4 @@
-"""How a convolution ties three tensors: at each offset of the kernel, or all windows at once.
+"""The geometry of a convolution, which ties three tensors: at each offset of the kernel, or all windows at once.
 
 Each is linear in the other two. With positions ``o`` of the coarse image, ``k`` of the kernel, and
 ``at = stride·o + dilation·k − padding`` of the fine image:
@@ -25,7 +25,7 @@ from .._capture.tape import Node
 
 
 class Geometry(NamedTuple):
-    """How the three tensors stand to each other: their shapes by name, which image is coarse, and each dim of it."""
+    """The relation of the three tensors: their shapes by name, which image is coarse, and each dim of it."""
 
     shapes: Mapping[str, Sequence[int]]
     coarse: str

@@ -1,4 +1,4 @@
-"""How rules spell local Jacobians: letters for labels, as in an einsum."""
+"""The notation of local Jacobians: letters for labels, as in an einsum."""
 
 from __future__ import annotations
 

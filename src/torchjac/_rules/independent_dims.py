@@ -155,7 +155,7 @@ def lstsq(node: Node) -> LocalJacobian:
     vector = node.saved("b").dim() < node.saved("self").dim()
 
     def batch_dims(out: Sequence[int], core: int, column: int) -> dict[int, BatchDims]:
-        """Of an output with so many core dims, the dim for the columns of B counted from its end."""
+        """Of an output with some core dims, the dim for the columns of B counted from its end."""
         found: dict[int, BatchDims] = {}
         if node.needs(0):
             found[0] = _batch(out[: len(out) - core], node.into(0).shape[:-2])

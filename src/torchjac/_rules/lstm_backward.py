@@ -29,7 +29,7 @@ LSTM = 2
 
 
 class _Layer(NamedTuple):
-    """What a layer saved, and for each step in order what cotangents are multiplied with."""
+    """The saved tensors of a layer, and for each step in order the factors of cotangents."""
 
     x: Tensor
     before: Tensor

@@ -1,4 +1,4 @@
-"""How many entries a node's local Jacobian has, told from its name and shapes alone: what a planner may look at.
+"""The number of entries of a node's local Jacobian, by its name and shapes alone: all that a planner looks at.
 
 An estimate. An op that is not named here is taken for one that mixes nothing (pointwise, re-indexing, sums),
 one that has no rule for one that mixes everything.
@@ -48,7 +48,7 @@ def links(node: Node, k: int) -> int:
 
 
 def _kernel_size(node: Node) -> int:
-    """How many entries a slice of a convolution's weight has, told without the weight: it may have to be unpacked.
+    """Return how many entries a slice of a convolution's weight has, without the weight, which may be packed.
 
     Where windows skip entries of the image it may be a little less.
     """

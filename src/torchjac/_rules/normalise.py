@@ -53,7 +53,7 @@ class _Affine:
         return Local(0, Block(factor, (self.over[channel],), self.out, self.out))
 
     def sums(self, norm: Norm) -> list[Local]:
-        """What the backward makes of g for w and d: ∂dw[c]/∂g[b,c′] = δ[c,c′] x̂[b,c], ∂dd[c]/∂g[b,c′] = δ[c,c′]."""
+        """Cotangents of w and d, differentiated by g: ∂dw[c]/∂g[b,c′] = δ[c,c′] x̂[b,c], ∂dd[c]/∂g[b,c′] = δ[c,c′]."""
         unit = norm.unit.reshape([label.size for label in self.over])
         return [
             Local(0, Block(unit, self.over, self.channel, self.out), 1),

@@ -1,4 +1,4 @@
-"""What the node of a normalisation saved, read as one formula: out = w x̂ + d with x̂ = (x − μ) r.
+"""The saved tensors of a normalisation, read as one formula: out = w x̂ + d with x̂ = (x − μ) r.
 
 Let x be seen in a shape in which N entries are normalised together along some dims, and w not vary along some:
 

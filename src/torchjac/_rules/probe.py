@@ -90,7 +90,7 @@ def _overlaps(term: Local) -> bool:
 
 
 class _Found:
-    """What is known so far of one result: its factors, and which cotangent entry each entry comes from."""
+    """The knowledge of one result so far: its factors, and which cotangent entry each entry comes from."""
 
     def __init__(self, factor: Tensor) -> None:
         self.factor = factor

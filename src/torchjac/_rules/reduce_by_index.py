@@ -22,7 +22,7 @@ from .scatter import indexed, kept, scattered
 
 
 class Reduction:
-    """What a node saved of a reduction along a dim: self, source and index in one shape of that of the index.
+    """The saved tensors of a reduction along a dim: self, source and index in one shape of that of the index.
 
     ``source`` are the entries that the index names, of a source that may be larger. PyTorch's own formula divides by
     entries, and counts self among the extrema where it is not included (torch 2.13).

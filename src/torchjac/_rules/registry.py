@@ -49,7 +49,7 @@ class TermCost(NamedTuple):
 
 @final
 class LocalJacobian(NamedTuple):
-    """What a rule knows: terms of explicit inputs, and the dims that pass for inputs that need seeds.
+    """The local Jacobian of a node: terms of explicit inputs, and the dims that pass for inputs that need seeds.
 
     An input named in ``batch_dims`` is found by calling the node; any other input has the terms of ``locals``.
     ``batch_dims`` holds for every output; ``others`` has the outputs for which other dims pass.

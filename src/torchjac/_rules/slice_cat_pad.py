@@ -26,7 +26,7 @@ def shifted(size: int, at: int, step: int = 1) -> tuple[Affine, Affine]:
 
 @interned
 def piece(shape: Sequence[int], dim: int, start: int, step: int = 1) -> Block:
-    """Return a tensor of a shape that stands in another from ``start`` on along one dim; the others are equal."""
+    """Return a tensor of a shape that is part of another from ``start`` on along one dim; the others are equal."""
     maps = [bare(label) for label in new_labels(shape)]
     full = list(maps)
     maps[dim], full[dim] = shifted(shape[dim], start, step)
@@ -48,7 +48,7 @@ def slice_(node: Node) -> list[Local]:
 
 @rule("SliceBackwardBackward0", any_dtype=True)
 def slice_backward(node: Node) -> list[Local]:
-    """The transpose of `slice_`: the input stands in zeros."""
+    """The transpose of `slice_`: the input is set into zeros."""
     return [Local(0, swapped(_slice(node, node.into(0).shape, node.shape)))]
 
 
@@ -103,7 +103,7 @@ def split(node: Node) -> list[Local]:
 
 @rule("CatBackward0", any_dtype=True)
 def cat(node: Node) -> list[Local]:
-    """Concatenate: input k stands in the output from the end of input k − 1 on."""
+    """Concatenate: input k fills the output from the end of input k − 1 on."""
     dim = node.saved("dim") % len(node.shape)
     terms = []
     for k, at in enumerate(cat_starts(node, dim)):
@@ -130,7 +130,7 @@ def cat_starts(node: Node, dim: int) -> list[int | None]:
 
 @rule("StackBackward0", any_dtype=True)
 def stack(node: Node) -> list[Local]:
-    """Stack: input k stands in the output at position k of the new dim."""
+    """Stack: input k fills the output at position k of the new dim."""
     dim = node.saved("dim") % len(node.shape)
     return [
         Local(k, swapped(layer(node.into(k).shape, dim, k))) for k in range(len(node.inputs)) if node.needs(k)

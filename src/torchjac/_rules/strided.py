@@ -23,7 +23,7 @@ Law: TypeAlias = tuple[tuple[int, tuple[tuple[int, int], ...]], ...]
 def law_of(
     shape: Sequence[int], lies: Sequence[int], size: Sequence[int], stride: Sequence[int], offset: int
 ) -> Law | None:
-    """Return where a strided part stands in a tensor that lies in memory by strides ``lies``, dim by dim.
+    """Return where a strided part begins in a tensor that lies in memory by strides ``lies``, dim by dim.
 
     A memory position is a number whose digits are the positions along the dims, so a stride is one too; as long as
     no sum of digits runs over, each dim has a law of its own. None where one does.
@@ -103,7 +103,7 @@ def box_of(law: Law, size: Sequence[int]) -> Box | None:
 
 
 def is_injective(size: Sequence[int], stride: Sequence[int]) -> bool:
-    """Whether no two entries of a strided part stand at one place: each step passes all that shorter ones reach."""
+    """Return whether no two entries of a strided part are one: each step passes all that shorter ones reach."""
     reach = 0
     for step, count in sorted(zip(stride, size, strict=True)):
         if count > 1 and step <= reach:

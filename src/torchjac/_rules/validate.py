@@ -1,4 +1,4 @@
-"""What a rule from outside the library gave, held against the shapes of the node: a mistake is refused by name."""
+"""Checks of what a rule from outside the library gave, against the shapes of the node: a mistake is refused by name."""
 
 from __future__ import annotations
 

@@ -108,9 +108,9 @@ def _as_tuple(results: Any) -> tuple[Tensor | None, ...]:
 
 
 def apart(meta: Meta) -> Tensor | None:
-    """The numbers k + 1 + cos(k²) / 4: no two are equal, nor a multiple or a sum of others; as complex ones a + i a.
+    """Return the numbers k + 1 + cos(k²) / 4: none is equal to, a multiple or a sum of others; complex: a + i a.
 
-    None where they have no values, or where the dtype has too few numbers for so many.
+    None where they have no values, or where the dtype has too few numbers.
     """
     shape, dtype, device = meta
     if device.type == "meta" or not (dtype.is_floating_point or dtype in (torch.complex64, torch.complex128)):

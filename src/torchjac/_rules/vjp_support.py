@@ -100,7 +100,7 @@ def why_unbatched(node: Node) -> str:
 
 
 def all_can_vmap(names: Set[str]) -> bool:
-    """Whether PyTorch's own formulas of all nodes of these names may be called under vmap, as its engine does."""
+    """Return whether PyTorch's formulas of all nodes of these names may be called under vmap, as its engine does."""
     return names.isdisjoint(UNBATCHED) and (
         not torch.is_grad_enabled() or names.isdisjoint(UNBATCHED_RECORDED)
     )

@@ -1,4 +1,4 @@
-"""What a store was begun with, so that only the same call goes on with it."""
+"""The fingerprint of the call that a store was begun with, so that only the same call goes on with it."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Piece(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a store is of, told before its first piece.
+    """The contents of a store, told before its first piece.
 
     Attributes:
         layout: "dense" or "csr".

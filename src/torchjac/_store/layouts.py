@@ -45,7 +45,7 @@ def import_zarr() -> Any:
 
 
 def _folder(path: Path, writing: bool) -> Any:
-    """The store that zarr reads or writes a folder by; what is written there is on the disk, whole or not at all."""
+    """Return the store that zarr reads or writes a folder by; a file is on the disk whole or not at all."""
     zarr = import_zarr()
     if not writing:
         return zarr.storage.LocalStore(path, read_only=True)
@@ -109,7 +109,7 @@ class Layout(ABC):
         """Make the arrays, without numbers."""
 
     def pieces(self, size: int) -> tuple[int, int]:
-        """The most rows for a piece of so many bytes, where they tell, and of how many it should be a multiple."""
+        """Return the most rows for a piece of ``size`` bytes, where they tell, and what it is a multiple of."""
         return self.rows, 1
 
     @abstractmethod
@@ -122,7 +122,7 @@ class Layout(ABC):
 
     @abstractmethod
     def write(self, begin: int, rows: Any, nonzeros: int) -> None:
-        """Write rows from a place on, above which there are so many nonzeros."""
+        """Write rows from a place on, with the number of nonzeros above it."""
 
     @abstractmethod
     def nonzeros(self, rows: Any) -> int:
@@ -147,7 +147,7 @@ class Dense(Layout):
     writers = 2  # one piece is encoded while the other goes to the disk
 
     def pieces(self, size: int) -> tuple[int, int]:
-        """The most rows for a piece of so many bytes, and how many are one chunk."""
+        """Return the most rows for a piece of ``size`` bytes, and how many are one chunk."""
         row = max(self.columns * numpy.dtype(self.plan.dtype).itemsize, 1)
         return max(size // row, 1), max(CHUNK_BYTES // row, 1)
 
@@ -235,7 +235,7 @@ class Csr(Layout):
         return numpy.concatenate(data), numpy.concatenate(indices), numpy.concatenate(begins)
 
     def nonzeros(self, rows: tuple[numpy.ndarray[Any, Any], ...]) -> int:
-        """As many as there are values."""
+        """Return the number of values."""
         return len(rows[0])
 
     def write(self, begin: int, rows: tuple[numpy.ndarray[Any, Any], ...], nonzeros: int) -> None:

@@ -77,7 +77,7 @@ class Stored:
 
     @property
     def nnz(self) -> int:
-        """How many numbers are stored."""
+        """The count of numbers stored."""
         return prod(self.shape) if self.layout == "dense" else self._nonzeros
 
     def __getitem__(self, rows: int | slice) -> Any:
@@ -107,7 +107,7 @@ class Stored:
         raise IndexError(f"{rows!r} is no row of {count:,}, nor a slice of them with step 1")
 
     def pieces(self) -> Iterator[tuple[range, Any]]:
-        """The ranges of rows that were written at once, one after another, each with its rows, as ``J[rows]`` gives."""
+        """Return the ranges of rows that were written at once, each with its rows, as ``J[rows]`` gives."""
         for begin, end in pairwise([0, *(piece.stop for piece in self._pieces)]):
             yield range(begin, end), self._files.read(begin, end)
 

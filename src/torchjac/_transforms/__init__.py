@@ -1,1 +1,1 @@
-"""What users call."""
+"""The transforms that users call."""

@@ -1,4 +1,4 @@
-"""What the Jacobian transforms share: argnums, trees of tensors, auxiliary output, and their errors."""
+"""Arguments of the Jacobian transforms: argnums, trees of tensors, auxiliary output, and their errors."""
 
 from __future__ import annotations
 

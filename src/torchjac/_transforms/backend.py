@@ -77,7 +77,7 @@ def _inductor(graph: fx.GraphModule, example: list[Tensor]) -> Run:
 
 
 def _inside(compiled: Any) -> Any:
-    """The code that wrappers are around, be it new or from PyTorch's cache on the disk; None if it is not found."""
+    """Return the code that wrappers are around, new or from PyTorch's cache on the disk; None if not found."""
     compiled_graph = inductor("output_code").CompiledFxGraph
 
     seen: set[int] = set()
@@ -105,14 +105,14 @@ def _like(tensor: Tensor) -> Tensor:
 
 
 def _innermost(code: Any) -> Run:
-    """The function of a compiled graph that runs it; on the CPU without the call around it that tunes and profiles."""
+    """Return the function that runs a compiled graph; on the CPU without the call that tunes and profiles."""
     cpu = getattr(code, "device_types", None) == {"cpu"}
     run: Run = code.current_callable if cpu else code
     return run
 
 
 def _joins_are_small(graph: fx.GraphModule) -> bool:
-    """Whether all that `cat` and `stack` make is small: then it is cheaper to compute than to lay down in memory."""
+    """Return whether all that `cat` and `stack` make is small: cheaper to compute than to lay down in memory."""
     joins = [
         node.meta["val"].numel()
         for join in (torch.ops.aten.cat.default, torch.ops.aten.stack.default)

@@ -53,7 +53,7 @@ class Recorded(NamedTuple):
 
     @property
     def walks_recorded(self) -> bool:
-        """Whether the walk is recorded: where gradients of the answer are asked for, in functorch, and with tangents.
+        """True where the walk is recorded: gradients of the answer are asked for, in functorch, and with tangents.
 
         Some formulas (of linalg.solve, det, silu) go another way without a graph, which is silently wrong under vmap
         and has no derivative in forward mode (torch 2.13).
@@ -64,7 +64,7 @@ class Recorded(NamedTuple):
 
     @property
     def is_cut(self) -> bool:
-        """Whether answers come with a graph that nobody asked for."""
+        """True where answers come with a graph that nobody asked for."""
         return not self.captured.records and self.walks_recorded
 
     def cut(self, answer: Any) -> Any:

@@ -38,7 +38,7 @@ _MAKES_NAMES = {"__dict__", "attrgetter", "methodcaller", "__getattribute__", "_
 
 
 class Observer:
-    """What Python tells of a capture in this thread; see the module."""
+    """The observer of a capture in this thread, told by Python; see the module."""
 
     def __init__(self, reads: Guards) -> None:
         self.reads = reads
@@ -206,7 +206,7 @@ _LEAVES = {Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__}
 
 
 class Facts(NamedTuple):
-    """What code names: attributes and globals alike; what it looks up in its globals; the modules it imports."""
+    """The names in code: attributes and globals alike; what it looks up in its globals; the modules it imports."""
 
     names: frozenset[str]
     looked_up: tuple[str, ...]

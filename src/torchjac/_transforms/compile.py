@@ -26,7 +26,7 @@ from .signature import Call, check_call, read_call
 def compile(
     func: Callable[..., Any], *, backend: Any = "inductor", cache_size: int = 64, dynamic: bool | None = None
 ) -> Compiled:
-    """A function that takes Jacobians, captured as a program of tensor ops and compiled.
+    """Return a function that takes Jacobians, captured as a program of tensor ops and compiled.
 
     The first call for a signature runs ``func`` once on tensors without values. The walk through autograd's graph
     happens then; what is left are the ops that the Jacobian's values need, which `torch.compile`'s backend makes
@@ -120,7 +120,7 @@ class Compiled:
         self._lock = Lock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The result of the function, by the program captured for such arguments."""
+        """Return the result of the function, by the program captured for such arguments."""
         if _is_inside_another():
             return self._func(*args, **kwargs)
         call = read_call(args, kwargs)
@@ -136,11 +136,11 @@ class Compiled:
         return self if instance is None else MethodType(self, instance)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
-        """A copy of the function, of which nothing is captured."""
+        """Return a copy of the function, of which nothing is captured."""
         return Compiled(deepcopy(self._func, memo), self._backend, self._cache_size)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """The function, of which nothing is captured.
+        """Return the function, of which nothing is captured.
 
         Raises:
             TypeError: if the function is one that a transform made, or another that pickle cannot name.
@@ -185,7 +185,7 @@ class Compiled:
 def observed(
     func: Callable[..., Any], call: Call, record: Callable[[Callable[..., Any], Call, Observer], T]
 ) -> tuple[T, Guards]:
-    """What a recording of a call gives, and what the function read; one thread at a time, the function watched."""
+    """Return what a recording of a call gives, and what the watched function read; one thread at a time."""
     with _TRACER:
         observer = Observer(Guards(func, call.leaves))
         try:

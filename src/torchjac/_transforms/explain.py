@@ -19,7 +19,7 @@ from .module_spans import ModuleSpans
 def explain(
     func: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False
 ) -> Callable[..., Report]:
-    """How the structured walk finds the Jacobian of ``func``: a function of the same arguments gives a report.
+    """Report how the structured walk finds the Jacobian of ``func``, by a function of the same arguments.
 
     Each `Step` of the report names a node of autograd's graph in walking order, the shape of its output, how its
     local Jacobian was found, the blocks and numbers carried, the calls of its backward formula, and where and why

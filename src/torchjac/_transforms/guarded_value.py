@@ -1,4 +1,4 @@
-"""What was found outside by a capture, kept with the place where it stood, and whether it still stands there."""
+"""Values found outside by a capture, kept with their places, and whether they still stand there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .snapshot import MISSING, Lookup, Space, cache_state, leave, refill_sequenc
 
 
 class GuardedValue:
-    """What was found, by the kind of place."""
+    """The values found, by the kind of place."""
 
     def __init__(self) -> None:
         self._spaces: dict[int, Space] = {}

@@ -1,4 +1,4 @@
-"""What the code that a capture ran can read beside its arguments, as it stood there; and whether it still does.
+"""The values that code of a capture can read beside its arguments, as they were; and whether they still are.
 
 A captured program holds what was found when it was captured. From the function and from the globals of all code that
 ran (`capture_watch.py` tells which) everything is reached that the names in that code can lead to. What was found is
@@ -50,7 +50,7 @@ _GLOBAL_HOOKS = [
 
 
 class Guards(GuardedValue):
-    """What was found outside by the code that ran, from some roots."""
+    """The values found outside by the code that ran, from some roots."""
 
     #: What is reached in place of an object of a class, by the class.
     instead: ClassVar[dict[type, Callable[[Any], tuple[Any, ...]]]] = {}
@@ -100,7 +100,7 @@ class Guards(GuardedValue):
             yield from self._attributes(owner, space, new)
 
     def reach(self, found: Iterable[Any]) -> None:
-        """Keep what stands in objects, and in those that stand there."""
+        """Keep the attributes of objects, and theirs."""
         stack = list(found)
         while stack:
             each = stack.pop()
@@ -279,7 +279,7 @@ _OF_TENSORS = {"grad", "_backward_hooks"}
 
 
 def _keeps(base: type) -> bool:
-    """Whether a class is a library's, whose methods read more of an object than the code that is watched names."""
+    """Return whether a class is a library's, whose methods read more than the code that is watched names."""
     return base is not object and is_library(base.__module__) and base.__module__ not in ("abc", "typing")
 
 

@@ -72,10 +72,10 @@ def check_within(recorded: Recorded, what: str) -> None:
 def plan(
     find: Callable[[range], T], shape: Sequence[int], most: int, what: str, at_most: int | None = None
 ) -> tuple[int, T | None]:
-    """How many rows of an output to find at once within a budget, and what is found of the first, if that is there.
+    """Return how many rows of an output to find at once within a budget, and the first answer, if that is there.
 
-    All at once, or ``at_most`` so many, if they fit. Else a row, and then as many as the bytes of those before tell, in
-    whole slices of the output where one fits.
+    All at once, or no more than ``at_most``, if they fit. Else a row, and then as many as the bytes of those before
+    tell, in whole slices of the output where one fits.
     """
     count = prod(shape) if at_most is None else min(prod(shape), at_most)
 
@@ -109,7 +109,7 @@ def plan(
 
 
 def _sliced(rows: int, shape: Sequence[int]) -> int:
-    """Return the most rows, of no more than so many, that are whole slices of an output."""
+    """Return the most rows, up to a bound, that are whole slices of an output."""
     inner = next((prod(shape[dim:]) for dim in range(1, len(shape) + 1) if prod(shape[dim:]) <= rows), 1)
     return rows - rows % inner
 

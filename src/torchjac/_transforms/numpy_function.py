@@ -56,7 +56,7 @@ class NumpyFunction:
         return float(found[0])
 
     def jacobian(self, x: Array, *before: Any) -> Jacobian:
-        """The Jacobian by the point."""
+        """Return the Jacobian by the point."""
         found = self._at(x, before)
         if self._jacobian is None:
             ((whole,),) = operators(found, self._what)

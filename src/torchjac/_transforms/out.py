@@ -80,7 +80,7 @@ def _leaves(out: Any, recorded: Recorded, what: str) -> Outs:
 
 
 class _Told:
-    """What an error says of a leaf: the shape, or the type of what is no tensor."""
+    """Return the words of an error for a leaf: the shape, or the type of what is no tensor."""
 
     def __init__(self, leaf: Any) -> None:
         self.leaf = leaf

@@ -26,26 +26,26 @@ Blocks = Literal["operator"]
 
 
 class JacfwdOptions(TypedDict, total=False):
-    """What `jacfwd` takes by keyword."""
+    """Keywords of `jacfwd`."""
 
     randomness: str
 
 
 class OperatorOptions(TypedDict, total=False):
-    """What `value_and_jacobian` takes by keyword."""
+    """Keywords of `value_and_jacobian`."""
 
     mode: str
     progress: bool
 
 
 class JacobianOptions(OperatorOptions, total=False):
-    """What `jacobian` takes by keyword."""
+    """Keywords of `jacobian`."""
 
     memory: int | str | None
 
 
 class MemoryOptions(TypedDict, total=False):
-    """What `jacrev` and `hessian` both take by keyword."""
+    """Keywords of both `jacrev` and `hessian`."""
 
     chunk_size: int | None
     progress: bool
@@ -53,13 +53,13 @@ class MemoryOptions(TypedDict, total=False):
 
 
 class HessianOptions(MemoryOptions, total=False):
-    """What `hessian` takes by keyword where the answer is a tensor."""
+    """Keywords of `hessian` where the answer is a tensor."""
 
     layout: torch.layout
 
 
 class JacrevOptions(HessianOptions, total=False):
-    """What `jacrev` takes by keyword."""
+    """Keywords of `jacrev`."""
 
     out: Any
     _preallocate_and_copy: bool

@@ -35,14 +35,14 @@ class Pull:
         self._run: Run | None = None
 
     def __call__(self, inputs: Sequence[Tensor], cotangents: list[Tensor]) -> list[Tensor]:
-        """The gradients of the sources."""
+        """Return the gradients of the sources."""
         if self._run is None:
             self._run = compile_graph(self._recording.graph, self._recording.example, self._backend)
         return list(self._run([*inputs, *cotangents, *self._recording.captured]))
 
 
 class NoPull(NamedTuple):
-    """What stands for the way back where PyTorch has none, and why."""
+    """A backward pass that raises, where PyTorch has none, with the reason."""
 
     outputs: list[int]
     sources: list[int]
@@ -69,7 +69,7 @@ class Program(NamedTuple):
     silent: bool
 
     def __call__(self, tensors: list[Tensor]) -> Any:
-        """The answer of a call with these tensors."""
+        """Return the answer of a call with these tensors."""
         if self.pull is not None:
             given = _Differentiable.apply(self, len(tensors), *tensors, *self.captured)  # type: ignore[no-untyped-call]
             return self.build(given)

@@ -8,7 +8,7 @@ from .._accumulate.planned import PROGRAMS
 
 
 class ProgramCache(NamedTuple):
-    """What the cache of programs holds.
+    """The contents of the cache of programs.
 
     Attributes:
         programs: how many programs are kept.

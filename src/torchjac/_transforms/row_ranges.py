@@ -67,7 +67,7 @@ def dense_within(
 
 
 def operators_within(recorded: Recorded, most: int, what: str, mode: str = "auto") -> list[list[Jacobian]]:
-    """The Jacobians ``[output][input]``; where all rows at once do not fit a budget, as blocks of ranges of rows."""
+    """Return the Jacobians ``[output][input]``; where not all rows fit a budget, as blocks of ranges of rows."""
     answers = []
     for number, shape in enumerate(recorded.shapes):
 

@@ -1,4 +1,4 @@
-"""What a captured program is captured for: shapes, kinds and static values of the arguments, and the modes."""
+"""The signature of a captured program: shapes, kinds and static values of the arguments, and the modes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was found at a place, kept to be compared with what stands there later, and put back."""
+"""The state found at a place, kept to be compared with that later, and put back."""
 
 from __future__ import annotations
 

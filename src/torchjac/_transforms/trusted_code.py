@@ -1,4 +1,4 @@
-"""What is known of objects and calls that a captured function meets: plain values, state, a library's code."""
+"""Knowledge of objects and calls that a captured function meets: plain values, state, a library's code."""
 
 from __future__ import annotations
 

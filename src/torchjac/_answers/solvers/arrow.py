@@ -55,7 +55,7 @@ class Batch(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """How the unknowns of a matrix fall apart; ``holes`` tells whether any place is a zero."""
+    """A partition of the unknowns of a matrix; ``holes`` tells whether any place is a zero."""
 
     border: Places
     corner: Places
@@ -159,7 +159,7 @@ def _batches(pattern: Pattern, border: Array, block: Array, count: Array) -> Pla
 
 
 def _pairs(block: Array, place: Array, blocks: int, places: int) -> tuple[tuple[Array, Array], Array, Array]:
-    """The pairs of block and place that occur, the number of each entry's pair in its block, and how many each has."""
+    """Return the pairs of block and place that occur, each entry's pair as a number in its block, and counts."""
     key, back = numpy.unique(block.astype(numpy.int64) * places + place, return_inverse=True)
     of = key // places
     counts = numpy.bincount(of, minlength=blocks)
@@ -198,12 +198,12 @@ class Arrow:
 
     @property
     def told(self) -> str:
-        """How the matrix fell apart."""
+        """The partition of the matrix."""
         blocks = sum(batch.unknowns.shape[0] for batch in self._plan.batches)
         return f"{blocks:,} blocks eliminated, Schur complement of {len(self._schur[0]):,} unknowns, dense"
 
     def solve(self, right: Array, transposed: bool) -> Array:
-        """X with A X = right, or Aᵀ X = right."""
+        """Return X with A X = right, or Aᵀ X = right."""
         found, given = self._plan, torch.from_numpy(right)
         outer = found.border.read(given)
         taken = torch.zeros_like(outer)

@@ -41,7 +41,7 @@ class Banded:
         return f"{band}, LAPACK {self._routine}"
 
     def solve(self, right: Array, transposed: bool) -> Array:
-        """X with A X = right, or Aᵀ X = right."""
+        """Return X with A X = right, or Aᵀ X = right."""
         run, factors = self._solve, self._factors
         if self._routine == "pbtrf":
             solved, info = run(*factors, right)

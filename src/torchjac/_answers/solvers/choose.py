@@ -21,7 +21,7 @@ class Reordered:
         self._place, self._factors = place, factors
 
     def solve(self, right: Array, transposed: bool) -> Array:
-        """X with A X = right, or Aᵀ X = right."""
+        """Return X with A X = right, or Aᵀ X = right."""
         before, after = self._place.rows, self._place.columns
         if transposed:
             before, after = after, before
@@ -88,7 +88,7 @@ def _banded(
 
 
 def _narrowed(pattern: Pattern) -> tuple[Permutation, Pattern] | None:
-    """The pattern in the order that brings nonzeros to the diagonal, if it is a narrow band then, as of a ring."""
+    """Return the pattern in the order that brings nonzeros to the diagonal, if it is a narrow band then."""
     return pattern.note("narrowed", lambda: _narrow(pattern))
 
 

@@ -15,10 +15,10 @@ T = TypeVar("T")
 
 
 class Factors(Protocol):
-    """What is left of a factorised matrix."""
+    """The factors of a matrix."""
 
     def solve(self, right: Array, transposed: bool) -> Array:
-        """X with A X = right, or Aᵀ X = right, for a right side of shape (n, k)."""
+        """Return X with A X = right, or Aᵀ X = right, for a right side of shape (n, k)."""
 
     def slogdet(self) -> tuple[float, float]:
         """Return the sign of det A and log |det A|."""
@@ -61,7 +61,7 @@ class Pattern:
 
     @property
     def band(self) -> tuple[int, int]:
-        """How many diagonals below and above the main one hold nonzeros."""
+        """The numbers of diagonals below and above the main one that hold nonzeros."""
 
         def find() -> tuple[int, int]:
             if not len(self.index):
@@ -98,7 +98,7 @@ class Pattern:
 
 
 def singular(pattern: Pattern, values: Array, otherwise: str) -> LinAlgError:
-    """The error that a matrix is singular, with the first row or column that tells why, else what the solver said."""
+    """Return the error that a matrix is singular, with the first row or column that tells why, else by the solver."""
     full = values != 0
     rows = numpy.bincount(pattern.row[full], minlength=pattern.size)
     columns = numpy.bincount(pattern.index[full], minlength=pattern.size)

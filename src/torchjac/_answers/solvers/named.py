@@ -68,7 +68,7 @@ class Brought:
         self._factors = solver.factor(matrix_of(pattern, values).tocsc())
 
     def solve(self, right: Array, transposed: bool) -> Array:
-        """X with A X = right, or Aᵀ X = right."""
+        """Return X with A X = right, or Aᵀ X = right."""
         act = self._solver.solve_transposed if transposed else self._solver.solve
         return numpy.asarray(act(self._factors, right)).reshape(right.shape)
 
@@ -96,7 +96,7 @@ class Packaged:
         return matrix, {False: self._make(matrix)}
 
     def solve(self, factors: tuple[Any, dict[bool, Any]], right: Array, transposed: bool = False) -> Array:
-        """X with A X = right, column by column."""
+        """Return X with A X = right, column by column."""
         matrix, made = factors
         if transposed not in made:
             made[transposed] = self._make(matrix.T.tocsc())
@@ -104,7 +104,7 @@ class Packaged:
         return numpy.stack(columns, 1).astype(right.dtype) if columns else right
 
     def solve_transposed(self, factors: tuple[Any, dict[bool, Any]], right: Array) -> Array:
-        """X with Aᵀ X = right."""
+        """Return X with Aᵀ X = right."""
         return self.solve(factors, right, transposed=True)
 
 
@@ -166,7 +166,7 @@ class Krylov:
         self._made: dict[bool, Any] = {}
 
     def solve(self, right: Array, transposed: bool) -> Array:
-        """X with A X = right, or Aᵀ X = right, column by column.
+        """Return X with A X = right, or Aᵀ X = right, column by column.
 
         Raises:
             torch.linalg.LinAlgError: where the iteration does not converge.

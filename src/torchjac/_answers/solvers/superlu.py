@@ -78,7 +78,7 @@ class SuperLU:
         return f"SuperLU, ordering {self._ordering}, {self._lu.nnz:,} numbers in L and U"
 
     def solve(self, right: Array, transposed: bool) -> Array:
-        """X with A X = right, or Aᵀ X = right."""
+        """Return X with A X = right, or Aᵀ X = right."""
         trans = "N" if transposed else "T"
         if self._place is None:
             return numpy.asarray(self._lu.solve(right, trans=trans))

@@ -44,7 +44,7 @@ class Tridiagonal:
         return f"1 diagonals below and 1 above the main one, LAPACK {routine}"
 
     def solve(self, right: Array, transposed: bool) -> Array:
-        """X with A X = right, or Aᵀ X = right."""
+        """Return X with A X = right, or Aᵀ X = right."""
         options: dict[str, Any] = {} if self.definite else {"trans": "T" if transposed else "N"}
         solved, info = self._run(*self._factors, right, **options)
         assert info == 0
