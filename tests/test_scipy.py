@@ -63,6 +63,20 @@ def test_solve_ivp(method) -> None:
     numpy.testing.assert_allclose(run.y[:, -1], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("hessian, methods", [
+    ("sparse", ["trust-constr", "Newton-CG"]),
+    ("product", ["trust-constr", "Newton-CG", "trust-ncg", "trust-krylov"]),
+    ("dense", ["trust-constr", "Newton-CG", "trust-exact", "trust-ncg"]),
+])  # fmt: skip
+def test_methods_with_a_hessian(hessian, methods) -> None:
+    """Each of SciPy's methods finds the minimum with the Hessian in the form that it takes."""
+    args = minimize_args(lambda x: chain(x).square().sum(), START.abs(), hessian=hessian)
+    for method in methods:
+        numpy.testing.assert_allclose(minimize(**args, method=method).x, numpy.ones(6), atol=1e-3)
+    with pytest.raises(ValueError, match="hessian must be 'sparse', 'product' or 'dense', got 'full'"):
+        minimize_args(torch.sum, START, hessian="full")
+
+
 def test_minimize() -> None:
     """A constrained minimum; Hessians of the function and of the constraints are sparse and right."""
     on_circles = Constraint(lambda x: x.square().sum(1), 1, [1, 2])

@@ -87,12 +87,25 @@ class Constraint(NamedTuple):
 
 
 def minimize_args(
-    func: Callable[[Tensor], Tensor], x0: Tensor | Array, constraints: Sequence[Constraint] = ()
+    func: Callable[[Tensor], Tensor],
+    x0: Tensor | Array,
+    constraints: Sequence[Constraint] = (),
+    hessian: str = "sparse",
 ) -> dict[str, Any]:
     """``fun``, ``x0``, ``jac``, ``hess`` and ``constraints`` for `scipy.optimize.minimize`, method "trust-constr".
 
     Hessians, that of the function and those of the constraints times their multipliers, and the constraints' Jacobians
     are sparse matrices. For methods that take none of them leave them out.
+
+    Args:
+        func: gives one number.
+        x0: the first point, of any shape.
+        constraints: those that the point has to meet.
+        hessian: "sparse" for "trust-constr" and "Newton-CG"; "product", which gives ``hessp`` instead of ``hess``, for
+            "trust-ncg" and "trust-krylov" too; "dense" for "trust-exact" and "dogleg".
+
+    Raises:
+        ValueError: for another ``hessian``, or a function that gives more than one number.
 
     Example:
         >>> import torch
@@ -106,12 +119,15 @@ def minimize_args(
     point, shape = start(x0)
     at = NumpyFunction(func, shape, "minimize_args")
     second = NumpyFunction(jacrev(func), shape, "minimize_args")
-    found: dict[str, Any] = {
-        "fun": at.scalar,
-        "x0": point,
-        "jac": at.gradient,
-        "hess": lambda x: second.jacobian(x).to_scipy(),
+    kinds: dict[str, tuple[str, Callable[..., Any]]] = {
+        "sparse": ("hess", lambda x: second.jacobian(x).to_scipy()),
+        "product": ("hessp", lambda x, vector: second.jacobian(x) @ vector),
+        "dense": ("hess", lambda x: second.jacobian(x).to_dense().reshape(len(point), -1).cpu().numpy()),
     }
+    if hessian not in kinds:
+        raise ValueError(f"minimize_args: hessian must be 'sparse', 'product' or 'dense', got {hessian!r}")
+    name, act = kinds[hessian]
+    found: dict[str, Any] = {"fun": at.scalar, "x0": point, "jac": at.gradient, name: act}
     if constraints:
         found["constraints"] = [_nonlinear(Constraint(*each), shape) for each in constraints]
     return found

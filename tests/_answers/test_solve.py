@@ -273,6 +273,24 @@ def test_singular_but_for_rounding(dtype) -> None:
     )
 
 
+@pytest.mark.parametrize("grad", [False, True])
+def test_dense_but_singular_but_for_rounding(grad) -> None:
+    """The same of matrices that are written out, alone or as blocks on the diagonal."""
+    x = torch.linspace(0, 1, 12, dtype=torch.float64, requires_grad=grad)
+    right = torch.arange(12.0, dtype=torch.float64)
+    jac = jacobian(lambda x: x - x.mean())(x)
+    assert jac.solved_as == "dense"
+    with pytest.raises(torch.linalg.LinAlgError, match="singular"):
+        jac.solve(right + 1)
+    y = torch.linspace(0, 1, 21, dtype=torch.float64, requires_grad=grad).view(3, 7)
+    batch = jacobian(lambda y: y - y.mean(-1, keepdim=True) + torch.eye(3, 1, dtype=y.dtype) * y)(y)
+    assert batch.solved_as == "block-diagonal"
+    with pytest.raises(torch.linalg.LinAlgError, match=r"singular .*block [12]"):
+        batch.solve(torch.arange(1.0, 22.0, dtype=torch.float64).view(3, 7))
+    small = jacobian(lambda x: 1e-30 * (x + x.mean()))(x)
+    torch.testing.assert_close(small @ small.solve(right), right)
+
+
 def test_a_dense_matrix_says_where_it_is_singular() -> None:
     """A row or column of zeros is named, else the first column that depends on others."""
     one = torch.ones(5, dtype=torch.float64)

@@ -208,6 +208,25 @@ def test_a_triangle_of_a_chain_is_never_cut(monkeypatch) -> None:
     torch.testing.assert_close(found.to_dense(), hessian(f)(x).tril())
 
 
+def test_a_known_triangle_computes_one_half() -> None:
+    """From the second call on, blocks above the diagonal are not multiplied out: fewer ops than for the whole."""
+    f = lambda x: (100 * (x[1:] - x[:-1] ** 2) ** 2 + (x[1:] * x[:-1]).sin()).sum()
+    x = torch.rand(50, dtype=torch.float64)
+    names = {"aten::mul", "aten::add", "aten::sub", "aten::neg"}
+    counts = []
+    for given in ({}, {"triangle": "lower"}):
+        second = hessian(f, layout=torch.sparse_csr, **given)
+        for _ in range(3):
+            second(x)
+        with torch.autograd.profiler.profile(use_kineto=False) as profiled:
+            found = second(x)
+        counts.append(sum(event.name in names for event in profiled.function_events))
+        torch.testing.assert_close(
+            found.to_dense(), hessian(f)(x).tril() if given else hessian(f)(x), rtol=0, atol=0
+        )
+    assert counts[1] < counts[0]
+
+
 def test_triangle_errors() -> None:
     """A triangle is of one sparse matrix that is symmetric."""
     x = torch.rand(3)

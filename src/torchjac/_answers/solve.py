@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is public, but not exported by name
 
 from .._blocks.block import fitted
-from .._blocks.tracing import inside_functorch
+from .._blocks.tracing import inside_functorch, is_tracing
 from . import low_rank_update
 from .factored import rank_bound
 from .forms import Form, LowRankUpdate, SumOfBlocks, kept
@@ -20,7 +20,7 @@ from .matrix_kind import is_symmetric, solved_as
 from .nonzeros import coordinates
 from .products import transposed, with_owner
 from .solvers.named import factorise_by
-from .solvers.system import System
+from .solvers.system import WRONG, System, is_suspect, largest
 from .sparse import assemble
 from .to_dense import to_dense
 
@@ -171,11 +171,28 @@ def _solved(matrices: Tensor, right: Tensor, where: Callable[[Tensor], str]) -> 
     """Return the solutions of a dense system or of a batch; ``where`` tells what makes it singular."""
     try:
         found: Tensor = torch.linalg.solve(matrices, right)
-        return found
     except LinAlgError as error:
         if inside_functorch():  # there no number can be looked at
             raise
         raise LinAlgError(f"solve: the Jacobian is singular ({where(matrices.detach())})") from error
+    if found.numel() and not (found.is_meta or inside_functorch() or is_tracing()):
+        _check(matrices.detach(), right.detach(), found.detach())
+    return found
+
+
+def _check(matrices: Tensor, right: Tensor, found: Tensor) -> None:
+    """Raise where a solution is so large that it solves nothing: pivots were zeros but for rounding."""
+    if not is_suspect(largest(matrices), right, found):
+        return
+    error = (right - matrices @ found).abs().amax(-1)
+    if float(error.max()) > WRONG * largest(right):
+        at = int(error.flatten().argmax())
+        block, row = divmod(at, error.shape[-1])
+        name = f"row {row}" if matrices.dim() == 2 else f"row {row} of block {block}"
+        raise LinAlgError(
+            f"solve: the Jacobian is singular to working precision: the solution leaves {float(error.max()):.1e} of a "
+            f"right side of {largest(right):.1e}, most in {name}"
+        )
 
 
 def _dependent(matrix: Tensor) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .._blocks.block import Block, Kind
-from .._blocks.block_views import same_positions, side_of_diagonal, swapped
+from .._blocks.block_views import in_triangle, same_positions, side_of_diagonal, swapped
 from .._blocks.coordinates import coordinates
 from .._blocks.domain import inside
 from .._blocks.pattern import Pattern
@@ -133,10 +133,8 @@ def sparse_tensor(
         raise ValueError(f"{what}: triangle must be 'lower', 'upper' or None, got {triangle!r}")
     cut_off = False
     if triangle is not None:
-        other = 1 if triangle == "lower" else -1
-        sides = [(block, side_of_diagonal(block, out_shape, in_shape)) for block in blocks]
-        blocks = [block for block, side in sides if side != other]
-        cut_off = any(side is None for _, side in sides)
+        blocks = in_triangle(blocks, out_shape, in_shape, triangle)
+        cut_off = any(side_of_diagonal(block, out_shape, in_shape) is None for block in blocks)
     found = by_layout(blocks, out_shape, in_shape, like, layout)
     if cut_off:
         found = _triangle(found, (triangle == "lower") == (layout is not torch.sparse_csc))

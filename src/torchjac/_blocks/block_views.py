@@ -82,6 +82,14 @@ def side_of_diagonal(block: Block, out_shape: Sequence[int], in_shape: Sequence[
     return 1 if least > 0 else -1 if most < 0 else None
 
 
+def in_triangle(
+    blocks: Sequence[Block], out_shape: Sequence[int], in_shape: Sequence[int], triangle: str
+) -> list[Block]:
+    """Return the blocks that may have entries in a triangle, "lower" or "upper", of the flattened matrix."""
+    other = 1 if triangle == "lower" else -1
+    return [block for block in blocks if side_of_diagonal(block, out_shape, in_shape) != other]
+
+
 def tied(block: Block, pairs: Sequence[tuple[Map, Map, int]], device: torch.device) -> Block | None:
     """Return the entries of a block at which each pair of maps agrees (the int is the size of the dim), or None."""
     left, right, sizes = zip(*pairs, strict=True) if pairs else ((), (), ())

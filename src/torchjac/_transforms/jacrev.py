@@ -172,7 +172,7 @@ def reverse(
                 return recorded.finish(operators(recorded, asked, chunk_size), has_aux)
             if layout is not torch.strided:
                 matrices = None if out is None else sparse_out(out, recorded, layout, what)
-                rows = operators(recorded, f"{what} with layout={layout}", chunk_size)
+                rows = operators(recorded, f"{what} with layout={layout}", chunk_size, triangle=triangle)
                 if matrices is not None:
                     for row, into in zip(rows, matrices, strict=True):
                         for leaf, matrix in zip(row, into, strict=True):

@@ -20,6 +20,7 @@ from .._answers.forms import SumOfBlocks
 from .._answers.operator import Jacobian
 from .._answers.per_sample import per_sample
 from .._blocks.block import Block, fitted
+from .._blocks.block_views import in_triangle
 from .._capture.capture import Captured
 from .._capture.once_differentiable import once_pairs, only_once
 from .call_function import Recorded, found
@@ -32,9 +33,15 @@ Layout: TypeAlias = "torch.layout | Literal['operator']"
 
 
 def operators(
-    recorded: Recorded, what: str, chunk_size: int | None = None, mode: str = "auto"
+    recorded: Recorded,
+    what: str,
+    chunk_size: int | None = None,
+    mode: str = "auto",
+    triangle: str | None = None,
 ) -> list[list[Jacobian]]:
     """Return the Jacobians ``[output][input]``; ``what`` names the transform in errors.
+
+    Blocks wholly outside of a ``triangle`` are left out: a program that is known does not compute their values.
 
     Raises:
         RuntimeError: where the function registers hooks that act on gradients.
@@ -46,10 +53,12 @@ def operators(
         )
     report = Report()
     limits = Limits(chunk_size)
-    return found(recorded, lambda part: _operators(part, limits, report, mode), per_sample)
+    return found(recorded, lambda part: _operators(part, limits, report, mode, triangle), per_sample)
 
 
-def _operators(recorded: Recorded, limits: Limits, report: Report, mode: str) -> list[list[Jacobian]]:
+def _operators(
+    recorded: Recorded, limits: Limits, report: Report, mode: str, triangle: str | None
+) -> list[list[Jacobian]]:
     captured, inputs = recorded.captured, recorded.inputs
 
     def walked() -> tuple[list[list[list[Factor]]], tuple[Step, ...]]:
@@ -63,6 +72,8 @@ def _operators(recorded: Recorded, limits: Limits, report: Report, mode: str) ->
                 walk = accumulate_forward
             factors = alone(tape, shapes, walk(tape, shapes, limits, report))
 
+        if triangle is not None:
+            factors = [[_in_triangle(row, triangle) for row in rows] for rows in factors]
         borrowed = all_borrowed(tape)
 
         def own(factor: Factor, like: Tensor) -> Factor:
@@ -74,7 +85,7 @@ def _operators(recorded: Recorded, limits: Limits, report: Report, mode: str) ->
             for rows in factors
         ], tuple(report.steps)
 
-    asked = ("operators", limits, mode, recorded.is_part)
+    asked = ("operators", limits, mode, recorded.is_part, triangle)
     factors, steps = planned(captured, asked, walked)
     report.steps += steps
     for (output, number), name in _marked(captured).items():
@@ -92,6 +103,15 @@ def _operators(recorded: Recorded, limits: Limits, report: Report, mode: str) ->
             for row, tensor in zip(rows, inputs, strict=True)
         ]
         for rows in factors
+    ]
+
+
+def _in_triangle(factors: list[Factor], triangle: str) -> list[Factor]:
+    if len(factors) > 1:  # the product of factors is multiplied out where it is written
+        return factors
+    return [
+        factor._replace(blocks=in_triangle(factor.blocks, factor.out_shape, factor.in_shape, triangle))
+        for factor in factors
     ]
 
 

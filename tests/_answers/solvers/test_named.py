@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import numpy
 import pytest
 import torch
-from scipy.sparse.linalg import splu
+from scipy.sparse.linalg import LinearOperator, splu
 
 from torchjac import grad, jacobian
+from torchjac._answers.solvers import named
 
 X = torch.rand(120, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 ENERGY = lambda x: ((x[1:] - x[:-1]) ** 2).sum() + x.pow(4).sum() + x.square().sum()
@@ -98,6 +99,29 @@ def test_errors(given, error, message) -> None:
     """What is not known is refused with what is."""
     with pytest.raises(error, match=message):
         definite()[0].solve(X, **given)
+
+
+def test_gmres_makes_no_more_steps_than_the_others() -> None:
+    """SciPy counts its restarts: a matrix without a solution is given up after ten steps for each unknown."""
+    size, count = 120, []
+    weights = (torch.arange(size) != 7).double()
+    jac = jacobian(lambda x: weights * (4 * x + x.roll(1)))(torch.zeros(size, dtype=torch.float64))
+    solver = named.Krylov("gmres", Counted(jac.to_scipy(), count), None)
+    with pytest.raises(torch.linalg.LinAlgError, match="gmres did not converge"):
+        solver.solve(numpy.ones((size, 1)), transposed=False)
+    assert len(count) <= 11 * size
+
+
+class Counted(LinearOperator):
+    """A matrix that counts its products."""
+
+    def __init__(self, matrix, count) -> None:
+        super().__init__(matrix.dtype, matrix.shape)
+        self.matrix, self.count = matrix, count
+
+    def _matvec(self, vector):
+        self.count.append(1)
+        return self.matrix @ vector
 
 
 def test_no_convergence() -> None:

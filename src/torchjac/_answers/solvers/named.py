@@ -179,8 +179,9 @@ class Krylov:
         found = numpy.empty_like(right)
         for k, column in enumerate(right.T):
             options = {"rtol": TOLERANCE[right.dtype], "M": self._made[transposed]}
-            if self._name == "gmres":
+            if self._name == "gmres":  # as many steps as the others make; SciPy counts restarts
                 options["restart"] = min(100, len(column))
+                options["maxiter"] = -(-10 * len(column) // options["restart"])
             found[:, k], info = getattr(iterative, self._name)(matrix, column, **options)
             if info:
                 residual = numpy.linalg.norm(matrix @ found[:, k] - column) / numpy.linalg.norm(column)

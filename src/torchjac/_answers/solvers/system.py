@@ -77,7 +77,7 @@ class System:
         """
         if self._factors is None and self._is_finite:
             numbers = values.detach().cpu().numpy()
-            self._largest = _largest(values)
+            self._largest = largest(values)
             self._is_finite = isfinite(self._largest)
             if self._is_finite:
                 import_scipy("solve and slogdet of a sparse Jacobian")
@@ -95,25 +95,30 @@ class System:
             return torch.full_like(right, torch.nan)
         solved = torch.as_tensor(factors.solve(right.detach().cpu().contiguous().numpy(), transposed))
         solved = solved.to(right.device, right.dtype)
-        if self._largest * _largest(solved) * torch.finfo(solved.dtype).eps > SUSPECT * _largest(right):
+        if is_suspect(self._largest, right, solved):
             self._check(values, transposed, right, solved)
         return solved
 
     def _check(self, values: Tensor, transposed: bool, right: Tensor, solved: Tensor) -> None:
         """Raise where a solution so large solves nothing: pivots were zeros but for rounding."""
-        largest = int(solved.abs().amax(0).argmax())
-        given, found = right.detach()[:, largest], solved[:, largest]
+        worst = int(solved.abs().amax(0).argmax())
+        given, found = right.detach()[:, worst], solved[:, worst]
         row, column = self.places[::-1] if transposed else self.places
         error = given.index_add(0, row, -values.detach() * found[column])
-        if _largest(error) > WRONG * _largest(given):
+        if largest(error) > WRONG * largest(given):
             name, at = "column" if transposed else "row", int(error.abs().argmax())
             raise LinAlgError(
-                f"the Jacobian is singular to working precision: the solution leaves {_largest(error):.1e} of a right "
-                f"side of {_largest(given):.1e}, most in {name} {at}"
+                f"the Jacobian is singular to working precision: the solution leaves {largest(error):.1e} of a right "
+                f"side of {largest(given):.1e}, most in {name} {at}"
             )
 
 
-def _largest(values: Tensor) -> float:
+def is_suspect(size: float, right: Tensor, solved: Tensor) -> bool:
+    """Return whether a solution, of a matrix with entries of some size, may have lost all but two digits."""
+    return size * largest(solved) * torch.finfo(solved.dtype).eps > SUSPECT * largest(right)
+
+
+def largest(values: Tensor) -> float:
     """Return the largest absolute value; NaN where there is one."""
     if not values.numel():
         return 0.0
