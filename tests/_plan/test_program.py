@@ -9,10 +9,12 @@ from contextlib import suppress
 
 import pytest
 import torch
+from tests.allocations import Alive
 
 from torchjac import hessian, jacobian, jacrev, program_cache
 from torchjac._accumulate.planned import PROGRAMS
 from torchjac._plan.cache import Cache, Entry
+from torchjac._plan.program import Program
 from torchjac.testing import loop_jacobian
 
 D = torch.float64
@@ -378,3 +380,26 @@ def test_a_view_that_is_the_tensor_itself_is_no_step() -> None:
         names = [getattr(step.function, "__name__", "") for step in each.steps]
         assert "expand" not in names
         assert "to" not in names
+
+
+def test_what_is_read_no_more_is_let_go(monkeypatch) -> None:
+    """A run holds a few tensors at once however long it is, interpreted or compiled: each goes at its last use."""
+    peaks, run = [], Program.run
+
+    def counted(program, origins):
+        with Alive() as alive:
+            found = run(program, origins)
+        peaks.append((alive.most, program.compiled is not None))
+        return found
+
+    def f(x):
+        for _ in range(30):
+            x = x.sin()
+        return x
+
+    monkeypatch.setattr(Program, "run", counted)
+    x = torch.randn(1000, dtype=D)
+    for _ in range(20):
+        jacobian(f)(x)
+    assert {compiled for _, compiled in peaks} == {False, True}
+    assert max(most for most, _ in peaks) <= 4 * x.nbytes

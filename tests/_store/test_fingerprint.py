@@ -47,19 +47,29 @@ def test_the_same_call_has_the_same() -> None:
 
 
 @pytest.mark.parametrize("other, names", [
-    (lambda: of(scaled, X + 1e-15), {"input", "output"}),
-    (lambda: of(scaled, X.view(2, 3)), {"input", "graph", "output"}),
-    (lambda: of(scaled, X.float()), {"input", "graph", "output"}),
-    (lambda: of(partial(scaled, by=3.0)), {"output"}),
+    (lambda: of(scaled, X + 1e-15), {"input", "output", "derivative"}),
+    (lambda: of(scaled, X.view(2, 3)), {"input", "graph", "output", "derivative"}),
+    (lambda: of(scaled, X.float()), {"input", "graph", "output", "derivative"}),
+    (lambda: of(partial(scaled, by=3.0)), {"output", "derivative"}),
     (lambda: of(lambda x: x.sin() * 2.0), {"function"}),
     (lambda: of(lambda x: x.sin() + x.sin()), {"function", "graph"}),
     (lambda: of(Net(2.0)), {"function"}),
-    (lambda: of(Net(torch.full((6,), 3.0, dtype=torch.float64))), {"function", "output"}),
+    (lambda: of(Net(torch.full((6,), 3.0, dtype=torch.float64))), {"function", "output", "derivative"}),
 ])  # fmt: skip
 def test_another_call_has_another(other, names) -> None:
     """Each change shows under its name: of the code, of the ops, of the input, of what the function reads beside it."""
     before, now = of(scaled), other()
     assert {name for name in before if before[name] != now[name]} == names
+
+
+def test_what_shows_in_the_derivative_alone() -> None:
+    """A number or a tensor that the function reads is told from another even where its outputs are the same."""
+    zero = torch.zeros(6, dtype=torch.float64)
+    for one, other in ((2.0, 3.0), (torch.full((6,), 2.0), torch.full((6,), 3.0))):
+        before, now = of(partial(scaled, by=one), zero), of(partial(scaled, by=other), zero)
+        assert {name for name in before if before[name] != now[name]} == {"derivative"}
+    constant = of(lambda x: torch.ones(3))
+    assert constant == of(lambda x: torch.ones(3)) | {"function": constant["function"]}
 
 
 def test_number_of_threads() -> None:

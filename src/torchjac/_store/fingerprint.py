@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from .._capture.capture import Captured
 from .._capture.graph import Graph
@@ -19,17 +20,32 @@ def fingerprint(
 ) -> dict[str, str]:
     """Return what the pieces of a Jacobian depend on, by name: each is another if the Jacobian may be.
 
-    Tensors that the function reads beside its input show in its output. Sums differ by rounding with the number of
-    threads, so that it is told too.
+    What the function reads beside its input shows in its output, or else in its derivative. Sums differ by rounding
+    with the number of threads, so that it is told too.
     """
     return {
         "function": _hash([_code(func)]),
         "graph": _hash([_told(captured.graph)]),
         "input": _hash(_tensors(inputs)),
         "output": _hash(_tensors(captured.outputs)),
+        "derivative": _hash(_tensors(_derivative(captured))),
         "number of threads": str(torch.get_num_threads()),
         **versions,
     }
+
+
+def _derivative(captured: Captured) -> list[Tensor]:
+    """Return vᵀJ for a v that is always the same: where J is another, so is this, even if the output is not.
+
+    Beyond the CPU nothing, as gradients there may differ by rounding from run to run.
+    """
+    (output,), (end,) = captured.outputs, captured.graph.ends
+    if end is None or output.device.type != "cpu":
+        return []
+    v = torch.rand(output.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    starts = [GradientEdge(start, 0) for start in captured.graph.starts]
+    found = torch.autograd.grad(output, starts, v.to(output.dtype), retain_graph=True, allow_unused=True)
+    return [part.to_dense() for part in found if part is not None]
 
 
 def _hash(parts: Iterable[Any]) -> str:

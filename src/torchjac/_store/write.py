@@ -76,7 +76,7 @@ def _check_same(path: Path, begun: Plan, asked: Plan) -> None:
     told = []
     for name in sorted(names):
         if before.get(name) != now.get(name):
-            hashed = name in ("function", "graph", "input", "output")
+            hashed = name in ("function", "graph", "input", "output", "derivative")
             told.append(name if hashed else f"{name} ({before.get(name)} there, {now.get(name)} now)")
     if told:
         raise ValueError(
