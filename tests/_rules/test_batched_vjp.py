@@ -9,7 +9,7 @@ from tests._rules.test_coverage import MODULES
 import torchjac
 from torchjac._rules.batched_formulas import BROADCAST, FORMULAS
 from torchjac._rules.batched_parts import joined
-from torchjac._rules.batched_vjp import goes_in_front, vjp_rows
+from torchjac._rules.batched_vjp import by_formula, goes_in_front, vjp_rows
 from torchjac._rules.call import call, fit
 from torchjac._rules.registry import RULES
 from torchjac._transforms.call_function import record, walking
@@ -122,3 +122,17 @@ def test_products_leave_small_graphs():
         torch.testing.assert_close(
             torchjac.hessian(lambda x: x.cumprod(0).sin().sum())(x), loop_jacobian(slope, x)
         )
+
+
+def test_only_what_is_wanted_is_formed():
+    """Where terms give the weight of a convolution, rows go to its image alone, by the formula: one call, no vmap."""
+    image, weight = torch.randn(2, 1, 5, 5, dtype=torch.float64), torch.randn(3, 1, 3, 3, dtype=torch.float64)
+    recorded = record("test", torch.conv2d, (0, 1), False, (image, weight), {})
+    (node,) = recorded.captured.tape.nodes
+    rows = torch.randn(4, *node.shape, dtype=torch.float64)
+    with walking(recorded):
+        assert by_formula(node, rows, 4, (0, 1)) is None
+        found, *rest = by_formula(node, rows, 4, (0,))
+        alone = torch.stack([call(node, [row])[0] for row in rows])
+    torch.testing.assert_close(found, alone)
+    assert rest == [None] * len(rest)

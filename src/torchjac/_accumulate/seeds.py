@@ -226,9 +226,10 @@ def call_rows(
             found = _stack(one, rows)
         else:
             size = chunk or rows_at_once([node, *(below for below, _ in filter(None, node.inputs))], count)
-            formula = by_formula(node, rows, count) if size >= count and not torch.is_grad_enabled() else None
+            at_once = size >= count and not torch.is_grad_enabled()
+            formula = by_formula(node, rows, count, wanted) if at_once else None
             if formula is not None:
-                return [result if k in wanted else None for k, result in enumerate(formula)]
+                return list(formula)
             try:
                 found = _batched(one, rows, size)
             except CANNOT_BATCH as error:

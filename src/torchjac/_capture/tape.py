@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple, TypeAlias, final
@@ -120,6 +120,13 @@ class Node:
         found.inputs = tuple(
             [None if edge is None else (_like(edge[0], None), edge[1]) for edge in self.inputs]
         )
+        return found
+
+    def narrowed(self, wanted: Collection[int]) -> Node:
+        """Return this node as one that needs the wanted inputs alone."""
+        found = _like(self, self.fn)
+        found.inputs = tuple([edge if k in wanted else None for k, edge in enumerate(self.inputs)])
+        found.borrowed = self.borrowed
         return found
 
     def bound(self, fn: Any) -> Node:

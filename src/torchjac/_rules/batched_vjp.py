@@ -5,7 +5,7 @@ On small tensors vmap costs several times what the arithmetic does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from itertools import zip_longest
 
@@ -69,17 +69,21 @@ def vjp_rows(node: Node, pending: Waiting, count: int) -> None:
             pending[edge] = result if other is None else other + result
 
 
-def by_formula(node: Node, rows: Tensor, count: int) -> Sequence[Tensor | None] | None:
-    """Return the rows of all inputs, of those of a node's one output, by a formula here; None where there is none."""
+def by_formula(
+    node: Node, rows: Tensor, count: int, wanted: Collection[int]
+) -> Sequence[Tensor | None] | None:
+    """Return rows of the wanted inputs, of those of a node's one output, by a formula; None where there is none."""
     if len(node.outputs) > 1 or node.name not in FORMULAS or fails(node):
         return None
-    results = FORMULAS[node.name](node, [rows], count)
+    results = FORMULAS[node.name](node.narrowed(wanted), [rows], count)
     if results is None:
         return None
     node.calls += 1
     return [
-        None if result is None or edge is None else _fit(result, edge[0].outputs[edge[1]], count)
-        for result, edge in zip_longest(results, node.inputs)
+        None
+        if result is None or edge is None or k not in wanted
+        else _fit(result, edge[0].outputs[edge[1]], count)
+        for k, (result, edge) in enumerate(zip_longest(results, node.inputs))
     ]
 
 

@@ -129,9 +129,11 @@ def found(
             inputs = [beneath.inputs[number] for number in numbers]
             part = recorded._replace(captured=captured, inputs=inputs, beneath=None, is_part=True)
             with walking(part):
-                for output, row in enumerate(find(part)):
+                rows, is_cut = find(part), part.is_cut  # asked once, not for each of many parameters
+                for output, row in enumerate(rows):
                     for number, answer in zip(numbers, row, strict=True):
-                        answers[output][number] = inside(beneath, part.cut(answer), output, number)
+                        own = part.cut(answer) if is_cut else answer
+                        answers[output][number] = inside(beneath, own, output, number)
     return answers
 
 
