@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests._answers.cases import program_jacobians, random_jacobians
 
-from torchjac import grad, jacobian, vmap
+from torchjac import compile, grad, jacobian, jacrev, vmap
 
 LAYOUTS = [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc]
 
@@ -156,6 +156,55 @@ def test_to_bsr() -> None:
         assert found.values().numel() == jac.nnz
 
 
+#: Functions of nodes with fields: affine, by tables, and of a vector, whose blocks are single entries.
+NODES = {
+    "chain": (lambda x: x[1:].sin() @ torch.ones(3, 2, dtype=x.dtype) * x[:-1, :2], (6, 3)),
+    "edges": (
+        lambda x: x[torch.tensor([0, 3, 3, 5])] * x[torch.tensor([1, 0, 2, 2])].sum(-1, keepdim=True),
+        (6, 3),
+    ),
+    "vector": (lambda x: x[1:] * x[:-1], (6,)),
+    "nothing": (lambda x: x[:0], (6, 3)),
+}
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_blocks_of_pairs(name) -> None:
+    """In BSR each pair of first positions that has an entry has a block, whose other entries are zeros."""
+    f, shape = NODES[name]
+    x = torch.rand(shape, dtype=torch.float64)
+    jac = jacobian(f)(x)
+    m, n = torch.Size(jac.out_shape[1:]).numel(), torch.Size(jac.in_shape[1:]).numel()
+    dense = jac.to_dense().reshape(jac.out_shape[0], m, 6, n)
+    for found in (jac.to_bsr(), jac.to_sparse(torch.sparse_bsr), jacrev(f, layout=torch.sparse_bsr)(x)):
+        assert found.layout is torch.sparse_bsr
+        assert found.values().shape[1:] == (m, n)
+        assert found.col_indices().numel() == int(dense.ne(0).any(3).any(1).sum())
+        torch.testing.assert_close(found.to_dense(), dense.reshape(-1, 6 * n))
+    matrix = jacrev(f, layout=torch.sparse_bsr)(x)
+    matrix.values().fill_(7)
+    refilled = jacrev(f, layout=torch.sparse_bsr, out=matrix)(x + 1)
+    assert refilled is matrix
+    torch.testing.assert_close(matrix.to_dense(), jacobian(f)(x + 1).to_dense().reshape(-1, 6 * n))
+
+
+def test_blocks_of_a_compiled_program() -> None:
+    """A captured program makes the same blocks, of other values too."""
+    f, shape = NODES["chain"]
+    compiled = compile(jacrev(f, layout=torch.sparse_bsr), backend="eager")
+    for x in torch.rand(2, *shape, dtype=torch.float64):
+        found = compiled(x)
+        assert found.layout is torch.sparse_bsr
+        torch.testing.assert_close(found.to_dense(), jacobian(f)(x).to_dense().reshape(10, 18))
+
+
+def test_blocks_are_differentiable() -> None:
+    """Gradients reach the point through the blocks."""
+    f, shape = NODES["edges"]
+    x = torch.rand(shape, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: jacobian(f)(x).to_bsr().values(), (x,))
+
+
 @pytest.mark.parametrize(
     "act, error, message",
     [
@@ -164,8 +213,17 @@ def test_to_bsr() -> None:
         (lambda J: J.to_sparse(index_dtype=torch.int32), ValueError, "sparse_coo has int64 indices only"),
         (lambda J: J.to_sparse(index_dtype=torch.int8), ValueError, "index_dtype must be .* got torch.int8"),
         (lambda J: J.to_scipy("lil"), ValueError, "format must be .* got 'lil'"),
-        (lambda J: J.to_bsr(), ValueError, "not block-diagonal; use to_sparse"),
-        (lambda J: J[:, :0].to_bsr(), ValueError, "not block-diagonal|have no entries"),
+        (lambda J: J[:, :0].to_bsr(), ValueError, "blocks of 0 × 2 have no entries"),
+        (
+            lambda J: J[0, 0].to_bsr(),
+            ValueError,
+            r"for each pair of positions of the first dims, got shapes \(\)",
+        ),
+        (
+            lambda J: J.to_sparse(torch.sparse_bsr, triangle="lower"),
+            ValueError,
+            "sparse_bsr has whole blocks",
+        ),
     ],
 )
 def test_errors(act, error, message) -> None:

@@ -150,7 +150,7 @@ def test_hooks_that_have_run() -> None:
 
 
 @pytest.mark.parametrize("transform", [jacrev, torchjac.hessian])
-@pytest.mark.parametrize("layout", [torch.sparse_bsr, "csr", None])
+@pytest.mark.parametrize("layout", [torch.sparse_bsc, "csr", None])
 def test_unknown_layouts(transform, layout) -> None:
     """A layout is refused when the transform is made, before the function is called."""
     with pytest.raises(ValueError, match=r"layout must be torch\.strided"):

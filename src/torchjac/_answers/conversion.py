@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +11,6 @@ from .._blocks.block import fitted, valued
 from . import sparse
 from .arithmetic import mapped
 from .base import Answer
-from .index_parts import block_diagonal
 from .linear_operator import linear_operator
 from .scipy_matrix import scipy_array
 from .to_dense import to_dense
@@ -66,7 +64,7 @@ class Conversion(Answer):
         once for all Jacobians with the same ones.
 
         Args:
-            layout: ``torch.sparse_coo``, ``sparse_csr`` or ``sparse_csc``.
+            layout: ``torch.sparse_coo``, ``sparse_csr``, ``sparse_csc`` or ``sparse_bsr``, as `to_bsr` tells.
             index_dtype: ``torch.int64``, or ``torch.int32`` for CSR and CSC (what MKL and cuSPARSE like).
             triangle: "lower" or "upper" for the diagonal and what is below or above it: half of a Hessian.
 
@@ -122,30 +120,24 @@ class Conversion(Answer):
         return linear_operator(self.form)
 
     def to_bsr(self) -> Tensor:
-        """Return a block-diagonal Jacobian in torch's ``sparse_bsr`` layout: a block for each sample of a batch.
+        """Return the Jacobian in torch's ``sparse_bsr`` layout, as ``to_sparse(torch.sparse_bsr)`` does.
 
-        The matrix has shape (B·m, B·n), with blocks as `block_diagonal` gives them. Costs B·m·n numbers.
+        The matrix has a block for each pair of positions of the first dims of output and input that has an entry: of a
+        batch one for each sample, as `block_diagonal` gives them. Costs what the blocks hold.
 
         Raises:
-            ValueError: if output and input do not begin with the same dim, if they disagree along it in any
-                block, or if the blocks have no entries.
+            ValueError: if output or input has no dims, or the blocks no entries.
 
         Example:
             >>> import torch
             >>> from torchjac import jacobian
             >>> jacobian(lambda x: x.cumsum(-1))(torch.zeros(3, 2)).to_bsr().values().shape
             torch.Size([3, 2, 2])
+            >>> jacobian(lambda x: x[1:] - x[:-1])(torch.zeros(3, 2)).to_bsr().values().shape
+            torch.Size([4, 2, 2])
         """
-        blocks = block_diagonal(self.form)
-        if not sparse.is_block_diagonal(self.blocks):
-            raise ValueError(
-                "to_bsr: some entries stand between different positions of the first dim, so the Jacobian is "
-                "not block-diagonal; use to_sparse"
-            )
-        m, n = prod(self.out_shape[1:]), prod(self.in_shape[1:])
-        if m == 0 or n == 0:
-            raise ValueError(f"to_bsr: blocks of {m} × {n} have no entries, which sparse_bsr cannot hold")
-        return sparse.bsr_tensor(blocks.reshape(self.out_shape[0], m, n))
+        found: Tensor = sparse.sparse_tensor(*self.form.ends, torch.sparse_bsr, "to_bsr")
+        return found
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         """Refuse: NumPy would make an array of a single object.

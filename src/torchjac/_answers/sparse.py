@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .._blocks.block import Block, Kind
-from .._blocks.block_views import in_triangle, same_positions, side_of_diagonal, swapped
+from .._blocks.block_views import in_triangle, side_of_diagonal, swapped
 from .._blocks.coordinates import coordinates
 from .._blocks.domain import inside
 from .._blocks.pattern import Pattern
 from .._blocks.pattern_cache import pattern_of
+from .._blocks.sort_entries import sorted_places
 from .._blocks.tracing import inside_functorch, is_known
 from .csr import csr_tensor, hear_warning
 
@@ -42,7 +43,8 @@ class SparseParts(NamedTuple):
         if layout is torch.sparse_csr:
             return csr_tensor(begin, index, values, size)
         hear_warning()
-        return torch.sparse_csc_tensor(begin, index, values, size, check_invariants=False)
+        make = torch.sparse_bsr_tensor if layout is torch.sparse_bsr else torch.sparse_csc_tensor
+        return make(begin, index, values, size, check_invariants=False)
 
 
 _in_parts: ContextVar[bool] = ContextVar("torchjac_sparse_in_parts", default=False)
@@ -116,21 +118,22 @@ def sparse_tensor(
 ) -> Any:
     """Return a sparse matrix of the sum of blocks, or of a triangle of it; its indices are sorted.
 
-    Blocks on the other side of the diagonal are left out as they are; what lies on both is cut.
+    Blocks on the other side of the diagonal are left out as they are; what lies on both is cut. In BSR there is a small
+    matrix for each pair of positions of the first dims that has an entry.
 
     Raises:
-        ValueError: if the layout is none of ``torch.sparse_coo``, ``sparse_csr`` and ``sparse_csc``, or cannot
-            have indices of that dtype, or there is no such triangle.
+        ValueError: if the layout is not sparse, or cannot have such indices or a triangle, or there is no such one.
         RuntimeError: inside a transform that has no tensors of this layout.
     """
-    if layout not in (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc):
-        also = "; to_bsr gives the blocks of a batch" if layout is torch.sparse_bsr else ""
+    if layout not in (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr):
         raise ValueError(
-            f"{what}: layout must be torch.sparse_coo, sparse_csr or sparse_csc, got {layout}{also}"
+            f"{what}: layout must be torch.sparse_coo, sparse_csr, sparse_csc or sparse_bsr, got {layout}"
         )
     _check_transforms([block.value for block in blocks], layout, what)
     if triangle not in (None, "lower", "upper"):
         raise ValueError(f"{what}: triangle must be 'lower', 'upper' or None, got {triangle!r}")
+    if triangle is not None and layout is torch.sparse_bsr:
+        raise ValueError(f"{what}: torch.sparse_bsr has whole blocks, no triangle; take torch.sparse_csr")
     cut_off = False
     if triangle is not None:
         blocks = in_triangle(blocks, out_shape, in_shape, triangle)
@@ -138,6 +141,8 @@ def sparse_tensor(
     found = by_layout(blocks, out_shape, in_shape, like, layout)
     if cut_off:
         found = _triangle(found, (triangle == "lower") == (layout is not torch.sparse_csc))
+    if layout is torch.sparse_bsr:
+        found = blocked(found, *block_size(out_shape, in_shape, what))
     size = (prod(out_shape), prod(in_shape))
     _check_index(index_dtype, layout, max(*size, found.values.numel()), what)
     if layout is torch.sparse_coo:
@@ -166,6 +171,39 @@ def _triangle(found: Assembled, below: bool) -> Assembled:
     return found._replace(begin=begin, column=column, row=lambda: row, values=values)
 
 
+def block_size(out_shape: tuple[int, ...], in_shape: tuple[int, ...], what: str) -> tuple[int, int]:
+    """Return the height and width of the blocks, which hold all dims but the first.
+
+    Raises:
+        ValueError: where there is no first dim, or they have no entries.
+    """
+    if not out_shape or not in_shape:
+        raise ValueError(
+            f"{what}: torch.sparse_bsr has a block for each pair of positions of the first dims, got shapes "
+            f"{out_shape} and {in_shape}; take torch.sparse_csr"
+        )
+    height, width = prod(out_shape[1:]), prod(in_shape[1:])
+    if height == 0 or width == 0:
+        raise ValueError(
+            f"{what}: blocks of {height} × {width} have no entries, which sparse_bsr cannot hold"
+        )
+    return height, width
+
+
+def blocked(found: Assembled, height: int, width: int) -> Assembled:
+    """Return a matrix by rows as one of blocks; where its entries stand in them is kept with the pattern."""
+    notes = {} if found.pattern is None else found.pattern.notes
+    if ("blocks", height, width) not in notes:
+        row, column = found.row(), found.column
+        place, above, beside = sorted_places(row // height, column // width)
+        at = (place * height + row % height) * width + column % width
+        notes["blocks", height, width] = at, pointers(above, found.size[0] // height), above, beside
+    at, begin, row, column = notes["blocks", height, width]
+    values = found.values.new_zeros(column.numel() * height * width).index_copy(0, at, found.values)
+    values = values.view(column.numel(), height, width)
+    return found._replace(begin=begin, column=column, row=lambda: row, values=values)
+
+
 def pattern_tensor(
     blocks: Sequence[Block],
     out_shape: tuple[int, ...],
@@ -174,6 +212,11 @@ def pattern_tensor(
     layout: torch.layout,
 ) -> Any:
     """Return the sparse matrix with True for each entry that is not zero by structure."""
+    if layout is torch.sparse_bsr:
+        raise ValueError(
+            "pattern: layout must be torch.sparse_coo, sparse_csr or sparse_csc, which name entries; "
+            "torch.sparse_bsr names blocks"
+        )
     with kept_in_parts():
         parts: SparseParts = sparse_tensor(blocks, out_shape, in_shape, like, layout, "pattern")
     parts = parts._replace(values=torch.ones_like(parts.values, dtype=torch.bool))
@@ -219,7 +262,11 @@ def refill(
     values = matrix.values() if matrix.layout is not torch.sparse_coo else matrix._values()
     if values.dtype != like.dtype:
         raise ValueError(f"{what}: out has {values.dtype}, the Jacobian {like.dtype}")
-    pattern.fill(ends[0], like, values)
+    if matrix.layout is torch.sparse_bsr:
+        at = pattern.notes["blocks", values.shape[1], values.shape[2]][0]
+        values.zero_().view(-1).index_copy_(0, at, pattern.fill(ends[0], like))
+    else:
+        pattern.fill(ends[0], like, values)
     return matrix
 
 
@@ -262,17 +309,6 @@ def cut(value: Tensor | float) -> Tensor | float:
     return value.detach() if isinstance(value, Tensor) else value
 
 
-def bsr_tensor(blocks: Tensor) -> Tensor:
-    """Return a block-diagonal matrix from its blocks, of shape (B, m, n)."""
-    _check_transforms([blocks], torch.sparse_bsr, "to_bsr")
-    count, height, width = blocks.shape
-    at = torch.arange(count + 1, device=blocks.device)
-    hear_warning()
-    return torch.sparse_bsr_tensor(
-        at, at[:-1], blocks, (count * height, count * width), check_invariants=False
-    )
-
-
 def import_scipy(what: str) -> Any:
     """SciPy with the parts used here, or an error that says how to get it."""
     try:
@@ -283,8 +319,3 @@ def import_scipy(what: str) -> Any:
         message = f"{what} needs SciPy, which is not installed; pip install 'torchjac[sparse]'"
         raise ImportError(message) from error
     return scipy
-
-
-def is_block_diagonal(blocks: Sequence[Block]) -> bool:
-    """Return whether output and input agree along their first dim in every block."""
-    return all(same_positions(block.out[0], block.wrt[0]) for block in blocks)

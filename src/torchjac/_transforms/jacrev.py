@@ -81,8 +81,9 @@ def jacrev(
         has_aux: whether ``func`` returns a pair ``(output, aux)``; aux, of any kind, is handed through.
         chunk_size: how many dense rows are pushed at once through an op that has no structure; by default
             as many as fit a memory budget.
-        layout: ``torch.strided``, or ``torch.sparse_coo``, ``sparse_csr`` or ``sparse_csc`` for sparse matrices of
-            shape ``(output.numel(), input.numel())`` as `Jacobian.to_sparse` writes them, never dense in between.
+        layout: ``torch.strided``, or ``torch.sparse_coo``, ``sparse_csr``, ``sparse_csc`` or ``sparse_bsr`` for sparse
+            matrices of shape ``(output.numel(), input.numel())`` as `Jacobian.to_sparse` writes them, never dense in
+            between.
         progress: whether to show a bar on standard error over whatever takes longer than a second (needs tqdm);
             dense rows then go in twenty pieces or more.
         out: tensors to write the answer into, a tree like the answer; every call fills them anew and returns them.

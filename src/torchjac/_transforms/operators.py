@@ -28,6 +28,9 @@ from .call_function import Recorded, found
 #: The layout of an answer that is not written out
 OPERATOR: Final = "operator"
 
+#: The layouts of tensors that an answer can have
+LAYOUTS = (torch.strided, torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr)
+
 #: What an answer can be asked for as
 Layout: TypeAlias = "torch.layout | Literal['operator']"
 
@@ -127,9 +130,10 @@ def _cut(block: Block, recorded: Recorded) -> Block:
 def check_layout(layout: Layout, what: str) -> None:
     """Raise unless the layout is one that an answer can be written in; a Hessian's may be an operator."""
     operator, also = ((OPERATOR,), ' (or "operator")') if what == "hessian" else ((), "")
-    if layout not in (torch.strided, torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, *operator):
+    if layout not in (*LAYOUTS, *operator):
         raise ValueError(
-            f"{what}: layout must be torch.strided, sparse_coo, sparse_csr or sparse_csc{also}, got {layout!r}"
+            f"{what}: layout must be torch.strided, sparse_coo, sparse_csr, sparse_csc or sparse_bsr{also}, "
+            f"got {layout!r}"
         )
 
 

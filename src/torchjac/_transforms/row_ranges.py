@@ -102,7 +102,7 @@ def sparse_within(recorded: Recorded, layout: torch.layout, most: int, what: str
     First to count their nonzeros, for which memory is then made, and then to be written there.
 
     Raises:
-        ValueError: for ``torch.sparse_csc``, where they do not.
+        ValueError: for ``torch.sparse_csc`` and ``sparse_bsr``, where they do not.
     """
     answers = []
     for number, shape in enumerate(recorded.shapes):
@@ -110,9 +110,9 @@ def sparse_within(recorded: Recorded, layout: torch.layout, most: int, what: str
 
         def find(rows: range) -> list[Tensor]:
             whole = len(rows) == prod(shape)
-            if layout is torch.sparse_csc and not whole:
+            if layout in (torch.sparse_csc, torch.sparse_bsr) and not whole:
                 raise ValueError(
-                    f"{what}: memory= finds ranges of rows, which layout torch.sparse_csc does not keep together; "
+                    f"{what}: memory= finds ranges of rows, which layout {layout} does not keep together; "
                     "take torch.sparse_csr"
                 )
             parts = jacobian_rows(recorded, number, rows, what)
