@@ -10,6 +10,7 @@ from torchjac import hessian, jacobian, jacrev, vmap
 from torchjac._accumulate.dense_rows import dense_rows
 from torchjac._accumulate.reverse import accumulate
 from torchjac._rules.backward_overrides import anew
+from torchjac._rules.call import call
 from torchjac._rules.norms import FIRST, SECOND
 from torchjac._transforms.call_function import record, walking
 from torchjac.testing import finite_differences
@@ -57,6 +58,20 @@ def test_values_are_those_of_pytorch(found: Case) -> None:
                 zeros = torch.zeros(node.into(k).shape, dtype=torch.float64)
                 a, b = (zeros if each[k] is None else each[k] for each in (found_, expected))
                 torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("given", [(1,), (2,), (1, 2), (0, 1), (0, 1, 2)])
+def test_statistics_of_a_group_norm(given) -> None:
+    """Where mean or scale have a cotangent the formula here is called: PyTorch drops one without the other."""
+    f = lambda x: torch.native_group_norm(x, None, None, 2, 4, 3, 2, 1e-5)
+    x = s(2, 4, 3)
+    recorded = record("test", lambda x: list(map(f(x).__getitem__, given)), (0,), False, (x,), {})
+    (node,) = recorded.captured.tape.nodes
+    cotangents = [s(*meta.shape) if slot in given else None for slot, meta in enumerate(node.outputs)]
+    with walking(recorded):
+        found = call(node, cotangents)[0]
+    weighed = lambda x: sum((f(x)[slot] * cotangents[slot]).sum() for slot in given)
+    torch.testing.assert_close(found, finite_differences(weighed, x), rtol=1e-6, atol=1e-6)
 
 
 def scalar(f):
