@@ -11,7 +11,7 @@ import torch
 from torchjac._capture import deletion
 from torchjac._capture.deletion import MOST_NESTED, Unlinked
 from torchjac._capture.graph import read_graph
-from torchjac._capture.tape import tape_of
+from torchjac._capture.read_tape import tape_of
 
 FULL = os.environ.get("TORCHJAC_SWEEP") == "full"
 SIMPLE = ("jacrev", "jacfwd", "jacobian")

@@ -6,7 +6,8 @@ from torch.autograd import Function
 
 from torchjac import hessian, jacfwd, jacobian, jacrev, vmap
 from torchjac._capture.graph import read_graph
-from torchjac._capture.tape import Meta, tape_of
+from torchjac._capture.read_tape import tape_of
+from torchjac._capture.tape import Meta
 from torchjac._capture.tape_cache import MOST_NODES, Memo
 from torchjac.testing import loop_jacobian
 

@@ -1097,12 +1097,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         "order = dims + batch",
     ),
     Mutation(
-        "_capture/tape.py", "tensors without entries on the tape",
+        "_capture/read_tape.py", "tensors without entries on the tape",
         "return (found, slot) if full else None",
         "return (found, slot)",
     ),
     Mutation(
-        "_capture/tape.py", "any reshape does nothing",
+        "_capture/read_tape.py", "any reshape does nothing",
         "if below.outputs[slot] == meta:",
         "if below.numel == node.numel:",
     ),

@@ -41,12 +41,13 @@ from .._torch import (
 )
 from .deletion import anchor
 from .detach import detach_keep_tangent
-from .graph import Graph, read_graph
+from .graph import Graph, mark_private_leaf, read_graph
 from .hooks import has_hooks, hooks_made
 from .inference import run_normally
+from .read_tape import tape_of
 from .recognise import graph_between
 from .state import normal_mode
-from .tape import Tape, mark_private_leaf, tape_of
+from .tape import Tape
 
 #: A function of tensors as `capture` runs it: its outputs, and anything else it has to tell
 Run: TypeAlias = Callable[[list[Tensor]], tuple[list[Tensor], Any]]

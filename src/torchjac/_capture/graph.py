@@ -235,3 +235,11 @@ def exact(value: Any) -> Hashable:
     if isinstance(value, type):
         return value
     raise UnkeyedError
+
+
+def mark_private_leaf(leaf: torch.Tensor) -> None:
+    """Mark a leaf that a capture made for itself: once its function has run, nobody can ask for its gradient.
+
+    The Jacobian of a function that takes another inside would otherwise be recorded for the inner one's leaf.
+    """
+    setattr(leaf, SPENT, True)

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from .._capture.tape import Node
-from .conv_input import image_cotangents, input_cotangent
 from .einsum_notation import ones
 from .losses import POINTWISE_LOSSES
 from .pointwise import POINTWISE, WITH_FACTORS
@@ -242,69 +241,3 @@ def _sum(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
     if node.name.startswith("Mean"):
         rows = rows / prod(shape[dim] for dim in summed)
     return [rows.expand(count, *shape)]
-
-
-@formula("MmBackward0", "BmmBackward0")
-def _product(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
-    (rows,) = cotangents
-    return _of_factors(node, rows, 0, "self", "mat2")
-
-
-@formula("AddmmBackward0")
-def _product_added(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
-    (rows,) = cotangents
-    alpha, beta = node.saved("alpha"), node.saved("beta")
-    scaled = rows if alpha == 1 else rows * alpha.conjugate()
-    factors = _of_factors(node, scaled, 1, "mat1", "mat2")
-    return factors and [rows if beta == 1 else rows * beta.conjugate(), *factors]
-
-
-def _of_factors(node: Node, rows: Tensor, k: int, left: str, right: str) -> list[Tensor | None] | None:
-    """Return what goes to inputs k and k + 1, whose product was taken: only what is asked for."""
-    found: list[Tensor | None] = [None, None]
-    for at, name in enumerate((right, left)):
-        edge = node.inputs[k + at] if node.needs(k + at) else None
-        if edge is not None:
-            factor = node.saved(name)
-            if factor.layout is not torch.strided:
-                return None
-            if at == 0:
-                found[at] = torch.matmul(rows, factor.mH)
-            elif edge[0].name in TURNED:  # made as the weight lies, of which this is the transpose
-                found[at] = torch.matmul(rows.mT, factor.conj()).mT
-            else:
-                found[at] = torch.matmul(factor.mH, rows)
-    return found
-
-
-#: Nodes of a weight that is multiplied transposed, as that of a layer is
-TURNED = ("TBackward0", "TransposeBackward0")
-
-
-@formula("MvBackward0")
-def _of_vector(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
-    (rows,) = cotangents
-    return [
-        rows.unsqueeze(-1) * node.saved("vec").conj() if node.needs(0) else None,
-        torch.matmul(rows, node.saved("self").conj()) if node.needs(1) else None,
-    ]
-
-
-@formula("DotBackward0")
-def _dot(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
-    (rows,) = cotangents
-    return [
-        rows.unsqueeze(-1) * node.saved(other).conj() if node.needs(k) else None
-        for k, other in enumerate(("tensor", "self"))
-    ]
-
-
-@formula("ConvolutionBackward0")
-def _convolution(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
-    (rows,) = cotangents
-    if not node.needs(0) or node.needs(1):
-        return None
-    found = input_cotangent(node, rows)
-    if found is None:
-        found = image_cotangents(node, rows.flatten(0, 1)).view(count, *node.into(0).shape)
-    return [found, None, rows.sum([1, *range(3, rows.dim())]) if node.needs(2) else None]

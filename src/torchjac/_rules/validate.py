@@ -39,7 +39,7 @@ class Validator:
         """Return the terms of inputs that something is asked of."""
         if not isinstance(terms, Sequence) or not all(isinstance(term, Local) for term in terms):
             self._refuse(
-                f"gave {terms!r}; a rule returns a list of what extend.local gives, a Known, or None"
+                f"gave {terms!r}; a rule returns a list of what extend.local gives, a LocalJacobian, or None"
             )
         for term in terms:
             self._input(term.input)
