@@ -25,7 +25,7 @@ class Allocations(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for tensor in torch.utils._pytree.tree_leaves(result):
-            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().nbytes() >= self.least * 8:
+            if strided(tensor) and tensor.untyped_storage().nbytes() >= self.least * 8:
                 # kept alive, so that no address is used twice
                 self.storages.setdefault(tensor.untyped_storage().data_ptr(), (str(func), tensor))
         return result

@@ -116,7 +116,7 @@ torchjac.accumulate.Sums
 torchjac.accumulate.Tile
 torchjac.accumulate.kernel_tiles(func, parameters, data, *, start=0, progress=False, mesh=None)
 torchjac.accumulate.sums(func, parameters, data, of=('gram', 'gradient'), *, weight=None, residual=None, dtype=None, \
-checkpoint=None, every=100, progress=False, mesh=None)
+layout=torch.strided, checkpoint=None, every=100, progress=False, mesh=None)
 torchjac.block(parts)
 torchjac.compile(func, *, backend='inductor', cache_size=64, dynamic=None)
 torchjac.distributed.Halo

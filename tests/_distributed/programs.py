@@ -408,6 +408,14 @@ def sums(mesh):
     for given, whole in zip(found[:3], expected[:3], strict=True):
         close(given, whole)
     assert found.batches == sum(-(-len(range(rank, N, mesh.size())) // 2) for rank in range(mesh.size()))
+    from tests._distributed.test_sums import cameras
+
+    residuals, cameras_and_points, pairs = cameras()
+    expected = accumulate.sums(residuals, cameras_and_points, pairs)
+    mine = pairs[mesh.get_local_rank() : 3 : mesh.size()] + pairs[3:] * (not mesh.get_local_rank())
+    found = accumulate.sums(residuals, cameras_and_points, mine, layout=torch.sparse_coo, mesh=mesh)
+    close(found.gram.to_dense(), expected.gram)
+    close(found.gradient, expected.gradient)
     tiles = list(accumulate.kernel_tiles(func, parameters, DataLoader(data, batch_size=3), mesh=mesh))
     assert [tile.number for tile in tiles] == list(range(10))[mesh.get_local_rank() :: mesh.size()]
 

@@ -98,6 +98,82 @@ def test_rows_in_parts(monkeypatch):
     torch.testing.assert_close(parts[:3], whole[:3], rtol=1e-13, atol=1e-13)
 
 
+def cameras():
+    """Reprojection-like residuals of pairs of cameras and points: a batch reads a few of each."""
+    torch.manual_seed(0)
+    parameters = {
+        "camera": torch.randn(40, 3, dtype=torch.float64),
+        "point": torch.randn(60, 2, dtype=torch.float64),
+    }
+    camera, point = torch.randint(40, (100,)), torch.randint(60, (100,))
+
+    def residuals(parameters, camera, point):
+        c, p = parameters["camera"][camera], parameters["point"][point]
+        return torch.stack([c[:, 0] * p[:, 0].sin() + c[:, 1], c[:, 2] * p[:, 1] - p[:, 0]], 1)
+
+    return residuals, parameters, list(zip(camera.split(9), point.split(9), strict=True))
+
+
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
+@pytest.mark.parametrize(
+    "weight", [None, lambda y, *_: y.square() + 1, lambda y, *_: torch.diag_embed(y) + 1]
+)
+def test_sparse_sums(layout, weight) -> None:
+    """A sparse gram matrix is the dense one, names its nonzeros only, and nothing of the dense one's size is made."""
+    func, parameters, data = cameras()
+    of = ("gram", "gradient", "diagonal")
+    dense = accumulate.sums(func, parameters, data, of, weight=weight)
+    with Allocations(dense.gram.numel()) as seen:
+        found = accumulate.sums(func, parameters, data, of, weight=weight, layout=layout)
+    assert not seen.storages
+    assert found.gram.layout is layout
+    assert found.gram._nnz() <= 40 * 9 + 60 * 4 + 2 * 100 * 6
+    for given, whole in ((found.gram.to_dense(), dense.gram), *zip(found[1:3], dense[1:3], strict=True)):
+        torch.testing.assert_close(given, whole, rtol=1e-12, atol=1e-12)
+
+
+def test_sparse_sums_of_dense_and_factored_jacobians() -> None:
+    """What has no structure, one tensor of parameters, half precision and no batches come out right too."""
+    func, parameters, data = network()
+    batches = list(DataLoader(data, batch_size=5))
+    dense = accumulate.sums(func, parameters, batches, weight=blocks_of)
+    found = accumulate.sums(func, parameters, batches, weight=blocks_of, layout=torch.sparse_coo)
+    torch.testing.assert_close(found.gram.to_dense(), dense.gram, rtol=1e-12, atol=1e-12)
+    x = torch.randn(4, 3, dtype=torch.float16)
+    for func, data in (
+        (lambda p, x: x * p, [x, x]),
+        (lambda p, x: x.sum() * p.sum() * x, [x]),
+        (torch.mul, []),
+    ):
+        p = torch.ones(3, dtype=torch.float16)
+        found = accumulate.sums(func, p, data, ("gram",), layout=torch.sparse_csr).gram
+        assert found.dtype is torch.float32
+        expected = accumulate.sums(func, p, data, ("gram",)).gram
+        torch.testing.assert_close(found.to_dense(), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("cut", [1, 4, 12])
+def test_sparse_sums_resumed_bit_for_bit(tmp_path, cut) -> None:
+    """A sparse sum goes on from its checkpoint to the same bits; a dense one does not go on with it."""
+    func, parameters, data = cameras()
+    whole = accumulate.sums(func, parameters, data, ("gram",), layout=torch.sparse_coo).gram
+    path = tmp_path / "sums.pt"
+
+    def until_cut():
+        yield from data[:cut]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        accumulate.sums(
+            func, parameters, until_cut(), ("gram",), layout=torch.sparse_coo, checkpoint=path, every=2
+        )
+    found = accumulate.sums(func, parameters, data, ("gram",), layout=torch.sparse_coo, checkpoint=path).gram
+    assert torch.equal(found.indices(), whole.indices())
+    assert torch.equal(found.values(), whole.values())
+    with pytest.raises(ValueError, match="other sums"):
+        accumulate.sums(func, parameters, data, ("gram",), checkpoint=path)
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_no_batch_and_one(count):
     """No batch gives zeros; a batch that is one tensor and a function that gives one number are taken."""
@@ -220,6 +296,8 @@ def test_refused():
         accumulate.sums(torch.mul, ones, [ones], of=("hessian",))
     with pytest.raises(ValueError, match="every must be a positive number of batches, got 0"):
         accumulate.sums(torch.mul, ones, [ones], every=0)
+    with pytest.raises(ValueError, match=r"layout must be one of .* got torch\.sparse_csc"):
+        accumulate.sums(torch.mul, ones, [ones], layout=torch.sparse_csc)
     with pytest.raises(TypeError, match="func must give one tensor, got tuple"):
         accumulate.sums(lambda p, x: (p, x), ones, [ones])
     with pytest.raises(ValueError, match=r"residual must give a tensor of shape \(2,\), got \(3,\)"):

@@ -91,6 +91,17 @@ def stacked(parts: Sequence[Form]) -> Form:
     return SumOfBlocks((at,), first.in_shape, first.dtype, first.device, tuple(found))
 
 
+def side_by_side(parts: Sequence[Form]) -> SumOfBlocks:
+    """Return one Jacobian of an output by the entries of several inputs, one input after the other."""
+    first, found, at = parts[0], [], 0
+    for part in parts:
+        for each in part.blocks:
+            found.append(each._replace(wrt=(shifted(joined(each.wrt, part.in_shape), at),)))
+        at += prod(part.in_shape)
+    found = merge(found, first.out_shape, (at,), first)
+    return SumOfBlocks(first.out_shape, (at,), first.dtype, first.device, tuple(found))
+
+
 def placed(form: Form, key: tuple[int | slice, ...]) -> list[Block]:
     """Return the blocks of a Jacobian of ``output[key]``, a box of the output, as blocks of that of the output."""
     found = []

@@ -43,9 +43,10 @@ class Checkpoint(NamedTuple):
             )
         return kept
 
-    def save(self, sums: Tensor, batches: int, output: Tensor) -> None:
+    def save(self, sums: Tensor, sparse: Tensor | None, batches: int, output: Tensor) -> None:
         """Write the sums, and the output of the last batch; the file there was stays whole until this one is."""
-        kept = {"fingerprint": self.fingerprint, "sums": sums, "batches": batches, "output": output.clone()}
+        told = {"fingerprint": self.fingerprint, "batches": batches, "output": output.clone()}
+        kept = {**told, "sums": sums, "sparse": sparse}
         beside = self.path.with_name(self.path.name + ".new")
         with open(beside, "wb") as file:
             torch.save(kept, file)

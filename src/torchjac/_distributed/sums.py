@@ -17,6 +17,7 @@ from .._torch import pytree
 from .._transforms.jacobian import value_and_jacobian
 from .batches import add_diagonal, arguments, at_least_one_dim, shaped
 from .checkpoint import Checkpoint, fingerprint
+from .sparse_gram import LAYOUTS, add_over_ranks, sparse_gram
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -35,7 +36,7 @@ class Sums(NamedTuple):
     """The result of `sums`; a sum that was not asked for is None.
 
     Attributes:
-        gram: Σ JᵀWJ, of shape (p, p) for p parameters, in the order of their tree.
+        gram: Σ JᵀWJ, of shape (p, p) for p parameters, in the order of their tree, in the layout asked for.
         gradient: Σ Jᵀr, of shape (p,).
         diagonal: the diagonal of Σ JᵀWJ, of shape (p,).
         batches: how many there were.
@@ -58,6 +59,7 @@ def sums(
     weight: Callable[..., Tensor] | None = None,
     residual: Callable[..., Tensor] | None = None,
     dtype: torch.dtype | None = None,
+    layout: torch.layout = torch.strided,
     checkpoint: str | Path | None = None,
     every: int = 100,
     progress: bool = False,
@@ -78,6 +80,8 @@ def sums(
             the output's first dim, as `Jacobian.gram` takes them; the identity by default.
         residual: ``residual(output, *batch)`` gives r, of the shape of the output; by default the output itself.
         dtype: dtype of the sums; that of the parameters by default.
+        layout: of Σ JᵀWJ. ``torch.sparse_coo`` and ``torch.sparse_csr`` keep the structure that the Jacobians have, as
+            where a batch reads a few of the parameters only; nothing of shape (p, p) is made.
         checkpoint: a file in which the sums are kept after ``every`` batches each, and at the end. A call that finds it
             goes on where it ends, passing over the batches that are in it: the data must come in the same order. With a
             mesh each rank has its own, ``checkpoint.rank0`` and so on.
@@ -106,7 +110,9 @@ def sums(
         raise ValueError(f"sums: of must name some of {SUMS}, got {tuple(of)}")
     if every < 1:
         raise ValueError(f"sums: every must be a positive number of batches, got {every}")
-    running = _Running(func, parameters, of, weight, residual, dtype)
+    if layout not in LAYOUTS:
+        raise ValueError(f"sums: layout must be one of {LAYOUTS}, got {layout}")
+    running = _Running(func, parameters, of, weight, residual, dtype, layout)
     if mesh is None:
         running.over(data, _checkpoint(checkpoint, running, of, None), every, progress)
         return running.result()
@@ -131,7 +137,7 @@ def _checkpoint(
         return None
     rank, ranks = (None, 1) if mesh is None else (mesh.get_local_rank(), mesh.size())
     path = Path(path) if rank is None else Path(f"{path}.rank{rank}")
-    told = (sorted(of), str(running.all.dtype), rank, ranks, str(running.spec))
+    told = (sorted(of), str(running.all.dtype), rank, ranks, str(running.spec), running.sparse is None)
     return Checkpoint(path, fingerprint(running.leaves, told))
 
 
@@ -146,20 +152,27 @@ class _Running:
         weight: Callable[..., Tensor] | None,
         residual: Callable[..., Tensor] | None,
         dtype: torch.dtype | None,
+        layout: torch.layout,
     ) -> None:
         leaves, self.spec = pytree.tree_flatten(parameters)
         self.leaves = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         self.jacobian = value_and_jacobian(at_least_one_dim(func, "sums"))
-        self.weight, self.residual = weight, residual
+        self.weight, self.residual, self.layout = weight, residual, layout
         tensors = [leaf for leaf in self.leaves if isinstance(leaf, Tensor)]  # others are told by `jacobian`
         self.sizes = [leaf.numel() for leaf in tensors]
         self.count = sum(self.sizes)
         dtype = dtype or reduce(torch.promote_types, [leaf.dtype for leaf in tensors], torch.float32)
-        lengths = [self.count ** (2 if name == "gram" else 1) if name in of else 0 for name in SUMS]
+        dense = [name for name in of if name != "gram" or layout is torch.strided]
+        lengths = [self.count ** (2 if name == "gram" else 1) if name in dense else 0 for name in SUMS]
         # Two more numbers: the batches, and whether a rank failed.
         self.all = torch.zeros(sum(lengths) + 2, dtype=dtype, device=tensors[0].device if tensors else None)
         gram, gradient, diagonal, self.batches, self.failed = self.all.split_with_sizes([*lengths, 1, 1])
-        self.gram = gram.view(self.count, self.count) if "gram" in of else None
+        self.gram = gram.view(self.count, self.count) if "gram" in dense else None
+        self.sparse: Tensor | None = None  # the gram matrix in COO, where its layout is sparse
+        if "gram" in of and "gram" not in dense:
+            self.sparse = torch.sparse_coo_tensor(
+                torch.empty(2, 0, dtype=torch.int64), self.all[:0], (self.count, self.count)
+            ).coalesce()
         self.gradient = gradient if "gradient" in of else None
         self.diagonal = diagonal if "diagonal" in of else None
 
@@ -169,6 +182,7 @@ class _Running:
         done = 0 if kept is None else int(kept["batches"])
         if kept is not None:
             self.all.copy_(kept["sums"])
+            self.sparse = kept["sparse"]
         total = len(data) if isinstance(data, Sized) else None
         bar = import_tqdm()(total=total, desc="batches", leave=False) if progress else None
         number, items, output = 0, iter(data), None
@@ -184,7 +198,7 @@ class _Running:
             elif number > done:
                 output = self._add(batch)
                 if checkpoint is not None and number % every == 0:
-                    checkpoint.save(self.all, number, output)
+                    checkpoint.save(self.all, self.sparse, number, output)
             del batch  # before the next one is asked for
             if bar is not None:
                 bar.update(1)
@@ -194,7 +208,7 @@ class _Running:
                 "made of"
             )
         if checkpoint is not None and output is not None and number % every:
-            checkpoint.save(self.all, number, output)
+            checkpoint.save(self.all, self.sparse, number, output)
         if bar is not None:
             bar.close()
 
@@ -219,6 +233,8 @@ class _Running:
                 part += (residual.to(J.dtype) @ J).reshape(-1)
         if self.gram is not None:
             self._add_rows(jacobians, weight, self.gram.addmm_)
+        if self.sparse is not None:
+            self.sparse = (self.sparse + sparse_gram(jacobians, weight, self.all.dtype)).coalesce()
         if self.diagonal is not None:
             if self.gram is not None:
                 self.diagonal.copy_(self.gram.diagonal())
@@ -261,7 +277,10 @@ class _Running:
 
         self.failed.fill_(error is not None)
         all_reduce(self.all, mesh)
-        return bool(self.failed.item())
+        failed = bool(self.failed.item())
+        if self.sparse is not None and not failed:
+            self.sparse = add_over_ranks(self.sparse, mesh)
+        return failed
 
     def result(self) -> Sums:
         """Return the sums as the caller sees them."""
@@ -274,4 +293,5 @@ class _Running:
             ]
             return pytree.tree_unflatten(parts, self.spec)
 
-        return Sums(self.gram, self.gradient, self.diagonal, int(self.batches.item()), unravel)
+        gram = self.gram if self.sparse is None else self.sparse.to_sparse(layout=self.layout)
+        return Sums(gram, self.gradient, self.diagonal, int(self.batches.item()), unravel)
