@@ -142,21 +142,39 @@ def _sizes_first(module: torch.fx.GraphModule, operands: Sequence[Any]) -> list[
 dense_jacobian = DenseJacobian()
 
 
-def beside_dynamo(what: str, function: Callable[..., T]) -> Callable[..., T]:
-    """Return a function that Dynamo leaves as it is, with all that it calls; with ``fullgraph=True`` it is refused."""
+def seen_by_tracers(
+    what: str,
+    func: Callable[..., Any],
+    transformed: Callable[..., T],
+    settings: tuple[str, int | tuple[int, ...], bool, int | None] | None = None,
+) -> Callable[..., T]:
+    """Return ``transformed``, which a transform made of ``func``, as it is seen by Dynamo and `torch.export`.
 
-    @wraps(function)
-    def beside(*args: Any, **kwargs: Any) -> T:
-        if not torch.compiler.is_dynamo_compiling():
-            return function(*args, **kwargs)
-        graph_break(
-            f"{what} inside torch.compile: only dense answers of jacrev, jacfwd and hessian are compiled there, by "
-            "PyTorch 2.13 or newer; torchjac.compile takes operators, sparse layouts and out= too"
-        )
-        found: T = torch.compiler.disable(function)(*args, **kwargs)
-        return found
+    Where it gives dense answers, ``settings`` are its mode, argnums, has_aux and chunk_size, and Dynamo traces
+    ``func``. Dynamo leaves any other as it is, with all that it calls; with ``fullgraph=True`` it is refused.
+    """
+    dense = settings if HAS_OP else None
 
-    return beside
+    @wraps(func)
+    def seen(*args: Any, **kwargs: Any) -> T:
+        found: T
+        if torch.compiler.is_dynamo_compiling():
+            if dense is not None:
+                mode, argnums, has_aux, chunk_size = dense
+                found = in_dynamo(what, mode, func, argnums, has_aux, chunk_size, args, kwargs)
+                return found
+            graph_break(
+                f"{what} inside torch.compile: only dense answers of jacrev, jacfwd and hessian are compiled there, "
+                "by PyTorch 2.13 or newer; torchjac.compile takes operators, sparse layouts and out= too"
+            )
+            found = torch.compiler.disable(transformed)(*args, **kwargs)
+            return found
+        if is_exporting():
+            found = replayed(transformed, args, kwargs)
+            return found
+        return transformed(*args, **kwargs)
+
+    return seen
 
 
 def in_dynamo(

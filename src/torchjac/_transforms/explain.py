@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 from .._accumulate.factors import accumulate_factors
@@ -12,7 +11,7 @@ from .._accumulate.report import Costs, Report
 from .._accumulate.work_counter import Counter
 from .._capture.state import undisturbed
 from .call_function import Recorded, check_function, found, record
-from .dynamo import beside_dynamo
+from .dynamo import seen_by_tracers
 from .module_spans import ModuleSpans
 
 
@@ -47,7 +46,6 @@ def explain(
     """
     check_function(func, argnums, None, "explain")
 
-    @wraps(func)
     def report_of(*args: Any, **kwargs: Any) -> Report:
         with undisturbed():
             with ModuleSpans(func) as modules:
@@ -69,4 +67,4 @@ def explain(
             found(recorded, walk)
         return report
 
-    return beside_dynamo("explain", report_of)
+    return seen_by_tracers("explain", func, report_of)

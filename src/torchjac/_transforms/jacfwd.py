@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
 from typing import TYPE_CHECKING, Any, overload
 
-import torch
 from torch import Tensor
 
 from .._capture.state import undisturbed
 from .call_function import check_function, record
 from .dense import dense_jacobians
-from .dynamo import HAS_OP, beside_dynamo, in_dynamo
-from .exporting import is_exporting, replayed
+from .dynamo import seen_by_tracers
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -100,14 +97,9 @@ def jacfwd(
             f"jacfwd: randomness must be one of {', '.join(map(repr, RANDOMNESS))}, got {randomness!r}"
         )
 
-    @wraps(func)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_dynamo_compiling():
-            return in_dynamo("jacfwd", "forward", func, argnums, has_aux, None, args, kwargs)
-        if is_exporting():
-            return replayed(jacfwd(func, argnums, has_aux), args, kwargs)  # it must not hold itself
         with undisturbed():
             recorded = record("jacfwd", func, argnums, has_aux, args, kwargs)
             return recorded.finish(dense_jacobians(recorded, None, "forward"), has_aux)
 
-    return jacobian_of if HAS_OP else beside_dynamo("jacfwd", jacobian_of)
+    return seen_by_tracers("jacfwd", func, jacobian_of, ("forward", argnums, has_aux, None))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
 from typing import TYPE_CHECKING, Any, overload
 
 from torch import Tensor
@@ -15,8 +14,7 @@ from .._capture.capture import left_level
 from .._capture.state import undisturbed
 from .._torch import pytree
 from .call_function import Recorded, check_function, record
-from .dynamo import beside_dynamo
-from .exporting import is_exporting, replayed
+from .dynamo import seen_by_tracers
 from .memory import budget, check_within
 from .operators import operators
 from .row_ranges import operators_within
@@ -96,11 +94,7 @@ def jacobian(
     _check_mode(mode, "jacobian")
     most = budget(memory, "jacobian")
 
-    @wraps(func)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
-        if is_exporting():
-            again = jacobian(func, argnums, has_aux=has_aux, mode=mode, memory=memory)
-            return replayed(again, args, kwargs)  # it must not hold itself
         with undisturbed():
             recorded = record("jacobian", func, argnums, has_aux, args, kwargs)
             if most is not None:
@@ -108,7 +102,7 @@ def jacobian(
                 return recorded.finish(operators_within(recorded, most, "jacobian", mode), has_aux)
             return recorded.finish(operators(recorded, "jacobian", mode=mode), has_aux)
 
-    found = beside_dynamo("jacobian", jacobian_of)
+    found = seen_by_tracers("jacobian", func, jacobian_of)
     return watched(found) if progress else found
 
 
@@ -164,18 +158,14 @@ def value_and_jacobian(
     check_function(func, argnums, None, "value_and_jacobian")
     _check_mode(mode, "value_and_jacobian")
 
-    @wraps(func)
     def value_and_jacobian_of(*args: Any, **kwargs: Any) -> Any:
-        if is_exporting():
-            again = value_and_jacobian(func, argnums, has_aux=has_aux, mode=mode)
-            return replayed(again, args, kwargs)  # it must not hold itself
         with undisturbed():
             recorded = record("value_and_jacobian", func, argnums, has_aux, args, kwargs)
             answer = recorded.finish(operators(recorded, "value_and_jacobian", mode=mode), has_aux)
             value = _value(recorded)
         return ((value, answer[1]), answer[0]) if has_aux else (value, answer)
 
-    found = beside_dynamo("value_and_jacobian", value_and_jacobian_of)
+    found = seen_by_tracers("value_and_jacobian", func, value_and_jacobian_of)
     return watched(found) if progress else found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import wraps
 from math import prod
 from typing import TYPE_CHECKING, Any, overload
 
@@ -16,8 +15,7 @@ from .._answers.sparse import refill
 from .._capture.state import undisturbed
 from .call_function import Recorded, check_function, record
 from .dense import dense_answers, dense_jacobians
-from .dynamo import HAS_OP, beside_dynamo, in_dynamo
-from .exporting import is_exporting, replayed
+from .dynamo import seen_by_tracers
 from .memory import budget, check_within
 from .operators import OPERATOR, Layout, check_layout, operators
 from .out import check_out, sparse_out
@@ -156,13 +154,7 @@ def reverse(
         )
     most = budget(memory, what, chunk_size=chunk_size, out=None if layout is torch.strided else out)
 
-    @wraps(func)
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_dynamo_compiling():
-            return in_dynamo(what, "auto", func, argnums, has_aux, chunk_size, args, kwargs)
-        if is_exporting():
-            again = reverse(what, func, argnums, has_aux, chunk_size, layout, False, out, memory, triangle)
-            return replayed(again, args, kwargs)  # it must not hold itself
         with undisturbed():
             recorded = record(what, func, argnums, has_aux, args, kwargs)
             if most is not None:
@@ -196,7 +188,8 @@ def reverse(
             return recorded.finish(answers, has_aux)
 
     plain = layout is torch.strided and out is None and most is None
-    found = jacobian_of if plain and HAS_OP else beside_dynamo(what, jacobian_of)
+    settings = ("auto", argnums, has_aux, chunk_size) if plain else None
+    found = seen_by_tracers(what, func, jacobian_of, settings)
     return watched(found) if progress else found
 
 

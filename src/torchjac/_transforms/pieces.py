@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import wraps
 from typing import Any
 
 from .._answers.operator import Jacobian
 from .._capture.state import undisturbed
 from .arguments import unflatten
 from .call_function import Recorded, check_function, record
-from .dynamo import beside_dynamo
+from .dynamo import seen_by_tracers
 from .memory import bytes_of, check_within, within
 from .row_ranges import jacobian_rows
 
@@ -54,7 +53,6 @@ def pieces(
     check_function(func, argnums, None, "pieces")
     most = bytes_of(memory, "pieces") // 2
 
-    @wraps(func)
     def pieces_of(*args: Any, **kwargs: Any) -> Iterator[tuple[range, Any]]:
         with undisturbed():
             recorded = record("pieces", func, argnums, False, args, kwargs)
@@ -66,7 +64,7 @@ def pieces(
             )
         return _pieces(recorded, most)
 
-    return beside_dynamo("pieces", pieces_of)
+    return seen_by_tracers("pieces", func, pieces_of)
 
 
 def _pieces(recorded: Recorded, most: int) -> Iterator[tuple[range, Any]]:
