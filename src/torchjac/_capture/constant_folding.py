@@ -7,7 +7,7 @@ integer tensors, and matching two blocks looks at them; made inside a trace, the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, NoReturn, TypeAlias
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -22,44 +22,32 @@ from .._torch import (
     pytree,
     tracer_mode,
 )
-
-#: Ops that are given a list of index tensors, among which may be masks.
-_READ_BY_MASK = {
-    torch.ops.aten.index.Tensor,
-    torch.ops.aten._unsafe_index.Tensor,
-    torch.ops.aten.index_put.default,
-    torch.ops.aten.index_put_.default,
-    torch.ops.aten._unsafe_index_put.default,
-    torch.ops.aten._index_put_impl_.default,
-}
-
-
-#: Tags of ops that look at values: their results, or the shapes of these, cannot be known without.
-_LOOKS_AT_VALUES = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
-
+from .op_facts import (
+    LOOKS_AT_VALUES,
+    READ_BY_MASK,
+    Args,
+    KeywordArgs,
+    is_random,
+    makes_integers,
+    memory_of,
+    targets_of,
+    view_of,
+)
 
 #: Whether Inductor may lose a write into a part of a tensor where a formula makes one (it did in PyTorch 2.9).
 _LOSES_WRITES = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13)
 
 
-Args: TypeAlias = tuple[Any, ...]
-KeywordArgs: TypeAlias = dict[str, Any]
-
-
 class Assumed(NamedTuple):
-    """A captured tensor whose values are part of a program: with its version, which a write raises, and a copy."""
+    """A captured tensor whose values are part of a program, and a copy of it."""
 
     tensor: Tensor
-    version: int
     copy: Tensor
 
 
 def still_holds(assumed: Assumed) -> bool:
-    """Return whether a tensor has the values that were assumed.
-
-    A write by NumPy or through ``tensor.data`` raises no version.
-    """
-    tensor, _, copy = assumed
+    """Return whether a tensor has the values that were assumed; a write through ``tensor.data`` raises no version."""
+    tensor, copy = assumed
     return tensor.shape == copy.shape and torch.equal(tensor, copy)
 
 
@@ -105,7 +93,7 @@ class Constants(TorchDispatchMode):
         constants = [tensor for tensor in tensors if self._is_constant(tensor)]
         if func is torch.ops.aten.lift_fresh.default and not is_traced(args[0]):
             return self._run(func, args, kwargs, tensors)
-        if not _LOOKS_AT_VALUES.isdisjoint(func.tags) and all(map(self._has_value, tensors)):
+        if not LOOKS_AT_VALUES.isdisjoint(func.tags) and all(map(self._has_value, tensors)):
             args, kwargs = pytree.tree_map_only(Tensor, self.value_of, (args, kwargs))
             return self._run(func, args, kwargs, [])
         if func is torch.ops.aten.masked_select.default and self._has_value(args[1]):
@@ -114,22 +102,22 @@ class Constants(TorchDispatchMode):
             return self.__torch_dispatch__(
                 torch.ops.aten.index.Tensor, types, (args[0].expand(shape), [mask])
             )
-        targets = _targets(func, args, kwargs)
-        if len(constants) == len(tensors) and not _is_random(func):
-            foreign = [tensor for tensor in targets if _memory(tensor) not in self._own]
-            if not foreign and (tensors or _makes_integers(func, args, kwargs)):
+        targets = targets_of(func, args, kwargs)
+        if len(constants) == len(tensors) and not is_random(func):
+            foreign = [tensor for tensor in targets if memory_of(tensor) not in self._own]
+            if not foreign and (tensors or makes_integers(func, args, kwargs)):
                 return self._run(func, args, kwargs, constants)
         for target in targets:
             self._leave(target)
-        if func in _READ_BY_MASK:
+        if func in READ_BY_MASK:
             args = (args[0], self._positions(args[1]), *args[2:])
         given = args, kwargs
         args, kwargs = pytree.tree_map_only(Tensor, lambda t: self._traced(self._current(t)), given)
         result = func(*args, **kwargs)
         if targets:
             self._derived.clear()  # any of them might be a view of what was written into
-            self._spoiled.update(map(_memory, targets))
-        elif not _is_random(func) and all(map(self._has_value, tensors)):
+            self._spoiled.update(map(memory_of, targets))
+        elif not is_random(func) and all(map(self._has_value, tensors)):
             for number, leaf in enumerate(pytree.tree_leaves(result)):
                 if isinstance(leaf, Tensor):
                     self._derived[id(leaf)] = leaf, func, *given, number
@@ -140,7 +128,7 @@ class Constants(TorchDispatchMode):
 
     def _has_value(self, tensor: Tensor) -> bool:
         """Return whether a tensor depends on captured tensors alone, none of which was written into."""
-        return id(tensor) in self._derived or not (is_traced(tensor) or _memory(tensor) in self._spoiled)
+        return id(tensor) in self._derived or not (is_traced(tensor) or memory_of(tensor) in self._spoiled)
 
     def value_of(self, tensor: Tensor) -> Tensor | None:
         """Return the value of a tensor that depends on captured tensors alone, which is assumed; None for any other."""
@@ -170,18 +158,18 @@ class Constants(TorchDispatchMode):
         if id(tensor) not in self._made and id(tensor) not in self.assumed:
             with disable_current_modes():
                 copy = tensor.detach().clone()
-            self.assumed[id(tensor)] = Assumed(tensor, tensor._version, copy)
+            self.assumed[id(tensor)] = Assumed(tensor, copy)
 
     def _run(self, func: Any, args: Args, kwargs: KeywordArgs, constants: list[Tensor]) -> Any:
         for tensor in constants:
             self._assume(tensor)
         with disable_current_modes():
             result = func(*args, **kwargs)
-        given = {_memory(tensor) for tensor in constants}
+        given = {memory_of(tensor) for tensor in constants}
         for leaf in pytree.tree_leaves(result):
             if isinstance(leaf, Tensor):
                 self._made[id(leaf)] = leaf
-                if (memory := _memory(leaf)) not in given:
+                if (memory := memory_of(leaf)) not in given:
                     self._own.add(memory)
                 if leaf.is_floating_point() or leaf.is_complex():
                     computed.add(id(leaf))
@@ -215,7 +203,7 @@ class Constants(TorchDispatchMode):
                 "a product or quotient in place of a part of a tensor with values that depend on the inputs is not "
                 "compiled before PyTorch 2.13, as its Inductor may lose it; write it without the op in place"
             )
-        memory = _memory(target)
+        memory = memory_of(target)
         with disable_current_modes():
             flat = target.as_strided((target.untyped_storage().nbytes() // target.element_size(),), (1,), 0)
         self._made[id(flat)] = flat
@@ -229,7 +217,7 @@ class Constants(TorchDispatchMode):
         """Return what stands for a tensor now."""
         if not self._written or type(tensor) is not Tensor:
             return tensor
-        found = self._written.get(_memory(tensor))
+        found = self._written.get(memory_of(tensor))
         if found is None:
             return tensor
         _, whole = found
@@ -238,7 +226,7 @@ class Constants(TorchDispatchMode):
                 f"a tensor of {whole.dtype} that does not depend on the inputs was written into with values that do, "
                 f"and is read as {tensor.dtype}; make it with torch.where or torch.scatter instead"
             )
-        return _view(whole, tensor)
+        return view_of(whole, tensor)
 
     def _traced(self, tensor: Tensor) -> Tensor:
         """Return a tensor as the tracer knows it: one with values is in the graph by reference.
@@ -286,52 +274,3 @@ def _refuse_layout(does: str, tensor: Tensor) -> NoReturn:
         f"the function {does} a tensor of layout {tensor.layout} and shape {tuple(tensor.shape)}, of which a program "
         "without values does not know the entries; use a dense one, or do not compile it"
     )
-
-
-def _memory(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else 0
-
-
-def _targets(func: Any, args: Args, kwargs: KeywordArgs) -> list[Tensor]:
-    """Return the tensors that an op writes into."""
-    if not func._schema.is_mutable:
-        return []
-    named = zip(func._schema.arguments, args, strict=False)
-    given = [(argument, value) for argument, value in named]
-    given += [(a, kwargs[a.name]) for a in func._schema.arguments if a.name in kwargs]
-    return [
-        value
-        for argument, value in given
-        if argument.alias_info is not None and argument.alias_info.is_write and isinstance(value, Tensor)
-    ]
-
-
-def _view(whole: Tensor, like: Tensor) -> Tensor:
-    """Return the entries of a flat tensor that another has of the same memory, as a view.
-
-    By slices wherever that can be: Inductor takes a write through `as_strided` for one that nobody reads across.
-    """
-    size, start = like.numel(), like.storage_offset()
-    if like.is_contiguous():
-        return whole[start : start + size].view(like.shape)
-    if like.dim() == 1:
-        return whole[start :: like.stride(0)][:size]
-    view: Tensor = torch.ops.aten.as_strided.default(whole, like.shape, like.stride(), start)
-    return view
-
-
-def _is_random(func: Any) -> bool:
-    return torch.Tag.nondeterministic_seeded in func.tags
-
-
-def _makes_integers(func: Any, args: Args, kwargs: KeywordArgs) -> bool:
-    """Return whether an op without tensors makes integers or booleans (arange, zeros of int64)."""
-    if all(argument.name != "device" for argument in func._schema.arguments):  # promote_types is an op too
-        return False
-    if (
-        func is torch.ops.aten._efficientzerotensor.default
-    ):  # a number's tangent, which has no values to compute with
-        return False
-    with disable_current_modes():
-        made = func(*args, **{**kwargs, "device": "meta"})
-    return isinstance(made, Tensor) and not (made.dtype.is_floating_point or made.dtype.is_complex)
