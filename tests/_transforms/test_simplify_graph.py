@@ -23,6 +23,20 @@ def test_nothing_left():
     assert ops(lambda x: [x.detach().sin().view(3, 4).expand(3, 4)], X) == ["sin.default"]
     assert ops(lambda x: [x.sin().view(12)], X) == ["sin.default", "reshape.default"]
     assert ops(lambda x: [x[:1].sin().expand(3, 4)], X)[-1] == "expand.default"
+    assert ops(lambda x: [x.permute(0, 1)[:3].as_strided((3, 4), (4, 1)).sin()], X) == ["sin.default"]
+    assert ops(lambda x: [x[1:].as_strided((3, 4), (4, 1)).sin()], X)[1] == "as_strided.default"
+    assert ops(lambda x: [x.sin().view(12).view(2, 6).view(3, 4)], X) == ["sin.default", "reshape.default"]
+
+
+def test_copies():
+    """A copy goes that nobody writes into; one that is laid down otherwise, or conjugated, stays."""
+    assert ops(lambda x: [x.clone().sin()], X) == ["sin.default"]
+    assert ops(lambda x: [x.t().contiguous().sin()], X) == ["t.default", "clone.default", "sin.default"]
+    assert "clone.default" in ops(lambda x: [x.clone().mul_(2) + x], X)
+    pairs = lambda x: [torch.view_as_real(torch.complex(x, x).conj().resolve_conj())]
+    assert torch.equal(record_ops(lambda given: pairs(*given), [X]).graph(X)[0], pairs(X)[0])
+    given = torch.rand(3)
+    assert record_ops(lambda given: [given[0].clone()], [given]).graph(given)[0] is not given
 
 
 def test_equal_ops():

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from .block import Block, Kind, labels
-from .dense_views import is_injective, strides
+from .dense_views import is_injective, locate, strides
 from .maps import Gather, Label, align
-from .write import locate
 
 
 def coordinates(blocks: Sequence[Block], shape: Sequence[int], like: Kind) -> tuple[Tensor, Tensor]:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from math import prod
-from typing import TypeAlias
+from operator import itemgetter
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy
+import torch
+from torch import Tensor
 
 from .block import KEPT, Block, is_remembered, labels
-from .maps import Affine, InternedMaps, Label
+from .maps import Affine, InternedMaps, Label, positions
 
 #: Sizes, strides and offset of a view of the flattened tensor.
 Window: TypeAlias = tuple[list[int], list[int], int]
+
+T = TypeVar("T")
 
 #: Windows with more entries than this in all are not looked at entry by entry.
 MANY = 1_000_000
@@ -36,6 +42,14 @@ def _find(block: Block, shape: tuple[int, ...]) -> Window | None:
         return None
     offset, step = place
     return [label.size for label in over], [max(step.get(label, 0), 0) for label in over], offset
+
+
+def locate(block: Block, over: tuple[Label, ...], shape: Sequence[int], device: torch.device) -> Tensor:
+    """Return the positions of a block's entries in the flattened dense tensor, broadcast over ``over``."""
+    at = torch.zeros((1,) * len(over), dtype=torch.int64, device=device)
+    for map_, size in zip(block.out + block.wrt, shape, strict=True):
+        at = at * size + positions(map_, over, device)
+    return at
 
 
 def strides(block: Block, shape: Sequence[int]) -> tuple[int, dict[Label, int]] | None:
@@ -63,6 +77,53 @@ def is_injective(each: dict[Label, int], over: tuple[Label, ...]) -> bool:
             return False
         reach += stride * (label.size - 1)
     return True
+
+
+#: So many windows are written one by one rather than stacked first.
+FEW = 8
+
+
+class Run(NamedTuple):
+    """Entries of the flattened tensor without gaps, and the order of a window's dims in which they follow."""
+
+    start: int
+    stop: int
+    order: tuple[int, ...]
+
+
+def run_of(window: Window) -> Run | None:
+    """Return the run that a window covers, if there are no gaps in it."""
+    sizes, steps, offset = window
+    order = sorted(range(len(sizes)), key=lambda dim: -steps[dim] if sizes[dim] > 1 else 0)
+    reach = 1
+    for dim in reversed(order):
+        if sizes[dim] > 1:
+            if steps[dim] != reach:
+                return None
+            reach *= sizes[dim]
+    return Run(offset, offset + prod(sizes), tuple(order))
+
+
+def progressions(
+    pieces: Iterable[tuple[Window | None, T]], stack: Callable[[list[T]], T]
+) -> Iterator[tuple[Window, T]]:
+    """Yield windows with their values; those at equal distances, alike else, as one window with one more dim.
+
+    Only where that is a run of memory or spares many writes: elsewhere the stack is one more copy.
+    """
+    alike: dict[tuple[tuple[int, ...], tuple[int, ...]], list[tuple[int, T]]] = {}
+    for window, value in pieces:
+        assert window is not None
+        sizes, steps, offset = window
+        alike.setdefault((tuple(sizes), tuple(steps)), []).append((offset, value))
+    for (same_sizes, same_steps), found in alike.items():
+        found.sort(key=itemgetter(0))
+        apart = {after - before for (before, _), (after, _) in pairwise(found)}
+        joined: Window = [len(found), *same_sizes], [*apart, *same_steps], found[0][0]
+        if len(apart) == 1 and (len(found) > FEW or run_of(joined)):
+            yield joined, stack([value for _, value in found])
+        else:
+            yield from [((list(same_sizes), list(same_steps), offset), value) for offset, value in found]
 
 
 def are_apart(windows: Sequence[Window | None]) -> bool:

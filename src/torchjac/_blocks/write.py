@@ -16,10 +16,11 @@ from torch import Tensor
 from .._plan.key import KeyOf
 from .._plan.recorder import whole
 from .block import Block, Kind, labels
-from .dense_views import are_apart, window_of
-from .maps import Affine, Gather, Label, Map, align, bare, positions, take
-from .tracing import is_known, is_tracing, leaves_a_trail
-from .zeros import zeros, zeros_traced
+from .dense_views import locate, window_of
+from .maps import Affine, Gather, Label, Map, align, bare, take
+from .tracing import is_tracing, leaves_a_trail
+from .write_traced import write_traced
+from .zeros import zeros
 
 
 class Layout(NamedTuple):
@@ -58,14 +59,6 @@ def dense(
 def _recorded(layout: Layout, *tensors: Tensor) -> Tensor:
     found: Tensor = Write.apply(layout, *tensors)  # type: ignore[no-untyped-call]
     return found
-
-
-def locate(block: Block, over: tuple[Label, ...], shape: Sequence[int], device: torch.device) -> Tensor:
-    """Return the positions of a block's entries in the flattened dense tensor, broadcast over ``over``."""
-    at = torch.zeros((1,) * len(over), dtype=torch.int64, device=device)
-    for map_, size in zip(block.out + block.wrt, shape, strict=True):
-        at = at * size + positions(map_, over, device)
-    return at
 
 
 def _as_whole(block: Block, shape: tuple[int, ...]) -> Tensor | None:
@@ -132,7 +125,7 @@ def _write(
     into: Tensor | None = None,
 ) -> Tensor:
     if is_tracing():
-        whole = _write_traced(blocks, shape, dtype, device)
+        whole = write_traced(blocks, shape, dtype, device)
         return whole if into is None else into.copy_(whole)
     flat = zeros((prod(shape),), dtype=dtype, device=device) if into is None else into.view(-1).zero_()
     start = flat.storage_offset()
@@ -162,53 +155,6 @@ def _add_at(flat: Tensor, block: Block, value: Tensor | float, shape: tuple[int,
     if not isinstance(value, Tensor):
         value = torch.full((), value, dtype=flat.dtype, device=flat.device)
     flat.index_add_(0, at, value.to(flat.dtype).expand(sizes).reshape(-1))
-
-
-def _write_traced(
-    blocks: Sequence[Block], shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """Return the same without a write in place, which a tracer (make_fx, linearize) may take for a constant.
-
-    Inductor writes each step into the memory of the one before, and a step that adds nothing reads nothing. Complex
-    numbers are written as pairs of real ones: Inductor (2.13) takes a view of a complex tensor for an op of its own,
-    does not know that it shares memory, and loses what is written through it.
-    """
-    if dtype.is_complex:
-        pairs = [_in_pairs(block, dtype, device) for block in blocks]
-        return torch.view_as_complex(_write_traced(pairs, (*shape, 2), dtype.to_real(), device))
-    flat = zeros_traced(prod(shape), dtype, device)
-    windows = [window_of(block, shape) for block in blocks]
-    adds = not are_apart(windows)
-    for number, (block, window) in enumerate(zip(blocks, windows, strict=True)):
-        over = labels(block)
-        sizes = [label.size for label in over]
-        value = block.value
-        value = (
-            align(value, block.on, over).to(dtype)
-            if isinstance(value, Tensor)
-            else torch.full((1,) * len(over), value, dtype=dtype, device=device)
-        ).expand(sizes)
-        if window is not None:
-            value = flat.as_strided(*window) + value if number and adds else value
-            flat = flat.as_strided_scatter(value, *window)
-            continue
-        at, value = locate(block, over, shape, device).expand(sizes).reshape(-1), value.reshape(-1)
-        if is_known(at) and at.unique().numel() == at.numel():  # no two on one entry: no sum, which is slow
-            flat = flat.index_put((at,), flat[at] + value if number else value)
-        else:
-            flat = flat.index_add(0, at, value)
-    return flat.view(shape)
-
-
-def _in_pairs(block: Block, dtype: torch.dtype, device: torch.device) -> Block:
-    """Return a complex block as a real one with one more dim, of the real and the imaginary part."""
-    value = block.value if isinstance(block.value, Tensor) else torch.full((), block.value, device=device)
-    pair = Label(2)
-    return block._replace(
-        value=torch.view_as_real(value.to(dtype).resolve_conj()),
-        on=(*block.on, pair),
-        wrt=(*block.wrt, bare(pair)),
-    )
 
 
 class Write(torch.autograd.Function):

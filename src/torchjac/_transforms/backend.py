@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from .._torch import FakeTensorMode, TracingContext, dynamo, inductor, tracing
-from .simplify_graph import base_of, written
+from .simplify_graph import RESHAPES, base_of, clean, written
 
 #: Gives the outputs of a graph from its inputs
 Run: TypeAlias = Callable[[list[Tensor]], Sequence[Tensor]]
@@ -128,7 +128,9 @@ def _count_outputs(graph: fx.GraphModule) -> int:
 def _spell_out_small_products(graph: fx.GraphModule) -> None:
     """Write small matrix products as sums of products, which Inductor fuses with what is around them.
 
-    Else each is a call of a library, and a chain of 4 × 4 matrices (a robot's arm) is nothing but calls.
+    Else each is a call of a library, and a chain of 4 × 4 matrices (a robot's arm) is nothing but calls. Rows that
+    were dims before they were made one are dims again: what is left of a reshape is a division in each index, which
+    sympy takes half a second to simplify.
     """
     aten = torch.ops.aten
     for product in (aten.mm.default, aten.bmm.default):
@@ -140,15 +142,33 @@ def _spell_out_small_products(graph: fx.GraphModule) -> None:
                 prod(shape) * other[-1] > SMALL_PRODUCT and not short
             ):
                 continue
+            left = _rows_apart(left)
+            dims = left.meta["val"].shape
             with graph.graph.inserting_before(node):
                 rows = graph.graph.call_function(aten.unsqueeze.default, (left, -1))
-                columns = graph.graph.call_function(aten.unsqueeze.default, (right, -3))
+                sizes = [*shape[:-2], *[1] * (len(dims) - len(shape) + 1), *other[-2:]]
+                columns = graph.graph.call_function(aten.reshape.default, (right, sizes))
                 terms = graph.graph.call_function(aten.mul.Tensor, (rows, columns))
                 total = graph.graph.call_function(aten.sum.dim_IntList, (terms, [-2]))
-            total.meta = dict(node.meta)
-            node.replace_all_uses_with(total)
+                found = graph.graph.call_function(aten.reshape.default, (total, [*shape[:-1], other[-1]]))
+            columns.meta = {"val": right.meta["val"].reshape(sizes)}
+            total.meta = {"val": node.meta["val"].reshape((*dims[:-1], other[-1]))}
+            found.meta = dict(node.meta)
+            node.replace_all_uses_with(found)
             graph.graph.erase_node(node)
+    clean(graph)
     graph.recompile()
+
+
+def _rows_apart(matrix: fx.Node) -> fx.Node:
+    """Return the tensor of which all dims but the last (and the first, of a batch) were made the rows of a matrix."""
+    shape = matrix.meta["val"].shape
+    while matrix.target in RESHAPES and isinstance(given := matrix.args[0], fx.Node):
+        before = given.meta["val"].shape
+        if len(before) <= len(shape) or before[-1] != shape[-1] or before[: len(shape) - 2] != shape[:-2]:
+            break
+        matrix = given
+    return matrix
 
 
 def _join_shared_products(graph: fx.GraphModule) -> None:

@@ -14,19 +14,27 @@ from .._torch import OpOverload
 #: Ops that give what they are given, and share its memory.
 _ALIASES = (torch.ops.aten.detach.default, torch.ops.aten.alias.default, torch.ops.aten.lift_fresh.default)
 
-#: Ops that give what they are given where the shape is that already.
-_SHAPES = (
-    torch.ops.aten.expand.default,
+#: Ops that give what they are given in another shape, in row-major order.
+RESHAPES = (
     torch.ops.aten.view.default,
     torch.ops.aten._unsafe_view.default,
     torch.ops.aten.reshape.default,
+)
+
+#: Ops that give what they are given where it lies in memory as the result does.
+_VIEWS = (
+    *RESHAPES,
+    torch.ops.aten.expand.default,
+    torch.ops.aten.permute.default,
+    torch.ops.aten.slice.Tensor,
+    torch.ops.aten.as_strided.default,
 )
 
 
 def clean(graph: fx.GraphModule) -> None:
     """Take out of a graph what changes nothing, and what is there twice."""
     for node in list(graph.graph.nodes):
-        if node.target in _ALIASES or (node.target in _SHAPES and _has_shape(node)):
+        if node.target in _ALIASES or (node.target in _VIEWS and _is_whole(node)):
             node.replace_all_uses_with(node.args[0])
             graph.graph.erase_node(node)
     changing = {base_of(node) for node in written(graph)}
@@ -37,8 +45,16 @@ def clean(graph: fx.GraphModule) -> None:
             continue
         if not changing.isdisjoint(map(base_of, (node, *node.all_input_nodes))):
             continue
+        # Nobody writes into the copy, nor into what it copies.
+        if op is torch.ops.aten.clone.default and _is_whole(node):
+            node.replace_all_uses_with(node.args[0])
+            graph.graph.erase_node(node)
+            continue
         if op is torch.ops.aten.view.default:
             # Some ops lay their results down otherwise than without values (sort of a transpose, torch 2.13).
+            node.target = op = torch.ops.aten.reshape.default
+        if op in RESHAPES and (given := node.args[0]).target in RESHAPES:
+            node.args = (given.args[0], *node.args[1:])
             node.target = torch.ops.aten.reshape.default
         first = found.setdefault((node.target, _spelled(node.args), _spelled(node.kwargs)), node)
         if first is not node:
@@ -47,10 +63,14 @@ def clean(graph: fx.GraphModule) -> None:
     graph.graph.eliminate_dead_code()
 
 
-def _has_shape(node: fx.Node) -> bool:
+def _is_whole(node: fx.Node) -> bool:
     """Return whether an op gives a tensor that lies in memory as the one it is given."""
     given, made = node.args[0].meta["val"], node.meta["val"]  # type: ignore[union-attr]
-    return (given.shape, given.stride()) == (made.shape, made.stride())
+    return bool(_lies(given) == _lies(made))
+
+
+def _lies(tensor: torch.Tensor) -> Hashable:
+    return tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.is_conj(), tensor.is_neg()
 
 
 def _spelled(tree: Any) -> Hashable:

@@ -1,0 +1,94 @@
+"""Writing blocks into a dense tensor inside a trace: by ops that Inductor computes where they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from .block import Block, labels
+from .dense_views import Run, are_apart, locate, progressions, run_of, window_of
+from .maps import Label, align, bare
+from .tracing import is_known
+from .zeros import is_large, zeros_traced
+
+
+def write_traced(
+    blocks: Sequence[Block], shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Return the sum of the blocks without a write in place, which a tracer may take for a constant.
+
+    What covers all entries is added as it is, and runs of memory that are apart are laid end to end: what is written
+    through a strided view costs Inductor a buffer of its own. Complex numbers are written as pairs of real ones:
+    Inductor (2.13) takes a view of a complex tensor for an op of its own, does not know that it shares memory, and
+    loses what is written through it.
+    """
+    if dtype.is_complex:
+        pairs = [_in_pairs(block, dtype, device) for block in blocks]
+        return torch.view_as_complex(write_traced(pairs, (*shape, 2), dtype.to_real(), device))
+    count, small = prod(shape), not is_large(prod(shape), dtype, device)
+    blocks = [block for block in blocks if all(label.size for label in labels(block))]
+    windows = [window_of(block, shape) for block in blocks]
+    pieces = [(window, _values(block, dtype, device)) for window, block in zip(windows, blocks, strict=True)]
+    if apart := len(blocks) > 1 and are_apart(windows):
+        pieces = list(progressions(pieces, torch.stack))
+    runs: list[tuple[Run, Tensor]] = []
+    flat: Tensor | None = None
+    for number, (window, value) in enumerate(pieces):
+        run = None if window is None else run_of(window)
+        # Zeros that the system has for free are not written around runs.
+        if run is not None and (run.stop - run.start == count or (small and apart)):
+            runs.append((run, value.permute(run.order).reshape(-1)))
+            continue
+        fresh = flat is None
+        base = zeros_traced(count, dtype, device) if flat is None else flat
+        if window is not None:
+            adds = not (fresh or apart)
+            flat = base.as_strided_scatter(base.as_strided(*window) + value if adds else value, *window)
+            continue
+        at = locate(blocks[number], labels(blocks[number]), shape, device).expand(value.shape).reshape(-1)
+        value = value.reshape(-1)
+        if is_known(at) and at.unique().numel() == at.numel():  # no two on one entry: no sum, which is slow
+            flat = base.index_put((at,), value if fresh else base[at] + value)
+        else:
+            flat = base.index_add(0, at, value)
+    parts = [_joined(runs, count)] if runs and apart else [_joined([each], count) for each in runs]
+    for part in parts:
+        flat = part if flat is None else flat + part
+    return (zeros_traced(count, dtype, device) if flat is None else flat).view(shape)
+
+
+def _values(block: Block, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the values of a block over all its labels."""
+    over, value = labels(block), block.value
+    value = (
+        align(value, block.on, over).to(dtype)
+        if isinstance(value, Tensor)
+        else torch.full((1,) * len(over), value, dtype=dtype, device=device)
+    )
+    return value.expand([label.size for label in over])
+
+
+def _joined(runs: Sequence[tuple[Run, Tensor]], count: int) -> Tensor:
+    """Return a vector of so many entries that holds runs which are apart, and zeros."""
+    parts, at = [], 0
+    for number, (run, values) in enumerate(sorted(runs, key=lambda each: each[0].start)):
+        stop = count if number == len(runs) - 1 else run.stop
+        around = run.start - at, stop - run.stop
+        parts.append(pad(values, around) if any(around) else values)
+        at = stop
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def _in_pairs(block: Block, dtype: torch.dtype, device: torch.device) -> Block:
+    """Return a complex block as a real one with one more dim, of the real and the imaginary part."""
+    value = block.value if isinstance(block.value, Tensor) else torch.full((), block.value, device=device)
+    pair = Label(2)
+    return block._replace(
+        value=torch.view_as_real(value.to(dtype).resolve_conj()),
+        on=(*block.on, pair),
+        wrt=(*block.wrt, bare(pair)),
+    )
