@@ -1,8 +1,8 @@
 """What the first call of a compiled Jacobian takes, beside that of torch.compile(torch.func.jacrev(f), fullgraph=True).
 
-    python benchmarks/first_calls.py                      a recurrence, a convolution net, and all everyday calls
+    python benchmarks/first_calls.py                      a recurrence, a convolution net, power flow, everyday calls
     python benchmarks/first_calls.py --only 'tanh|arm'    some of them
-    python benchmarks/first_calls.py --sample 8           the first two, and eight everyday calls spread over all
+    python benchmarks/first_calls.py --sample 8           the first three, and eight everyday calls spread over all
     python benchmarks/first_calls.py --out FILE           the table into a file too
 
 Each first call is made in a process of its own, with a cache on the disk that knows nothing but an unlike program;
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def cases() -> dict[str, tuple[Callable[[], Any], int]]:
-    """What makes each function and its input, and the order of the derivative."""
+    """What makes each function and its input, and the order of the derivative; 0 is a sparse Hessian, ours alone."""
     import torch
 
     from benchmarks.everyday_functions import CALLS
@@ -48,9 +48,17 @@ def cases() -> dict[str, tuple[Callable[[], Any], int]]:
         layers = [torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.Tanh(), torch.nn.Conv2d(4, 1, 3, padding=1)]
         return torch.nn.Sequential(*layers), torch.randn(1, 1, 64, 64)
 
+    def power_flow() -> Any:
+        from examples import power_flow as flow
+
+        grid = flow.synthetic(10_000)
+        x, prices = flow.start(grid)[0], torch.rand(2 * 10_000 + 1)
+        return (lambda x: flow.cost(x, grid) + flow.balance(x, grid) @ prices), x
+
     return {
         "60 steps of a recurrence": (recurrence, 1),
         "convolutions 64x64": (convolutions, 1),
+        "power flow, 10,000 buses": (power_flow, 0),
         **{call.name: (call.make, call.order) for call in CALLS},
     }
 
@@ -67,6 +75,10 @@ def first_call(name: str, way: str) -> float:
     func, x = make()
 
     def compiled(func: Callable[..., Any], order: int) -> Callable[..., Any]:
+        if order == 0:
+            if way == "torch":
+                raise NotImplementedError("the dense Hessian has 10⁹ entries")
+            return torchjac.compile(torchjac.hessian(func, layout=torch.sparse_csr, triangle="lower"))
         if way == "ours":
             return torchjac.compile((torchjac.jacrev, torchjac.hessian)[order - 1](func))
         return torch.compile((torch.func.jacrev, torch.func.hessian)[order - 1](func), fullgraph=True)
@@ -115,7 +127,7 @@ def main() -> None:
         return
     names = [name for name in cases() if re.search(given.only, name)]
     if given.sample:
-        names = [*names[:2], *names[2 :: max(1, (len(names) - 2) // given.sample)]]
+        names = [*names[:3], *names[3 :: max(1, (len(names) - 3) // given.sample)]]
     lines = []
     for line in rows(names):
         print(line, flush=True)

@@ -719,8 +719,18 @@ def default_device():
     return (lambda x: x * len(str(torch.get_default_device()))), lambda: torch.set_default_device("cpu:0")
 
 
-def grad_mode():
-    return (lambda x: x * (2.0 if torch.is_grad_enabled() else 3.0)), lambda: None
+def tensor_subclass():
+    class Scaled(torch.Tensor):
+        factor = 2.0
+
+        @classmethod
+        def __torch_function__(cls, func, types, args=(), kwargs=None):
+            plain = [each.as_subclass(torch.Tensor) if isinstance(each, cls) else each for each in args]
+            found = func(*plain, **(kwargs or {}))
+            return found * cls.factor if isinstance(found, torch.Tensor) else found
+
+    held = torch.ones(3).as_subclass(Scaled)
+    return (lambda x: x * held), lambda: setattr(Scaled, "factor", 3.0)
 
 
 def deterministic_mode():
@@ -772,7 +782,8 @@ SEEN = [
     enumeration, list_deep, list_long, dict_order, dict_subclass, default_dict, chain_map, mapping_proxy, double_ended,
     set_of_numbers, bytes_that_change, array_of_numbers, numpy_array, numpy_array_long, numpy_shares_an_index,
     tensor_data_of_an_index, tensor_list, tensor_item, tensor_as_an_array, tensor_shape, tensor_data_replaced,
-    tensor_gradient, class_attribute, class_attribute_shadowed, class_default_shadowed_elsewhere, class_container,
+    tensor_gradient, tensor_subclass,
+    class_attribute, class_attribute_shadowed, class_default_shadowed_elsewhere, class_container,
     property_read, property_replaced, static_method, class_method, descriptor, dynamic_attribute,
     dynamic_attribute_shadowed, computed_name, attribute_that_was_missing, attribute_getter, method_of_an_object,
     method_of_a_class, operator_of_a_class, class_of_an_object, bases_of_a_class, callable_object, bound_method,
@@ -838,6 +849,34 @@ def test_seen(case, put_back):
     assert torch.equal(jac(x), after)
     assert torch.equal(jac(x), after)
     assert jac.captures == 2
+
+
+MODES = {
+    "grad mode": torch.no_grad,
+    "inference mode": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+}
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_modes(name):
+    """Each mode around a call has a program of its own, as right as the function under it."""
+    weight, x = torch.rand(3, 3, dtype=torch.float32), torch.rand(3, dtype=torch.float32)
+    func = lambda x: (weight @ x).sin() * (2.0 if torch.is_grad_enabled() else 3.0)
+    jac = compile(jacrev(func), backend="eager")
+    for _ in range(2):
+        assert torch.equal(jac(x), jacrev(func)(x))
+        with MODES[name]():
+            assert torch.equal(jac(x), jacrev(func)(x))
+    assert jac.captures == 2
+
+
+def test_anomaly_mode():
+    """In anomaly mode the function itself is called."""
+    jac = compile(jacrev(torch.sin), backend="eager")
+    with pytest.warns(UserWarning, match="Anomaly"), torch.autograd.detect_anomaly():
+        jac(torch.rand(3))
+    assert jac.captures == 0
 
 
 # Each case gives a function that is refused, and the name by which it is.

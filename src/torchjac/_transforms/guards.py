@@ -119,6 +119,8 @@ class Guards(GuardedValue):
         elif isinstance(found, torch.Tensor):
             self._tensors.append((found, kind_of(found)))
             yield from self._own(found, None)
+            if not is_library(kind.__module__):
+                yield kind
         elif isinstance(found, ModuleType):
             yield from self._own(found, self._space(found.__dict__, not is_library(found.__name__)))
         elif isinstance(found, type):
