@@ -79,7 +79,7 @@ def is_injective(each: dict[Label, int], over: tuple[Label, ...]) -> bool:
     return True
 
 
-#: So many windows are written one by one rather than stacked first.
+#: Up to this number of windows are written one by one rather than stacked first.
 FEW = 8
 
 

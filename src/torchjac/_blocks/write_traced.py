@@ -21,10 +21,9 @@ def write_traced(
 ) -> Tensor:
     """Return the sum of the blocks without a write in place, which a tracer may take for a constant.
 
-    What covers all entries is added as it is, and runs of memory that are apart are laid end to end: what is written
-    through a strided view costs Inductor a buffer of its own. Complex numbers are written as pairs of real ones:
-    Inductor (2.13) takes a view of a complex tensor for an op of its own, does not know that it shares memory, and
-    loses what is written through it.
+    A block that covers all entries is added as it is, and disjoint runs of memory are concatenated: a write through a
+    strided view costs Inductor a buffer of its own. Complex numbers are written as pairs of real ones: Inductor (2.13)
+    takes a view of a complex tensor for an op of its own, does not know that it shares memory, and loses the write.
     """
     if dtype.is_complex:
         pairs = [_in_pairs(block, dtype, device) for block in blocks]
@@ -73,7 +72,7 @@ def _values(block: Block, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 def _joined(runs: Sequence[tuple[Run, Tensor]], count: int) -> Tensor:
-    """Return a vector of so many entries that holds runs which are apart, and zeros."""
+    """Return a vector of ``count`` entries: disjoint runs, and zeros between them."""
     parts, at = [], 0
     for number, (run, values) in enumerate(sorted(runs, key=lambda each: each[0].start)):
         stop = count if number == len(runs) - 1 else run.stop

@@ -27,7 +27,7 @@ def zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Ten
 
 
 def is_large(count: int, dtype: torch.dtype, device: torch.device) -> bool:
-    """Return whether the system has so many zeros for less than it takes to write them."""
+    """Return whether ``count`` zeros are cheaper to ask of the system than to write."""
     return device.type == "cpu" and count * dtype.itemsize >= LARGE
 
 
