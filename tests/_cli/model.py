@@ -116,4 +116,17 @@ def stopped(x):
     raise KeyboardInterrupt
 
 
+def leaves(x):
+    """Ends the process."""
+    raise SystemExit(0)
+
+
+def tires(x, calls=[]):  # noqa: B006  # counts on purpose
+    """Fails from its sixth call on."""
+    calls.append(x)
+    if len(calls) > 5:
+        raise ValueError("tired")
+    return x.sin()
+
+
 net = torch.nn.Linear(4, 3, dtype=torch.float64)

@@ -1,6 +1,7 @@
 """The commands as a user types them: what they print, what they write, what they exit with."""
 
 import re
+import time
 
 import numpy
 import pytest
@@ -181,6 +182,10 @@ def test_bench_without_a_peer(run):
         (["explain", "{m}:raises", "--arg", "7"], 3, "The size of tensor a (6) must match"),
         (["check", "{m}:raises", "--arg", "7"], 3, "return x[1:] + torch.ones(3)"),
         (["bench", "{m}:raises", "--arg", "7"], 3, "The size of tensor a (6) must match"),
+        (["explain", "{m}:leaves", "--arg", "7"], 3, "raise SystemExit(0)"),
+        (["check", "{m}:leaves", "--arg", "7"], 3, "check raised SystemExit: 0"),
+        (["bench", "{m}:leaves", "--arg", "7"], 3, "raise SystemExit(0)"),
+        (["bench", "{m}:tires", "--arg", "7"], 3, "bench raised ValueError: tired"),
         (["explain", "{m}:looks", "--arg", "7"], 3, "return torch.from_numpy(x.numpy()) * x"),
         (
             ["explain", "{m}:counted", "--arg", "7"],
@@ -204,22 +209,25 @@ def test_limit(run, command, name):
     """What takes longer is given up, f itself or its derivative, whatever it catches; not so a way that is timed."""
     if (command, name) == ("bench", "endless_backward"):
         output = run(command, "{m}:endless_backward", "--arg", "3", "--limit", "0.3", "--seconds", "0")
-        assert output.count("a call took more than 0.3 s (--limit)") == 3
+        assert output.count("a call took more than 0.3 s (--limit)") == 1
+        assert output.count("not timed, as the time is up (--limit)") == 2
     else:
         output = run(command, f"{{m}}:{name}", "--arg", "3", "--limit", "0.3", status=124)
         assert re.search(rf":{name}.* took more than 0.3 s \(--limit\)", output)
 
 
-def test_the_limit_is_that_of_each_way_measured(run, monkeypatch):
-    """A minute where none is given; then the command itself is not stopped."""
+def test_the_limit_bounds_the_command(run, monkeypatch):
+    """What is measured may take what is left; without a limit a minute each, and the command is not stopped."""
     limits = []
     monkeypatch.setattr(
         "torchjac._cli.commands.in_fresh_process",
-        lambda request, way, limit: limits.append(limit) or Cost(way, 1.0),
+        lambda request, way, limit: (limits.append(limit), time.sleep(0.1), Cost(way, 1.0))[-1],
     )
     run("explain", "{m}:stencil", "--arg", "3")
+    assert limits == [60] * 3
+    limits.clear()
     run("explain", "{m}:stencil", "--arg", "3", "--limit", "100")
-    assert limits == [60] * 3 + [100] * 3
+    assert 100 > limits[0] > limits[1] + 0.1 > limits[2] + 0.2 > 0
 
 
 @pytest.mark.parametrize("command", ["explain", "check", "bench"])

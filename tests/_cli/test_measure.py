@@ -49,6 +49,7 @@ def test_failures():
     failed = in_fresh_process(request, PEER, limit=300).failed
     assert failed.startswith("RuntimeError: In order to use an autograd.Function with functorch")
     assert in_fresh_process(request, BLOCKS, limit=0.01).failed == "took more than 0.01 s"
+    assert in_fresh_process(request, BLOCKS, limit=0.0).failed == "not measured, as the time is up (--limit)"
 
 
 def test_peak_sees_what_is_freed_again():

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any, NamedTuple
 
-from .errors import Stop, first_line, within
+from .errors import Limit, Stop, first_line, within
 from .measure import dense_bytes, does_not_fit, timed
 from .peers import WAYS
 from .request import Problem
@@ -29,30 +29,37 @@ class Timing(NamedTuple):
         return median(self.times)
 
 
-def bench(problem: Problem, budget: float, limit: float | None = None) -> list[Timing]:
+def bench(problem: Problem, budget: float, limit: Limit) -> list[Timing]:
     """Round after round of all ways until ``budget`` seconds are spent, the first round left out.
 
-    A way whose first call takes more than ``limit`` seconds is given up.
+    At the end of the limit a way that was not called yet says so, and the rounds that are done count.
     """
     with within(limit, problem.in_words()):
         size = dense_bytes(problem, problem.value())
     timings = [Timing(way, [], does_not_fit(way, size)) for way in WAYS]
     transforms = {way: make(problem.function, problem.argnums) for way, make in WAYS.items()}
-    warm = [_first(timing, transforms[timing.way], problem, limit) for timing in timings]
+    timings = [_first(timing, transforms[timing.way], problem, limit) for timing in timings]
+    running = [timing for timing in timings if not timing.failed]
     spent, rounds = 0.0, 0
-    while rounds < LEAST_ROUNDS or (spent < budget and rounds < MOST_ROUNDS):
-        for timing in warm:
-            if not timing.failed:
-                timing.times.append(timed(transforms[timing.way], problem))
-                spent += timing.times[-1]
-        rounds += 1
-    return warm
+    try:
+        while rounds < LEAST_ROUNDS or (spent < budget and rounds < MOST_ROUNDS):
+            with within(limit, "a round"):
+                times = [timed(transforms[timing.way], problem) for timing in running]
+            for timing, seconds in zip(running, times, strict=True):
+                timing.times.append(seconds)
+            spent, rounds = spent + sum(times), rounds + 1
+    except Stop as stop:
+        if not rounds:
+            return [timing if timing.failed else timing._replace(failed=str(stop)) for timing in timings]
+    return timings
 
 
-def _first(timing: Timing, transform: Callable[..., Any], problem: Problem, limit: float | None) -> Timing:
+def _first(timing: Timing, transform: Callable[..., Any], problem: Problem, limit: Limit) -> Timing:
     """Return the way as it is, or with the reason why it fails on this function."""
     if timing.failed:
         return timing
+    if not limit.left():
+        return timing._replace(failed="not timed, as the time is up (--limit)")
     try:
         with within(limit, "a call"):
             timed(transform, problem)

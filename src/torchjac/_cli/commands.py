@@ -17,7 +17,7 @@ from tqdm import tqdm
 from . import number_format
 from .bench import bench as run_bench
 from .check import compare
-from .errors import INTERRUPTED, WRONG, Stop, refused, usage, within
+from .errors import INTERRUPTED, WRONG, Limit, Stop, raised, refused, usage, within
 from .measure import Cost, dense_bytes, does_not_fit, in_fresh_process
 from .output import check_spy, check_writable, save_spy
 from .peers import PEER, WAYS
@@ -58,6 +58,13 @@ class Commands(click.Group):
             raise Stopped(stop) from stop
         except KeyboardInterrupt:
             raise Stopped(Stop("interrupted", INTERRUPTED)) from None
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # the function ends the process, or fails in a later call only
+            raise Stopped(raised(str(ctx.invoked_subcommand), error)) from error
 
 
 def _positions(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
@@ -79,9 +86,10 @@ def problem_options(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def with_request(
         target: str, specs: Sequence[str], file: str | None, argnums: tuple[int, ...], fill: str, seed: int,
-        device: str, **others: Any,
+        device: str, limit: float | None, **others: Any,
     ) -> None:  # fmt: skip
-        command(Request(target, tuple(specs), file, argnums, fill, seed, device), **others)
+        request = Request(target, tuple(specs), file, argnums, fill, seed, device)
+        command(request, limit=Limit(limit), **others)
 
     for option in reversed((
         click.argument("target", metavar="MODULE:FUNCTION"),
@@ -96,8 +104,8 @@ def problem_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--seed", type=click.IntRange(-(2**63), 2**64 - 1), default=0, help="Seed of what is drawn."),
         click.option("--device", default="cpu", help="Where the tensors are, as cpu or cuda."),
         click.option("--limit", type=float, callback=_seconds, metavar="SECONDS", help=(
-            "Give up what takes longer (default: nothing, but what is measured, after "
-            f"{LIMIT:g})."))
+            "Give up after this long, and tell what there is (default: never, but each way that is measured "
+            f"after {LIMIT:g})."))
     )):  # fmt: skip
         with_request = option(with_request)
     return with_request
@@ -126,7 +134,7 @@ def commands() -> None:
 @click.option("--progress/--no-progress", default=None, help="Show bars (default: on a terminal).")
 def explain(
     request: Request,
-    limit: float | None,
+    limit: Limit,
     spy: str | None,
     report: str | None,
     walk: bool | None,
@@ -154,7 +162,7 @@ def explain(
     steps = found[0].jacobian.report
     printed = walk or (walk is None and 0 < len(steps.steps) <= SHORT_WALK)
     click.echo(f"\n{steps}" if printed else f"\n{lost_in_words(steps)}")
-    measured = _costs(request, size, LIMIT if limit is None else limit, bars) if costs else []
+    measured = _costs(request, size, limit, bars) if costs else []
     if costs:
         click.echo("\n" + number_format.table(_cost_rows(measured), {1, 2}))
     if spy:
@@ -172,12 +180,17 @@ def explain(
         click.echo(f"\nreport written to {report}")
 
 
-def _costs(request: Request, size: int, limit: float, bars: bool) -> list[Cost]:
+def _costs(request: Request, size: int, limit: Limit, bars: bool) -> list[Cost]:
     measured = []
     for way in tqdm(WAYS, desc="measuring", delay=1, leave=False, miniters=1, disable=not bars):
         failed = does_not_fit(way, size)
-        measured.append(Cost(way, failed=failed) if failed else in_fresh_process(request, way, limit))
+        measured.append(Cost(way, failed=failed) if failed else in_fresh_process(request, way, _most(limit)))
     return measured
+
+
+def _most(limit: Limit) -> float:
+    """Return the seconds that a way may take: what is left of a limit, else a minute."""
+    return LIMIT if limit.seconds is None else limit.left()
 
 
 def _cost_rows(measured: Sequence[Cost]) -> list[list[str]]:
@@ -199,7 +212,7 @@ def _cost_rows(measured: Sequence[Cost]) -> list[list[str]]:
 @commands.command()
 @problem_options
 @click.option("--progress/--no-progress", default=None, help="Show bars (default: on a terminal).")
-def check(request: Request, limit: float | None, progress: bool | None) -> None:
+def check(request: Request, limit: Limit, progress: bool | None) -> None:
     """Compare with the loop over rows and finite differences.
 
     Finite differences are taken in float64 only.
@@ -237,7 +250,7 @@ def check(request: Request, limit: float | None, progress: bool | None) -> None:
 @click.option(
     "--threads", type=click.IntRange(1, MOST_THREADS), help="Threads of PyTorch (default: its own choice)."
 )
-def bench(request: Request, limit: float | None, seconds: float, threads: int | None) -> None:
+def bench(request: Request, limit: Limit, seconds: float, threads: int | None) -> None:
     """Time torchjac beside torch.func, in turn, by medians."""
     if threads:
         torch.set_num_threads(threads)

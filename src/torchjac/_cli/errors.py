@@ -8,7 +8,9 @@ import signal
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
+from time import monotonic
 from typing import Any, NoReturn
 
 import torch
@@ -52,17 +54,30 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+class Limit:
+    """The seconds that a command may take, from when this is made; None lets it take its time."""
+
+    def __init__(self, seconds: float | None) -> None:
+        """Start the clock."""
+        self.seconds = seconds
+        self._end = inf if seconds is None else monotonic() + seconds
+
+    def left(self) -> float:
+        """Return the seconds that are left, infinite where there is no limit."""
+        return max(self._end - monotonic(), 0.0)
+
+
 class _TooLate(BaseException):
     """Raised in the middle of what takes too long; no `except Exception` on the way stops it."""
 
 
 @contextmanager
-def within(seconds: float | None, what: str) -> Iterator[None]:
-    """Work that is given up after some seconds, between two ops: a `Stop` then; None lets it take its time.
+def within(limit: Limit, what: str) -> Iterator[None]:
+    """Work that is given up at the end of a limit, between two ops: a `Stop` then.
 
-    So does a system without interval timers (Windows).
+    A system without interval timers (Windows) lets it take its time.
     """
-    if seconds is None or not hasattr(signal, "setitimer"):
+    if limit.seconds is None or not hasattr(signal, "setitimer"):
         yield
         return
 
@@ -71,14 +86,14 @@ def within(seconds: float | None, what: str) -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, late)
     try:
-        signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6))
+        signal.setitimer(signal.ITIMER_REAL, max(limit.left(), 1e-6))
         try:
             yield
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
     except _TooLate:
-        raise Stop(f"{what} took more than {seconds:g} s (--limit)", TOO_SLOW) from None
+        raise Stop(f"{what} took more than {limit.seconds:g} s (--limit)", TOO_SLOW) from None
 
 
 def raised(what: str, error: BaseException) -> Stop:

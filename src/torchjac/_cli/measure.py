@@ -58,13 +58,15 @@ def does_not_fit(way: str, size: int) -> str:
 
 def in_fresh_process(request: Request, way: str, limit: float) -> Cost:
     """Return the cost of a way, measured by a process that does nothing else and may take ``limit`` seconds."""
+    if not limit:
+        return Cost(way, failed="not measured, as the time is up (--limit)")
     command = [sys.executable, "-m", "torchjac._cli.measure", request.to_json(), way]
     # It must find the very modules that this process does.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=limit, env=environment)
     except subprocess.TimeoutExpired:
-        return Cost(way, failed=f"took more than {limit:g} s")
+        return Cost(way, failed=f"took more than {limit:.3g} s")
     if run.returncode < 0:
         return Cost(way, failed="was killed by the system, most likely for its memory")
     if run.returncode != 0:
