@@ -4,6 +4,7 @@ WORKERS ?= 2
 RANKS ?= 2
 OUT ?= brusselator.png
 RESULTS ?= benchmarks/results
+PORT ?= 8000
 # The version that torchjac is tested on, and the one taken where there is none yet.
 TORCH ?= 2.13.0
 CPU := --extra-index-url https://download.pytorch.org/whl/cpu
@@ -12,7 +13,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 DOCS := .venv/.docs
 
-.PHONY: help example example-distributed example-store test bench check docs clean
+.PHONY: help example example-distributed example-store test gpu bench check docs docs-serve clean
 
 help:
 	@echo "make example   the Brusselator and a batched MLP, with a spy plot in $(OUT)"
@@ -21,7 +22,9 @@ help:
 	@echo "make test      all tests and the examples in the docstrings"
 	@echo "make bench     torchjac beside its peers on every workload: a table, a plot and a JSON in $(RESULTS)"
 	@echo "make check     ruff and mypy"
+	@echo "make gpu       values, times, peak memory and synchronisations on this machine's GPU"
 	@echo "make docs      the documentation, in site/index.html"
+	@echo "make docs-serve   the same at http://localhost:$(PORT), where its search works too"
 	@echo "make clean     remove the environment"
 
 # The stamp makes a second run free; a change of pyproject.toml or of this file renews the environment.
@@ -60,6 +63,11 @@ bench: .venv/.bench
 	$(BIN)/python benchmarks/run.py --json $(RESULTS)/benchmark.json --plot $(RESULTS)/benchmark.png \
 	    --text $(RESULTS)/benchmark.txt $(ARGS)
 
+# At most ten minutes; where there is no GPU both say so and are done.
+gpu: $(READY)
+	$(BIN)/python -m pytest -q -rs tests/gpu $(ARGS)
+	$(BIN)/python benchmarks/gpu.py
+
 check: $(READY)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
@@ -75,6 +83,9 @@ docs: $(DOCS)
 	$(BIN)/python docs/ops.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "the documentation is in site/index.html"
+
+docs-serve: docs
+	$(BIN)/python -m http.server --directory site --bind localhost $(PORT)
 
 clean:
 	rm -rf .venv site docs/pictures docs/reference/ops.md

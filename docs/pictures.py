@@ -5,6 +5,8 @@ python docs/pictures.py
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -14,8 +16,11 @@ from io import StringIO
 from math import prod
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import matplotlib as mpl
 import torch
+from benchmarks.plot import draw_curve
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -23,6 +28,9 @@ from torch import Tensor
 from torchjac import Jacobian, jacobian
 
 OUT = Path(__file__).parent / "pictures"
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+#: The ratio in a line of a table of results, which follows two times in microseconds.
+RATIO = re.compile(r" \d+ +[\w.()]+(?:, chunk \d+)? +\d+ +(\d+\.\d\d)")
 #: Blocks of one Jacobian are told apart by their colours; one that stores no number is pale.
 COLOURS = ("#3949ab", "#e07a1f", "#2e8b57", "#b0306a", "#6a5acd")
 PALE = 0.45
@@ -153,11 +161,45 @@ def walk() -> Figure:
     )
 
 
+def ratios() -> Figure:
+    """Our time over that of the best of torch.func, of each call in the results, the fastest first."""
+    figure = Figure(figsize=(7, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    for name, label, colour in (
+        ("everyday", "everyday calls", COLOURS[0]),
+        ("everyday_vmap", "inside vmap", COLOURS[1]),
+    ):
+        table = (RESULTS / f"{name}.txt").read_text().split("once more at")[0]
+        found = sorted(float(ratio) for ratio in RATIO.findall(table))
+        share = [100 * (number + 1) / len(found) for number in range(len(found))]
+        axes.semilogy(share, found, color=colour, label=f"{len(found)} {label}")
+    axes.axhline(1, color="#888888", linewidth=0.8)
+    axes.set(xlabel="share of the calls, %", ylabel="time over the best of torch.func", ylim=(0.05, 2))
+    axes.set_yticks([0.1, 0.2, 0.5, 1, 2], ["0.1", "0.2", "0.5", "1", "2"], minor=False)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def sizes() -> Figure:
+    """Time over size beside torch.func, JAX, asdex and CasADi: the upper half of the benchmark's picture."""
+    curves = json.loads((RESULTS / "benchmark.json").read_text())["curves"]
+    figure = Figure(figsize=(4 * len(curves), 4.2), layout="constrained")
+    for axes, curve in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
+        draw_curve(axes, curve)
+    figure.axes[0].set_ylabel("seconds")
+    lines = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4, fontsize=8)
+    return figure
+
+
 PICTURES: dict[str, Callable[[], Figure]] = {
     "arrow": arrow,
     "compose": compose,
     "held": held,
     "locals": local_jacobians,
+    "ratios": ratios,
+    "sizes": sizes,
     "springs": springs,
     "stencil": stencil,
     "walk": walk,
