@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tests.functions import Cubed, Doubled
+from tests.versions import NEWEST
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -223,7 +224,8 @@ def test_checkpointing_and_saved_tensor_hooks(way, beneath, same):
     net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).requires_grad_(False)
     x = torch.rand(5, 3)
     expected = loops(net, x)
-    same(vmap(jacrev(lambda x: checkpoint(net, x, use_reentrant=False)))(x), expected)
+    if NEWEST:  # before 2.11 PyTorch has no group inside which a block runs once
+        same(vmap(jacrev(lambda x: checkpoint(net, x, use_reentrant=False)))(x), expected)
     packed = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: packed.append(x) or x * 1, lambda x: x):
         same(vmap(jacrev(net))(x), expected)

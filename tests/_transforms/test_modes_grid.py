@@ -9,6 +9,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from tests.versions import NEWEST
 from torch.autograd import forward_ad
 from torch.nn import functional as F
 
@@ -100,6 +101,8 @@ MODES = {
 
 #: A dual level carries nothing on in inference mode, and linearize's own tracer fails there (torch 2.13)
 NOT_IN_INFERENCE = ("linearize", "dual level")
+#: A level of grad or jvp entered in inference mode records nothing: torch.func.grad of a sine is zero (torch 2.9)
+NOT_AROUND_IN_THE_OLDEST = ("grad", "vjp", "jvp", "jvp of vmap", "vmap of jvp")
 
 
 def _tangent(J, x, v, step=1e-5):
@@ -140,6 +143,8 @@ def expected():
 def test_every_cell(transform, around, mode, name, expected) -> None:
     """Grad modes around a transform change nothing; one inside stops gradients, and tangents go on."""
     if mode.startswith("inference") and around in NOT_IN_INFERENCE:
+        return
+    if mode == "inference_mode around" and around in NOT_AROUND_IN_THE_OLDEST and not NEWEST:
         return
     outer, inner = MODES[mode]
     J = TRANSFORMS[transform][0](FUNCTIONS[name])

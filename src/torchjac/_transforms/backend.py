@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from math import prod
 from typing import Any, TypeAlias
 
@@ -88,7 +89,9 @@ def _inside(compiled: Any) -> Any:
             return each
         if id(each) not in seen and callable(each):
             seen.add(id(each))
-            stack += [cell.cell_contents for cell in getattr(each, "__closure__", None) or ()]
+            for cell in getattr(each, "__closure__", None) or ():
+                with suppress(ValueError):  # a variable that is not set yet (torch 2.9)
+                    stack.append(cell.cell_contents)
             stack.append(getattr(each, "__wrapped__", None))
     return None
 
