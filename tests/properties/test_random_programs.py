@@ -189,7 +189,7 @@ def test_rows_take_over(program: Program, position: int) -> None:
     tolerance = 1e-5 if "float32" in program.source else 1e-8
     with always_by_structure(), pytest.MonkeyPatch.context() as patch:
         patch.setattr("torchjac._accumulate.reverse.SOME_BLOCKS", 0)
-        patch.setattr("torchjac._accumulate.reverse.rows_take_over", lambda _, at, *__: at >= position)
+        patch.setattr("torchjac._accumulate.reverse.dense_is_cheaper", lambda _, at, *__: at >= position)
         found = torchjac.jacrev(each, (0, 1))(*program.inputs)
     agree_by_pairs([found], program.outputs, each, program.inputs, tolerance)
 
