@@ -65,7 +65,8 @@ def check_within(recorded: Recorded, what: str) -> None:
     if recorded.captured.records:
         raise RuntimeError(
             f"{what}: memory= keeps no graph, but the Jacobian is asked to be differentiable (an input or a captured "
-            "tensor requires gradients); call it under torch.no_grad(), or without memory="
+            "tensor requires gradients), and a graph holds what every range of rows was made of, whatever the budget; "
+            "call it under torch.no_grad(), or without memory="
         )
 
 
