@@ -119,10 +119,15 @@ def window(flat: Tensor, piece: Piece) -> Tensor:
 
 def write(flat: Tensor, boxes: Iterable[tuple[Box, list[Box]]], values: Sequence[Tensor | float]) -> None:
     """Write values, one for each block, into boxes, each of which is given whole and in parts."""
+    numbers = not all(isinstance(value, Tensor) for value in values)
     for box, parts in boxes:
-        same = [number for number, group in enumerate(box.groups) if _is_same_in_each_row(group, box, values)]
+        same: set[int] = set()
+        if numbers and box.entries > MANY:
+            same = {
+                number for number, group in enumerate(box.groups) if _is_same_in_each_row(group, box, values)
+            }
         row = None
-        if len(same) > 1 and box.entries > MANY:
+        if len(same) > 1:
             row = flat.new_zeros(box.width)
             for number in same:
                 for piece in box.groups[number]:
