@@ -86,4 +86,5 @@ def _told(graph: Graph) -> str:
 def _tensors(tensors: Iterable[Tensor]) -> Iterable[Any]:
     for tensor in tensors:
         yield f"{tuple(tensor.shape)} {tensor.dtype}"
-        yield tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+        if tensor.numel():  # without entries a stride of zero stays, which no bytes can be viewed by
+            yield tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
