@@ -248,3 +248,16 @@ def test_borders_that_all_blocks_share_or_not(side) -> None:
         numpy.testing.assert_allclose(
             factors.solve(b, True), numpy.linalg.solve(matrix.toarray().T, b), rtol=1e-8
         )
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_smallest_bands(size):
+    """Bands of a few rows, as a rank's own block may be, are solved; they need not be symmetric."""
+    matrix = (diagonals(size, [-1, 0, 1] if size > 1 else [0]) + 2 * sp.eye_array(size)).tocsr()
+    matrix.sort_indices()
+    right = RANDOM.random((size, 2))
+    factors, _ = factorise(Pattern(matrix.indptr, matrix.indices, {}), matrix.data)
+    for transposed in (False, True):
+        whole = matrix.toarray().T if transposed else matrix.toarray()
+        numpy.testing.assert_allclose(whole @ factors.solve(right.copy(), transposed), right, atol=1e-12)
+    numpy.testing.assert_allclose(factors.slogdet(), numpy.linalg.slogdet(matrix.toarray()))

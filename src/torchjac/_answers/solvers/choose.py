@@ -81,7 +81,8 @@ def _banded(
     """Return the factors of a band, of a matrix as it stands or put in another order."""
     inner, ordered = (pattern, values) if narrow is None else (narrow[1], values[narrow[0].order])
     try:
-        return (Tridiagonal if inner.band == (1, 1) else Banded)(inner, ordered)
+        # SciPy's ?gttrf refuses two rows (1.17).
+        return (Tridiagonal if inner.band == (1, 1) and inner.size > 2 else Banded)(inner, ordered)
     except DependentError as error:
         column = error.column if narrow is None else int(narrow[0].columns[error.column])
         raise singular(pattern, values, f"column {column} depends linearly on others") from error
