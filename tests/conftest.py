@@ -28,6 +28,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_programs() -> None:
-    """Begin without programs: what one test recorded, perhaps in a way that it forced, is not run by another."""
+def no_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin without programs: what one test recorded, perhaps in a way that it forced, is not run by another.
+
+    Record at the first call, so that whatever is tested by one call is recorded too.
+    """
     PROGRAMS.clear()
+    monkeypatch.setattr("torchjac._accumulate.planned.RECORDED_AT", 1)

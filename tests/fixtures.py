@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from tests.forced import force
 
 
 @pytest.fixture(autouse=True)
@@ -21,4 +22,4 @@ def double() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def structured(monkeypatch: pytest.MonkeyPatch) -> None:
     """The structured walk inside and outside, however small the function: otherwise no rule would be asked."""
-    monkeypatch.setattr("torchjac._transforms.dense.way", lambda *_: "structure")
+    force(monkeypatch, "structure")

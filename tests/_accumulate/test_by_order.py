@@ -7,6 +7,7 @@ import torch
 from tests._accumulate.test_forward import NET, PROGRAMS
 from tests.allocations import Allocations
 from tests.fixtures import double as double
+from tests.forced import force
 from torch.utils.flop_counter import FlopCounterMode
 
 from torchjac import grad, jacobian, jacrev, vmap
@@ -33,7 +34,7 @@ def turned(request, monkeypatch):
         return split(tape, at, out_shapes)
 
     monkeypatch.setattr(by_order, "pick", choose)
-    monkeypatch.setattr("torchjac._transforms.dense.way", lambda *_: "structure")
+    force(monkeypatch, "structure")
     return request.param
 
 

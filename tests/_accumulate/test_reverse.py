@@ -5,6 +5,7 @@ from unittest import mock
 
 import pytest
 import torch
+from tests.forced import force
 
 from torchjac import grad, jacobian, jacrev, vmap
 from torchjac._accumulate import by_order, reverse
@@ -74,8 +75,9 @@ def scheme(*steps):
 
 
 @pytest.mark.parametrize("shape, steps", [((16, 13), 6), ((2, 140), 6)])
-def test_rows_take_over_from_many_blocks(shape, steps):
+def test_rows_take_over_from_many_blocks(shape, steps, monkeypatch):
     """A stencil of many steps on few points: the blocks of the last steps become rows that the engine takes down."""
+    force(monkeypatch, "structure")
     x = torch.randn(shape, dtype=torch.float64)
     f = scheme(steps)
     with mock.patch(FINISH, side_effect=finish_rows) as finish:
@@ -86,8 +88,9 @@ def test_rows_take_over_from_many_blocks(shape, steps):
     torch.testing.assert_close(found, loop_jacobian(f, x))
 
 
-def test_rows_of_several_outputs_take_over():
+def test_rows_of_several_outputs_take_over(monkeypatch):
     """States of several steps, and a vector without entries: each output's blocks become rows, wherever they wait."""
+    force(monkeypatch, "structure")
     f = lambda x: (*scheme(2, 4, 6)(x), x[:0] * 2)
     x = torch.randn(15, 14, dtype=torch.float64)
     with mock.patch(FINISH, side_effect=finish_rows) as finish:
@@ -136,7 +139,7 @@ def test_dense_rows_above_a_cut_between_nested_tensors(monkeypatch):
     monkeypatch.setattr(
         "torchjac._accumulate.engine_rows.walk_rows", lambda *_: None
     )  # node by node no harm is done
-    monkeypatch.setattr("torchjac._transforms.dense.way", lambda *_: "structure")
+    force(monkeypatch, "structure")
 
     def f(x):
         total = x.unfold(0, 2, 1).sum()
@@ -168,7 +171,7 @@ def test_a_node_lets_go_of_its_multipliers(monkeypatch) -> None:
 
     monkeypatch.setattr(reverse, "local_jacobian", watched)
     # While a program is recorded all are held, and no more than are few.
-    monkeypatch.setattr(operators, "planned", lambda captured, asked, compute: compute())
+    monkeypatch.setattr(operators, "planned", lambda captured, asked, compute: compute(None))
     mix = torch.randn(4, 6, dtype=torch.float64)
     f = lambda x: mix @ x.sin().cos().tanh().square()
     x = torch.randn(6, dtype=torch.float64)
@@ -180,7 +183,7 @@ def test_a_node_lets_go_of_its_multipliers(monkeypatch) -> None:
 @pytest.mark.parametrize("chunk_size", [None, 2])
 def test_rows_into_a_write_inside_vmap(chunk_size, monkeypatch) -> None:
     """Dense rows come to a write that multiplies: it is called, as the engine would give it rows without the batch."""
-    monkeypatch.setattr("torchjac._transforms.dense.way", lambda *_: "structure")
+    force(monkeypatch, "structure")
     mix, x = torch.randn(4, 5, dtype=torch.float64), torch.randn(2, 5, dtype=torch.float64)
 
     def f(x):

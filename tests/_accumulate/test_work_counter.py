@@ -9,6 +9,7 @@ from torchjac._accumulate.estimate import places
 from torchjac._accumulate.forward import accumulate_forward
 from torchjac._accumulate.reverse import accumulate
 from torchjac._accumulate.work_counter import Counter
+from torchjac._blocks.cost import PRODUCT_RATE
 from torchjac._transforms.call_function import record, walking
 
 
@@ -26,7 +27,7 @@ def test_ops():
         with Counter() as counter:
             op()
         assert (counter.written, counter.multiplied) == (written, multiplied)
-        assert counter.work == written + multiplied / 16
+        assert counter.work == written + PRODUCT_RATE * multiplied
 
 
 def network(batch, *sizes):

@@ -12,6 +12,7 @@ import torch
 from tests.allocations import Alive
 
 from torchjac import hessian, jacobian, jacrev, program_cache
+from torchjac._accumulate import planned
 from torchjac._accumulate.planned import PROGRAMS
 from torchjac._plan.cache import Cache, Entry
 from torchjac._plan.program import Program
@@ -403,3 +404,37 @@ def test_what_is_read_no_more_is_let_go(monkeypatch) -> None:
         jacobian(f)(x)
     assert {compiled for _, compiled in peaks} == {False, True}
     assert max(most for most, _ in peaks) <= 4 * x.nbytes
+
+
+def test_what_is_called_once_is_not_recorded(monkeypatch) -> None:
+    """The first call of a graph records nothing; from the second on each candidate is, and the cheapest is kept."""
+    monkeypatch.undo()
+    tried = []
+    record = planned._record
+
+    def watched(key, origins, compute, entry, candidate):
+        tried.append(candidate.way)
+        return record(key, origins, compute, entry, candidate)
+
+    monkeypatch.setattr(planned, "_record", watched)
+    f = lambda x: torch.stack([x[0] * x[1], x[2].exp(), -x[3]])
+    for seed in range(6):
+        x = torch.rand(5, dtype=D, generator=torch.Generator().manual_seed(seed))
+        torch.testing.assert_close(jacrev(f)(x), loop_jacobian(f, x))
+        (entry,) = PROGRAMS.entries.values()
+        assert (entry.program is None) == (seed == 0)
+    assert tried[0] == "rows"
+    assert len(set(tried)) == len(tried)
+    assert entry.price == entry.program.price
+    assert entry.best.way in tried
+    assert not entry.left
+
+
+def test_a_candidate_that_is_far_is_not_recorded() -> None:
+    """A program by structure that takes less than rows can ends the comparison."""
+    for seed in range(3):
+        x = torch.rand(2000, dtype=D, generator=torch.Generator().manual_seed(seed))
+        torch.testing.assert_close(jacrev(torch.sin)(x), x.cos().diag())
+    (entry,) = PROGRAMS.entries.values()
+    assert entry.best.way == "reverse"
+    assert not entry.left

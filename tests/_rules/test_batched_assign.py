@@ -3,6 +3,7 @@
 import pytest
 import torch
 from tests._rules.test_view_assignment import CASES, s
+from tests.forced import force
 
 import torchjac
 from torchjac._accumulate.planned import PROGRAMS
@@ -22,8 +23,7 @@ def wholes() -> list[str]:
 
 def by_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no other way be tried."""
-    monkeypatch.setattr("torchjac._transforms.dense.way", lambda *_: "rows")
-    monkeypatch.setattr("torchjac._transforms.dense.other_way", lambda *_: None)
+    force(monkeypatch, "rows")
     monkeypatch.setattr("torchjac._accumulate.engine_rows.nodes_pay", lambda *_: True)
 
 

@@ -5,6 +5,7 @@ What each gives for a row alone is compared in `test_batched_vjp`, for every cas
 
 import pytest
 import torch
+from tests.forced import force
 from torch.overrides import TorchFunctionMode
 
 from torchjac import hessian, jacrev, vmap
@@ -47,7 +48,7 @@ SYSTEMS = {
 @pytest.mark.parametrize("way", ["structure", "rows"])
 def test_systems(name, batch, way, monkeypatch):
     """Of a batch and of one sample, in rows and by structure: the loop's."""
-    monkeypatch.setattr("torchjac._transforms.dense.way", lambda *_: way)
+    force(monkeypatch, way)
     f = SYSTEMS[name]
     a = torch.randn(batch, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(jacrev(f)(a), loop_jacobian(f, a))

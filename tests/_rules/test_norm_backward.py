@@ -4,6 +4,7 @@ import pytest
 import torch
 from tests._rules.cases import Case, Sampler
 from tests._rules.test_normalise import CASES, layer_norm_backward
+from tests.forced import force
 from tests.versions import lacks
 
 from torchjac import hessian, jacobian, jacrev, vmap
@@ -92,7 +93,7 @@ def test_three_derivatives(name) -> None:
 
 def test_three_derivatives_of_one_large_row(monkeypatch) -> None:
     """A row that is not small goes by PyTorch's engine, but not where it would record the second backward."""
-    monkeypatch.setattr("torchjac._accumulate.strategy.is_small", lambda *_: False)
+    monkeypatch.setattr("torchjac._accumulate.candidates.is_small", lambda *_: False)
     monkeypatch.setattr("torchjac._accumulate.engine_rows.is_small", lambda *_: False)
     slope = lambda x: jacrev(scalar(NORMS["layer"]))(x).square().sum()
     curve, x = (lambda x: jacrev(slope)(x).square().sum()), s(3, 4)
@@ -106,7 +107,7 @@ def test_three_derivatives_of_one_large_row(monkeypatch) -> None:
 @pytest.mark.parametrize("way", ["structure", "rows"])
 def test_derivatives_of_many_outputs(name, way, monkeypatch) -> None:
     """Where the first backward is recorded on a batch of cotangents."""
-    monkeypatch.setattr("torchjac._transforms.dense.way", lambda *_: way)
+    force(monkeypatch, way)
     f, x = NORMS[name], s(3, 4)
     first = jacrev(f)
     torch.testing.assert_close(jacrev(first)(x), finite_differences(first, x), rtol=1e-6, atol=1e-6)

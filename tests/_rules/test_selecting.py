@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from tests._rules.cases import Sampler
+from tests.forced import force
 
 from torchjac import jacobian, jacrev
 from torchjac.testing import loop_jacobian
@@ -159,7 +160,7 @@ def test_a_zero_has_a_derivative(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     """A factor that happens to be zero drops what is infinite, and is differentiated as any other number."""
     f, at = FLAT[name]
     x, weight = torch.tensor(at, dtype=torch.float64), torch.tensor([1.5, -2.0], dtype=torch.float64)
-    monkeypatch.setattr("torchjac._transforms.dense.way", lambda *_: "structure")
+    force(monkeypatch, "structure")
 
     def gradient(x: torch.Tensor) -> torch.Tensor:
         x = x if x.requires_grad else x.requires_grad_()

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 from tests.fixtures import double as double
+from tests.forced import force
 from torch.utils import _pytree as pytree
 
 from torchjac import jacrev
@@ -13,13 +14,11 @@ from torchjac.testing import finite_differences, loop_jacobian
 #: Looking for examples in it would import it, which only a function under test may do.
 collect_ignore = ["imported_late.py"]
 
-WAY = "torchjac._transforms.dense.way"
-
 
 @pytest.fixture(params=["structured", "dense"])
 def way(request, monkeypatch):
     """Each of the two ways an answer is found, whatever the size: by structure, or by dense rows."""
-    monkeypatch.setattr(WAY, lambda *_: "structure" if request.param == "structured" else "rows")
+    force(monkeypatch, "structure" if request.param == "structured" else "rows")
     return request.param
 
 
@@ -35,7 +34,7 @@ def ways(request, monkeypatch):
                 ["structure", "rows"] if request.param.startswith("structured") else ["rows", "structure"]
             )
         turn = itertools.cycle(answers)
-        monkeypatch.setattr(WAY, lambda *_: next(turn))
+        force(monkeypatch, lambda _: next(turn))
     return request.param
 
 

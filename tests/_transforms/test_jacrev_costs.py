@@ -3,6 +3,7 @@
 import pytest
 import torch
 from tests.allocations import Allocations
+from tests.forced import force
 
 from torchjac import jacobian, jacrev
 
@@ -216,7 +217,7 @@ def test_chunk_size_bounds_rows(monkeypatch):
     x = torch.randn(6, dtype=torch.float64)
     expected = torch.func.jacrev(lambda x: torch.linalg.inv(x.outer(x) + 9 * torch.eye(6, dtype=x.dtype)))(x)
     for way in ("structure", "rows"):
-        monkeypatch.setattr("torchjac._transforms.dense.way", lambda *_, way=way: way)
+        force(monkeypatch, way)
         for size in (4, 10):
             seen.clear()
             torch.testing.assert_close(jacrev(f, chunk_size=size)(x), expected)

@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from tests._transforms.conftest import WAY
+from tests.forced import force
 
 from torchjac import jacrev
-from torchjac._blocks import cost
 from torchjac.testing import loop_jacobian
 
 W = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -24,7 +23,7 @@ FUNCTIONS = {
 @pytest.mark.parametrize("size", [1, 5])
 def test_filled_anew(name, way, size, monkeypatch):
     """Whatever stands in the tensor, each call leaves the Jacobian there, by either walk."""
-    monkeypatch.setattr(WAY, lambda *_: way)
+    force(monkeypatch, way)
     f = FUNCTIONS[name]
     x = torch.randn(size, dtype=torch.float64)
     expected = loop_jacobian(f, x)
@@ -39,7 +38,7 @@ def test_filled_anew(name, way, size, monkeypatch):
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_parts_of_larger_tensors(way, name, monkeypatch):
     """A row of a larger tensor, and a tensor whose dims lie apart, are written where they stand and nowhere else."""
-    monkeypatch.setattr(WAY, lambda *_: way)
+    force(monkeypatch, way)
     f = FUNCTIONS[name]
     x = torch.randn(5, dtype=torch.float64)
     expected = loop_jacobian(f, x)
@@ -69,8 +68,7 @@ def test_trees():
 
 def test_nothing_large_is_made(monkeypatch):
     """Rows go in chunks straight into the tensor: no chunk is as large as the answer."""
-    monkeypatch.setattr(WAY, lambda *_: "rows")
-    monkeypatch.setattr(cost, "FREE_NUMBERS", 0)
+    force(monkeypatch, "rows")
     n = 64
     x = torch.randn(n, dtype=torch.float64)
     f = lambda x: x.cumsum(0).cumprod(0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -10,11 +9,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import pytest
 from tests.conformance.problems import Problem, total
+from tests.forced import force
 
 import torchjac
+from torchjac._accumulate import planned
+from torchjac._accumulate.forward import goes_forward
 from torchjac._accumulate.planned import PROGRAMS
 from torchjac._accumulate.tape_costs import goes_in_columns
+from torchjac._capture.tape import Tape
 
 Around = Callable[[], AbstractContextManager[Any]]
 
@@ -23,29 +27,38 @@ Around = Callable[[], AbstractContextManager[Any]]
 def forced(walk: str = "auto") -> Iterator[None]:
     """What surrounds every torchjac call: "auto" lets jacrev choose its way, any other is forced.
 
-    "planned" runs the program that a call with other inputs left, "planned structure" that of the structured walk.
+    "planned" runs the program that a call with other inputs left, "planned structure" that of the structured walk,
+    "planned forward" that of the walk from the inputs up.
 
     Most samples are tiny, and there jacrev rightly leaves its own walk aside: then it would go untested.
     """
-    module = sys.modules["torchjac._transforms.dense"]
-    before = module.way
     PROGRAMS.clear()
-    if walk == "columns":
-        module.way = lambda tape, _: walk if goes_in_columns(tape) else "structure"
-    elif walk == "planned structure":
-        module.way = lambda *_: "structure"
-    elif walk not in ("auto", "planned"):
-        module.way = lambda *_: walk
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planned, "RECORDED_AT", 1)
+        if walk not in ("auto", "planned"):
+            way = walk.removeprefix("planned ")
+            force(patch, lambda tape: way if right(way, tape) else "structure")
         yield
-    finally:
-        module.way = before
-        PROGRAMS.clear()
+    PROGRAMS.clear()
+
+
+def right(way: str, tape: Tape) -> bool:
+    """Whether a way is right for a tape."""
+    return {"columns": goes_in_columns, "forward": goes_forward}.get(way, lambda _: True)(tape)
 
 
 WALKS: dict[str, Around] = {
     walk: partial(forced, walk)
-    for walk in ("auto", "structure", "planned", "planned structure", "rows", "columns")
+    for walk in (
+        "auto",
+        "structure",
+        "planned",
+        "planned structure",
+        "planned forward",
+        "rows",
+        "columns",
+        "forward",
+    )
 }
 
 

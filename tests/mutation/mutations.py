@@ -1132,7 +1132,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "if value is None:",
     ),
     Mutation(
-        "_plan/recorder.py", "what was written in place taken for what was there before",
+        "_plan/registers.py", "what was written in place taken for what was there before",
         "            if tables is None or written is None:",
         "            if tables is None:",
     ),

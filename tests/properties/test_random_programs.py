@@ -14,6 +14,7 @@ import torch
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from tests._accumulate.test_by_order import can_split
+from tests.forced import force
 from tests.properties.programs import Program, programs
 from torch import Tensor
 
@@ -44,7 +45,7 @@ def examples(share: float) -> Callable[[Any], Any]:
 def always_by_structure() -> Iterator[None]:
     """Make jacrev walk by structure, however small the program: by default dense rows are cheaper there."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torchjac._transforms.dense.way", lambda *_: "structure")
+        force(patch, "structure")
         PROGRAMS.clear()
         yield
     PROGRAMS.clear()
@@ -129,7 +130,7 @@ def test_planned(program: Program) -> None:
                 continue
             with pytest.MonkeyPatch.context() as patch:
                 if way is not None:
-                    patch.setattr("torchjac._transforms.dense.way", lambda *_: way)
+                    force(patch, way)
                 found = torchjac.jacrev(each, (0, 1))(*inputs)
             agree_by_pairs([found], program.outputs, each, inputs, tolerance)
 
@@ -171,10 +172,7 @@ def test_in_columns(program: Program, low: bool) -> None:
     for argnum in (0, 1):
         expected = loop_jacobian(f, *program.inputs, argnum=argnum)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(
-                "torchjac._transforms.dense.way",
-                lambda tape, _: "columns" if tape.nodes and goes_in_columns(tape) else "structure",
-            )
+            force(patch, lambda tape: "columns" if tape.nodes and goes_in_columns(tape) else "structure")
             patch.setattr("torchjac._accumulate.dense_columns.rows_pay_below", lambda *_: low)
             agree(torchjac.jacrev(f, argnum)(*program.inputs), expected, tolerance)
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.forced import force
 from tests.versions import NEWEST
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -22,7 +23,7 @@ def block(reentrant):
 @pytest.fixture(params=[True, False], ids=["structured", "dense"], autouse=True)
 def way(request, monkeypatch):
     """Both ways of finding the answer."""
-    monkeypatch.setattr("torchjac._transforms.dense.way", lambda *_: "structure" if request.param else "rows")
+    force(monkeypatch, "structure" if request.param else "rows")
     return "structured" if request.param else "dense"
 
 

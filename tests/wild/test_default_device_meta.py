@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.forced import force
 from torch import nn
 
 from torchjac import jacobian, jacrev
@@ -11,7 +12,7 @@ from torchjac import jacobian, jacrev
 @pytest.fixture(params=[True, False], ids=["structured", "dense"], autouse=True)
 def way(request, monkeypatch):
     """Both ways of finding the answer."""
-    monkeypatch.setattr("torchjac._transforms.dense.way", lambda *_: "structure" if request.param else "rows")
+    force(monkeypatch, "structure" if request.param else "rows")
 
 
 @pytest.fixture(autouse=True)

@@ -27,12 +27,13 @@ def accumulate_best(
     out_shapes: Sequence[Sequence[int]],
     limits: Limits = NO_LIMITS,
     report: Report | None = None,
+    order: Order | None = None,
 ) -> list[list[list[Block]]]:
-    """Return the blocks of every output with respect to every input, in the order that costs least.
+    """Return the blocks of every output with respect to every input, in an order, or the one that costs least.
 
     Where numbers on the way are not finite, it is reverse order, whose zeros drop what autograd's drop.
     """
-    order = pick(tape, out_shapes)
+    order = order or pick(tape, out_shapes)
     if order.direction != "reverse":
         try:
             return accumulate_in(order, out_shapes, limits, report)

@@ -20,7 +20,7 @@ from .._blocks.tracing import is_finite
 from .._blocks.zeros import zeros
 from .._capture.capture import Captured
 from .._capture.tape import Edge, Meta, Node, Tape, size_of
-from .._plan.recorder import engine_runs
+from .._plan.recording import engine_runs
 from .._rules.call import call, fit
 from .engine_rows import engine_rows
 

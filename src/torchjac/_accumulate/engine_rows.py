@@ -18,8 +18,8 @@ from .._blocks.maps import Label, align, bare, bare_label
 from .._blocks.tracing import leaves_a_trail
 from .._capture.capture import map_rows
 from .._capture.tape import Edge, Node, Tape
-from .._plan.price import mapped
-from .._plan.recorder import engine_runs, whole
+from .._plan.price import ENGINE_NODE, mapped
+from .._plan.recording import engine_runs, whole
 from .._rules.batched_parts import Waiting, joined
 from .._rules.batched_vjp import goes_in_front, vjp_rows
 from .._rules.vjp_support import (
@@ -84,18 +84,13 @@ def engine_rows(
 def _engine_price(nodes: int, numbers: int, batched: bool, outputs: int, *given: Any) -> float:
     """Return what the engine takes, in microseconds: once on a batch, or for each row."""
     each = numbers / max(nodes, 1)
-    return (
-        mapped(ENGINE_CALLS * nodes, each / ENGINE_CALLS)
-        if batched
-        else nodes * len(given[2 * outputs]) * ALONE
-    )
+    if batched:
+        return mapped(ENGINE_CALLS * nodes, each / ENGINE_CALLS)
+    return nodes * len(given[2 * outputs]) * ENGINE_NODE
 
 
 #: Calls of PyTorch that the engine makes for a node on a batch of rows
 ENGINE_CALLS = 3.5
-
-#: What the engine takes for a node on one row, in microseconds
-ALONE = 4.0
 
 
 @partial(whole, price=_engine_price)

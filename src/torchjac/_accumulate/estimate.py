@@ -21,6 +21,7 @@ from torch.autograd.function import BackwardCFunction
 from .._blocks.cost import CALLED_RATE, MOST_BLOCKS, PRODUCT_RATE
 from .._capture.tape import Edge, Node, Tape, size_of
 from .._rules.nnz_estimate import is_called, is_multiplied, is_pointwise, kind_of, links, mixes_nothing
+from .batch import batch_of, samples_of
 
 
 class Place(NamedTuple):
@@ -41,14 +42,10 @@ class Place(NamedTuple):
     product: float = 0.0
 
 
-#: Which input of a matrix product is its second factor
-SECOND = {"MmBackward0": 1, "MvBackward0": 1, "AddmmBackward0": 2, "AddmvBackward0": 2}
-
-
 def places(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> list[Place]:
     """Return every place of a tape, from above its first node to below its last; no tensor on it may be empty."""
     nodes = tape.nodes
-    batch = _batch(tape, out_shapes)
+    batch = batch_of(tape, out_shapes)
     rows = sum(map(prod, out_shapes))
     each = [_linked(node) for node in nodes]
     below, rising = _rise(tape, each, batch)
@@ -87,15 +84,9 @@ def forward_work(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> float:
     """Return the work of forward order alone, as the first of `places` has it."""
     if "up" not in tape.estimates:
         each = [_linked(node) for node in tape.nodes]
-        tape.estimates["up"] = _rise(tape, each, _batch(tape, out_shapes))[1][0]
+        tape.estimates["up"] = _rise(tape, each, batch_of(tape, out_shapes))[1][0]
     work: float = tape.estimates["up"]
     return work
-
-
-def reverse_work(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> float:
-    """Return the work of reverse order alone, by whichever of its estimates is known."""
-    known: Down | None = tape.estimates.get("most")
-    return (known or down(tape, out_shapes)).work
 
 
 def narrowest(tape: Tape) -> int:
@@ -115,47 +106,49 @@ def narrowest(tape: Tape) -> int:
     return least
 
 
-class Down(NamedTuple):
+class Walk(NamedTuple):
     """The work of a walk from the outputs down.
 
     Attributes:
         work: numbers written and multiplied, as the last of `places` has it.
-        spared: how much less that is than to pull dense rows through the whole tape. What mixes along some dims, or
-            has no rule, is called on rows either way, and for less than its links tell.
+        called: the part of it that is multiplied at nodes which are called, on seeds or on rows.
         crowd: how many blocks more than one arrive at nodes, for each way on which entries meet at a tensor.
     """
 
     work: float
-    spared: float
+    called: float
     crowd: int
 
 
-def down(tape: Tape, out_shapes: Sequence[Sequence[int]], most: bool = False) -> Down:
-    """Return the estimate of reverse order alone; ``most`` spared, if what meets at a tensor had the same places."""
-    key = "most" if most else "down"
+def reverse_walk(tape: Tape, out_shapes: Sequence[Sequence[int]], meets: bool = False) -> Walk:
+    """Return what reverse order takes; the least it can, if entries that ``meets`` always stand at the same places."""
+    key = ("reverse", meets)
     if key not in tape.estimates:
-        tape.estimates[key] = _down(tape, out_shapes, most)
-    found: Down = tape.estimates[key]
+        tape.estimates[key] = _reverse_walk(tape, out_shapes, meets)
+    found: Walk = tape.estimates[key]
     return found
 
 
-def _down(tape: Tape, out_shapes: Sequence[Sequence[int]], most: bool) -> Down:
-    all_rows, batch = sum(map(prod, out_shapes)), _batch(tape, out_shapes)
+def rows_work(tape: Tape, rows: int) -> float:
+    """Return the work of so many dense rows through a tape, but for what is multiplied at nodes that are called."""
+    numbers = tape.numel + sum([node.numel for node in tape.inputs])
+    products = [node for node in tape.nodes if is_multiplied(node.name)]
+    counts = [count for node in products for _, _, count in _linked(node)]
+    return rows * (numbers + PRODUCT_RATE * sum(counts))
+
+
+def _reverse_walk(tape: Tape, out_shapes: Sequence[Sequence[int]], meets: bool) -> Walk:
+    all_rows, batch = sum(map(prod, out_shapes)), batch_of(tape, out_shapes)
     entries: dict[Edge, float] = {}
     since: dict[Edge, Edge] = {}
     for end, shape in zip(tape.outputs, out_shapes, strict=True):
         if end is not None:
             entries[end] = entries.get(end, 0.0) + prod(shape)
             since[end] = end
-    work, spared, crowd = 0.0, float(all_rows) * all_rows, 0
+    work, called, crowd = 0.0, 0.0, 0
     several = dict.fromkeys(entries, 1)
     for node in tape.nodes:
-        if len(node.outputs) == 1:
-            rate = entries.get((node, 0), 0.0) / node.numel
-        else:
-            reached = [(node, slot) for slot in range(len(node.outputs)) if (node, slot) in entries]
-            rate = sum([entries[edge] for edge in reached]) / (sum(map(size_of, reached)) or 1)
-        multiplies = is_multiplied(node.name)
+        rate = _rate(node, entries)
         start = since.get((node, 0)) if is_pointwise(node.name) else None
         blocks = min(several.get((node, 0), 1), MOST_BLOCKS) if mixes_nothing(node.name) else 1
         crowd += blocks - 1
@@ -165,23 +158,28 @@ def _down(tape: Tape, out_shapes: Sequence[Sequence[int]], most: bool) -> Down:
             if before is None:
                 before, after = 0.0, sent
                 since[edge] = same or edge
-                spared += all_rows * size
                 several[edge] = blocks
-            elif most or since[edge] is same:
+            elif meets or since[edge] is same:
                 after = max(before, sent)
             else:
                 after = before + sent
                 since[edge] = edge
                 several[edge] += blocks
-            whole = size * all_rows / _samples(edge, batch)
+            whole = size * all_rows / samples_of(edge, batch)
             if after >= whole:  # it is dense
                 after, several[edge] = whole, 1
             entries[edge] = after
             work += PRODUCT_RATE * sent + after - before
-            spared -= after - before
-            if multiplies:
-                spared += PRODUCT_RATE * count * (all_rows - rate)
-    return Down(work, spared, crowd)
+            called += PRODUCT_RATE * sent if is_called(node.name) else 0.0
+    return Walk(work, called, crowd)
+
+
+def _rate(node: Node, entries: dict[Edge, float]) -> float:
+    """Return how many entries there are for each number of a node's outputs."""
+    if len(node.outputs) == 1:
+        return entries.get((node, 0), 0.0) / node.numel
+    reached = [(node, slot) for slot in range(len(node.outputs)) if (node, slot) in entries]
+    return sum([entries[edge] for edge in reached]) / (sum(map(size_of, reached)) or 1)
 
 
 def _linked(node: Node) -> list[tuple[Edge, int, int]]:
@@ -198,8 +196,8 @@ def _linked(node: Node) -> list[tuple[Edge, int, int]]:
 def _rise(
     tape: Tape, each: Sequence[Sequence[tuple[Edge, int, int]]], batch: int
 ) -> tuple[dict[Edge, float], list[float]]:
-    """Return the entries of each tensor's Jacobian, and the work of the forward walk up to each place."""
-    columns = sum([node.numel / _samples((node, 0), batch) for node in tape.inputs])
+    """The entries of each tensor's Jacobian, and the work of the forward walk up from the bottom to each place."""
+    columns = sum([node.numel / samples_of((node, 0), batch) for node in tape.inputs])
     entries: dict[Edge, float] = {(node, 0): float(node.numel) for node in tape.inputs}
     since: dict[Edge, Edge] = {(node, 0): (node, 0) for node in tape.inputs}
     work = [0.0]
@@ -253,7 +251,7 @@ class _Frontier:
         if before is None:
             before, after = 0.0, entries
             self.since[edge] = start or edge
-            self.numbers += size / _samples(edge, self.batch)
+            self.numbers += size / samples_of(edge, self.batch)
             self.held += below
             self.others += edge[1] != 0
         elif self.since[edge] is start:
@@ -261,7 +259,7 @@ class _Frontier:
         else:
             after = before + entries
             self.since[edge] = edge
-        after = self.alive[edge] = min(after, size * self.rows / _samples(edge, self.batch))
+        after = self.alive[edge] = min(after, size * self.rows / samples_of(edge, self.batch))
         more = after - before
         self.held += more
         self.product += more * below / size
@@ -275,44 +273,10 @@ class _Frontier:
             entries = self.alive.pop(edge, None)
             if entries is not None:
                 size, below = size_of(edge), self.below[edge]
-                self.numbers -= size / _samples(edge, self.batch)
+                self.numbers -= size / samples_of(edge, self.batch)
                 self.held -= entries + below
                 self.product -= entries * below / size
                 self.others -= slot != 0
                 total += entries
                 numbers += size
         return total / (numbers or 1)
-
-
-def _batch(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> int:
-    """Return the size of the first dim if it tells samples apart that are never mixed, and 1 otherwise.
-
-    All outputs have it, and whatever is made of a tensor that has it. Others are shared by all samples, as parameters.
-    """
-    shapes = [*out_shapes, *(node.shape for node in (*tape.nodes, *tape.inputs))]
-    size = next((shape[0] for shape in out_shapes if shape), 1)
-    if not all(shape and shape[0] == size for shape in out_shapes):
-        return 1
-    if not any(len(shape) > 1 and shape[0] == size for shape in shapes):  # of vectors alone
-        return 1
-    for node in tape.nodes:
-        reads = [_samples(edge, size) for edge in node.inputs if edge is not None]
-        if size in reads and (_samples((node, 0), size) == 1 or _mixes_first(node, size)):
-            return 1
-    return size
-
-
-def _samples(edge: Edge, batch: int) -> int:
-    """Return how many samples of a batch a tensor has."""
-    node, slot = edge
-    shape = node.outputs[slot].shape
-    return batch if shape and shape[0] == batch else 1
-
-
-def _mixes_first(node: Node, size: int) -> bool:
-    """Return whether a node mixes along the first dim: a second factor of a product does, and a lone matrix."""
-    if kind_of(node.name) == "linear algebra":
-        return all(len(node.into(k).shape) < 3 for k in range(len(node.inputs)) if node.needs(k))
-    second = SECOND.get(node.name)
-    edge = node.inputs[second] if second is not None and node.needs(second) else None
-    return edge is not None and _samples(edge, size) == size

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from .._blocks.cost import factors_pay, is_narrow, turn_may_pay, turn_pays, work_matters
 from .._capture.tape import Node, Tape
-from .estimate import forward_work, narrowest, places, reverse_work
+from .estimate import narrowest, places, reverse_walk
 from .forward import goes_forward
 
 
@@ -61,7 +61,7 @@ def _choose(tape: Tape, out_shapes: Sequence[Sequence[int]], factors: bool) -> _
     narrow = _is_narrow(tape, out_shapes)
     # Factors may hold little where no place is narrow too, as A ⊗ B does: for that, much must be held otherwise.
     if not (narrow and factors) and not _work_matters(tape, out_shapes, narrow):
-        return _Choice("reverse", reverse_work(tape, out_shapes))
+        return _Choice("reverse", reverse_walk(tape, out_shapes).work)
     found = places(tape, out_shapes)
     forward, reverse = found[0].work, found[-1].work
     cuts = [place for place in found[1:-1] if place.splits]
@@ -74,15 +74,6 @@ def _choose(tape: Tape, out_shapes: Sequence[Sequence[int]], factors: bool) -> _
         if turn_pays(quick.work, min(forward, reverse)):
             return _Choice("cut", quick.work, quick.at)
     return _Choice("forward", forward) if turn_pays(forward, reverse) else _Choice("reverse", reverse)
-
-
-def goes_up(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
-    """Return whether forward order, where it is asked for, takes no more than another by far."""
-    columns = sum([node.numel for node in tape.inputs])
-    if not (turn_may_pay(columns, tape.numel) and can_weigh(tape, out_shapes)):
-        return True
-    best = pick(tape, out_shapes)
-    return not turn_pays(best.work or reverse_work(tape, out_shapes), forward_work(tape, out_shapes))
 
 
 def _may_turn(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
@@ -104,7 +95,7 @@ def _is_narrow(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
 
 
 def _work_matters(tape: Tape, out_shapes: Sequence[Sequence[int]], narrow: bool) -> bool:
-    return work_matters(reverse_work(tape, out_shapes), len(tape.nodes), narrow)
+    return work_matters(reverse_walk(tape, out_shapes).work, len(tape.nodes), narrow)
 
 
 def can_weigh(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:

@@ -2,11 +2,15 @@
 
 The key of a program holds all that planning looks at: the signature of the graph, and what the caller asked for. What a
 key cannot tell (of the saved tensors: shapes, strides, entries of index tables) the program itself guards.
+
+A graph that comes for the first time is computed as it is estimated to take least. Then each candidate is
+recorded, one at a call, unless it is estimated to take more at best than the best program does; that one is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
+from math import inf
 from typing import Any, TypeVar
 
 import torch
@@ -16,11 +20,12 @@ from .._capture.capture import Captured
 from .._capture.graph import signature
 from .._capture.recognise import recognise
 from .._plan.cache import Cache, Entry
-from .._plan.program import program
+from .._plan.program import Program, program
 from .._plan.recorder import Recorder, recorder
 from .._plan.steps import MismatchError
 from .._rules.registry import changes
 from .._torch import dispatch_mode_count, function_mode_count
+from .candidates import Candidate
 from .progress import is_watched
 from .report import warns
 
@@ -32,8 +37,11 @@ PROGRAMS = Cache(64 << 20)
 #: What a step and a register take
 STEP_BYTES = 400
 
-#: A graph of more nodes is recorded when it comes for the second time
-NODES_AT_ONCE = 1000
+#: The call of a graph at which it is recorded; what is called once is not worth it
+RECORDED_AT = 2
+
+#: A graph of more nodes has one candidate: to record it takes long
+MOST_COMPARED = 1000
 
 #: A graph of more nodes is never recorded: a program of it would fill the cache
 MOST_NODES = 20_000
@@ -45,45 +53,43 @@ MOST_FAILURES = 3
 def planned(
     captured: Captured,
     asked: tuple[Hashable, ...],
-    compute: Callable[[], T],
-    otherwise: Callable[[], Callable[[], T] | None] = lambda: None,
+    compute: Callable[[Candidate | None], T],
+    candidates: Callable[[], Sequence[Candidate | None]] = lambda: (None,),
 ) -> T:
     """Return what ``compute`` gives of a captured call, by a program where one is known.
 
     ``asked`` is all that the result depends on beside the graph. The result is a tree of tuples and lists.
-    ``otherwise`` gives another way to compute it, if there is one: where a graph comes for the second time that way is
-    taken, and from then on the cheaper one.
+    ``candidates`` are the ways to compute it; with None the choice is left to ``compute``.
     """
     outputs, nodes = captured.outputs, captured.graph.nodes
     if len(nodes) > MOST_NODES or not _may_plan(captured):
-        return compute()
+        return compute(None)
     graph = signature(captured.graph, outputs)
     if graph is None:
-        return compute()
+        return compute(None)
     key = (graph, asked, torch.is_grad_enabled(), captured.records, torch.get_default_dtype(), changes())
     origins = [*nodes, *outputs]
-    entry = PROGRAMS.get(key)
-    if entry is None and len(nodes) > NODES_AT_ONCE:  # what is called once is not worth it
-        PROGRAMS.put(key, Entry(None, 0, STEP_BYTES * len(nodes), 0))
-        return compute()
-    if entry is None or entry.weighed == 0:
-        return _record(key, origins, compute, Entry(None, 0, 0))
-    if entry.weighed == 1 and len(nodes) <= NODES_AT_ONCE:
-        entry = entry._replace(weighed=2)  # be there another way or none, it is asked for once
-        other = otherwise()
-        if other is not None:
-            return _record(key, origins, other, entry)
-        PROGRAMS.put(key, entry)
+    entry = PROGRAMS.get(key) or Entry(None, 0, STEP_BYTES * len(nodes))
+    if entry.calls + 1 < RECORDED_AT:
+        PROGRAMS.put(key, entry._replace(calls=entry.calls + 1))
+        return compute(None)
+    if entry.left is None:
+        found = candidates()
+        entry = entry._replace(left=tuple(found[: 1 if len(nodes) > MOST_COMPARED else None]))
+    if entry.left:
+        candidate, *left = entry.left
+        return _record(key, origins, compute, entry._replace(left=tuple(left)), candidate)
     if entry.program is None:
-        return compute()
+        return compute(entry.best)
     interpreted = entry.program.compiled is None
     try:
         result: T = entry.program.run(origins)
     except MismatchError:
         if entry.failures < MOST_FAILURES:
-            return _record(key, origins, compute, Entry(None, entry.failures + 1, 0, 2))
-        PROGRAMS.put(key, Entry(None, 0, STEP_BYTES * len(nodes), 2))
-        return compute()
+            again = entry._replace(program=None, failures=entry.failures + 1)
+            return _record(key, origins, compute, again, entry.best)
+        PROGRAMS.put(key, entry._replace(program=None, failures=0, bytes=STEP_BYTES * len(nodes)))
+        return compute(entry.best)
     if entry.failures:
         PROGRAMS.put(key, entry._replace(failures=0))
     if interpreted and entry.program.compiled is not None:
@@ -94,17 +100,37 @@ def planned(
     return result
 
 
-def _record(key: Hashable, origins: list[Any], compute: Callable[[], T], entry: Entry) -> T:
+def _record(
+    key: Hashable,
+    origins: list[Any],
+    compute: Callable[[Candidate | None], T],
+    entry: Entry,
+    candidate: Candidate | None,
+) -> T:
     """Compute a result, and keep the program of that where it is cheaper than the one of an entry."""
     recording = Recorder(origins)
     with recording:
-        result = compute()
-    made, known = program(recording, result), entry.program
-    if known is not None and (made is None or known.price <= made.price):
-        made = known
-    size = 0 if made is None else STEP_BYTES * len(made.registers) + made.bytes
-    PROGRAMS.put(key, entry._replace(program=made, bytes=STEP_BYTES * len(origins) + size))
+        result = compute(candidate)
+    made = program(recording, result)
+    price = _price(made, candidate)
+    if entry.price is None or price < entry.price or (entry.program is None and entry.best == candidate):
+        size = 0 if made is None else STEP_BYTES * len(made.registers) + made.bytes
+        entry = entry._replace(
+            program=made,
+            bytes=STEP_BYTES * len(origins) + size,
+            best=candidate,
+            price=price,
+            left=tuple([other for other in entry.left or () if other.least < price]),
+        )
+    PROGRAMS.put(key, entry)
     return result
+
+
+def _price(made: Program | None, candidate: Candidate | None) -> float:
+    """Return what a program takes, or what is estimated of a candidate of which there can be none."""
+    if made is not None:
+        return made.price
+    return candidate.first if candidate is not None and candidate.most else inf
 
 
 def _may_plan(captured: Captured) -> bool:

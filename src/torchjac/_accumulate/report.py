@@ -67,7 +67,7 @@ class Step:
 class Costs:
     """Estimated costs of the orders of multiplication, and the cost of the one taken.
 
-    The unit is a number written; one multiplied in a matrix product counts a sixteenth.
+    The unit is a number written; one multiplied in a matrix product counts a fifteenth.
 
     Attributes:
         order: the order taken, a key of ``estimated``: "reverse", "forward" or "cut at" the shapes that are alive

@@ -24,7 +24,7 @@ from .._blocks.merge import dense_block
 from .._blocks.write import dense
 from .._capture.capture import map_rows
 from .._capture.tape import Node
-from .._plan.recorder import whole
+from .._plan.recording import whole
 from .._rules.batched_vjp import by_formula
 from .._rules.call import call, fit
 from .._rules.call_counts import rows_price

@@ -11,9 +11,13 @@ from .._blocks import cost
 from .._blocks.tracing import inside_functorch, is_tracing
 from .._capture.capture import mapped_over
 from .._capture.tape import Node, Tape
+from .._plan.price import NODE, NUMBER
 from .._rules.nnz_estimate import is_opaque, links, mixes_nothing
 from .._rules.vjp_support import WRONG_TWICE, all_can_vmap
 from .progress import is_watched
+
+#: Python takes as long at both ends of a walk by structure as at so many nodes
+ENDS_NODES = 4
 
 
 def goes_in_columns(tape: Tape) -> bool:
@@ -34,9 +38,14 @@ def goes_in_columns(tape: Tape) -> bool:
 
 
 def is_small(nodes: Sequence[Node], rows: int) -> bool:
-    """Return whether all rows pass an average node faster than Python does: then structure saves nothing."""
-    free = cost.free_numbers(len(nodes), torch.is_grad_enabled(), inside_functorch())
-    return rows * sum([node.numel for node in nodes]) * mapped_over() <= free
+    """Return whether all rows pass an average node faster than a walk by structure does: then that saves nothing."""
+    numbers = rows * sum([node.numel for node in nodes]) * mapped_over()
+    return NUMBER * numbers <= NODE / 4 * (len(nodes) + ENDS_NODES) * walks_slower()
+
+
+def walks_slower() -> int:
+    """Return how many times longer Python takes at each node: where a graph is recorded, and through functorch."""
+    return (2 if torch.is_grad_enabled() else 1) * (3 if inside_functorch() else 1)
 
 
 def dense_is_cheaper(tape: Tape, position: int, blocks: int, out_shapes: Sequence[Sequence[int]]) -> bool:

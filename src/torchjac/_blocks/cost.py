@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+from .._plan.price import LAUNCH, MULTIPLIED, NODE, NUMBER, mapped
 from .block import Block, entries, stored
 from .maps import Gather
 
@@ -121,8 +122,8 @@ def rows_of_node_pay(own: int, columns: int) -> bool:
     return own <= columns
 
 
-#: A number multiplied in a matrix product takes about this part of the time that writing one takes.
-PRODUCT_RATE = 1 / 16
+#: A number multiplied in a matrix product takes this part of the time that writing one takes
+PRODUCT_RATE = MULTIPLIED / NUMBER
 
 #: A number of a Jacobian that a node is called for on the way up takes so many times what writing one takes: seeds
 #: are laid out, the formula's graph is recorded and walked or its rows are copied, and what comes is composed.
@@ -132,13 +133,13 @@ CALLED_RATE = 4
 #: less than a tangent where a node is called.
 TURN_GAIN = 2
 
-#: And it must save so many numbers written, about the time in which an order is picked.
-TURN_LEAST = 200_000
+#: And it must save so many microseconds, about the time in which an order is picked
+TURN_LEAST = 10 * NODE
 
 
 def turn_may_pay(rows: int, numbers: int) -> bool:
     """Return whether another order than reverse can save enough, where ``rows`` rows move ``numbers`` numbers each."""
-    return rows * numbers > TURN_LEAST
+    return NUMBER * rows * numbers > TURN_LEAST
 
 
 def is_narrow(rows: int, columns: int, least: int) -> bool:
@@ -149,28 +150,18 @@ def is_narrow(rows: int, columns: int, least: int) -> bool:
     return least > 0 and (columns * TURN_GAIN <= rows or least * TURN_GAIN <= min(rows, columns))
 
 
-#: In the time that a walk takes at a node, whatever the sizes, so many numbers are written.
-NODE_NUMBERS = 20_000
-
-
-#: Where rows move more numbers than these, the second call of a function does not try whether they are cheaper.
-WEIGHED_AT_MOST = 1 << 22
-
-#: In the time that the orders are weighed so many numbers are written for each node.
-WEIGHED_NUMBERS = 10_000
-
 #: Where no place is narrow, numbers must take so many times what the nodes do for that to be worth while.
 WEIGHED_OFTEN = 16
 
 
 def work_matters(work: float, nodes: int, narrow: bool) -> bool:
     """Return whether a walk spends more on numbers than on nodes: if not, no order can halve its time."""
-    return work > NODE_NUMBERS * nodes * (1 if narrow else WEIGHED_OFTEN)
+    return NUMBER * work > NODE * nodes * (1 if narrow else WEIGHED_OFTEN)
 
 
 def turn_pays(work: float, otherwise: float) -> bool:
     """Return whether an order saves enough against another."""
-    return work * TURN_GAIN <= otherwise and otherwise - work > TURN_LEAST
+    return work * TURN_GAIN <= otherwise and NUMBER * (otherwise - work) > TURN_LEAST
 
 
 #: Two factors must hold so many times fewer numbers than their product to be kept: one list of blocks is easier
@@ -186,9 +177,6 @@ def factors_pay(held: float, product: float) -> bool:
 #: Past so many blocks at two nodes in a row it is asked whether dense rows are faster than blocks from there on.
 SOME_BLOCKS = 2
 
-#: In the time that a block of many takes at a node, PyTorch's engine moves so many numbers of rows.
-BLOCK_ROWS = 40_000
-
 #: To write rows where they begin and end, in new memory, takes as long as so many nodes do.
 ENDS_NODES = 12
 
@@ -198,59 +186,7 @@ def dense_is_cheaper(blocks: int, nodes: int, first: float, numbers: float) -> b
 
     All rows take ``first`` numbers at the first of the nodes and ``numbers`` at all of them.
     """
-    return numbers + ENDS_NODES * first < BLOCK_ROWS * blocks * nodes
-
-
-#: In the time that the structured walk takes longer in Python at a node than rows do, an op moves at least so many
-#: numbers, be it a product.
-FREE_NUMBERS = 5000
-
-#: Where a graph of the walk is recorded it is so many times that, and where each op goes through functorch.
-RECORDED_FREE, MAPPED_FREE = 2, 3
-
-#: And at its ends, to pick an order and to write the blocks, as much as at so many nodes.
-FREE_NODES = 3
-
-#: Where rows move so many times what is free, what structure spares is taken to be the most it can be.
-FREE_OFTEN = 20
-
-#: How much longer the structured walk takes in Python than rows do, in numbers written: at its ends, and at a node
-#: of each kind. Fitted on 44 everyday functions in nine sizes each (float64, one core): on the same, the way
-#: taken needs one per cent more time than the better of rows and structure, on a geometric mean, and 1.5 times as
-#: much at worst, where both take less than a millisecond or two.
-WALK_ENDS = 90_000
-WALK_NUMBERS = {
-    "pointwise": 20_000, "plain": 10_000, "product": 20_000, "write": 30_000, "mixing": 200_000,
-    "linear algebra": 200_000, "opaque": 200_000, "convolution": 200_000,
-}  # fmt: skip
-
-
-def free_numbers(nodes: int, recorded: bool, mapped: bool) -> int:
-    """Return how many numbers rows may move where structure, whatever it spares, cannot be cheaper."""
-    return FREE_NUMBERS * (nodes + FREE_NODES) * _slower(recorded, mapped)
-
-
-#: And for each block that arrives at a node beside the first: a part of what one takes, for many that are counted
-#: stand at the same places and become one.
-CROWD_NUMBERS = 2000
-
-
-def crowd_numbers(crowd: int, recorded: bool, mapped: bool) -> int:
-    """Return how many numbers could be written in the time that the blocks beside the first take."""
-    return CROWD_NUMBERS * crowd * _slower(recorded, mapped)
-
-
-def walk_numbers(kinds: Sequence[str], recorded: bool, mapped: bool) -> int:
-    """Return how many numbers could be written in the time that structure costs more at nodes of some kinds."""
-    return (WALK_ENDS + sum([WALK_NUMBERS[kind] for kind in kinds])) * _slower(recorded, mapped)
-
-
-def _slower(recorded: bool, mapped: bool) -> int:
-    return (RECORDED_FREE if recorded else 1) * (MAPPED_FREE if mapped else 1)
-
-
-#: To call PyTorch's engine for columns takes as long as a walk does at so many nodes.
-COLUMNS_NODES = 16
+    return NUMBER * (numbers + ENDS_NODES * first) < 2 * NODE * blocks * nodes
 
 
 def are_few(columns: int, rows: int) -> bool:
@@ -258,39 +194,25 @@ def are_few(columns: int, rows: int) -> bool:
     return 0 < columns * TURN_GAIN <= rows
 
 
-def columns_pay(numbers: int, work: float, nodes: int) -> bool:
-    """Return whether dense columns, which move ``numbers``, are cheaper than a walk by structure that takes ``work``.
-
-    An average op must move what structure spares in the time of a walk at a node.
-    """
-    return numbers - work <= NODE_NUMBERS * (nodes - COLUMNS_NODES)
-
-
-#: In the time that it takes longer to record a node's formula and take columns through that than rows through the
-#: node, so many numbers are written.
-ROWS_GAIN = 12_000
-
-
 def rows_pay_below(rows: int, columns: int, numbers: int, nodes: int) -> bool:
-    """Return whether rows go through some nodes, whose outputs have ``numbers`` numbers, faster than columns do."""
-    return (rows - columns) * numbers < ROWS_GAIN * nodes
+    """Return whether rows go through some nodes, whose outputs have so many numbers, faster than columns do.
+
+    To record a node's formula and take columns through it takes half as long as a walk does at it.
+    """
+    return NUMBER * (rows - columns) * numbers < NODE / 2 * nodes
 
 
-#: A call of a node under vmap costs about so many numbers before it moves one.
-CALL_NUMBERS = 100_000
-
-
-#: And a product of two blocks about so many.
-PRODUCT_NUMBERS = 5000
+#: A formula makes so many calls of PyTorch under vmap, with those around it, and a product of two blocks so many
+FORMULA_CALLS, PRODUCT_CALLS = 20, 3
 
 
 def terms_pay(products: int, named: int, called: int) -> bool:
     """Return whether products with the terms of a local Jacobian take less time than calling the node on seeds.
 
-    ``named`` and ``called`` are the multiplications of either way; the kernels behind a call do twice as many
-    in the same time.
+    ``named`` and ``called`` are the multiplications of either way, which take as long as writing what they give; the
+    kernels behind a call do twice as many in the same time.
     """
-    return products * PRODUCT_NUMBERS + 2 * named < CALL_NUMBERS + called
+    return products * PRODUCT_CALLS * LAUNCH + 2 * NUMBER * named < mapped(FORMULA_CALLS, 0) + NUMBER * called
 
 
 #: Matching a position by its value takes the time of about so many multiplications.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .._plan.key import KeyOf
-from .._plan.recorder import whole
+from .._plan.recording import whole
 from .block import Block, Kind, labels
 from .dense_views import locate, window_of
 from .maps import Affine, Gather, Label, Map, align, bare, take

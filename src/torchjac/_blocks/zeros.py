@@ -9,7 +9,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from .._plan.recorder import whole
+from .._plan.recording import whole
 
 #: Below this many bytes the allocator reuses warm memory, and filling that is cheaper than fresh pages.
 LARGE = 1 << 20

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .._blocks.lazy import lazy
 from .._blocks.tracing import inside_functorch, is_tracing
-from .._plan.recorder import refuse_program
+from .._plan.recording import refuse_program
 from .._torch import (
     TransformType,
     VmapInterpreter,

@@ -15,13 +15,19 @@ class Entry(NamedTuple):
         program: the program, None where there can be none.
         failures: how often in a row its guards have not held.
         bytes: what the entry takes.
-        weighed: how many of the ways to compute the result were tried; 0 where the key was only seen.
+        calls: how often the key was seen before anything was recorded.
+        left: the candidates that are still to be recorded, None before it is known which these are.
+        best: the candidate that takes least of those that were recorded.
+        price: what that takes, None before.
     """
 
     program: Any
     failures: int
     bytes: int
-    weighed: int = 1
+    calls: int = 0
+    left: tuple[Any, ...] | None = None
+    best: Any = None
+    price: float | None = None
 
 
 class Cache:

@@ -14,7 +14,8 @@ from torch import Tensor
 from .number import Number
 from .price import price
 from .python_source import spell
-from .recorder import Recorder, Register, Step
+from .recorder import Recorder
+from .registers import Register, Step
 from .steps import Equal, Load, SameMemory, Tree, Whole, build, called
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from .._blocks.maps import Affine, Label, Map, bare_label, labels_of
 from .._blocks.tracing import is_tracing
 from .._capture.tape import Node
-from .._plan.recorder import recorder, unrecorded
+from .._plan.recorder import recorder
+from .._plan.recording import unrecorded
 from .batched_formulas import Results, formula
 from .registry import Local
 from .strided import is_injective

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .._capture.tape import Node
-from .._plan.recorder import unrecorded
+from .._plan.recording import unrecorded
 from .._torch import disable_current_modes, solve_ex
 from .batched_formulas import Results, formula
 from .einsum_notation import ones

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .._capture.capture import map_rows
 from .._capture.tape import Meta, Node
-from .._plan.recorder import whole
+from .._plan.recording import whole
 from . import batched_assign, batched_linalg, batched_products, batched_tables  # noqa: F401  (they register formulas)
 from .backward_overrides import anew, fails, is_anew
 from .batched_formulas import BROADCAST, FORMULAS, Results

@@ -13,7 +13,7 @@ from torch.autograd.graph import GradientEdge
 from .._blocks.tracing import inside_functorch
 from .._capture.capture import batched_zero
 from .._capture.tape import Meta, Node
-from .._plan.recorder import whole
+from .._plan.recording import whole
 from .backward_overrides import anew, goes_anew
 from .conv_input import image_cotangents, input_cotangent
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from .._blocks.tracing import inside_functorch, is_known
 from .._capture.tape import Node
-from .._plan.recorder import whole
+from .._plan.recording import whole
 from .backward_overrides import Anew, Results, register
 from .products import before, others
 from .registry import LocalJacobian, rule

@@ -9,7 +9,7 @@ import torch
 
 from .._blocks.block import Block
 from .._capture.tape import Node
-from .._plan.recorder import refuse_program
+from .._plan.recording import refuse_program
 
 
 class Local(NamedTuple):

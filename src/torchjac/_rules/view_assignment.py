@@ -25,7 +25,8 @@ from .._blocks.block_views import swapped
 from .._blocks.tracing import is_tracing
 from .._capture.capture import plain
 from .._capture.tape import Meta, Node
-from .._plan.recorder import recorder, unrecorded
+from .._plan.recorder import recorder
+from .._plan.recording import unrecorded
 from .._plan.steps import MismatchError
 from .call import call
 from .registry import Local

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import prod
 
 import torch
 from torch import Tensor
 
 from .._accumulate.by_order import accumulate_best
+from .._accumulate.candidates import ROWS, Candidate, candidates, first_choice, order_of
 from .._accumulate.dense_columns import dense_columns
 from .._accumulate.dense_rows import Targets, dense_rows
 from .._accumulate.forward import accumulate_forward, goes_forward
-from .._accumulate.order import goes_up
 from .._accumulate.ownership import all_borrowed, owned
 from .._accumulate.planned import planned
 from .._accumulate.seeds import Limits, RowsTooWideError
-from .._accumulate.strategy import other_way, way
 from .._blocks.cost import rows_budget
 from .._blocks.tracing import inside_functorch, is_tracing
 from .._blocks.write import dense
@@ -38,8 +36,8 @@ def dense_jacobians(
             answers = planned(
                 part.captured,
                 asked,
-                lambda: dense_answers(part, chunk_size, mode),
-                lambda: _other_way(part, chunk_size, mode),
+                lambda candidate: dense_answers(part, chunk_size, mode, candidate=candidate),
+                lambda: candidates(part.captured.tape, part.shapes, _is_mixed(part)),
             )
         else:
             answers = fill(outs, dense_answers(part, chunk_size, mode, targets(outs)))
@@ -52,39 +50,32 @@ def dense_jacobians(
     return found(recorded, find)
 
 
-def _other_way(
-    recorded: Recorded, chunk_size: int | None, mode: str
-) -> Callable[[], list[list[Tensor]]] | None:
-    """Return what finds the dense Jacobians in the way that was not chosen, where that is as right and can pay."""
-    other = other_way(recorded.captured.tape, recorded.shapes)
-    return None if other is None else lambda: dense_answers(recorded, chunk_size, mode, how=other)
-
-
 def dense_answers(
     recorded: Recorded,
     chunk_size: int | None,
     mode: str = "auto",
     into: Targets | None = None,
-    how: str | None = None,
+    candidate: Candidate | None = None,
 ) -> list[list[Tensor]]:
-    """Return the Jacobians ``[output][input]`` as dense tensors, by structure wherever that can pay.
+    """Return the Jacobians ``[output][input]`` as dense tensors, by a candidate or the one that a first call takes.
 
     They are in the dtype of the input, in mode "forward" in that of the output: what is carried last has it.
     Those that take long to write are written ``into`` the tensors given.
     """
     captured, inputs, shapes = recorded.captured, recorded.inputs, recorded.shapes
-    tape = captured.tape
-    forward = mode == "forward" and goes_forward(tape)
+    tape, mixed = captured.tape, _is_mixed(recorded)
+    forward = mode == "forward" and (is_tracing() or mixed) and goes_forward(tape)
     by_engine = captured.hooked or torch.is_anomaly_enabled()
     if by_engine:
-        how = "rows"
-    elif how is None:
-        how = "structure" if is_tracing() or (forward and _is_mixed(recorded)) else way(tape, shapes)
-    if how == "columns" and not _is_mixed(recorded):
+        candidate = ROWS
+    elif candidate is None and not (is_tracing() or forward):
+        candidate = first_choice(tape, shapes, mixed)
+    way = "structure" if candidate is None or forward else candidate.way
+    if way == "columns" and not mixed:
         answers = dense_columns(captured, inputs, chunk_size)
         if answers is not None:
             return answers
-    if how == "rows":
+    if way == "rows":
         try:
             return _like_outputs(dense_rows(captured, inputs, chunk_size, into), recorded, mode)
         except (
@@ -95,9 +86,12 @@ def dense_answers(
                 raise
     answer_bytes = sum(map(prod, shapes)) * sum(tensor.numel() * tensor.element_size() for tensor in inputs)
     limits = Limits(chunk_size, rows_budget(answer_bytes))
-    forward = forward and (is_tracing() or _is_mixed(recorded) or goes_up(tape, shapes))
     try:
-        found = (accumulate_forward if forward else accumulate_best)(tape, shapes, limits)
+        if forward:
+            found = accumulate_forward(tape, shapes, limits)
+        else:
+            order = None if candidate is None else order_of(candidate, tape, shapes)
+            found = accumulate_best(tape, shapes, limits, order=order)
     except RowsTooWideError:
         return _like_outputs(dense_rows(captured, inputs, chunk_size, into), recorded, mode)
     borrowed = all_borrowed(tape)

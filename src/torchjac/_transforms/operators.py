@@ -64,7 +64,7 @@ def _operators(
 ) -> list[list[Jacobian]]:
     captured, inputs = recorded.captured, recorded.inputs
 
-    def walked() -> tuple[list[list[list[Factor]]], tuple[Step, ...]]:
+    def walked(_: object) -> tuple[list[list[list[Factor]]], tuple[Step, ...]]:
         report = Report()
         tape, shapes = captured.tape, recorded.shapes
         if mode == "auto" and not recorded.is_part:

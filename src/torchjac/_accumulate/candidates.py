@@ -1,0 +1,153 @@
+"""The candidates for the dense Jacobians of a tape, and what each is estimated to take.
+
+    rows        the identity over the outputs, pulled down through the whole graph
+    columns     the identity over the inputs, up through the graph of the backward formulas
+    reverse     blocks by structure, from the outputs down
+    forward     blocks by structure, from the inputs up
+    cut         blocks from both ends to a narrow place, and multiplied there
+
+One law prices them all, in microseconds: PyTorch is called at each node, numbers are written and multiplied, and by
+structure Python works at each node and for each block. That is paid at the first call, for a candidate is then recorded
+as a program; programs are compared by their own steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod, sqrt
+from typing import NamedTuple
+
+import torch
+
+from .._blocks.cost import TURN_GAIN, are_few
+from .._blocks.tracing import inside_functorch
+from .._capture.capture import mapped_over
+from .._capture.tape import Tape
+from .._plan.price import BLOCK, LAUNCH, NODE, NUMBER
+from .._rules.nnz_estimate import is_called, kind_of
+from .._rules.vjp_support import all_can_vmap, can_vmap, engine_refuses, needs_own_vjp, takes_rows_itself
+from .estimate import Place, places, reverse_walk, rows_work
+from .order import Order, can_weigh, split
+from .tape_costs import ENDS_NODES, goes_in_columns, is_small, walks_slower
+
+
+class Candidate(NamedTuple):
+    """A way to dense Jacobians, with what it is estimated to take, in microseconds.
+
+    Attributes:
+        way: "rows", "columns", "reverse", "forward" or "cut".
+        python: what Python takes at the first call alone.
+        least: what every call takes, if entries that meet at a tensor stand at the same places.
+        most: the same, if none of them do.
+        at: how many nodes lie above a cut.
+    """
+
+    way: str
+    python: float = 0.0
+    least: float = 0.0
+    most: float = 0.0
+    at: int = 0
+
+    @property
+    def each(self) -> float:
+        """What every call takes, in the middle of the range."""
+        return sqrt(self.least * self.most)
+
+    @property
+    def first(self) -> float:
+        """What the first call takes."""
+        return self.python + self.each
+
+
+ROWS, REVERSE = Candidate("rows"), Candidate("reverse")
+
+#: At a node that is called on seeds Python takes as long as at so many others
+CALLED_NODES = 10
+
+#: To record the formulas for columns and call the engine twice takes as long as a walk by structure at so many nodes
+COLUMNS_NODES = 20
+
+#: What may take more microseconds than these is not recorded only to be compared
+TRIAL = 5000.0
+
+
+def first_choice(tape: Tape, out_shapes: Sequence[Sequence[int]], mixed: bool = False) -> Candidate:
+    """Return the candidate for a first call; a tiny function pays for no estimate.
+
+    ``mixed`` tells that inputs and outputs differ in precision: then columns differ from rows.
+    """
+    rows = sum(map(prod, out_shapes))
+    if rows <= 1 or is_small(tape.nodes, rows):
+        if needs_own_vjp(tape.names):
+            return ROWS if all(map(takes_rows_itself, tape.nodes)) else REVERSE
+        if rows <= 1 or _takes_rows(tape) or not engine_refuses(tape.nodes):
+            return ROWS
+    return min(estimated(tape, out_shapes, mixed), key=lambda each: each.first)
+
+
+def candidates(tape: Tape, out_shapes: Sequence[Sequence[int]], mixed: bool = False) -> list[Candidate]:
+    """Return the candidates whose programs are to be compared, first that of the first call; none that takes long."""
+    chosen = first_choice(tape, out_shapes, mixed)
+    if sum(map(prod, out_shapes)) <= 1 or not _takes_rows(tape):
+        return [chosen]
+    found = {candidate.way: candidate for candidate in estimated(tape, out_shapes, mixed)}
+    chosen = found.pop(chosen.way, chosen)
+    others = [each for each in found.values() if each.each <= TRIAL]
+    return [chosen, *sorted(others, key=lambda each: each.each)]
+
+
+def order_of(candidate: Candidate, tape: Tape, out_shapes: Sequence[Sequence[int]]) -> Order | None:
+    """Return the order of a candidate by structure; None for others."""
+    if candidate.way == "cut":
+        return split(tape, candidate.at, out_shapes)
+    return Order(tape, candidate.way) if candidate.way in ("reverse", "forward") else None
+
+
+def estimated(tape: Tape, out_shapes: Sequence[Sequence[int]], mixed: bool) -> list[Candidate]:
+    """Return every candidate of a tape that is right, with its estimate where one can be made."""
+    key = (torch.is_grad_enabled(), inside_functorch(), mapped_over(), mixed)
+    if key not in tape.estimates:
+        tape.estimates[key] = _estimated(tape, out_shapes, mixed)
+    found: list[Candidate] = tape.estimates[key]
+    return found
+
+
+def _estimated(tape: Tape, out_shapes: Sequence[Sequence[int]], mixed: bool) -> list[Candidate]:
+    rows, columns = sum(map(prod, out_shapes)), sum([node.numel for node in tape.inputs])
+    nodes, samples, slower = tape.nodes, mapped_over(), walks_slower()
+    if 0 in [node.numel for node in (*nodes, *tape.inputs)]:  # of an empty tensor no share can be told
+        return [REVERSE]
+
+    def calls(work: float, more: float = 0.0) -> float:
+        return LAUNCH * len(nodes) + NUMBER * samples * work + more
+
+    called = sum([is_called(node.name) or kind_of(node.name) == "convolution" for node in nodes])
+    least, most = reverse_walk(tape, out_shapes, meets=True), reverse_walk(tape, out_shapes)
+    python = slower * (NODE * (ENDS_NODES + len(nodes) + CALLED_NODES * called) + BLOCK * most.crowd)
+    found = [Candidate("reverse", python, calls(least.work), calls(most.work, LAUNCH * most.crowd))]
+    if not mixed and can_weigh(tape, out_shapes):
+        forward, cut = _turned(places(tape, out_shapes))
+        for way, place in (("forward", forward), ("cut", cut)):
+            if place is not None and place.work < most.work:
+                # An order must be estimated to take half as much as reverse does: the estimate of it is rough.
+                worst = TURN_GAIN**2 * place.work
+                found.append(Candidate(way, python, calls(place.work), calls(worst), place.at))
+    if _takes_rows(tape):
+        work = calls(rows_work(tape, rows) + least.called)
+        found.append(Candidate("rows", 0.0, work, work))
+        if not mixed and are_few(columns, rows) and goes_in_columns(tape):
+            work = calls(rows_work(tape, columns), COLUMNS_NODES * NODE)
+            found.append(Candidate("columns", 0.0, work, work))
+    return found
+
+
+def _turned(found: Sequence[Place]) -> tuple[Place, Place | None]:
+    """Return the place of forward order, and the best of a cut if that gains against it."""
+    cuts = [place for place in found[1:-1] if place.splits and place.work * TURN_GAIN <= found[0].work]
+    return found[0], min(cuts, key=lambda place: place.work, default=None)
+
+
+def _takes_rows(tape: Tape) -> bool:
+    """Return whether rows are right, and go through every node at once."""
+    names = tape.names
+    return not needs_own_vjp(names) and (all_can_vmap(names) or all(map(can_vmap, tape.nodes)))

@@ -1,0 +1,62 @@
+"""What code tells the recorder of this thread: what is one step, what is none, and that no program comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+from .._torch import pop_mode, push_mode
+from .recorder import recorder, set_recorder
+
+T = TypeVar("T")
+
+
+def refuse_program(reason: str) -> None:
+    """Tell the recorder that no program can be made of what follows."""
+    found = recorder()
+    if found is not None:
+        found.fail(reason)
+        found.stop()
+
+
+def engine_runs() -> None:
+    """Tell the recorder that PyTorch's engine takes over."""
+    refuse_program("PyTorch's engine")
+
+
+class unrecorded:  # a context manager, and used as one
+    """Let what is called inside be no part of the program."""
+
+    def __enter__(self) -> None:
+        self.found = recorder()
+        if self.found is not None:
+            set_recorder(None)
+            pop_mode()
+
+    def __exit__(self, *_: object) -> None:
+        if self.found is not None:
+            push_mode(self.found)
+            set_recorder(self.found)
+
+
+def whole(
+    function: Callable[..., T], price: Callable[..., float | None] = lambda *_: None
+) -> Callable[..., T]:
+    """Make a function one step of a program: what it calls is not noted, and it is called again at each run.
+
+    It takes tensors and objects from outside, by position, and gives a tensor or a sequence of tensors and Nones.
+    ``price`` tells of the same arguments what a call takes, None where it is what most take (`price.WHOLE`).
+    """
+
+    @wraps(function)
+    def step(*args: Any) -> T:
+        found = recorder()
+        if found is None or found.failed is not None:
+            return function(*args)
+        with unrecorded():
+            result = function(*args)
+            found.called(function, args, result, price(*args))
+        return result
+
+    return step

@@ -1,0 +1,201 @@
+"""The registers and steps of a program that is being recorded: which value stands where, and what makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .number import Number
+from .steps import Nested, Take
+
+#: A recording that holds more bytes than this is given up: there, Python is not what a call takes
+MOST_BYTES = 1 << 27
+
+
+class Register(NamedTuple):
+    """A value of a program and where it comes from.
+
+    Attributes:
+        value: the value while recording; kept alive, so that its id stays its own.
+        step: the number of the step that makes it, -1 for a constant.
+        tables: the integer tensors from outside that alone decide it; None where anything else does.
+        memory: the storage of a tensor, 0 for anything else.
+    """
+
+    value: Any
+    step: int
+    tables: frozenset[int] | None
+    memory: int
+
+
+class Step(NamedTuple):
+    """A call: of a function on registers, its result in a register; ``writes`` is the register it writes into.
+
+    ``kept`` tells that the step is a guard, or that its result is one: it is never dropped.
+    """
+
+    function: Callable[..., Any]
+    reads: tuple[int, ...]
+    register: int
+    writes: int | None = None
+    kept: bool = False
+
+
+class Registers:
+    """What a recording knows of its values; `failed` says why no program comes of it.
+
+    ``origins`` are the objects from outside that a program gets anew at each run; ``at`` are the registers of what has
+    one, by ids; ``guarded`` are the index tables whose entries were looked at; ``written`` are the tables that decide
+    what was written into memory in place, None where anything else does; ``bytes`` is what all ``memories`` hold.
+    """
+
+    def __init__(self, origins: Sequence[Any]) -> None:
+        self.failed: str | None = None
+        self.registers: list[Register] = []
+        self.steps: list[Step] = []
+        self.at: dict[int, int] = {}
+        self.guarded: set[int] = set()
+        self.written: dict[int, frozenset[int] | None] = {}
+        self.bytes = 0
+        self.memories: set[int] = set()
+        self.origins = list(origins)
+        for origin in self.origins:
+            self.at[id(origin)] = self._register(origin, -1, None)
+
+    def fail(self, reason: str) -> None:
+        """Give up: the computation goes on, and no program comes of it."""
+        if self.failed is None:
+            self.failed = reason
+            self.registers, self.steps, self.at = [], [], {}
+
+    def add(
+        self,
+        func: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        result: Any,
+        writes: Any = None,
+        kept: bool = False,
+    ) -> None:
+        """Note a call, its result in a register of its own: a tensor, or a sequence of tensors and Nones."""
+        function, reads = self._call(func, args, kwargs)
+        if self.failed is not None:
+            return
+        register = self._step(
+            function, reads, result, None if writes is None else self.at.get(id(writes)), kept
+        )
+        if isinstance(result, (tuple, list)):
+            for k, part in enumerate(result):
+                if part is not None and id(part) not in self.at and self.failed is None:
+                    self.at[id(part)] = self._step(Take(k), (register,), part)
+
+    def _step(
+        self,
+        function: Any,
+        reads: tuple[int, ...],
+        result: Any,
+        writes: int | None = None,
+        kept: bool = False,
+    ) -> int:
+        tables = self._tables(reads)
+        if writes is not None:
+            memory = self.registers[writes].memory
+            before = self.written.get(memory, frozenset())
+            self.written[memory] = None if tables is None or before is None else before | tables
+        register = self._register(result, len(self.steps), tables)
+        self.steps.append(Step(function, reads, register, writes, kept))
+        if is_tensor(result):
+            self.at[id(result)] = register
+        return register
+
+    def _tables(self, reads: Sequence[int]) -> frozenset[int] | None:
+        found: frozenset[int] = frozenset()
+        for at in reads:
+            _, _, tables, memory = self.registers[at]
+            written = self.written.get(memory, frozenset()) if memory else frozenset()
+            if tables is None or written is None:
+                return None
+            found |= tables | written
+        return found
+
+    def _register(self, value: Any, step: int, tables: frozenset[int] | None) -> int:
+        memory = 0
+        if is_tensor(value) and value.layout is torch.strided and not value.is_meta:
+            if not value._is_zerotensor():
+                memory = value.untyped_storage()._cdata
+            if memory not in self.memories:  # views hold no memory of their own
+                self.memories.add(memory)
+                self.bytes += value.numel() * value.element_size()
+            if self.bytes > MOST_BYTES:
+                self.fail("large")
+        self.registers.append(Register(value, step, tables, memory))
+        return len(self.registers) - 1
+
+    def constant(self, value: Any) -> int:
+        """Return a register that holds the same at each run."""
+        return self._register(value, -1, frozenset())
+
+    def place(self, value: Any) -> int:
+        """Return the register of a value: of a tensor or a number that was noted, or of a constant."""
+        kind = type(value)
+        if kind is int or value is None:
+            return self.constant(value)
+        if kind is Number or is_tensor(value):
+            found = value.register if kind is Number else self.at.get(id(value))
+            if found is None:
+                self.fail("a tensor from outside")
+                return -1
+            return found
+        if id(value) in self.at:
+            return self.at[id(value)]
+        if hasattr(value, "unbound"):  # it belongs to an object from outside
+            return self._step(value.unbound().bound, (self.place(value.fn),), value)
+        return self.constant(value)
+
+    def _call(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, tuple[int, ...]]:
+        """Return a function of registers, and the registers."""
+        if not any_holds(args) and not (kwargs and _holds(list(kwargs.values()))):
+            return (partial(func, **kwargs) if kwargs else func), tuple([self.place(arg) for arg in args])
+        reads: list[int] = []
+
+        def slot(value: Any) -> int:
+            reads.append(self.place(value))
+            return len(reads) - 1
+
+        return Nested(func, slot, args, kwargs), tuple(reads)
+
+    def hold(self, tree: Any) -> None:
+        """Take the tensors of a tuple, which were made unrecorded, for the same at each run."""
+        if self.failed is not None:
+            return
+        if isinstance(tree, tuple):
+            for part in tree:
+                self.hold(part)
+        elif is_tensor(tree) and id(tree) not in self.at:
+            self.at[id(tree)] = self.constant(tree)
+
+
+def is_tensor(value: Any) -> bool:
+    """Return whether something is a tensor; `isinstance` alone takes ten times as long for whatever is none."""
+    kind = type(value)
+    return kind is Tensor or (kind not in _NO_TENSORS and isinstance(value, Tensor))
+
+
+_NO_TENSORS = frozenset(
+    (int, float, bool, str, tuple, list, slice, type(None), torch.Size, torch.dtype, Number)
+)
+
+
+def any_holds(values: Sequence[Any]) -> bool:
+    return any(type(value) is not Tensor and type(value) is not int and _holds(value) for value in values)
+
+
+def _holds(value: Any) -> bool:
+    """Return whether something is a container with tensors in it."""
+    if isinstance(value, (list, tuple)):
+        return any(type(part) is Number or is_tensor(part) or _holds(part) for part in value)
+    return isinstance(value, slice) and _holds((value.start, value.stop, value.step))
