@@ -50,12 +50,12 @@ class Candidate(NamedTuple):
 
     @property
     def each(self) -> float:
-        """What every call takes, in the middle of the range."""
+        """Return the time of every call, in the middle of the range."""
         return sqrt(self.least * self.most)
 
     @property
     def first(self) -> float:
-        """What the first call takes."""
+        """Return the time of the first call."""
         return self.python + self.each
 
 

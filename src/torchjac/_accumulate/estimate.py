@@ -121,7 +121,7 @@ class Walk(NamedTuple):
 
 
 def reverse_walk(tape: Tape, out_shapes: Sequence[Sequence[int]], meets: bool = False) -> Walk:
-    """Return what reverse order takes; the least it can, if entries that ``meets`` always stand at the same places."""
+    """Return the work of reverse order; the least, if entries that ``meets`` always stand at the same places."""
     key = ("reverse", meets)
     if key not in tape.estimates:
         tape.estimates[key] = _reverse_walk(tape, out_shapes, meets)
@@ -130,7 +130,7 @@ def reverse_walk(tape: Tape, out_shapes: Sequence[Sequence[int]], meets: bool = 
 
 
 def rows_work(tape: Tape, rows: int) -> float:
-    """Return the work of so many dense rows through a tape, but for what is multiplied at nodes that are called."""
+    """Return the work of dense rows through a tape, but for multiplications at nodes that are called."""
     numbers = tape.numel + sum([node.numel for node in tape.inputs])
     products = [node for node in tape.nodes if is_multiplied(node.name)]
     counts = [count for node in products for _, _, count in _linked(node)]
@@ -196,7 +196,7 @@ def _linked(node: Node) -> list[tuple[Edge, int, int]]:
 def _rise(
     tape: Tape, each: Sequence[Sequence[tuple[Edge, int, int]]], batch: int
 ) -> tuple[dict[Edge, float], list[float]]:
-    """The entries of each tensor's Jacobian, and the work of the forward walk up from the bottom to each place."""
+    """Return the entries of each tensor's Jacobian, and the work of the forward walk up from the bottom to each place."""
     columns = sum([node.numel / samples_of((node, 0), batch) for node in tape.inputs])
     entries: dict[Edge, float] = {(node, 0): float(node.numel) for node in tape.inputs}
     since: dict[Edge, Edge] = {(node, 0): (node, 0) for node in tape.inputs}

@@ -195,7 +195,7 @@ def are_few(columns: int, rows: int) -> bool:
 
 
 def rows_pay_below(rows: int, columns: int, numbers: int, nodes: int) -> bool:
-    """Return whether rows go through some nodes, whose outputs have so many numbers, faster than columns do.
+    """Return whether rows go through some nodes, whose outputs have ``numbers`` numbers, faster than columns do.
 
     To record a node's formula and take columns through it takes half as long as a walk does at it.
     """

@@ -1,4 +1,4 @@
-"""What code tells the recorder of this thread: what is one step, what is none, and that no program comes of it."""
+"""Messages to the recorder of this thread: a call is one step, or none, or no program comes of it."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Step(NamedTuple):
 
 
 class Registers:
-    """What a recording knows of its values; `failed` says why no program comes of it.
+    """The values of a recording and the calls that make them; `failed` says why no program comes of it.
 
     ``origins`` are the objects from outside that a program gets anew at each run; ``at`` are the registers of what has
     one, by ids; ``guarded`` are the index tables whose entries were looked at; ``written`` are the tables that decide
