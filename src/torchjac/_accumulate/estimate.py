@@ -196,7 +196,7 @@ def _linked(node: Node) -> list[tuple[Edge, int, int]]:
 def _rise(
     tape: Tape, each: Sequence[Sequence[tuple[Edge, int, int]]], batch: int
 ) -> tuple[dict[Edge, float], list[float]]:
-    """Return the entries of each tensor's Jacobian, and the work of the forward walk up from the bottom to each place."""
+    """Return the entries of each tensor's Jacobian, and the work of the forward walk up to each place."""
     columns = sum([node.numel / samples_of((node, 0), batch) for node in tape.inputs])
     entries: dict[Edge, float] = {(node, 0): float(node.numel) for node in tape.inputs}
     since: dict[Edge, Edge] = {(node, 0): (node, 0) for node in tape.inputs}
