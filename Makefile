@@ -66,7 +66,7 @@ bench: .venv/.bench
 # At most ten minutes; where there is no GPU both say so and are done.
 gpu: $(READY)
 	$(BIN)/python -m pytest -q -rs tests/gpu $(ARGS)
-	$(BIN)/python benchmarks/gpu.py
+	$(BIN)/python benchmarks/gpu.py --seconds 420
 
 check: $(READY)
 	$(BIN)/python -m ruff check .
