@@ -13,7 +13,7 @@ from tests.versions import NEWEST
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from torchjac import hessian, jacfwd, jacobian, jacrev, value_and_jacobian, vmap
+from torchjac import explain, hessian, jacfwd, jacobian, jacrev, value_and_jacobian, vmap
 from torchjac._capture.capture import plain
 from torchjac._transforms import call_function
 from torchjac.testing import finite_differences, loop_jacobian
@@ -195,6 +195,20 @@ def test_randomness(randomness, way, beneath):
     assert bool((masks == masks[0]).all()) == (randomness == "same")
 
 
+def test_randomness_is_refused():
+    """As vmap does by default, though our capture calls the function once for all samples."""
+    with pytest.raises(RuntimeError, match="randomness"):
+        vmap(jacrev(lambda x: F.dropout(x, 0.5)))(torch.rand(6, 4))
+
+
+def test_dropout_in_chunks(beneath):
+    """Chunks of samples draw their own zeros; nothing is drawn twice for an answer and its value."""
+    both = lambda x: (lambda y: (y, y))(F.dropout(x, 0.5))
+    x = torch.rand(6, 40) + 0.1
+    found, value = vmap(jacrev(both, has_aux=True), randomness="different", chunk_size=4)(x)
+    torch.testing.assert_close(found, torch.diag_embed(value / x))
+
+
 def test_writes(way, beneath, same):
     """In-place writes into the argument, of which the caller's stays, and into parts of a new tensor."""
 
@@ -359,6 +373,33 @@ def test_operators(name, method, beneath, same):
     )
     found = vmap(lambda x: ask(jacobian(function)(x), x))(x)
     same(found, expected)
+
+
+@pytest.mark.parametrize("sizes", [(2, 4), (1, 1), (0, 2)])
+@pytest.mark.parametrize("method", ["to_dense", "J @ v", "solve", "diagonal", "slogdet", "gram"])
+def test_operators_inside_two_levels(method, sizes, beneath, same):
+    """A Jacobian inside two vmaps, of which the outer one batches a captured tensor, answers for each pair."""
+    ask, w, x = METHODS[method], torch.rand(sizes[0], 3) + 0.5, torch.rand(sizes[1], 3) + 0.5
+    one = lambda w, x: ask(jacobian(lambda x: w * x.exp() + x * x.sum())(x), x)
+    found = vmap(lambda w: vmap(lambda x: one(w, x))(x))(w)
+    if not sizes[0]:
+        shape = one(torch.ones(3), x[0]).shape if method != "slogdet" else ()
+        assert (found if method != "slogdet" else found[0]).shape == (*sizes, *shape)
+        return
+    pairs = [[one(each, other) for other in x] for each in w]
+    if method == "slogdet":
+        found, pairs = (
+            torch.stack(tuple(found), -1),
+            [[torch.stack(tuple(part)) for part in row] for row in pairs],
+        )
+    same(found, torch.stack([torch.stack(row) for row in pairs]))
+
+
+def test_explain(beneath):
+    """What explain tells of a sample is told once for the batch."""
+    kept = []
+    vmap(lambda x: kept.append(str(explain(f)(x))) or x)(torch.rand(5, 3))
+    assert "TanhBackward0" in kept[0]
 
 
 @pytest.mark.parametrize("mode", ["auto", "reverse", "forward"])
