@@ -8,6 +8,7 @@ from typing import ClassVar
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.forced import force
 from tests.functions import Cubed, Doubled
 from tests.versions import NEWEST
 from torch import nn
@@ -429,6 +430,25 @@ def test_values_and_operators_by_shared_arguments(beneath, same):
     value, dense = vmap(ask)(x)
     same(value, torch.stack([_scale(w, each) for each in x]))
     same(dense, torch.stack([loop_jacobian(_scale, w, each) for each in x]))
+
+
+@pytest.mark.parametrize("name", ["banded", "dense"])
+def test_answers_are_written_once(name, beneath, monkeypatch, same):
+    """Blocks are written with samples first, as they leave vmap: no copy brings them in order."""
+    force(monkeypatch, "structure")
+    contiguous, copied = torch.Tensor.contiguous, []
+
+    def counted(tensor, **kwargs):
+        copied.extend([] if tensor.is_contiguous() else [tensor.shape])
+        return contiguous(tensor, **kwargs)
+
+    x = torch.rand(5, 3)
+    monkeypatch.setattr(torch.Tensor, "contiguous", counted)
+    found = vmap(jacrev(SQUARE[name]))(x)
+    monkeypatch.undo()
+    assert copied == []
+    assert found.is_contiguous()
+    same(found, loops(SQUARE[name], x))
 
 
 def test_operators_do_not_leave_vmap():

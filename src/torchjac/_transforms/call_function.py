@@ -35,7 +35,8 @@ Find: TypeAlias = Callable[["Recorded"], list[list[Any]]]
 class Recorded(NamedTuple):
     """A captured call: the differentiated tensors and the trees that answers take.
 
-    ``beneath`` tells that it was captured beneath vmap, in parts, and ``is_part`` that this is one of them.
+    ``beneath`` tells that it was captured beneath vmap, in parts, and ``is_part`` that this is one of them, of whose
+    inputs the first dims, as many as ``lead``, tell samples apart.
     """
 
     captured: Captured
@@ -45,6 +46,7 @@ class Recorded(NamedTuple):
     aux: Any
     beneath: Beneath | None = None
     is_part: bool = False
+    lead: int = 0
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
@@ -127,7 +129,8 @@ def found(
     with levels_left():
         for numbers, captured in beneath.parts:
             inputs = [beneath.inputs[number] for number in numbers]
-            part = recorded._replace(captured=captured, inputs=inputs, beneath=None, is_part=True)
+            lead = len(beneath.in_levels[numbers[0]])
+            part = recorded._replace(captured=captured, inputs=inputs, beneath=None, is_part=True, lead=lead)
             with walking(part):
                 rows, is_cut = find(part), part.is_cut  # asked once, not for each of many parameters
                 for output, row in enumerate(rows):

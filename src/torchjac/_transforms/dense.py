@@ -15,6 +15,7 @@ from .._accumulate.forward import accumulate_forward, goes_forward
 from .._accumulate.ownership import all_borrowed, owned
 from .._accumulate.planned import planned
 from .._accumulate.seeds import Limits, RowsTooWideError
+from .._blocks.block import Block
 from .._blocks.cost import rows_budget
 from .._blocks.tracing import inside_functorch, is_tracing
 from .._blocks.write import dense
@@ -32,7 +33,7 @@ def dense_jacobians(
 
     def find(part: Recorded) -> list[list[Tensor]]:
         if outs is None:
-            asked = ("dense", chunk_size, mode)
+            asked = ("dense", chunk_size, mode, part.lead)
             answers = planned(
                 part.captured,
                 asked,
@@ -99,7 +100,7 @@ def dense_answers(
     return [
         [
             as_batched(
-                dense(
+                _written(
                     blocks
                     if len(blocks) > 1
                     else owned(blocks, borrowed),  # several are written into a new tensor
@@ -107,6 +108,7 @@ def dense_answers(
                     tuple(tensor.shape),
                     output if mode == "forward" else tensor,
                     target,
+                    recorded.lead,
                 ),
                 output,
             )
@@ -114,6 +116,23 @@ def dense_answers(
         ]
         for row, shape, output, here in zip(found, shapes, captured.outputs, into, strict=True)
     ]
+
+
+def _written(
+    blocks: list[Block],
+    out_shape: tuple[int, ...],
+    in_shape: tuple[int, ...],
+    like: Tensor,
+    into: Tensor | None,
+    lead: int,
+) -> Tensor:
+    """Return a dense answer; so many first dims of the input come first in memory, as samples do that leave vmap."""
+    if not lead or into is not None:
+        return dense(blocks, out_shape, in_shape, like, into)
+    moved = [block._replace(out=block.wrt[:lead] + block.out, wrt=block.wrt[lead:]) for block in blocks]
+    written = dense(moved, (*in_shape[:lead], *out_shape), in_shape[lead:], like)
+    rank = len(out_shape)
+    return written.movedim(list(range(lead)), list(range(rank, rank + lead)))
 
 
 def _is_mixed(recorded: Recorded) -> bool:
