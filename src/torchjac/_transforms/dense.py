@@ -126,7 +126,7 @@ def _written(
     into: Tensor | None,
     lead: int,
 ) -> Tensor:
-    """Return a dense answer; so many first dims of the input come first in memory, as samples do that leave vmap."""
+    """Return a dense answer; the first ``lead`` dims of the input, its samples, come first in memory."""
     if not lead or into is not None:
         return dense(blocks, out_shape, in_shape, like, into)
     moved = [block._replace(out=block.wrt[:lead] + block.out, wrt=block.wrt[lead:]) for block in blocks]
