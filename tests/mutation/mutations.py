@@ -385,7 +385,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/normalise.py", "the backward of a layer norm by the weight: the mean is not taken off",
-        "dtype=norm.unit.dtype, device=norm.unit.device) - 1 / max(n, 1)\n",
+        "dtype=norm.unit.dtype, device=norm.unit.device) - 1 / n\n",
         "dtype=norm.unit.dtype, device=norm.unit.device)\n",
     ),
     Mutation(

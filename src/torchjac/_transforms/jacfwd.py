@@ -54,7 +54,7 @@ def jacfwd(
     For ``y = func(x)`` the answer is ``J[o…, i…] = ∂y[o…] / ∂x[i…]``, as `jacrev` gives it. The local Jacobians
     are those that autograd recorded, multiplied in the other order: what is carried has a column for each entry
     of the input and not a row for each of the output, which is cheaper where there are far fewer inputs.
-    (`jacrev` and `jacobian` find that out by themselves; here too, where their order takes less by far, it is taken.)
+    (`jacrev` and `jacobian` find that out by themselves; here too another order is taken where it takes less time.)
 
     Differs from `torch.func.jacfwd`, whose calling convention it has:
 
