@@ -10,7 +10,6 @@ import re
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import replace
 from importlib import import_module
 from io import StringIO
 from math import prod
@@ -26,6 +25,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from torchjac import Jacobian, jacobian
+from torchjac._answers.forms import SumOfBlocks
+from torchjac.extend import Block
 
 OUT = Path(__file__).parent / "pictures"
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -36,12 +37,17 @@ COLOURS = ("#3949ab", "#e07a1f", "#2e8b57", "#b0306a", "#6a5acd")
 PALE = 0.45
 
 
+def _of(J: Jacobian, blocks: tuple[Block, ...]) -> Jacobian:
+    """A Jacobian of these blocks alone."""
+    return Jacobian(SumOfBlocks(J.out_shape, J.in_shape, J.dtype, J.device, blocks))
+
+
 def draw(ax: Axes, J: Jacobian, title: str = "") -> Axes:
     """Draw the entries of each block as coloured cells, with lines between rows and columns where these are few."""
     rows, columns = prod(J.out_shape), prod(J.in_shape)
     for number, block in enumerate(J.blocks):
         alpha = 1.0 if isinstance(block.value, Tensor) else PALE
-        for row, column in replace(J, blocks=(block,)).pattern().indices().T.tolist():
+        for row, column in _of(J, (block,)).pattern().indices().T.tolist():
             colour = COLOURS[number % len(COLOURS)]
             ax.add_patch(mpl.patches.Rectangle((column, row), 1, 1, facecolor=colour, alpha=alpha))
     if max(rows, columns) <= 24:
@@ -93,7 +99,7 @@ def arrow() -> Figure:
         return torch.sin(x[:3][camera] * x[3:][point])
 
     J = jacobian(residual)(torch.linspace(0, 1, 38))
-    return one(replace(J.gram(), blocks=J.gram().blocks), "cameras first, then points")
+    return one(_of(J.gram(), J.gram().blocks), "cameras first, then points")
 
 
 def local_jacobians() -> Figure:

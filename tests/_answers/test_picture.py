@@ -23,7 +23,7 @@ def test_repr() -> None:
         "Jacobian(shape=(3,)+(4,), nnz=6 (0.5 of 12), blocks=2, stored=3, dtype=torch.float32)"
     )
     empty = jacobian(torch.sin)(torch.zeros(0))
-    assert repr(empty) == "Jacobian(shape=(0,)+(0,), nnz=0, blocks=1, stored=0, dtype=torch.float32)"
+    assert repr(empty) == "Jacobian(shape=(0,)+(0,), nnz=0, blocks=0, stored=0, dtype=torch.float32)"
 
 
 def test_repr_never_costs_more_than_the_jacobian() -> None:

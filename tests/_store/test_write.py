@@ -105,15 +105,17 @@ def test_another_budget_goes_on(tmp_path, monkeypatch) -> None:
 
 
 CHANGES = {
-    "function, graph, output": lambda path, x: torchjac.store.write(torch.sin, x, path, progress=False),
-    "input, output": lambda path, x: torchjac.store.write(f, x + 1, path, progress=False),
+    "derivative, function, graph, output": lambda path, x: torchjac.store.write(
+        torch.sin, x, path, progress=False
+    ),
+    "derivative, input, output": lambda path, x: torchjac.store.write(f, x + 1, path, progress=False),
     r"layout \(dense there, csr now\)": lambda path, x: torchjac.store.write(
         f, x, path, torch.sparse_csr, progress=False
     ),
-    r"dtype \(float64 there, float32 now\), graph, input, output": lambda path, x: torchjac.store.write(
-        f, x.float(), path, progress=False
+    r"derivative, dtype \(float64 there, float32 now\), graph, input, output": lambda path, x: (
+        torchjac.store.write(f, x.float(), path, progress=False)
     ),
-    r"graph, in_shapes \(\[\[6\]\] there, \[\[3, 2\]\] now\), input, out_shape .*, output": lambda path, x: (
+    r"derivative, graph, in_shapes \(\[\[6\]\] there, \[\[3, 2\]\] now\), input, out_shape .*, output": lambda path, x: (
         torchjac.store.write(f, x.view(3, 2), path, progress=False)
     ),
 }

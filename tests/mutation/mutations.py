@@ -389,6 +389,26 @@ MUTATIONS: tuple[Mutation, ...] = (
         "dtype=norm.unit.dtype, device=norm.unit.device)\n",
     ),
     Mutation(
+        "_rules/batched_linalg.py", "rows through a triangle: solved from the wrong end",
+        "upper=not upper",
+        "upper=upper",
+    ),
+    Mutation(
+        "_rules/batched_linalg.py", "rows through a Cholesky factor: counted twice",
+        "factor.mH / 2",
+        "factor.mH",
+    ),
+    Mutation(
+        "_rules/batched_products.py", "rows through a scaled product: the scale is lost",
+        "scaled = rows if alpha == 1 else rows * alpha.conjugate()",
+        "scaled = rows",
+    ),
+    Mutation(
+        "_rules/batched_products.py", "rows through a scaled sum: the scale is lost",
+        "[rows if beta == 1 else rows * beta.conjugate(), *factors]",
+        "[rows, *factors]",
+    ),
+    Mutation(
         "_rules/norms.py", "the mean added",
         "(x - mean) * scale",
         "(x + mean) * scale",
