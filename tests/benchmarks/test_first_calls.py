@@ -7,7 +7,7 @@ from benchmarks import first_calls
 
 
 def test_cases():
-    """Two cases of its own and all everyday calls, each with a name of its own, of order 1 or 2, or 0 (a sparse Hessian)."""
+    """Two cases of its own and all everyday calls, of order 1 or 2, or 0 (a sparse Hessian)."""
     cases = first_calls.cases()
     assert {"60 steps of a recurrence", "convolutions 64x64", "planar arm 7"} <= set(cases)
     assert {order for _, order in cases.values()} == {0, 1, 2}

@@ -31,8 +31,8 @@ def densifies(blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence
 
 
 def is_sparse(block: Block, out_shape: Sequence[int], wrt_shape: Sequence[int]) -> bool:
-    """Return whether a block names at most a quarter of all entries: as coordinates it takes three numbers for each."""
-    return 4 * entries(block) <= prod(out_shape) * prod(wrt_shape)
+    """Return whether a block names at most a third of all entries: as coordinates it takes three numbers for each."""
+    return 3 * entries(block) <= prod(out_shape) * prod(wrt_shape)
 
 
 def may_overlap(blocks: Sequence[Block], out_shape: Sequence[int], wrt_shape: Sequence[int]) -> bool:
