@@ -23,7 +23,7 @@ from .._blocks.cost import TURN_GAIN, are_few
 from .._blocks.tracing import inside_functorch
 from .._capture.capture import mapped_over
 from .._capture.tape import Tape
-from .._plan.price import BLOCK, LAUNCH, NODE, NUMBER
+from .._plan.price import BLOCK, ENGINE_NODE, LAUNCH, NODE, NUMBER
 from .._rules.nnz_estimate import is_called, kind_of
 from .._rules.vjp_support import all_can_vmap, can_vmap, engine_refuses, needs_own_vjp, takes_rows_itself
 from .estimate import Place, places, reverse_walk, rows_work
@@ -40,6 +40,7 @@ class Candidate(NamedTuple):
         least: what every call takes, if entries that meet at a tensor stand at the same places.
         most: the same, if none of them do.
         at: how many nodes lie above a cut.
+        again: what every call takes beside the program of another candidate, where none can be recorded of this one.
     """
 
     way: str
@@ -47,6 +48,7 @@ class Candidate(NamedTuple):
     least: float = 0.0
     most: float = 0.0
     at: int = 0
+    again: float = 0.0
 
     @property
     def each(self) -> float:
@@ -64,8 +66,11 @@ ROWS, REVERSE = Candidate("rows"), Candidate("reverse")
 #: At a node that is called on seeds Python takes as long as at so many others
 CALLED_NODES = 10
 
-#: To record the formulas for columns and call the engine twice takes as long as a walk by structure at so many nodes
+#: To begin with columns takes as long as a walk by structure at so many nodes
 COLUMNS_NODES = 20
+
+#: The formulas for columns leave a graph, through which PyTorch's engine goes again: as at so many nodes for each one
+COLUMNS_PASSES = 4
 
 #: What may take more microseconds than these is not recorded only to be compared
 TRIAL = 5000.0
@@ -137,7 +142,8 @@ def _estimated(tape: Tape, out_shapes: Sequence[Sequence[int]], mixed: bool) -> 
         found.append(Candidate("rows", 0.0, work, work))
         if not mixed and are_few(columns, rows) and goes_in_columns(tape):
             work = calls(rows_work(tape, columns), COLUMNS_NODES * NODE)
-            found.append(Candidate("columns", 0.0, work, work))
+            again = COLUMNS_PASSES * ENGINE_NODE * len(nodes)
+            found.append(Candidate("columns", 0.0, work, work, again=again))
     return found
 
 

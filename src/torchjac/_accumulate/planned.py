@@ -130,7 +130,7 @@ def _price(made: Program | None, candidate: Candidate | None) -> float:
     """Return what a program takes, or what is estimated of a candidate of which there can be none."""
     if made is not None:
         return made.price
-    return candidate.first if candidate is not None and candidate.most else inf
+    return candidate.first + candidate.again if candidate is not None and candidate.most else inf
 
 
 def _may_plan(captured: Captured) -> bool:
