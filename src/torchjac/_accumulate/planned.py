@@ -46,6 +46,9 @@ MOST_COMPARED = 1000
 #: A graph of more nodes is never recorded: a program of it would fill the cache
 MOST_NODES = 20_000
 
+#: What is estimated of a candidate may be so many times the price of its program: then it is tried
+ESTIMATED = 1.5
+
 #: So often a program may fail its guards in a row before its key is given up
 MOST_FAILURES = 3
 
@@ -120,7 +123,7 @@ def _record(
             bytes=STEP_BYTES * len(origins) + size,
             best=candidate,
             price=price,
-            left=tuple([other for other in entry.left or () if other.least < price]),
+            left=tuple([other for other in entry.left or () if other.least < ESTIMATED * price]),
         )
     PROGRAMS.put(key, entry)
     return result
