@@ -9,13 +9,13 @@ from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is public, but not exported by name
 
 from .._blocks.block import identity, valued
+from .assembly import assemble
 from .bordered import bordered
 from .forms import Form, SumOfBlocks
 from .index_parts import diagonal_blocks
 from .matrix_kind import solved_as
 from .products import transposed
 from .solve import HALF, single, solve
-from .sparse import assemble
 from .to_dense import to_dense
 
 

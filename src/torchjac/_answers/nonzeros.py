@@ -10,9 +10,9 @@ from .._blocks.block import entries
 from .._blocks.coordinates import covers_once
 from .._blocks.domain import entries_inside, inside
 from .._blocks.pattern_cache import pattern_of
+from .assembly import assemble
 from .factored import is_full, most_entries
 from .forms import Form, LowRankUpdate, ProductOfFactors, SumOfBlocks, kept
-from .sparse import assemble
 
 #: Up to this many entries are counted for `repr`; beyond, it tells a bound instead.
 CHEAP = 10_000_000

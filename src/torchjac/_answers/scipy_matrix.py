@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from .._blocks.block import Block, Kind
-from .sparse import by_layout, import_scipy
+from .assembly import by_layout
+from .sparse import import_scipy
 
 #: A matrix by diagonals keeps whole ones; past so many numbers for each nonzero it is the wrong format.
 MOST_FILL = 4

@@ -13,6 +13,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is publ
 from .._blocks.block import fitted
 from .._blocks.tracing import inside_functorch, is_tracing
 from . import low_rank_update
+from .assembly import assemble
 from .factored import rank_bound
 from .forms import Form, LowRankUpdate, SumOfBlocks, kept
 from .index_parts import diagonal, diagonal_blocks
@@ -21,7 +22,6 @@ from .nonzeros import coordinates
 from .products import transposed, with_owner
 from .solvers.named import factorise_by
 from .solvers.system import WRONG, System, is_suspect, largest
-from .sparse import assemble
 from .to_dense import to_dense
 
 #: Matrices that LAPACK and SuperLU do not know; systems with them are solved in float32.

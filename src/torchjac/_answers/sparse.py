@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from math import prod
@@ -16,12 +16,12 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from .._blocks.block import Block, Kind
 from .._blocks.block_views import in_triangle, side_of_diagonal, swapped
-from .._blocks.coordinates import coordinates
 from .._blocks.domain import inside
 from .._blocks.pattern import Pattern
 from .._blocks.pattern_cache import pattern_of
-from .._blocks.sort_entries import sorted_places
 from .._blocks.tracing import inside_functorch, is_known
+from .assembly import Assembled, by_layout, pointers
+from .bsr import block_size, blocked, refill_blocks
 from .csr import csr_tensor, hear_warning
 
 
@@ -58,48 +58,6 @@ def kept_in_parts() -> Iterator[None]:
         yield
     finally:
         _in_parts.reset(token)
-
-
-class Assembled(NamedTuple):
-    """A sum of blocks by rows: where each row begins, the column and row of each nonzero, and its value.
-
-    ``pattern`` is what they were made by, where that is kept; its tensors must not be handed out.
-    """
-
-    begin: Tensor
-    column: Tensor
-    row: Callable[[], Tensor]
-    values: Tensor
-    size: tuple[int, int]
-    pattern: Pattern | None
-
-    def handed_out(self, kept: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return an index tensor of some dtype that the caller may write into."""
-        return kept.to(dtype, copy=self.pattern is not None)
-
-
-def assemble(
-    blocks: Sequence[Block], out_shape: tuple[int, ...], in_shape: tuple[int, ...], like: Kind
-) -> Assembled:
-    """Return the sum of blocks by rows, its entries sorted and each named once.
-
-    Raises:
-        RuntimeError: on the meta device where several blocks may name the same entry.
-    """
-    rows, columns = prod(out_shape), prod(in_shape)
-    blocks = inside(blocks, like.device)
-    if like.device.type == "meta" and len(blocks) > 1:
-        raise RuntimeError(
-            "where the entries of a Jacobian on the meta device stand cannot be told one by one, as its blocks "
-            "may name the same entry, which only positions with values tell; take the Jacobian on a real device"
-        )
-    pattern = pattern_of(blocks, out_shape, in_shape, like.device)
-    if pattern is not None:
-        values = pattern.fill(blocks, like)
-        return Assembled(pattern.begin, pattern.index, lambda: pattern.row, values, (rows, columns), pattern)
-    at, values = coordinates(blocks, (*out_shape, *in_shape), like)
-    row, column = split(at, columns)
-    return Assembled(pointers(row, rows), column, lambda: row, values, (rows, columns), None)
 
 
 #: What the sparse matrices were made by that a Jacobian may be written into again.
@@ -160,47 +118,15 @@ def sparse_tensor(
 
 def _triangle(found: Assembled, below: bool) -> Assembled:
     """Return the entries on the diagonal and on one side of it; which they are is kept with the pattern."""
-    notes = {} if found.pattern is None else found.pattern.notes
-    if ("triangle", below) not in notes:
+
+    def stand() -> tuple[Tensor, Tensor, Tensor, Tensor]:
         row = found.row()
         at = ((found.column <= row) if below else (found.column >= row)).nonzero()[:, 0]
         row, column = row.index_select(0, at), found.column.index_select(0, at)
-        notes["triangle", below] = at, pointers(row, found.size[0]), row, column
-    at, begin, row, column = notes["triangle", below]
+        return at, pointers(row, found.size[0]), row, column
+
+    at, begin, row, column = found.note(("triangle", below), stand)
     values = found.values.index_select(0, at)
-    return found._replace(begin=begin, column=column, row=lambda: row, values=values)
-
-
-def block_size(out_shape: tuple[int, ...], in_shape: tuple[int, ...], what: str) -> tuple[int, int]:
-    """Return the height and width of the blocks, which hold all dims but the first.
-
-    Raises:
-        ValueError: where there is no first dim, or they have no entries.
-    """
-    if not out_shape or not in_shape:
-        raise ValueError(
-            f"{what}: torch.sparse_bsr has a block for each pair of positions of the first dims, got shapes "
-            f"{out_shape} and {in_shape}; take torch.sparse_csr"
-        )
-    height, width = prod(out_shape[1:]), prod(in_shape[1:])
-    if height == 0 or width == 0:
-        raise ValueError(
-            f"{what}: blocks of {height} × {width} have no entries, which sparse_bsr cannot hold"
-        )
-    return height, width
-
-
-def blocked(found: Assembled, height: int, width: int) -> Assembled:
-    """Return a matrix by rows as one of blocks; where its entries stand in them is kept with the pattern."""
-    notes = {} if found.pattern is None else found.pattern.notes
-    if ("blocks", height, width) not in notes:
-        row, column = found.row(), found.column
-        place, above, beside = sorted_places(row // height, column // width)
-        at = (place * height + row % height) * width + column % width
-        notes["blocks", height, width] = at, pointers(above, found.size[0] // height), above, beside
-    at, begin, row, column = notes["blocks", height, width]
-    values = found.values.new_zeros(column.numel() * height * width).index_copy(0, at, found.values)
-    values = values.view(column.numel(), height, width)
     return found._replace(begin=begin, column=column, row=lambda: row, values=values)
 
 
@@ -221,19 +147,6 @@ def pattern_tensor(
         parts: SparseParts = sparse_tensor(blocks, out_shape, in_shape, like, layout, "pattern")
     parts = parts._replace(values=torch.ones_like(parts.values, dtype=torch.bool))
     return parts if _in_parts.get() else parts.tensor()
-
-
-def by_layout(
-    blocks: Sequence[Block],
-    out_shape: tuple[int, ...],
-    in_shape: tuple[int, ...],
-    like: Kind,
-    layout: torch.layout,
-) -> Assembled:
-    """Return the sum of blocks by rows, or for CSC by columns."""
-    if layout is torch.sparse_csc:
-        return assemble([swapped(block) for block in blocks], in_shape, out_shape, like)
-    return assemble(blocks, out_shape, in_shape, like)
 
 
 def refill(
@@ -263,8 +176,7 @@ def refill(
     if values.dtype != like.dtype:
         raise ValueError(f"{what}: out has {values.dtype}, the Jacobian {like.dtype}")
     if matrix.layout is torch.sparse_bsr:
-        at = pattern.notes["blocks", values.shape[1], values.shape[2]][0]
-        values.zero_().view(-1).index_copy_(0, at, pattern.fill(ends[0], like))
+        refill_blocks(values, pattern, pattern.fill(ends[0], like))
     else:
         pattern.fill(ends[0], like, values)
     return matrix
@@ -292,16 +204,6 @@ def _check_transforms(values: Sequence[Tensor | float], layout: torch.layout, wh
             f"{what}: torch.func's transforms have no tensors of layout {layout} here (vmap has none, grad and the "
             "others only sparse_coo); take the sparse matrix outside them, or to_dense, matmat, gram … inside"
         )
-
-
-def split(at: Tensor, columns: int) -> tuple[Tensor, Tensor]:
-    """Return positions in the flattened matrix as rows and columns."""
-    return at // max(columns, 1), at % max(columns, 1)
-
-
-def pointers(row: Tensor, rows: int) -> Tensor:
-    """Return where each row begins in a sorted list of rows, and where the last one ends."""
-    return torch.searchsorted(row, torch.arange(rows + 1, device=row.device))
 
 
 def cut(value: Tensor | float) -> Tensor | float:

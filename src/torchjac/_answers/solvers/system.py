@@ -12,7 +12,8 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is publ
 
 from ..._blocks.lazy import lazy
 from ..._blocks.tracing import is_plain
-from ..sparse import Assembled, import_scipy
+from ..assembly import Assembled
+from ..sparse import import_scipy
 from .choose import factorise
 from .matrix import Factors, Pattern
 from .named import Factorise

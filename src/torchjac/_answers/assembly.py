@@ -1,0 +1,88 @@
+"""A sum of blocks as a matrix by rows: where each row begins, and the column and the value of each nonzero."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from .._blocks.block import Block, Kind
+from .._blocks.block_views import swapped
+from .._blocks.coordinates import coordinates
+from .._blocks.domain import inside
+from .._blocks.pattern import Pattern
+from .._blocks.pattern_cache import pattern_of
+
+T = TypeVar("T")
+
+
+class Assembled(NamedTuple):
+    """A sum of blocks by rows: where each row begins, the column and row of each nonzero, and its value.
+
+    ``pattern`` is what they were made by, where that is kept; its tensors must not be handed out.
+    """
+
+    begin: Tensor
+    column: Tensor
+    row: Callable[[], Tensor]
+    values: Tensor
+    size: tuple[int, int]
+    pattern: Pattern | None
+
+    def note(self, name: Any, make: Callable[[], T]) -> T:
+        """Return what was worked out from the pattern before, or is now."""
+        return make() if self.pattern is None else self.pattern.note(name, make)
+
+    def handed_out(self, kept: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return an index tensor of some dtype that the caller may write into."""
+        return kept.to(dtype, copy=self.pattern is not None)
+
+
+def assemble(
+    blocks: Sequence[Block], out_shape: tuple[int, ...], in_shape: tuple[int, ...], like: Kind
+) -> Assembled:
+    """Return the sum of blocks by rows, its entries sorted and each named once.
+
+    Raises:
+        RuntimeError: on the meta device where several blocks may name the same entry.
+    """
+    rows, columns = prod(out_shape), prod(in_shape)
+    blocks = inside(blocks, like.device)
+    if like.device.type == "meta" and len(blocks) > 1:
+        raise RuntimeError(
+            "where the entries of a Jacobian on the meta device stand cannot be told one by one, as its blocks "
+            "may name the same entry, which only positions with values tell; take the Jacobian on a real device"
+        )
+    pattern = pattern_of(blocks, out_shape, in_shape, like.device)
+    if pattern is not None:
+        values = pattern.fill(blocks, like)
+        return Assembled(pattern.begin, pattern.index, lambda: pattern.row, values, (rows, columns), pattern)
+    at, values = coordinates(blocks, (*out_shape, *in_shape), like)
+    row, column = split(at, columns)
+    return Assembled(pointers(row, rows), column, lambda: row, values, (rows, columns), None)
+
+
+def by_layout(
+    blocks: Sequence[Block],
+    out_shape: tuple[int, ...],
+    in_shape: tuple[int, ...],
+    like: Kind,
+    layout: torch.layout,
+) -> Assembled:
+    """Return the sum of blocks by rows, or for CSC by columns."""
+    if layout is torch.sparse_csc:
+        return assemble([swapped(block) for block in blocks], in_shape, out_shape, like)
+    return assemble(blocks, out_shape, in_shape, like)
+
+
+def split(at: Tensor, columns: int) -> tuple[Tensor, Tensor]:
+    """Return positions in the flattened matrix as rows and columns."""
+    return at // max(columns, 1), at % max(columns, 1)
+
+
+def pointers(row: Tensor, rows: int) -> Tensor:
+    """Return where each row begins in a sorted list of rows, and where the last one ends."""
+    return torch.searchsorted(row, torch.arange(rows + 1, device=row.device))
