@@ -78,10 +78,9 @@ def dense_answers(
             return answers
     if way == "rows":
         try:
-            return _like_outputs(dense_rows(captured, inputs, chunk_size, into), recorded, mode)
-        except (
-            CANNOT_BATCH
-        ):  # inside vmap, and on a sparse cotangent, a formula may fail that a rule does without
+            return _by_rows(recorded, chunk_size, mode, into)
+        except CANNOT_BATCH:
+            # Inside vmap, and on a sparse cotangent, a formula may fail that a rule does without.
             careful = inside_functorch() or needs_own_vjp(tape.names) or makes_sparse(tape.names)
             if by_engine or not careful:
                 raise
@@ -89,33 +88,45 @@ def dense_answers(
     limits = Limits(chunk_size, rows_budget(answer_bytes))
     try:
         if forward:
-            found = accumulate_forward(tape, shapes, limits)
+            blocks = accumulate_forward(tape, shapes, limits)
         else:
             order = None if candidate is None else order_of(candidate, tape, shapes)
-            found = accumulate_best(tape, shapes, limits, order=order)
+            blocks = accumulate_best(tape, shapes, limits, order=order)
     except RowsTooWideError:
-        return _like_outputs(dense_rows(captured, inputs, chunk_size, into), recorded, mode)
-    borrowed = all_borrowed(tape)
-    into = into or [[None] * len(inputs) for _ in shapes]
-    return [
-        [
-            as_batched(
-                _written(
-                    blocks
-                    if len(blocks) > 1
-                    else owned(blocks, borrowed),  # several are written into a new tensor
-                    shape,
-                    tuple(tensor.shape),
-                    output if mode == "forward" else tensor,
-                    target,
-                    recorded.lead,
-                ),
-                output,
-            )
-            for blocks, tensor, target in zip(row, inputs, here, strict=True)
-        ]
-        for row, shape, output, here in zip(found, shapes, captured.outputs, into, strict=True)
-    ]
+        return _by_rows(recorded, chunk_size, mode, into)
+    return _all_written(blocks, recorded, mode, into)
+
+
+def _by_rows(
+    recorded: Recorded, chunk_size: int | None, mode: str, into: Targets | None
+) -> list[list[Tensor]]:
+    """Return the Jacobians by rows of the identity, in mode "forward" in the dtype of the output."""
+    answers = dense_rows(recorded.captured, recorded.inputs, chunk_size, into)
+    if mode != "forward":
+        return answers
+    pairs = zip(recorded.captured.outputs, answers, strict=True)
+    return [[answer.to(output.device, output.dtype) for answer in row] for output, row in pairs]
+
+
+def _all_written(
+    found: list[list[list[Block]]], recorded: Recorded, mode: str, into: Targets | None
+) -> list[list[Tensor]]:
+    """Return the blocks ``[output][input]`` as dense tensors of the caller's own."""
+    borrowed = all_borrowed(recorded.captured.tape)
+    answers = []
+    for number, (row, shape, output) in enumerate(
+        zip(found, recorded.shapes, recorded.captured.outputs, strict=True)
+    ):
+        written = []
+        for position, (blocks, tensor) in enumerate(zip(row, recorded.inputs, strict=True)):
+            like = output if mode == "forward" else tensor
+            target = None if into is None else into[number][position]
+            if len(blocks) == 1:  # several are written into a new tensor
+                blocks = owned(blocks, borrowed)
+            answer = _written(blocks, shape, tuple(tensor.shape), like, target, recorded.lead)
+            written.append(as_batched(answer, output))
+        answers.append(written)
+    return answers
 
 
 def _written(
@@ -138,10 +149,3 @@ def _written(
 def _is_mixed(recorded: Recorded) -> bool:
     """Return whether rows, in the dtype of the input, and columns, in that of the output, differ in precision."""
     return len({tensor.dtype for tensor in (*recorded.inputs, *recorded.captured.outputs)}) > 1
-
-
-def _like_outputs(answers: list[list[Tensor]], recorded: Recorded, mode: str) -> list[list[Tensor]]:
-    if mode != "forward":
-        return answers
-    pairs = zip(recorded.captured.outputs, answers, strict=True)
-    return [[answer.to(output.device, output.dtype) for answer in row] for output, row in pairs]
