@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, ParamSpec, Protocol
 import torch
 from torch import Tensor
 
-from .maps import Affine, Gather, InternedMaps, Label, Map, bare, bare_label, labels_of
+from .maps import Affine, Gather, InternedMaps, Label, Map, align, bare, bare_label, labels_of
 
 P = ParamSpec("P")
 
@@ -116,6 +116,17 @@ def labels(block: Block) -> tuple[Label, ...]:
 @lru_cache(maxsize=KEPT)
 def _labels(out: InternedMaps, wrt: InternedMaps) -> tuple[Label, ...]:
     return tuple(labels_of(out + wrt))
+
+
+def values_over(block: Block, over: tuple[Label, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the values of a block in full over labels, which hold all of its own."""
+    value = block.value
+    value = (
+        align(value, block.on, over).to(dtype)
+        if isinstance(value, Tensor)
+        else torch.full((), value, dtype=dtype, device=device)
+    )
+    return value.expand([label.size for label in over])
 
 
 def is_remembered(block: Block) -> bool:

@@ -91,14 +91,6 @@ def aligned(block: Block, over: tuple[Label, ...], like: Tensor) -> Tensor | flo
     return align(value.detach(), block.on, over).to(like.dtype) if isinstance(value, Tensor) else value
 
 
-def expanded(block: Block, over: tuple[Label, ...], like: Tensor) -> Tensor:
-    """Return the value of a block with a dim for each label."""
-    value = aligned(block, over, like)
-    if not isinstance(value, Tensor):
-        value = torch.full((), value, dtype=like.dtype, device=like.device)
-    return value.expand([label.size for label in over])
-
-
 def read(value: Tensor, piece: Piece) -> Tensor:
     """Return the part of an aligned value that a piece writes."""
     for dim, (start, size, flip) in enumerate(piece.reads):

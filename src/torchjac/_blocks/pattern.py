@@ -15,9 +15,9 @@ from torch import Tensor
 # It is PyTorch's own way to key by a tensor that may go (torch 2.9-2.13).
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .block import Block, Kind
+from .block import Block, Kind, values_over
 from .boxes import Boxes, boxes
-from .fill import ENTRIES_AT_ONCE, Box, aligned, expanded, read, window, write
+from .fill import ENTRIES_AT_ONCE, Box, aligned, read, window, write
 from .lazy import lazy
 from .maps import Affine, Gather, Label, align
 from .sort_entries import narrow, sort_entries
@@ -131,7 +131,10 @@ class Pattern:
                 [aligned(block, labels, flat) for block, labels in zip(blocks, over, strict=True)],
             )
             return flat
-        values = [expanded(block, labels, flat) for block, labels in zip(blocks, over, strict=True)]
+        values = [
+            values_over(block, labels, flat.dtype, flat.device).detach()
+            for block, labels in zip(blocks, over, strict=True)
+        ]
         if self._once:
             for place, value in zip(self._places, values, strict=True):
                 flat.scatter_(0, place.long(), value.reshape(-1))

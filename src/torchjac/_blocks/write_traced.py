@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .block import Block, labels
+from .block import Block, labels, values_over
 from .dense_views import Run, are_apart, locate, progressions, run_of, window_of
-from .maps import Label, align, bare
+from .maps import Label, bare
 from .tracing import is_known
 from .zeros import is_large, zeros_traced
 
@@ -31,7 +31,10 @@ def write_traced(
     count, small = prod(shape), not is_large(prod(shape), dtype, device)
     blocks = [block for block in blocks if all(label.size for label in labels(block))]
     windows = [window_of(block, shape) for block in blocks]
-    pieces = [(window, _values(block, dtype, device)) for window, block in zip(windows, blocks, strict=True)]
+    pieces = [
+        (window, values_over(block, labels(block), dtype, device))
+        for window, block in zip(windows, blocks, strict=True)
+    ]
     if apart := len(blocks) > 1 and are_apart(windows):
         pieces = list(progressions(pieces, torch.stack))
     runs: list[tuple[Run, Tensor]] = []
@@ -58,17 +61,6 @@ def write_traced(
     for part in parts:
         flat = part if flat is None else flat + part
     return (zeros_traced(count, dtype, device) if flat is None else flat).view(shape)
-
-
-def _values(block: Block, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return the values of a block over all its labels."""
-    over, value = labels(block), block.value
-    value = (
-        align(value, block.on, over).to(dtype)
-        if isinstance(value, Tensor)
-        else torch.full((1,) * len(over), value, dtype=dtype, device=device)
-    )
-    return value.expand([label.size for label in over])
 
 
 def _joined(runs: Sequence[tuple[Run, Tensor]], count: int) -> Tensor:
