@@ -25,7 +25,7 @@ from torchjac.store import Stored
 
 #: Taken from torch.func as they are; their signatures are PyTorch's.
 FROM_TORCH = {
-    "functional_call", "grad", "grad_and_value", "jvp", "linearize", "stack_module_state", "vjp", "vmap",
+    "functional_call", "jvp", "linearize", "stack_module_state", "vjp", "vmap",
 }  # fmt: skip
 
 #: Made by the library and given to users, who do not make them.
@@ -151,6 +151,8 @@ torchjac.extend.rule(*ops, any_dtype=False)
 torchjac.extend.spelling(terms)
 torchjac.extend.spread(value, over)
 torchjac.extend.unregister(*ops)
+torchjac.grad(func, argnums=0, has_aux=False)
+torchjac.grad_and_value(func, argnums=0, has_aux=False)
 torchjac.hessian(func, argnums=0, *, has_aux=False, chunk_size=None, layout=torch.strided, progress=False, memory=None, \
 triangle=None)
 torchjac.ipopt.Problem(objective, x0, constraints=None)

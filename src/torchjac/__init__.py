@@ -2,8 +2,6 @@
 
 from torch.func import (
     functional_call,
-    grad,
-    grad_and_value,
     jvp,
     linearize,
     stack_module_state,
@@ -18,6 +16,7 @@ from ._answers.operator import Jacobian
 from ._transforms.compile import compile
 from ._transforms.explain import explain
 from ._transforms.export import export
+from ._transforms.grad import grad, grad_and_value
 from ._transforms.hessian import hessian
 from ._transforms.jacfwd import jacfwd
 from ._transforms.jacobian import jacobian, value_and_jacobian

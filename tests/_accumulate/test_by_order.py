@@ -8,9 +8,10 @@ from tests._accumulate.test_forward import NET, PROGRAMS
 from tests.allocations import Allocations
 from tests.fixtures import double as double
 from tests.forced import force
+from torch.func import grad
 from torch.utils.flop_counter import FlopCounterMode
 
-from torchjac import grad, jacobian, jacrev, vmap
+from torchjac import jacobian, jacrev, vmap
 from torchjac._accumulate import by_order
 from torchjac._accumulate.estimate import places
 from torchjac._accumulate.order import Order, split

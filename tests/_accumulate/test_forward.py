@@ -3,8 +3,9 @@
 import pytest
 import torch
 from tests.fixtures import double as double
+from torch.func import grad
 
-from torchjac import grad, jacobian
+from torchjac import jacobian
 from torchjac._accumulate.forward import accumulate_forward, goes_forward
 from torchjac._accumulate.reverse import accumulate
 from torchjac._accumulate.seeds import NO_LIMITS

@@ -6,8 +6,9 @@ from unittest import mock
 import pytest
 import torch
 from tests.forced import force
+from torch.func import grad
 
-from torchjac import grad, jacobian, jacrev, vmap
+from torchjac import jacobian, jacrev, vmap
 from torchjac._accumulate import by_order, reverse
 from torchjac._accumulate.engine_rows import finish_rows
 from torchjac._accumulate.order import Order, split

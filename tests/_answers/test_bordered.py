@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch.func import grad
 
-from torchjac import block, grad, jacobian
+from torchjac import block, jacobian
 
 X = torch.rand(6, dtype=torch.float64)
 ENERGY = lambda x: ((x[1:] - x[:-1]) ** 2).sum() + x.pow(4).sum()

@@ -5,8 +5,9 @@ import copy
 import pytest
 import torch
 from tests._answers.cases import random_jacobians
+from torch.func import grad
 
-from torchjac import grad, jacobian
+from torchjac import jacobian
 
 EDGES = torch.randint(0, 200, (2, 600), generator=torch.Generator().manual_seed(0))
 

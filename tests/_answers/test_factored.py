@@ -7,9 +7,10 @@ import torch
 from tests._accumulate.test_by_order import can_split
 from tests._answers.cases import PROGRAMS
 from tests.fixtures import double as double
+from torch.func import grad
 from torch.linalg import LinAlgError
 
-from torchjac import grad, jacobian, jacrev, value_and_jacobian, vmap
+from torchjac import jacobian, jacrev, value_and_jacobian, vmap
 from torchjac._accumulate import factors as module
 from torchjac._accumulate.order import Order, split
 from torchjac._answers import factored

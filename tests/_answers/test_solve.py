@@ -120,7 +120,7 @@ def test_inside_transforms(name) -> None:
     for loss in (solved, volume):
         leaf = x.clone().requires_grad_()
         (expected,) = torch.autograd.grad(loss(leaf), leaf)
-        torch.testing.assert_close(torchjac.grad(loss)(x), expected)
+        torch.testing.assert_close(torch.func.grad(loss)(x), expected)
 
 
 def test_under_vmap() -> None:
@@ -319,7 +319,7 @@ def test_values_that_are_not_finite(bad, shape) -> None:
     sign, logabs = jac.slogdet()
     assert (sign.item(), logabs.isnan().item()) == (0, True)
     assert jac.solve(x).isnan().any()
-    assert torchjac.grad(lambda x: jacobian(f)(x).slogdet().logabsdet)(x).isnan().all()
+    assert torch.func.grad(lambda x: jacobian(f)(x).slogdet().logabsdet)(x).isnan().all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -340,7 +340,7 @@ def test_half_precision(name, dtype) -> None:
     torch.testing.assert_close(
         torch.stack([sign, logabs]), torch.stack(expected).to(dtype), rtol=1e-2, atol=1e-2
     )
-    assert torchjac.grad(lambda x: jacobian(in_half)(x).solve(right).sum())(x).dtype == dtype
+    assert torch.func.grad(lambda x: jacobian(in_half)(x).solve(right).sum())(x).dtype == dtype
 
 
 @pytest.mark.parametrize(

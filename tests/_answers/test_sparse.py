@@ -5,8 +5,9 @@ import builtins
 import pytest
 import torch
 from tests._answers.cases import program_jacobians, random_jacobians
+from torch.func import grad
 
-from torchjac import compile, grad, jacobian, jacrev, vmap
+from torchjac import compile, jacobian, jacrev, vmap
 
 LAYOUTS = [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc]
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from tests._answers.cases import random_jacobians
 from tests._blocks.blocks import CPU, LIKE, total
+from torch.func import grad
 
-from torchjac import grad, jacobian
+from torchjac import jacobian
 from torchjac._blocks import fill
 from torchjac._blocks import pattern as pattern_module
 from torchjac._blocks import pattern_cache as module

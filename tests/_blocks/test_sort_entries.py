@@ -3,8 +3,9 @@
 import pytest
 import torch
 from tests._blocks.test_pattern import matrix_of
+from torch.func import grad
 
-from torchjac import grad, jacobian
+from torchjac import jacobian
 from torchjac._blocks import sort_entries as module
 
 N = 60

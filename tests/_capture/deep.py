@@ -158,7 +158,7 @@ def chain(nodes):
 def under(nodes):
     """Inside vmap and grad."""
     torchjac.vmap(jacrev(_row(nodes)))(torch.zeros(2, 3))
-    torchjac.grad(lambda x: jacrev(_row(nodes // 10))(x).sum())(_zeros())
+    torch.func.grad(lambda x: jacrev(_row(nodes // 10))(x).sum())(_zeros())
 
 
 SCENARIOS = {

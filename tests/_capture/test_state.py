@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from tests.commit import PART, PARTS
+from torch.func import grad
 from torch.utils.checkpoint import checkpoint
 
 import torchjac
-from torchjac import explain, grad, hessian, jacfwd, jacobian, jacrev, pieces, value_and_jacobian, vmap
+from torchjac import explain, hessian, jacfwd, jacobian, jacrev, pieces, value_and_jacobian, vmap
 from torchjac._accumulate.progress import _watched
 from torchjac._capture.checkpoints import _kept
 from torchjac._capture.state import _here

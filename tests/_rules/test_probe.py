@@ -3,8 +3,9 @@
 import pytest
 import torch
 from tests._rules.cases import Case, Sampler, case, check, over_cases
+from torch.func import grad
 
-from torchjac import grad, hessian, jacobian, jacrev, vmap
+from torchjac import hessian, jacobian, jacrev, vmap
 from torchjac.testing import check_jacobian, check_rule, loop_jacobian
 
 s = Sampler()

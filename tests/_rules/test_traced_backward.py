@@ -7,8 +7,9 @@ import torch
 from tests._rules.cases import Case, Sampler, case, check, over_cases, walk
 from tests._rules.test_probe import COPY, across, written
 from tests._rules.test_view_assignment import LEVELS, walk_at
+from torch.func import grad
 
-from torchjac import grad, hessian, jacobian, jacrev, vmap
+from torchjac import hessian, jacobian, jacrev, vmap
 from torchjac.testing import check_rule, loop_jacobian
 
 s = Sampler()

@@ -4,8 +4,9 @@ import pytest
 import torch
 from tests._rules.cases import Case, Sampler, case, check, over_cases, walk
 from tests._rules.test_probe import COPY, across, written
+from torch.func import grad
 
-from torchjac import grad, hessian, jacobian, jacrev, jvp, vmap
+from torchjac import hessian, jacobian, jacrev, jvp, vmap
 from torchjac.testing import check_rule, loop_jacobian
 
 s = Sampler()

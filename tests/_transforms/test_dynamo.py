@@ -122,6 +122,20 @@ def test_trees_aux_argnums():
     assert torch.equal(got["sum"][0][1], want["sum"][0][1])
 
 
+@pytest.mark.parametrize("has_aux", [False, True], ids=["twice", "as aux too"])
+def test_one_tensor_returned_twice(has_aux):
+    """An output may be another output too, or stand in aux, once or more often."""
+
+    def f(x):
+        y = x.sin() * x.flip(0)
+        return y, ((y, y.cos(), y) if has_aux else y)
+
+    x = torch.linspace(0, 1, 3)
+    transformed = jacrev(f, has_aux=has_aux)
+    compiled = torch.compile(transformed, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), transformed(x))
+
+
 def test_hessian():
     """A Jacobian of a gradient, one op inside the other."""
     func = lambda x: stencil(x).sum()

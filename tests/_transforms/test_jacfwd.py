@@ -6,9 +6,10 @@ import pytest
 import torch
 from tests.functions import Marked
 from torch import nn
+from torch.func import grad
 from torch.utils import _pytree as pytree
 
-from torchjac import grad, jacfwd, jacobian, jacrev, jvp, vjp, vmap
+from torchjac import jacfwd, jacobian, jacrev, jvp, vjp, vmap
 from torchjac.testing import loop_jacobian
 
 pytestmark = pytest.mark.usefixtures("way")

@@ -3,9 +3,10 @@
 import pytest
 import torch
 from tests.functions import Marked
+from torch.func import grad
 
 import torchjac
-from torchjac import Jacobian, grad, jacobian, jacrev, value_and_jacobian, vmap
+from torchjac import Jacobian, jacobian, jacrev, value_and_jacobian, vmap
 from torchjac._accumulate import ownership
 
 LAYOUTS = [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc]

@@ -159,9 +159,7 @@ def test_result_keeps_the_name():
 
 
 def test_one_import_line():
-    """What is no Jacobian is PyTorch's own, so that one import line replaces torch.func's."""
-    for name in (
-        "vmap", "grad", "grad_and_value", "vjp", "jvp", "linearize", "functional_call", "stack_module_state",
-    ):  # fmt: skip
+    """What is no Jacobian or gradient is PyTorch's own, so that one import line replaces torch.func's."""
+    for name in ("vmap", "vjp", "jvp", "linearize", "functional_call", "stack_module_state"):
         assert getattr(torchjac, name) is getattr(torch.func, name)
         assert name in torchjac.__all__

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+from torch.func import grad
 
-from torchjac import grad, jacobian, jacrev, jvp, vmap
+from torchjac import jacobian, jacrev, jvp, vmap
 from torchjac.testing import finite_differences, loop_jacobian
 
 pytestmark = [

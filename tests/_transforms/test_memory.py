@@ -6,8 +6,9 @@ import pytest
 import torch
 from tests.allocations import Alive
 from tests.functions import Mix, Scale
+from torch.func import grad
 
-from torchjac import grad, hessian, jacobian, jacrev, vmap
+from torchjac import hessian, jacobian, jacrev, vmap
 from torchjac._transforms.memory import bytes_of
 from torchjac.testing import loop_jacobian
 

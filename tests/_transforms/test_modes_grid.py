@@ -11,10 +11,11 @@ import pytest
 import torch
 from tests.versions import NEWEST
 from torch.autograd import forward_ad
+from torch.func import grad
 from torch.nn import functional as F
 
 import torchjac
-from torchjac import grad, jvp, linearize, vjp, vmap
+from torchjac import jvp, linearize, vjp, vmap
 
 
 class Cube(torch.autograd.Function):

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from examples import power_flow
+from torch.func import grad
 
 from benchmarks import assembly
-from torchjac import grad, hessian, jacobian, jacrev
+from torchjac import hessian, jacobian, jacrev
 
 ROOT = Path(__file__).parents[2]
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from benchmarks.nonzeros import PROBLEMS, main, ours
+from torch.func import grad
 
-from torchjac import grad
 from torchjac.testing import loop_jacobian
 
 NAMED = [pytest.param(problem, id=f"{problem.name}-{problem.order}") for problem in PROBLEMS]

@@ -195,9 +195,11 @@ def in_dynamo(
         chosen = pytree.tree_unflatten(list(given), in_spec)
         with torch.enable_grad():  # as it will run: modules ask for the mode
             result = func(*put_arguments(args, argnums, positions, chosen), **kwargs)
-        output, aux = split_aux(result, has_aux, what)
-        outputs, _ = check_outputs(output, what)
-        return tuple(outputs), (pytree.tree_map(lambda _: 0, output), aux)
+            output, aux = split_aux(result, has_aux, what)
+            outputs, _ = check_outputs(output, what)
+            # Dynamo names a tensor once, however often it is returned: an output twice, or as aux too, would be lost.
+            own = tuple([each.view_as(each) for each in outputs])
+        return own, (pytree.tree_map(lambda _: 0, output), aux)
 
     traced: Any = dense_jacobian
     (like, aux), flat = traced(body, what, mode, chunk_size, len(leaves), None, *leaves)

@@ -87,8 +87,7 @@ def hessian(
         chunk_size: how many dense rows are pushed at once through an op that has no structure.
         layout: as for `jacrev`; a sparse one gives for each leaf a matrix of shape
             ``(output.numel() * input.numel(), input.numel())``. With "operator" each leaf is a `Jacobian`, that of
-            the gradient: blocks, with nothing written out. It takes whatever ``jacrev`` takes, which
-            ``jacobian(torch.func.grad(func))`` does not (Functions without ``setup_context``, checkpointing).
+            the gradient: blocks, with nothing written out.
         progress: as for `jacrev`.
         memory: as for `jacrev`; what the gradient itself keeps is not counted.
         triangle: "lower" or "upper", with a sparse layout, for the diagonal and what is below or above it: half of a

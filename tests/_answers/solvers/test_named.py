@@ -9,8 +9,9 @@ import numpy
 import pytest
 import torch
 from scipy.sparse.linalg import LinearOperator, splu
+from torch.func import grad
 
-from torchjac import grad, jacobian
+from torchjac import jacobian
 from torchjac._answers.solvers import named
 
 X = torch.rand(120, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

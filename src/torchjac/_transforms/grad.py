@@ -1,0 +1,141 @@
+"""grad: the gradient of a scalar function, a Jacobian of one row, so that it nests in the others as they do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._torch import pytree
+from .arguments import check_argnums, put_arguments, split_aux
+from .call_function import check_function
+from .jacrev import reverse
+
+
+def grad(
+    func: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False
+) -> Callable[..., Any]:
+    """Compute the gradient of ``func``, which returns one number, with respect to the arguments at ``argnums``.
+
+    For ``y = func(x)`` the answer is ``g[i…] = ∂y / ∂x[i…]``: the one row of the Jacobian.
+
+    Args:
+        func: a function of any arguments that returns a real tensor of shape ``()``.
+        argnums: the positional argument, or tuple of them, to differentiate; negative ones count from the end.
+            Each may be a tensor or a pytree of tensors, all floating-point or complex.
+        has_aux: whether ``func`` returns a pair ``(output, aux)``; aux, of any kind, is handed through.
+
+    Returns:
+        A function of the same arguments. It returns a tree like the differentiated argument (a tuple of trees if
+        ``argnums`` is a tuple), or that and aux. Where an input is complex its gradient is
+        ``∂y/∂Re(x) + i ∂y/∂Im(x)``.
+
+    Raises:
+        RuntimeError: as `jacrev` does, and if the output is not one number.
+        NotImplementedError: for sparse inputs, and for complex or sparse outputs.
+        TypeError: if ``func`` is not callable.
+        ValueError: if a differentiated input is no tensor.
+
+    Example:
+        >>> import torch
+        >>> from torchjac import grad, jacobian
+        >>> grad(lambda x: (x**2).sum())(torch.tensor([1.0, 2.0]))
+        tensor([2., 4.])
+        >>> jacobian(grad(lambda x: (x**3).sum()))(torch.ones(1_000_000)).kind
+        'diagonal'
+
+    Source:
+        The calling convention is that of https://docs.pytorch.org/docs/stable/generated/torch.func.grad.html.
+    """
+    both = _gradient_and_value("grad", func, argnums, has_aux)
+
+    @wraps(func)
+    def gradient(*args: Any, **kwargs: Any) -> Any:
+        found, value = both(*args, **kwargs)
+        return (found, value[1]) if has_aux else found
+
+    return gradient
+
+
+def grad_and_value(
+    func: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False
+) -> Callable[..., tuple[Any, Any]]:
+    """Compute what `grad` computes, and the value of ``func`` by the same run of it.
+
+    Args:
+        func: as in `grad`.
+        argnums: as in `grad`.
+        has_aux: as in `grad`.
+
+    Returns:
+        A function of the same arguments that returns ``(gradient, value)``, or ``(gradient, (value, aux))``.
+
+    Raises:
+        RuntimeError: as `grad` does.
+        NotImplementedError: as `grad` does.
+        TypeError: as `grad` does.
+        ValueError: as `grad` does.
+
+    Example:
+        >>> import torch
+        >>> from torchjac import grad_and_value
+        >>> grad_and_value(lambda x: (x**2).sum())(torch.tensor([1.0, 2.0]))
+        (tensor([2., 4.]), tensor(5.))
+
+    Source:
+        The calling convention is that of
+        https://docs.pytorch.org/docs/stable/generated/torch.func.grad_and_value.html.
+    """
+    return _gradient_and_value("grad_and_value", func, argnums, has_aux)
+
+
+def _gradient_and_value(
+    what: str, func: Callable[..., Any], argnums: int | tuple[int, ...], has_aux: bool
+) -> Callable[..., tuple[Any, Any]]:
+    check_function(func, argnums, None, what)
+
+    def of_real(*args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
+        result = func(*args, **kwargs)
+        output, aux = split_aux(result, has_aux, what)
+        if isinstance(output, Tensor) and output.dim() != 0:
+            raise RuntimeError(
+                f"{what}: the function must return a tensor of one number, of shape (), got shape "
+                f"{tuple(output.shape)}; sum it, or take jacrev"
+            )
+        if not isinstance(output, Tensor):
+            raise RuntimeError(
+                f"{what}: the function must return a tensor of one number, got {output!r} of type "
+                f"{type(output).__name__}"
+            )
+        return output, (output, aux) if has_aux else output
+
+    real = reverse(what, of_real, argnums, True, None)
+
+    @wraps(func)
+    def gradient_and_value(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        positions = check_argnums(argnums, len(args), what)
+        chosen = args[positions[0]] if isinstance(argnums, int) else tuple(args[n] for n in positions)
+        leaves, spec = pytree.tree_flatten(chosen)
+        is_complex = [isinstance(leaf, Tensor) and leaf.is_complex() for leaf in leaves]
+        if not any(is_complex):
+            found: tuple[Any, Any] = real(*args, **kwargs)
+            return found
+
+        def turned(turn: Callable[[Tensor], Tensor], tree: Any) -> Any:
+            flat = [
+                turn(leaf) if is_one else leaf
+                for leaf, is_one in zip(pytree.tree_leaves(tree), is_complex, strict=True)
+            ]
+            return pytree.tree_unflatten(flat, spec)
+
+        def of_pairs(pairs: Any) -> tuple[Tensor, Any]:
+            given = turned(torch.view_as_complex, pairs)
+            return of_real(*put_arguments(args, argnums, positions, given), **kwargs)
+
+        pairs, value = reverse(what, of_pairs, 0, True, None)(turned(torch.view_as_real, chosen))
+        return turned(lambda pair: torch.view_as_complex(pair.contiguous()), pairs), value
+
+    return gradient_and_value
