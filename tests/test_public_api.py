@@ -7,6 +7,7 @@ import torch
 
 import torchjac
 from torchjac import (
+    Cost,
     Costs,
     Jacobian,
     ProgramCache,
@@ -30,6 +31,7 @@ FROM_TORCH = {
 
 #: Made by the library and given to users, who do not make them.
 GIVEN = {
+    Cost,
     Costs,
     Jacobian,
     ProgramCache,
@@ -105,6 +107,7 @@ Stored.nnz
 Stored.pieces(self)
 Stored.to_scipy(self)
 Stored.verify(self)
+torchjac.Cost
 torchjac.Costs
 torchjac.Jacobian
 torchjac.ProgramCache
@@ -129,7 +132,7 @@ torchjac.distributed.local_rows(size, mesh)
 torchjac.distributed.row_tasks(func, count, argnums=0)
 torchjac.distributed.together(mesh)
 torchjac.distributed.value_and_local_jacobian(func, halo, out_shape=None)
-torchjac.explain(func, argnums=0, *, has_aux=False)
+torchjac.explain(func, argnums=0, *, has_aux=False, measure=False)
 torchjac.export(func, example_args, path, example_kwargs=None)
 torchjac.extend
 torchjac.extend.Affine(offset, terms)

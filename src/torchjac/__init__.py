@@ -10,7 +10,8 @@ from torch.func import (
 )
 
 from . import accumulate, extend, testing
-from ._accumulate.report import Costs, Report, Step, StructureLostWarning, warn_structure_lost
+from ._accumulate.costs import Cost, Costs
+from ._accumulate.report import Report, Step, StructureLostWarning, warn_structure_lost
 from ._answers.bordered import block
 from ._answers.operator import Jacobian
 from ._transforms.compile import compile
@@ -27,6 +28,7 @@ from ._transforms.program_cache import ProgramCache, program_cache
 __version__ = "0.1.0"
 
 __all__ = [
+    "Cost",
     "Costs",
     "Jacobian",
     "ProgramCache",

@@ -4,11 +4,11 @@ import itertools
 
 import pytest
 import torch
+from tests._accumulate.work_counter import Counter
 
 from torchjac._accumulate.estimate import places
 from torchjac._accumulate.forward import accumulate_forward
 from torchjac._accumulate.reverse import accumulate
-from torchjac._accumulate.work_counter import Counter
 from torchjac._blocks.cost import PRODUCT_RATE
 from torchjac._transforms.call_function import record, walking
 

@@ -105,7 +105,7 @@ def test_printed():
     body, summary = str(report).split("\n\n")
     head, *lines = body.split("\n")
     assert head.split() == ["node", "shape", "kind", "blocks", "stored", "calls", "structure", "lost"]
-    assert summary == report.summary
+    assert summary == f"{report.summary}\n{report.costs.summary}"
     assert len(lines) == len(report.steps)
     assert lines[0].startswith("MixBackward")
     assert lines[0].index("no rule") == head.index("structure lost")
@@ -185,7 +185,7 @@ def test_nothing_to_walk():
     assert report.steps == []
     body, summary = str(report).split("\n\n")
     assert len(body.split("\n")) == 1
-    assert summary == "0 nodes, 0 calls, at most 0 numbers carried; structure lost nowhere"
+    assert summary.split("\n")[0] == "0 nodes, 0 calls, at most 0 numbers carried; structure lost nowhere"
 
 
 def test_also_from_an_answer():
@@ -223,34 +223,67 @@ def test_under_vmap():
     assert steps == [("SumBackward1", 0), ("SumBackward1", 0), ("SinBackward0", 0)]
 
 
-def test_estimates_beside_what_was_counted():
-    """Where orders were weighed, each has its estimate, and the one taken what was counted, near it."""
-    narrow, wide = torch.ones(8, 4, dtype=torch.float64), torch.ones(20_000, 8, dtype=torch.float64)
-    report = explain(lambda x: wide @ torch.tanh(narrow @ x))(torch.zeros(4, dtype=torch.float64))
+def test_candidates():
+    """Each candidate for the dense Jacobian has an estimate and the price of its program; the lowest is chosen."""
+    report = explain(lambda x: (x[1:] * x[:-1]).exp())(torch.ones(5))
     costs = report.costs
-    assert costs.order == "forward"
-    assert list(costs.estimated) == ["reverse", "forward"]
-    assert costs.estimated["forward"] == pytest.approx(costs.counted, rel=0.1)
-    assert costs.estimated["reverse"] > 3 * costs.counted
-    head, reverse, forward = str(costs).split("\n")
-    assert head.split() == ["order", "estimated", "counted"]
-    assert len(reverse.split()) == 2
-    assert forward.split() == ["forward", f"{costs.estimated['forward']:,.0f}", f"{costs.counted:,.0f}"]
-    assert str(report).endswith(f"\n\n{costs}\n\n{report.summary}")
-    assert f"<pre>{costs}</pre>" in report._repr_html_()
+    rows = next(cost for cost in costs.candidates if cost.candidate == "rows")
+    assert {cost.candidate for cost in costs.candidates} >= {"rows", "reverse"}
+    assert all(cost.estimated > 0 and cost.price > 0 and cost.measured is None for cost in costs.candidates)
+    assert costs.chosen == min(costs.candidates, key=lambda cost: cost.price).candidate == "rows"
+    head, *lines = str(costs).split("\n")
+    assert head.split() == ["dense", "by", "estimated", "program", "steps"]
+    assert f"rows *       {rows.estimated:.1f} µs   {rows.price:.1f} µs  {rows.steps:5}" in lines
+    assert costs.summary == f"dense: by rows, a program of {rows.steps} steps (not by reverse)"
+    assert str(report).endswith(f"\n\n{report.summary}\n{costs.summary}")
+    assert f"<pre>{report.summary}\n{costs.summary}</pre>" in report._repr_html_()
 
 
-def test_estimates_of_a_bottleneck():
-    """The cut is named by what is alive there; both factors are estimated and counted, not their product."""
-    narrow, wide = torch.ones(5, 2000, dtype=torch.float64), torch.ones(2000, 5, dtype=torch.float64)
-    costs = explain(lambda x: wide @ torch.tanh(narrow @ x))(torch.zeros(2000, dtype=torch.float64)).costs
-    assert costs.order == "cut at (5,)"
-    assert list(costs.estimated) == ["reverse", "forward", "cut at (5,)"]
-    assert costs.counted <= 30_000
-    assert costs.estimated["reverse"] > 4_000_000
+def test_program_is_printed():
+    """The chosen program is told in lines of Python, a long one by its length."""
+    costs = explain(lambda x: torch.ones(3, 4) @ x.sin())(torch.ones(4)).costs
+    lines = costs.program.split("\n")
+    assert len(lines) == 1 + next(cost.steps for cost in costs.candidates if cost.candidate == costs.chosen)
+    assert any("SinBackward0" in line for line in lines)
+    assert lines[-1].startswith("return [[v")
+    assert str(costs).endswith("\n\n" + costs.program)
+    long = explain(lambda x: sum(x.sin() * k for k in range(30)))(torch.ones(4)).costs
+    count = long.program.count("\n") + 1
+    assert count > 20
+    assert str(long).endswith(f"\n\na program of {count} lines: costs.program")
+    assert "MulBackward0#30" in long.program
 
 
-def test_nothing_weighed():
-    """A small or evenly wide function has one order, and its report no costs."""
-    assert explain(torch.sin)(X).costs is None
-    assert explain(lambda x: x.sin().exp())(torch.zeros(100_000)).costs is None
+def test_measured():
+    """Asked to, it runs each candidate too, those without a program as they are."""
+    narrow, wide = torch.ones(8, 4), torch.ones(2_000, 8)
+    report = explain(lambda x: wide @ torch.tanh(narrow @ x), measure=True)(torch.zeros(4))
+    costs = report.costs
+    assert f"\n\n{costs}\n\n{report.summary}" in str(report)
+    ways = {cost.candidate: cost for cost in costs.candidates}
+    assert {"reverse", "forward", "rows", "columns"} <= set(ways)
+    assert all(cost.measured > 0 for cost in costs.candidates)
+    assert ways["columns"].price is None
+    assert costs.chosen == "forward"
+    assert "measured" in str(costs)
+
+
+def test_what_is_too_large_is_not_tried():
+    """A dense Jacobian that takes long is estimated only, and nothing of its size is made."""
+    costs = explain(lambda x: (x[1:] * x[:-1]).exp(), measure=True)(torch.zeros(1_000_000)).costs
+    assert costs.chosen == "reverse"
+    assert all(cost.price is None and cost.measured is None for cost in costs.candidates)
+    assert costs.program == ""
+    assert str(costs).split("\n")[0].split() == ["dense", "by", "estimated"]
+
+
+def test_no_program_of_what_hooks_see():
+    """Where no program can be made the candidates have estimates alone."""
+
+    def f(x):
+        y = x.sin()
+        y.register_hook(lambda gradient: 2 * gradient)
+        return y.exp()
+
+    costs = explain(f)(torch.ones(3)).costs
+    assert all(cost.price is None for cost in costs.candidates)

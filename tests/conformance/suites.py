@@ -2,9 +2,10 @@
 
     python tests/conformance/suites.py FOLDER [arguments of pytest]
 
-runs pytest in FOLDER twice, in processes of their own: with PyTorch's jacrev, jacfwd and hessian, and with torchjac's
-put under their names before anything else is imported. It prints the tests whose outcomes differ, and fails where one
-does for more than the words of an error, or that there is none: torchjac answers more than torch.func does.
+runs pytest in FOLDER twice, in processes of their own: with PyTorch's jacrev, jacfwd, hessian, grad and
+grad_and_value, and with torchjac's put under their names before anything else is imported. It prints the tests whose
+outcomes differ, and fails where one does for more than the words of an error, or that there is none: torchjac answers
+more than torch.func does.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("jacrev", "jacfwd", "hessian")
+NAMES = ("jacrev", "jacfwd", "hessian", "grad", "grad_and_value")
 WAYS = ("torch", "torchjac")
 
 
@@ -51,7 +52,7 @@ class Outcomes:
 def take_over(calls: Counter[str]) -> None:
     """Put ours under PyTorch's names, for what it builds on them itself too; calls are counted."""
     import torch
-    from torch._functorch import eager_transforms
+    from torch._functorch import apis, eager_transforms
 
     import torchjac
 
@@ -67,8 +68,12 @@ def take_over(calls: Counter[str]) -> None:
 
     for name in NAMES:
         ours = counted(name)
-        setattr(torch.func, name, ours)
-        setattr(eager_transforms, name, ours)  # where functorch's deprecated names, and PyTorch itself, look
+        for module in (
+            torch.func,
+            eager_transforms,
+            apis,
+        ):  # where functorch's names, and PyTorch itself, look
+            setattr(module, name, ours)
 
 
 def run(way: str, report: str, arguments: list[str]) -> None:

@@ -104,29 +104,6 @@ def can_weigh(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
     return goes_forward(tape) and not any(0 in shape for shape in shapes)
 
 
-def weighed(tape: Tape, out_shapes: Sequence[Sequence[int]], order: Order) -> dict[str, float]:
-    """Return the estimates that an order was picked by, its own last if it is a cut; none where nothing was weighed.
-
-    At a cut the two factors are estimated, and not their product.
-    """
-    if not (_may_turn(tape, out_shapes) and can_weigh(tape, out_shapes)):
-        return {}
-    if order.direction == "reverse" and not _is_narrow(tape, out_shapes):
-        return {}
-    found = places(tape, out_shapes)
-    costs = {"reverse": found[-1].work, "forward": found[0].work}
-    if order.above is not None:
-        place = found[len(order.above.tape.nodes)]
-        costs[named(order)] = place.work - place.product
-    return costs
-
-
-def named(order: Order) -> str:
-    """Return an order in words."""
-    shapes = ", ".join(str(tuple(node.shape)) for node in order.middle)
-    return f"cut at {shapes}" if order.direction == "cut" else order.direction
-
-
 def split(tape: Tape, at: int, out_shapes: Sequence[Sequence[int]], work: float = 0.0) -> Order:
     """Return the order that cuts a tape below some nodes, estimated to take ``work``."""
     upper, lower = tape.nodes[:at], tape.nodes[at:]

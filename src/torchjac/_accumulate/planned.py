@@ -65,7 +65,7 @@ def planned(
     ``candidates`` are the ways to compute it; with None the choice is left to ``compute``.
     """
     outputs, nodes = captured.outputs, captured.graph.nodes
-    if len(nodes) > MOST_NODES or not _may_plan(captured):
+    if len(nodes) > MOST_NODES or not may_plan(captured):
         return compute(None)
     graph = signature(captured.graph, outputs)
     if graph is None:
@@ -111,10 +111,7 @@ def _record(
     candidate: Candidate | None,
 ) -> T:
     """Compute a result, and keep the program of that where it is cheaper than the one of an entry."""
-    recording = Recorder(origins)
-    with recording:
-        result = compute(candidate)
-    made = program(recording, result)
+    result, made = recorded(origins, lambda: compute(candidate))
     price = _price(made, candidate)
     if entry.price is None or price < entry.price or (entry.program is None and entry.best == candidate):
         size = 0 if made is None else STEP_BYTES * len(made.registers) + made.bytes
@@ -129,6 +126,14 @@ def _record(
     return result
 
 
+def recorded(origins: list[Any], compute: Callable[[], T]) -> tuple[T, Program | None]:
+    """Return what ``compute`` gives, and the program of that where there can be one; see `Recorder`."""
+    recording = Recorder(origins)
+    with recording:
+        result = compute()
+    return result, program(recording, result)
+
+
 def _price(made: Program | None, candidate: Candidate | None) -> float:
     """Return what a program takes, or what is estimated of a candidate of which there can be none."""
     if made is not None:
@@ -136,7 +141,7 @@ def _price(made: Program | None, candidate: Candidate | None) -> float:
     return candidate.first + candidate.again if candidate is not None and candidate.most else inf
 
 
-def _may_plan(captured: Captured) -> bool:
+def may_plan(captured: Captured) -> bool:
     """Tell whether what a call does is all done by ops that a recorder sees, for no one else to see or change."""
     return not (
         captured.hooked

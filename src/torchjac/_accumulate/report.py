@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from .._blocks.block import Block, is_dense, stored
 from .._capture.tape import Node
+from .costs import Costs
 
 
 class StructureLostWarning(UserWarning):
@@ -63,34 +64,6 @@ class Step:
     moves: bool = field(default=False, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """Estimated costs of the orders of multiplication, and the cost of the one taken.
-
-    The unit is a number written; one multiplied in a matrix product counts a fifteenth.
-
-    Attributes:
-        order: the order taken, a key of ``estimated``: "reverse", "forward" or "cut at" the shapes that are alive
-            there.
-        estimated: order → its estimate from shapes.
-        counted: what the walk did in that order.
-    """
-
-    order: str
-    estimated: dict[str, float]
-    counted: float
-
-    def __str__(self) -> str:
-        """Return a line for each order."""
-        rows = [("order", "estimated", "counted")]
-        for order, estimate in self.estimated.items():
-            counted = f"{self.counted:,.0f}" if order == self.order else ""
-            rows.append((order, f"{estimate:,.0f}", counted))
-        widths = [max(len(row[column]) for row in rows) for column in range(3)]
-        lines = [f"{a:{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}".rstrip() for a, b, c in rows]
-        return "\n".join(lines)
-
-
 #: How a notebook's table sets a row off, on light and on dark pages, and the name of a module.
 MARKED = " style='background:#e07a1f40'"
 LEFT = " style='text-align:left'"
@@ -119,7 +92,7 @@ class Report:
     Attributes:
         steps: from the outputs down to the inputs; in forward order from the inputs up, each step with what left
             the node; around a cut first those above it.
-        costs: of `explain` where more than one order was weighed, else None.
+        costs: of `explain`, the candidates for the dense Jacobian, else None.
         answers: how systems and products with the Jacobian were done, a line for each.
     """
 
@@ -183,10 +156,11 @@ class Report:
 
     def _below(self) -> list[str]:
         """Return what stands below the table, its parts by themselves."""
-        parts = [str(self.costs)] if self.costs is not None else []
+        parts = [str(self.costs)] if self.costs is not None and self.costs.is_measured else []
         if self.answers:
             parts.append("\n".join(self.answers))
-        return [*parts, self.summary]
+        last = [self.summary] if self.costs is None else [self.summary, self.costs.summary]
+        return [*parts, "\n".join(last)]
 
 
 def table(steps: Sequence[Step]) -> list[Line]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .capture import Captured, capture
 from .recognise import graph_between
-from .samples import let_samples_tell
+from .samples import samples_tell
 from .vmap_levels import Levels, Physical, levels_entered, levels_left, lifted, lowered
 
 #: name → what a batching rule does that autograd, beneath it, differentiates wrongly (torch 2.9-2.13)
@@ -83,7 +83,6 @@ def capture_beneath(
     Raises:
         RuntimeError: where the function asks a tensor for what only a level of its own gives it, as a hook or ``data``.
     """
-    let_samples_tell()
     physical = [lowered(tensor) for tensor in inputs]
     groups: dict[Levels, list[int]] = {}
     for number, (_, levels) in enumerate(physical):
@@ -91,7 +90,7 @@ def capture_beneath(
     with levels_left() as stack:
 
         def beneath(leaves: list[Tensor]) -> tuple[list[Tensor], Any]:
-            with levels_entered(stack):
+            with samples_tell(), levels_entered(stack):
                 outputs, extra = run(
                     [lifted(leaf, levels) for leaf, (_, levels) in zip(leaves, physical, strict=True)]
                 )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from .._torch import DisableTorchFunction, pop_mode
+from .._torch import DisableTorchFunction, function_mode_count, pop_mode
 from .number import Number, current
 from .registers import Registers, is_tensor
 from .steps import Check, Load, Part, SameMemory, Whole, call
@@ -65,12 +65,14 @@ class Recorder(Registers, TorchFunctionMode):
         TorchFunctionMode.__init__(self)
         Registers.__init__(self, origins)
         self.active = False
+        self.depth = 0
         self.same: list[Tensor] = []
 
     def __enter__(self) -> Recorder:
         """Become the recorder of this thread."""
         set_recorder(self)
         self.active = True
+        self.depth = function_mode_count()
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -83,7 +85,10 @@ class Recorder(Registers, TorchFunctionMode):
         """Note nothing from here on."""
         self.active = False
         set_recorder(None)
-        pop_mode()
+        if (
+            function_mode_count() > self.depth
+        ):  # an interrupt may have come while PyTorch had it off its stack
+            pop_mode()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call a function of PyTorch and note it."""

@@ -38,7 +38,7 @@ def dense_jacobians(
                 part.captured,
                 asked,
                 lambda candidate: dense_answers(part, chunk_size, mode, candidate=candidate),
-                lambda: candidates(part.captured.tape, part.shapes, _is_mixed(part)),
+                lambda: candidates(part.captured.tape, part.shapes, is_mixed(part)),
             )
         else:
             answers = fill(outs, dense_answers(part, chunk_size, mode, targets(outs)))
@@ -64,7 +64,7 @@ def dense_answers(
     Those that take long to write are written ``into`` the tensors given.
     """
     captured, inputs, shapes = recorded.captured, recorded.inputs, recorded.shapes
-    tape, mixed = captured.tape, _is_mixed(recorded)
+    tape, mixed = captured.tape, is_mixed(recorded)
     forward = mode == "forward" and (is_tracing() or mixed) and goes_forward(tape)
     by_engine = captured.hooked or torch.is_anomaly_enabled()
     if by_engine:
@@ -146,6 +146,6 @@ def _written(
     return written.movedim(list(range(lead)), list(range(rank, rank + lead)))
 
 
-def _is_mixed(recorded: Recorded) -> bool:
+def is_mixed(recorded: Recorded) -> bool:
     """Return whether rows, in the dtype of the input, and columns, in that of the output, differ in precision."""
     return len({tensor.dtype for tensor in (*recorded.inputs, *recorded.captured.outputs)}) > 1

@@ -6,26 +6,33 @@ from collections.abc import Callable
 from typing import Any
 
 from .._accumulate.factors import accumulate_factors
-from .._accumulate.order import named, pick, weighed
-from .._accumulate.report import Costs, Report
-from .._accumulate.work_counter import Counter
+from .._accumulate.report import Report
 from .._capture.state import undisturbed
 from .call_function import Recorded, check_function, found, record
+from .candidate_costs import candidate_costs
 from .dynamo import seen_by_tracers
 from .module_spans import ModuleSpans
 
 
 def explain(
-    func: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False
+    func: Callable[..., Any],
+    argnums: int | tuple[int, ...] = 0,
+    *,
+    has_aux: bool = False,
+    measure: bool = False,
 ) -> Callable[..., Report]:
-    """Report how the structured walk finds the Jacobian of ``func``, by a function of the same arguments.
+    """Report how the Jacobian of ``func`` is found, by a function of the same arguments.
 
-    Each `Step` of the report names a node of autograd's graph in walking order, the shape of its output, how its
-    local Jacobian was found, the blocks and numbers carried, the calls of its backward formula, and where and why
-    structure was lost. Ops of a module stand below its name; in a report of more than twenty, those in a row that
-    only move entries are one line. Where more than one order of multiplication was weighed, the estimates stand
-    below, with what was counted. The last line sums up. The Jacobian itself is thrown away; `Jacobian.report` has
-    the steps of one you keep.
+    First stands the structured walk, that of `jacobian`: each `Step` of the report names a node of autograd's graph in
+    walking order, the shape of its output, how its local Jacobian was found, the blocks and numbers carried, the calls
+    of its backward formula, and where and why structure was lost. Ops of a module stand below its name; in a report of
+    more than twenty, those in a row that only move entries are one line.
+
+    The line below sums it up. The last one tells how `jacrev` finds the dense Jacobian; `Report.costs` has each
+    candidate for that with what it is estimated to take from shapes and, unless that is long, what the steps of its
+    program take; a star marks the one that is kept, whose program is printed if it is short. With ``measure`` each is
+    also run, the median told, and all of it printed. The Jacobian itself is thrown away; `Jacobian.report` has the
+    steps of one you keep.
 
     Example:
         >>> import torch
@@ -38,11 +45,15 @@ def explain(
         SliceBackward0  (4,)   explicit       1       4      0
         <BLANKLINE>
         4 nodes (4 explicit), 1 call, at most 4 numbers carried; structure lost nowhere
-        >>> narrow, wide = torch.ones(8, 4), torch.ones(20_000, 8)
-        >>> print(explain(lambda x: wide @ torch.tanh(narrow @ x))(torch.zeros(4)).costs)
-        order    estimated  counted
-        reverse    464,457
-        forward    123,040  123,024
+        dense: by rows, a program of ... steps (not by reverse)
+        >>> print(explain(torch.sin, measure=True)(torch.zeros(5)).costs)
+        dense by  estimated  program  steps  measured
+        reverse      ... µs   ... µs     ...   ... µs
+        rows *       ... µs   ... µs     ...   ... µs
+        <BLANKLINE>
+        v2 = SinBackward0(tensor(5, 5))
+        v3 = contiguous(v2)
+        return [[v3, ], ]
     """
     check_function(func, argnums, None, "explain")
 
@@ -53,15 +64,8 @@ def explain(
             report = Report(_details=modules.details)
 
             def walk(part: Recorded) -> list[list[Any]]:
-                tape, shapes = part.captured.tape, part.shapes
-                accumulate_factors(tape, shapes, report=report)
-                order = pick(tape, shapes, factors=True)
-                estimated = weighed(tape, shapes, order)
-                if estimated:
-                    # Once more: under a mode that sees every op, rules are careful as inside a trace.
-                    with Counter() as counter:
-                        accumulate_factors(tape, shapes)
-                    report.costs = Costs(named(order), estimated, counter.work)
+                accumulate_factors(part.captured.tape, part.shapes, report=report)
+                report.costs = candidate_costs(part, measure)
                 return []
 
             found(recorded, walk)

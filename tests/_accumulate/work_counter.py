@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils.flop_counter import flop_registry
 
-from .._blocks.cost import PRODUCT_RATE
-from .._torch import TorchDispatchMode, pytree
+from torchjac._blocks.cost import PRODUCT_RATE
+from torchjac._torch import TorchDispatchMode, pytree
 
 
 class Counter(TorchDispatchMode):
@@ -24,7 +24,7 @@ class Counter(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.written = self.multiplied = 0
 
     @property
