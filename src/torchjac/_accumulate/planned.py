@@ -112,6 +112,8 @@ def _record(
 ) -> T:
     """Compute a result, and keep the program of that where it is cheaper than the one of an entry."""
     result, made = recorded(origins, lambda: compute(candidate))
+    if made is not None and made.bytes > PROGRAMS.most:  # it would drive all others out
+        made = None
     price = _price(made, candidate)
     if entry.price is None or price < entry.price or (entry.program is None and entry.best == candidate):
         size = 0 if made is None else STEP_BYTES * len(made.registers) + made.bytes

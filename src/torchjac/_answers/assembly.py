@@ -22,7 +22,8 @@ T = TypeVar("T")
 class Assembled(NamedTuple):
     """A sum of blocks by rows: where each row begins, the column and row of each nonzero, and its value.
 
-    ``pattern`` is what they were made by, where that is kept; its tensors must not be handed out.
+    ``pattern`` is what they were made by, where that is kept; its tensors must not be handed out. ``finish`` makes the
+    values of those of the pattern, where it has others.
     """
 
     begin: Tensor
@@ -31,10 +32,11 @@ class Assembled(NamedTuple):
     values: Tensor
     size: tuple[int, int]
     pattern: Pattern | None
+    finish: Callable[[Tensor], Tensor] = lambda values: values
 
     def note(self, name: Any, make: Callable[[], T]) -> T:
         """Return what was worked out from the pattern before, or is now."""
-        return make() if self.pattern is None else self.pattern.note(name, make)
+        return make() if self.pattern is None else self.pattern.notes.find(name, make)
 
     def handed_out(self, kept: Tensor, dtype: torch.dtype) -> Tensor:
         """Return an index tensor of some dtype that the caller may write into."""
@@ -66,16 +68,12 @@ def assemble(
 
 
 def by_layout(
-    blocks: Sequence[Block],
-    out_shape: tuple[int, ...],
-    in_shape: tuple[int, ...],
-    like: Kind,
-    layout: torch.layout,
-) -> Assembled:
-    """Return the sum of blocks by rows, or for CSC by columns."""
+    blocks: Sequence[Block], out_shape: tuple[int, ...], in_shape: tuple[int, ...], layout: torch.layout
+) -> tuple[Sequence[Block], tuple[int, ...], tuple[int, ...]]:
+    """Return the blocks and shapes of what is assembled by rows: for CSC the transposed matrix."""
     if layout is torch.sparse_csc:
-        return assemble([swapped(block) for block in blocks], in_shape, out_shape, like)
-    return assemble(blocks, out_shape, in_shape, like)
+        return [swapped(block) for block in blocks], in_shape, out_shape
+    return blocks, out_shape, in_shape
 
 
 def split(at: Tensor, columns: int) -> tuple[Tensor, Tensor]:

@@ -40,9 +40,13 @@ def blocked(found: Assembled, height: int, width: int) -> Assembled:
         return at, pointers(above, found.size[0] // height), above, beside
 
     at, begin, row, column = found.note(("blocks", height, width), stand)
-    values = found.values.new_zeros(column.numel() * height * width).index_copy(0, at, found.values)
-    values = values.view(column.numel(), height, width)
-    return found._replace(begin=begin, column=column, row=lambda: row, values=values)
+
+    def finish(values: Tensor) -> Tensor:
+        whole = values.new_zeros(column.numel() * height * width).index_copy(0, at, values)
+        return whole.view(column.numel(), height, width)
+
+    values = finish(found.values)
+    return found._replace(begin=begin, column=column, row=lambda: row, values=values, finish=finish)
 
 
 def refill_blocks(blocks: Tensor, pattern: Pattern, values: Tensor) -> None:

@@ -12,8 +12,8 @@ from .._blocks.block import Block, valued
 from .._blocks.maps import Gather, Map
 from .._torch import pytree
 from .forms import Form, LowRankUpdate, ProductOfFactors, SumOfBlocks, inner
+from .frame import SparseParts
 from .operator import Jacobian
-from .sparse import SparseParts
 
 T = TypeVar("T")
 

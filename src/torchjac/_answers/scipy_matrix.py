@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .._blocks.block import Block, Kind
-from .assembly import by_layout
+from .assembly import assemble, by_layout
 from .sparse import import_scipy
 
 #: A matrix by diagonals keeps whole ones; past so many numbers for each nonzero it is the wrong format.
@@ -30,7 +30,7 @@ def scipy_array(
     if format not in ("csr", "csc", "coo", "dia"):
         raise ValueError(f"to_scipy: format must be 'csr', 'csc', 'coo' or 'dia', got {format!r}")
     layout = torch.sparse_csc if format == "csc" else torch.sparse_csr
-    found = by_layout(blocks, out_shape, in_shape, like, layout)
+    found = assemble(*by_layout(blocks, out_shape, in_shape, layout), like)
     size = (prod(out_shape), prod(in_shape))
     values = found.values.detach().cpu()
     if values.dtype in (torch.float16, torch.bfloat16):  # SciPy has neither

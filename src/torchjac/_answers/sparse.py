@@ -2,66 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from math import prod
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 # It is PyTorch's own way to key by a tensor that may go (torch 2.9-2.13).
-from torch.utils.weak import WeakTensorKeyDictionary
-
 from .._blocks.block import Block, Kind
-from .._blocks.block_views import in_triangle, side_of_diagonal, swapped
+from .._blocks.block_views import in_triangle, side_of_diagonal
 from .._blocks.domain import inside
-from .._blocks.pattern import Pattern
-from .._blocks.pattern_cache import pattern_of
+from .._blocks.pattern import Pattern, law
+from .._blocks.spelling import spell
 from .._blocks.tracing import inside_functorch, is_known
-from .assembly import Assembled, by_layout, pointers
+from .._plan.recorder import recorder
+from .._plan.recording import look_at, refuse_program, unrecorded, whole
+from .assembly import Assembled, assemble, by_layout, pointers
 from .bsr import block_size, blocked, refill_blocks
-from .csr import csr_tensor, hear_warning
-
-
-class SparseParts(NamedTuple):
-    """A sparse matrix before it is assembled: index tensors as its layout wants them, and the values."""
-
-    layout: torch.layout
-    places: tuple[Tensor, ...]
-    values: Tensor
-    size: tuple[int, int]
-
-    def tensor(self) -> Tensor:
-        """Return the matrix."""
-        layout, places, values, size = self
-        if layout is torch.sparse_coo:
-            index = places[0]
-            return torch.sparse_coo_tensor(index, values, size, is_coalesced=True, check_invariants=False)
-        begin, index = places
-        if layout is torch.sparse_csr:
-            return csr_tensor(begin, index, values, size)
-        hear_warning()
-        make = torch.sparse_bsr_tensor if layout is torch.sparse_bsr else torch.sparse_csc_tensor
-        return make(begin, index, values, size, check_invariants=False)
-
-
-_in_parts: ContextVar[bool] = ContextVar("torchjac_sparse_in_parts", default=False)
-
-
-@contextmanager
-def kept_in_parts() -> Iterator[None]:
-    """Give parts instead of sparse matrices: tracers know none, so a captured program assembles them at its end."""
-    token = _in_parts.set(True)
-    try:
-        yield
-    finally:
-        _in_parts.reset(token)
-
-
-#: What the sparse matrices were made by that a Jacobian may be written into again.
-_made: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+from .frame import Frame, SparseParts, in_parts, kept_in_parts, made
 
 
 def sparse_tensor(
@@ -83,6 +41,20 @@ def sparse_tensor(
         ValueError: if the layout is not sparse, or cannot have such indices or a triangle, or there is no such one.
         RuntimeError: inside a transform that has no tensors of this layout.
     """
+    frame, values = entries_of(blocks, out_shape, in_shape, like, layout, what, triangle)
+    return frame.matrix(values, what, index_dtype)
+
+
+def entries_of(
+    blocks: Sequence[Block],
+    out_shape: tuple[int, ...],
+    in_shape: tuple[int, ...],
+    like: Kind,
+    layout: torch.layout,
+    what: str,
+    triangle: str | None,
+) -> tuple[Frame, Tensor]:
+    """Return a sparse matrix as its frame and its values; of a program the frame is a constant. See `sparse_tensor`."""
     if layout not in (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr):
         raise ValueError(
             f"{what}: layout must be torch.sparse_coo, sparse_csr, sparse_csc or sparse_bsr, got {layout}"
@@ -92,28 +64,44 @@ def sparse_tensor(
         raise ValueError(f"{what}: triangle must be 'lower', 'upper' or None, got {triangle!r}")
     if triangle is not None and layout is torch.sparse_bsr:
         raise ValueError(f"{what}: torch.sparse_bsr has whole blocks, no triangle; take torch.sparse_csr")
-    cut_off = False
     if triangle is not None:
         blocks = in_triangle(blocks, out_shape, in_shape, triangle)
-        cut_off = any(side_of_diagonal(block, out_shape, in_shape) is None for block in blocks)
-    found = by_layout(blocks, out_shape, in_shape, like, layout)
+    blocks = inside(blocks, like.device)
+    look_at([table for block in blocks for table in spell(block).tables])
+    with unrecorded():
+        frame, values = _framed(blocks, out_shape, in_shape, like, layout, what, triangle)
+    if frame.found.pattern is None:
+        refuse_program("places that are not known")
+    if recorder() is None:
+        return frame, values
+    return frame, _values(frame, *[block.value for block in blocks])
+
+
+def _framed(
+    blocks: Sequence[Block],
+    out_shape: tuple[int, ...],
+    in_shape: tuple[int, ...],
+    like: Kind,
+    layout: torch.layout,
+    what: str,
+    triangle: str | None,
+) -> tuple[Frame, Tensor]:
+    cut_off = triangle is not None and any(
+        side_of_diagonal(block, out_shape, in_shape) is None for block in blocks
+    )
+    ends = by_layout(blocks, out_shape, in_shape, layout)
+    found = assemble(*ends, like)
     if cut_off:
         found = _triangle(found, (triangle == "lower") == (layout is not torch.sparse_csc))
     if layout is torch.sparse_bsr:
         found = blocked(found, *block_size(out_shape, in_shape, what))
-    size = (prod(out_shape), prod(in_shape))
-    _check_index(index_dtype, layout, max(*size, found.values.numel()), what)
-    if layout is torch.sparse_coo:
-        places: tuple[Tensor, ...] = (torch.stack([found.row().long(), found.column.long()]),)
-    else:
-        places = tuple([found.handed_out(kept, index_dtype) for kept in (found.begin, found.column)])
-    parts = SparseParts(layout, places, found.values, size)
-    if _in_parts.get():
-        return parts
-    matrix = parts.tensor()
-    if found.pattern is not None and not cut_off and not inside_functorch():
-        _made[matrix] = found.pattern
-    return matrix
+    spelled = [(block.on, spell(block).over) for block in ends[0]]
+    return Frame(found, spelled, like, layout, cut_off), found.values
+
+
+@whole
+def _values(frame: Frame, *values: Tensor | float) -> Tensor:
+    return frame.values(*values)
 
 
 def _triangle(found: Assembled, below: bool) -> Assembled:
@@ -126,8 +114,12 @@ def _triangle(found: Assembled, below: bool) -> Assembled:
         return at, pointers(row, found.size[0]), row, column
 
     at, begin, row, column = found.note(("triangle", below), stand)
-    values = found.values.index_select(0, at)
-    return found._replace(begin=begin, column=column, row=lambda: row, values=values)
+
+    def finish(values: Tensor) -> Tensor:
+        return values.index_select(0, at)
+
+    values = finish(found.values)
+    return found._replace(begin=begin, column=column, row=lambda: row, values=values, finish=finish)
 
 
 def pattern_tensor(
@@ -146,7 +138,7 @@ def pattern_tensor(
     with kept_in_parts():
         parts: SparseParts = sparse_tensor(blocks, out_shape, in_shape, like, layout, "pattern")
     parts = parts._replace(values=torch.ones_like(parts.values, dtype=torch.bool))
-    return parts if _in_parts.get() else parts.tensor()
+    return parts if in_parts.get() else parts.tensor()
 
 
 def refill(
@@ -162,12 +154,9 @@ def refill(
     Raises:
         ValueError: if it was not.
     """
-    pattern: Pattern | None = _made.get(matrix)
-    blocks = inside(blocks, like.device)
-    ends: tuple[Sequence[Block], tuple[int, ...], tuple[int, ...]] = (blocks, out_shape, in_shape)
-    if matrix.layout is torch.sparse_csc:
-        ends = ([swapped(block) for block in blocks], in_shape, out_shape)
-    if pattern is None or pattern is not pattern_of(*ends, like.device):
+    pattern: Pattern | None = made.get(matrix)
+    ends = by_layout(inside(blocks, like.device), out_shape, in_shape, matrix.layout)
+    if pattern is None or not pattern.is_of(*law(*ends, like.device)):
         raise ValueError(
             f"{what}: out must be a sparse matrix that this function has given before, for arguments with which it "
             "has the same pattern, on the same device; call it without out= first"
@@ -180,19 +169,6 @@ def refill(
     else:
         pattern.fill(ends[0], like, values)
     return matrix
-
-
-def _check_index(index_dtype: torch.dtype, layout: torch.layout, largest: int, what: str) -> None:
-    if index_dtype not in (torch.int32, torch.int64):
-        raise ValueError(f"{what}: index_dtype must be torch.int32 or torch.int64, got {index_dtype!r}")
-    if index_dtype is torch.int64:
-        return
-    if layout is torch.sparse_coo:
-        raise ValueError(
-            f"{what}: sparse_coo has int64 indices only; take sparse_csr or sparse_csc for int32"
-        )
-    if largest >= 2**31:
-        raise ValueError(f"{what}: int32 cannot count to {largest:,}; use index_dtype=torch.int64")
 
 
 def _check_transforms(values: Sequence[Tensor | float], layout: torch.layout, what: str) -> None:

@@ -14,6 +14,7 @@ from math import prod
 import numpy
 import torch
 
+from .._plan.recording import hold, unrecorded
 from .block import Block, Zeroed, entries, labels, zeroed
 from .maps import Affine, Gather, Label, Map, Substitution, bare, substitute, take
 from .tracing import inside_functorch, is_tracing
@@ -158,9 +159,10 @@ def _inside(block: Block, device: torch.device) -> Block | None:
         kept &= _values(form, bound) >= 0
     found = kept.nonzero()
     entry = Label(len(found[0]))
+    with unrecorded():
+        tables = tuple([torch.from_numpy(at).to(device) for at in found])
     by: Substitution = {
-        label: Gather(torch.from_numpy(at).to(device), (entry,))
-        for label, at in zip(bound, found, strict=True)
+        label: Gather(table, (entry,)) for label, table in zip(bound, hold(tables), strict=True)
     }
     value, on = take(block.value, block.on, by) if block.on else (block.value, ())
     out, wrt = (tuple([substitute(map_, by) for map_ in maps]) for maps in (block.out, block.wrt))

@@ -134,32 +134,35 @@ def write(flat: Tensor, boxes: Iterable[tuple[Box, list[Box]]], values: Sequence
 
 
 def _write_group(flat: Tensor, group: list[Piece], values: Sequence[Tensor | float]) -> None:
-    """Write the sum of the pieces of a group; the first two in one go where they stand on the same entries."""
-    first, *more = group
-    whole, value = window(flat, first), _part(first, values)
-    if more and isinstance(value, Tensor) and _stands_on(more[0], first):
-        torch.add(value, _part(more[0], values), out=whole)
-        more = more[1:]
-    elif isinstance(value, Tensor):
-        whole.copy_(value)
+    """Write the sum of the pieces of a group: what stands on all of its entries in as few passes as can be."""
+    whole, place = window(flat, group[0]), _place(group[0])
+    number, tensors, rest = 0.0, [], []
+    for piece in group:
+        value = values[piece.block]
+        part = read(value, piece) if isinstance(value, Tensor) else value
+        if _place(piece) != place:
+            rest.append((piece, part))
+        elif isinstance(part, Tensor):
+            tensors.append(part.expand([size for _, size, _ in piece.reads]).reshape(whole.shape))
+        else:
+            number += part
+    if not tensors:
+        whole.fill_(number)
+    elif number or len(tensors) > 1:
+        torch.add(tensors[0], number or tensors.pop(), out=whole)
     else:
-        whole.fill_(value)
-    for piece in more:
-        window(flat, piece).add_(_part(piece, values))
+        whole.copy_(tensors[0])
+    for tensor in tensors[1:]:
+        whole.add_(tensor)
+    for piece, part in rest:
+        window(flat, piece).add_(part)
 
 
-def _part(piece: Piece, values: Sequence[Tensor | float]) -> Tensor | float:
-    value = values[piece.block]
-    return (
-        read(value, piece).expand([size for _, size, _ in piece.reads])
-        if isinstance(value, Tensor)
-        else value
-    )
-
-
-def _stands_on(piece: Piece, other: Piece) -> bool:
-    sizes = [[size for _, size, _ in each.reads] for each in (piece, other)]
-    return (piece.offset, piece.steps, sizes[0]) == (other.offset, other.steps, sizes[1])
+def _place(piece: Piece) -> tuple[int, list[tuple[int, int]]]:
+    """Return where a piece is written, the same for all that write on the same entries in one order."""
+    return piece.offset, [
+        (size, step) for (_, size, _), step in zip(piece.reads, piece.steps, strict=True) if size > 1
+    ]
 
 
 def _is_same_in_each_row(group: list[Piece], box: Box, values: Sequence[Tensor | float]) -> bool:

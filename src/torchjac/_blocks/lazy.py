@@ -1,4 +1,4 @@
-"""An attribute computed once, without the lock of `functools.cached_property`.
+"""Keep what is computed once: an attribute, without the lock of `functools.cached_property`, and notes by name.
 
 Before Python 3.12 all instances share that lock, and an interrupt at the end of its `with` leaves it taken: every other
 thread then waits for good.
@@ -26,3 +26,14 @@ class lazy(Generic[T]):  # used as a decorator
             return self  # type: ignore[return-value]
         value = instance.__dict__[self.name] = self.method(instance)
         return value
+
+
+class Notes(dict[Any, Any]):
+    """Notes of what was worked out from something, by name, to be used again; two threads may both compute it."""
+
+    def find(self, name: Any, make: Callable[[], T]) -> T:
+        """Return what was worked out before, or is now."""
+        if name not in self:
+            self[name] = make()
+        found: T = self[name]
+        return found

@@ -50,7 +50,7 @@ def normal(pattern: Pattern, values: Callable[[], Tensor], weight: Tensor | None
 
     ``values`` gives those of J, in the order of its pattern.
     """
-    found: Plan | None = pattern.note("normal", lambda: _plan(pattern))
+    found: Plan | None = pattern.notes.find("normal", lambda: _plan(pattern))
     if found is None:
         return None
     numbers = values()

@@ -5,9 +5,9 @@ It follows from the maps alone, so it is made once for all Jacobians of one make
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import prod
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,14 +18,24 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from .block import Block, Kind, values_over
 from .boxes import Boxes, boxes
 from .fill import ENTRIES_AT_ONCE, Box, aligned, read, window, write
-from .lazy import lazy
+from .lazy import Notes, lazy
 from .maps import Affine, Gather, Label, align
 from .sort_entries import narrow, sort_entries
 from .spelling import spell
 from .tracing import inside_functorch, is_tracing
 from .write import dense
 
-T = TypeVar("T")
+#: Values of blocks with tables go to their places in one call for up to so many entries, which are joined first.
+JOINED = 1 << 16
+
+
+def law(
+    blocks: Sequence[Block], out_shape: Sequence[int], in_shape: Sequence[int], device: torch.device
+) -> tuple[tuple[Any, ...], list[Tensor]]:
+    """Return what the pattern of a sum of blocks follows from: a key, and the tables that it names."""
+    found = [spell(block) for block in blocks]
+    key = tuple(out_shape), tuple(in_shape), device, tuple([each.key for each in found])
+    return key, [table for each in found for table in each.tables]
 
 
 class Pattern:
@@ -41,7 +51,7 @@ class Pattern:
         self.rows, self.columns = prod(out_shape), prod(in_shape)
         found = [spell(block) for block in blocks]
         # Copies, one of each: what a caller does to an index tensor later must not change what is kept.
-        tables = [table for each in found for table in each.tables]
+        self.key, tables = law(blocks, out_shape, in_shape, device)
         copies = {id(table): table if table in _kept else table.detach().clone() for table in tables}
         self.tables = tuple([copies[id(table)] for table in tables])
         self._boxes: Boxes | None = boxes(
@@ -51,17 +61,19 @@ class Pattern:
         )
         self._sizes = [tuple([label.size for label in each.over]) for each in found]
         #: What is worked out from a pattern and used again by the next matrix that has it, as an ordering is.
-        self.notes: dict[Any, Any] = {}
+        self.notes = Notes()
         if self._boxes is None:
             by_row = sort_entries(blocks, [each.over for each in found], out_shape, in_shape, device)
-            self.begin, self.index, self._places, self._once = by_row
+            self.begin, self.index, places, self._once = by_row
+            #: For blocks that follow one another: how many they are, and where all of their entries go.
+            self._places = _joined(places)
 
-    def note(self, name: Any, make: Callable[[], T]) -> T:
-        """Return what was worked out from this pattern before, or is now."""
-        if name not in self.notes:
-            self.notes[name] = make()
-        found: T = self.notes[name]
-        return found
+    def is_of(self, key: tuple[Any, ...], tables: Sequence[Tensor]) -> bool:
+        """Return whether blocks of a law have this pattern; each pair of tables is compared once, entry by entry."""
+        if key != self.key:
+            return False
+        pairs = {(id(a), id(b)): (a, b) for a, b in zip(self.tables, tables, strict=True)}
+        return all(kept is table or torch.equal(kept, table) for kept, table in pairs.values())
 
     @property
     def nnz(self) -> int:
@@ -114,9 +126,18 @@ class Pattern:
         assert self._boxes is not None
         return [(box, box.parts(ENTRIES_AT_ONCE)) for box in self._boxes.boxes]
 
-    def fill(self, blocks: Sequence[Block], like: Kind, into: Tensor | None = None) -> Tensor:
-        """Return the values of the nonzeros, for blocks of this pattern; differentiable where none is to be filled."""
-        over = [spell(block).over for block in blocks]
+    def fill(
+        self,
+        blocks: Sequence[Block],
+        like: Kind,
+        into: Tensor | None = None,
+        over: Sequence[tuple[Label, ...]] | None = None,
+    ) -> Tensor:
+        """Return the values of the nonzeros, for blocks of this pattern; differentiable where none is to be filled.
+
+        ``over`` are the labels of each block in the order of its spelling, if they are known.
+        """
+        over = [spell(block).over for block in blocks] if over is None else over
         recorded = inside_functorch() or is_tracing()
         recorded |= torch.is_grad_enabled() and any(
             isinstance(block.value, Tensor) and block.value.requires_grad for block in blocks
@@ -132,24 +153,23 @@ class Pattern:
             )
             return flat
         values = [
-            values_over(block, labels, flat.dtype, flat.device).detach()
+            values_over(block, labels, flat.dtype, flat.device).detach().reshape(-1)
             for block, labels in zip(blocks, over, strict=True)
         ]
-        if self._once:
-            for place, value in zip(self._places, values, strict=True):
-                flat.scatter_(0, place.long(), value.reshape(-1))
-            return flat
-        flat.zero_()
-        for place, value in zip(self._places, values, strict=True):
-            flat.scatter_add_(0, place.long(), value.reshape(-1))
+        put = flat.scatter_ if self._once else flat.zero_().scatter_add_
+        for count, places in self._places:
+            here, values = values[:count], values[count:]
+            put(0, places.long(), torch.cat(here) if count > 1 else here[0])
         return flat
 
     def _terms(self, blocks: Sequence[Block], over: Sequence[tuple[Label, ...]]) -> list[Block]:
         """Return the blocks of the list of values by the values of the blocks."""
         if self._boxes is None:
+            counts = [prod(size) for size in self._sizes]
+            places = torch.cat([joined for _, joined in self._places]).long().split(counts)
             return [
-                Block(block.value, block.on, (Gather(place.long().view(size), labels),), ())
-                for block, labels, place, size in zip(blocks, over, self._places, self._sizes, strict=True)
+                Block(block.value, block.on, (Gather(place.view(size), labels),), ())
+                for block, labels, place, size in zip(blocks, over, places, self._sizes, strict=True)
                 if place.numel()
             ]
         found = []
@@ -169,6 +189,19 @@ class Pattern:
             ])  # fmt: skip
             found.append(Block(value, on, (Affine(piece.offset, terms),), ()))
         return found
+
+
+def _joined(places: Sequence[Tensor]) -> list[tuple[int, Tensor]]:
+    """Return tensors in runs of up to `JOINED` entries, or of one tensor: how many, and all of them end to end."""
+    runs: list[list[Tensor]] = []
+    room = -1
+    for place in places:
+        room -= place.numel()
+        if room < 0:
+            runs.append([])
+            room = JOINED - place.numel()
+        runs[-1].append(place)
+    return [(len(run), torch.cat(run) if len(run) > 1 else run[0]) for run in runs]
 
 
 def _held(kept: Any) -> int:

@@ -8,22 +8,16 @@ from threading import Lock
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from .._torch import disable_current_modes
 from .block import Block
 from .maps import Gather
-from .pattern import Pattern
-from .spelling import spell
+from .pattern import Pattern, law
 from .tracing import inside_functorch, is_tracing
 
 #: Patterns are kept up to so many bytes of index tensors in all, and so many of them.
 MOST_BYTES = 1 << 28
 MOST_PATTERNS = 256
-
-
-def _are_equal(kept: Tensor, table: Tensor) -> bool:
-    return kept is table or torch.equal(kept, table)
 
 
 class _Patterns:
@@ -36,12 +30,10 @@ class _Patterns:
     def find(
         self, blocks: Sequence[Block], out_shape: Sequence[int], in_shape: Sequence[int], device: torch.device
     ) -> Pattern:
-        found = [spell(block) for block in blocks]
-        tables = [table for each in found for table in each.tables]
-        key = (tuple(out_shape), tuple(in_shape), device, tuple([each.key for each in found]))
+        key, tables = law(blocks, out_shape, in_shape, device)
         with self._lock:
             for pattern in self._kept.get(key, ()):
-                if all(map(_are_equal, pattern.tables, tables)):
+                if pattern.is_of(key, tables):
                     self._kept.move_to_end(key)
                     return pattern
         pattern = Pattern(blocks, out_shape, in_shape, device)

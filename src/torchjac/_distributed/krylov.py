@@ -12,6 +12,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is publ
 
 from .._answers.solvers.choose import factorise
 from .._answers.solvers.matrix import Pattern
+from .._blocks.lazy import Notes
 
 #: gmres begins anew after so many products.
 RESTART = 100
@@ -208,7 +209,7 @@ def solved_with(matrix: Any) -> Callable[[Tensor], Tensor]:
         return lambda vector: vector
     matrix.sort_indices()
     try:
-        factors, _ = factorise(Pattern(matrix.indptr, matrix.indices, {}), matrix.data)
+        factors, _ = factorise(Pattern(matrix.indptr, matrix.indices, Notes()), matrix.data)
     except LinAlgError as error:
         raise LinAlgError(
             f"solve: the block of a rank's own {matrix.shape[0]:,} rows and columns is no preconditioner: {error}"

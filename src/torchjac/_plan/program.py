@@ -86,9 +86,11 @@ def _compiled(program: Program) -> Callable[[Sequence[Any]], Any]:
 def program(found: Recorder, result: Any) -> Program | None:
     """Return the program of a finished recording whose result is a tree of tensors, None where it failed."""
     outputs: list[int] = []
+    constants: list[int] = []
 
     def slot(leaf: Any) -> int | None:
         if not isinstance(leaf, (Tensor, Number)):
+            constants.append(getattr(leaf, "nbytes", 0))
             return None
         outputs.append(found.place(leaf))
         return outputs[-1]
@@ -102,7 +104,7 @@ def program(found: Recorder, result: Any) -> Program | None:
     kept = [step for number, step in enumerate(steps) if number in live]
     sources = {registers[step.register].memory for step in steps if isinstance(step.function, (Load, Equal))}
     values: list[Any] = [None] * len(registers)
-    held = 0
+    held = sum(constants)
     for at in {at for step in kept for at in step.reads} | set(outputs):
         register = registers[at]
         if at in fixed:

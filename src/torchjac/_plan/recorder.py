@@ -101,7 +101,7 @@ class Recorder(Registers, TorchFunctionMode):
         name = getattr(func, "__name__", "")
         masks = _masks(func, args)
         if masks:
-            self._count(masks)
+            self.look_at(masks)
         elif name in LOOKS or name in SHAPED_BY_VALUES:
             self._look(func, args, kwargs, result)
         if name in LOOKS or self.failed is not None:
@@ -147,11 +147,12 @@ class Recorder(Registers, TorchFunctionMode):
         else:
             self.fail(f"values looked at by {getattr(func, '__name__', func)}")
 
-    def _count(self, masks: Sequence[Tensor]) -> None:
-        """Note that how many entries of masks are true decides a shape."""
-        tables = self._tables([self.place(mask) for mask in masks]) if self.failed is None else None
+    def look_at(self, tensors: Sequence[Tensor]) -> None:
+        """Note that Python looks at the entries of index tables, or of masks, which then decide what follows."""
+        reads = [self.place(tensor) for tensor in tensors]
+        tables = self._tables(reads) if self.failed is None else None
         if tables is None:
-            self.fail("a mask that values decide")
+            self.fail("a table or a mask that values decide")
         else:
             self.guarded |= tables
 

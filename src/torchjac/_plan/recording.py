@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, TypeVar
+
+from torch import Tensor
 
 from .._torch import pop_mode, push_mode
 from .recorder import recorder, set_recorder
@@ -23,6 +25,21 @@ def refuse_program(reason: str) -> None:
 def engine_runs() -> None:
     """Tell the recorder that PyTorch's engine takes over."""
     refuse_program("PyTorch's engine")
+
+
+def look_at(tables: Sequence[Tensor]) -> None:
+    """Tell the recorder that the entries of index tables decide what follows."""
+    found = recorder()
+    if found is not None:
+        found.look_at(tables)
+
+
+def hold(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return tensors made unrecorded of shapes and numbers alone, which the recorder takes for the same at each run."""
+    found = recorder()
+    if found is not None:
+        found.hold(tensors)
+    return tensors
 
 
 class unrecorded:  # a context manager, and used as one

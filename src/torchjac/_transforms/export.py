@@ -11,8 +11,8 @@ import numpy
 import torch
 from torch import Tensor, fx
 
+from .._answers.frame import SparseParts
 from .._answers.operator import Jacobian
-from .._answers.sparse import SparseParts
 from .._torch import inductor, pytree
 from .backend import inductor_settings
 from .compile import Compiled, observed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import prod
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
@@ -11,15 +10,15 @@ from torch import Tensor
 
 from .._accumulate.progress import watched
 from .._answers.operator import Jacobian
-from .._answers.sparse import refill
 from .._capture.state import undisturbed
 from .call_function import Recorded, check_function, record
 from .dense import dense_answers, dense_jacobians
 from .dynamo import seen_by_tracers
 from .memory import budget, check_within
 from .operators import OPERATOR, Layout, check_layout, operators
-from .out import check_out, sparse_out
+from .out import check_out
 from .row_ranges import dense_within, operators_within, sparse_within
+from .sparse_layout import sparse_jacobians
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -164,25 +163,8 @@ def reverse(
                 asked = f"{what} with layout={layout!r}"
                 return recorded.finish(operators(recorded, asked, chunk_size), has_aux)
             if layout is not torch.strided:
-                matrices = None if out is None else sparse_out(out, recorded, layout, what)
-                rows = operators(recorded, f"{what} with layout={layout}", chunk_size, triangle=triangle)
-                if matrices is not None:
-                    for row, into in zip(rows, matrices, strict=True):
-                        for leaf, matrix in zip(row, into, strict=True):
-                            refill(matrix, leaf.blocks, leaf.out_shape, leaf.in_shape, leaf, what)
-                    return recorded.finish(matrices, has_aux)
-                if triangle is not None and any(
-                    len(row) > 1 or prod(leaf.out_shape) != prod(leaf.in_shape)
-                    for row in rows
-                    for leaf in row
-                ):
-                    raise ValueError(
-                        f"{what}: triangle= is for a function that gives one number of one tensor; for others take "
-                        'layout="operator" and to_sparse(triangle=…) of the parts on the diagonal'
-                    )
-                return recorded.finish(
-                    [[leaf.to_sparse(layout, triangle=triangle) for leaf in row] for row in rows], has_aux
-                )
+                matrices = sparse_jacobians(recorded, layout, what, chunk_size, out, triangle)
+                return recorded.finish(matrices, has_aux)
             outs = None if out is None else check_out(out, recorded, what)
             answers = dense_jacobians(recorded, chunk_size, outs=outs)
             return recorded.finish(answers, has_aux)

@@ -16,7 +16,7 @@ from .._accumulate.report import Report, Step
 from .._accumulate.reverse import accumulate
 from .._accumulate.seeds import Limits
 from .._answers.factored import chained
-from .._answers.forms import SumOfBlocks
+from .._answers.forms import Form, SumOfBlocks
 from .._answers.operator import Jacobian
 from .._answers.per_sample import per_sample
 from .._blocks.block import Block, fitted
@@ -49,47 +49,27 @@ def operators(
     Raises:
         RuntimeError: where the function registers hooks that act on gradients.
     """
+    check_hooks(recorded, what)
+    report = Report()
+    limits = Limits(chunk_size)
+    return found(recorded, lambda part: _operators(part, limits, report, mode, triangle), per_sample)
+
+
+def check_hooks(recorded: Recorded, what: str) -> None:
+    """Raise where the function registers hooks that act on gradients."""
     if recorded.captured.hooked:
         raise RuntimeError(
             f"{what}: func registers hooks that act on gradients (Tensor.register_hook or a module's full "
             "backward hook), which only PyTorch's engine can run; use jacrev, which asks the engine"
         )
-    report = Report()
-    limits = Limits(chunk_size)
-    return found(recorded, lambda part: _operators(part, limits, report, mode, triangle), per_sample)
 
 
 def _operators(
     recorded: Recorded, limits: Limits, report: Report, mode: str, triangle: str | None
 ) -> list[list[Jacobian]]:
     captured, inputs = recorded.captured, recorded.inputs
-
-    def walked(_: object) -> tuple[list[list[list[Factor]]], tuple[Step, ...]]:
-        report = Report()
-        tape, shapes = captured.tape, recorded.shapes
-        if mode == "auto" and not recorded.is_part:
-            factors = accumulate_factors(tape, shapes, limits, report)
-        else:  # batch dims are known at both ends of a Jacobian, but not between its factors
-            walk = accumulate_best if mode == "auto" else accumulate
-            if mode == "forward" and goes_forward(tape):
-                walk = accumulate_forward
-            factors = alone(tape, shapes, walk(tape, shapes, limits, report))
-
-        if triangle is not None:
-            factors = [[_in_triangle(row, triangle) for row in rows] for rows in factors]
-        borrowed = all_borrowed(tape)
-
-        def own(factor: Factor, like: Tensor) -> Factor:
-            blocks = [fitted(block, like.dtype, like.device) for block in owned(factor.blocks, borrowed)]
-            return factor._replace(blocks=[_cut(block, recorded) for block in blocks])
-
-        return [
-            [[own(factor, tensor) for factor in row] for row, tensor in zip(rows, inputs, strict=True)]
-            for rows in factors
-        ], tuple(report.steps)
-
     asked = ("operators", limits, mode, recorded.is_part, triangle)
-    factors, steps = planned(captured, asked, walked)
+    factors, steps = planned(captured, asked, lambda _: walked(recorded, limits, mode, triangle))
     report.steps += steps
     for (output, number), name in _marked(captured).items():
         factors[output][number] = [
@@ -97,16 +77,51 @@ def _operators(
             for factor in factors[output][number]
         ]
 
-    def form(factor: Factor, like: Tensor) -> SumOfBlocks:
-        return SumOfBlocks(factor.out_shape, factor.in_shape, like.dtype, like.device, tuple(factor.blocks))
-
     return [
-        [
-            Jacobian(chained([form(factor, tensor) for factor in row]), report)
-            for row, tensor in zip(rows, inputs, strict=True)
-        ]
+        [Jacobian(form_of(row, tensor), report) for row, tensor in zip(rows, inputs, strict=True)]
         for rows in factors
     ]
+
+
+def walked(
+    recorded: Recorded, limits: Limits, mode: str, triangle: str | None
+) -> tuple[list[list[list[Factor]]], tuple[Step, ...]]:
+    """Return the factors ``[output][input]`` of a call, none with a tensor of the caller's, and how they were found.
+
+    Blocks wholly outside of a ``triangle`` are left out.
+    """
+    report = Report()
+    tape, shapes, inputs = recorded.captured.tape, recorded.shapes, recorded.inputs
+    if mode == "auto" and not recorded.is_part:
+        factors = accumulate_factors(tape, shapes, limits, report)
+    else:  # batch dims are known at both ends of a Jacobian, but not between its factors
+        walk = accumulate_best if mode == "auto" else accumulate
+        if mode == "forward" and goes_forward(tape):
+            walk = accumulate_forward
+        factors = alone(tape, shapes, walk(tape, shapes, limits, report))
+
+    if triangle is not None:
+        factors = [[_in_triangle(row, triangle) for row in rows] for rows in factors]
+    borrowed = all_borrowed(tape)
+
+    def own(factor: Factor, like: Tensor) -> Factor:
+        blocks = [fitted(block, like.dtype, like.device) for block in owned(factor.blocks, borrowed)]
+        return factor._replace(blocks=[_cut(block, recorded) for block in blocks])
+
+    return [
+        [[own(factor, tensor) for factor in row] for row, tensor in zip(rows, inputs, strict=True)]
+        for rows in factors
+    ], tuple(report.steps)
+
+
+def form_of(factors: list[Factor], like: Tensor) -> Form:
+    """Return the product of factors as the form of an answer."""
+    return chained(
+        [
+            SumOfBlocks(factor.out_shape, factor.in_shape, like.dtype, like.device, tuple(factor.blocks))
+            for factor in factors
+        ]
+    )
 
 
 def _in_triangle(factors: list[Factor], triangle: str) -> list[Factor]:

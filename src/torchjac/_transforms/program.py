@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from .._answers.frame import kept_in_parts
 from .._answers.rebuild import Apart, Build, take_apart
-from .._answers.sparse import kept_in_parts
 from .._capture.constant_folding import Assumed, Constants, still_holds
 from .backend import Run, compile_graph
 from .capture_watch import Observer, UnwatchedConstants, ValuesLeave

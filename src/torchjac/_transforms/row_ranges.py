@@ -13,8 +13,8 @@ from torch import Tensor
 from .._accumulate.dense_rows import Targets
 from .._answers.bordered import placed, stacked
 from .._answers.forms import SumOfBlocks
+from .._answers.frame import SparseParts
 from .._answers.operator import Jacobian
-from .._answers.sparse import SparseParts
 from .._capture.row_range import boxes, rows_of
 from .call_function import Recorded, found
 from .memory import in_ranges, plan, within

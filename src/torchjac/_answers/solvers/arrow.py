@@ -65,7 +65,7 @@ class Plan(NamedTuple):
 
 def plan(pattern: Pattern) -> Plan | None:
     """Return how a matrix falls apart into small blocks and a border, if it does."""
-    return pattern.note("arrow", lambda: _plan(pattern))
+    return pattern.notes.find("arrow", lambda: _plan(pattern))
 
 
 def _plan(pattern: Pattern) -> Plan | None:

@@ -101,5 +101,5 @@ def _written(pattern: Pattern, values: Array) -> Array:
         return found
 
     band = numpy.zeros(height * size, values.dtype)
-    band[pattern.note("places in the band", places)] = values
+    band[pattern.notes.find("places in the band", places)] = values
     return band.reshape(size, height).T

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy
 
+from ..._blocks.lazy import Notes
 from .arrow import Arrow, plan
 from .banded import Banded, is_narrow
 from .matrix import Array, DependentError, Factors, Pattern, UnfitError, singular
@@ -90,7 +91,7 @@ def _banded(
 
 def _narrowed(pattern: Pattern) -> tuple[Permutation, Pattern] | None:
     """Return the pattern in the order that brings nonzeros to the diagonal, if it is a narrow band then."""
-    return pattern.note("narrowed", lambda: _narrow(pattern))
+    return pattern.notes.find("narrowed", lambda: _narrow(pattern))
 
 
 def _narrow(pattern: Pattern) -> tuple[Permutation, Pattern] | None:
@@ -101,5 +102,5 @@ def _narrow(pattern: Pattern) -> tuple[Permutation, Pattern] | None:
     graph = csr_array((ones, pattern.index, pattern.begin), shape=(pattern.size, pattern.size))
     order: Any = reverse_cuthill_mckee(graph, symmetric_mode=False)
     place = permutation(pattern, order, order)
-    inner = Pattern(place.begin, place.column, {})
+    inner = Pattern(place.begin, place.column, Notes())
     return (place, inner) if is_narrow(inner) else None

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 import numpy
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is public, but not exported by name
 
-from ..._blocks.lazy import lazy
+from ..._blocks.lazy import Notes, lazy
 
 Array = numpy.ndarray
-T = TypeVar("T")
 
 
 class Factors(Protocol):
@@ -43,16 +41,9 @@ class Pattern:
     that the values are so too, which is known from the blocks.
     """
 
-    def __init__(self, begin: Array, index: Array, notes: dict[Any, Any], symmetric: bool = False) -> None:
+    def __init__(self, begin: Array, index: Array, notes: Notes, symmetric: bool = False) -> None:
         self.begin, self.index, self.notes, self.symmetric = begin, index, notes, symmetric
         self.size = len(begin) - 1
-
-    def note(self, name: Any, make: Callable[[], T]) -> T:
-        """Return what was worked out before, or is now."""
-        if name not in self.notes:
-            self.notes[name] = make()
-        found: T = self.notes[name]
-        return found
 
     @lazy
     def row(self) -> Array:
@@ -71,7 +62,7 @@ class Pattern:
             last = self.index[self.begin[filled + 1] - 1].astype(numpy.int64)
             return max(0, int((filled - first).max())), max(0, int((last - filled).max()))
 
-        return self.note("band", find)
+        return self.notes.find("band", find)
 
     @property
     def transposition(self) -> Array | None:
@@ -84,7 +75,7 @@ class Pattern:
             )
             return order if same else None
 
-        return self.note("transposition", find)
+        return self.notes.find("transposition", find)
 
     @property
     def diagonal(self) -> Array | None:
@@ -94,7 +85,7 @@ class Pattern:
             at = numpy.flatnonzero(self.row == self.index)
             return at if len(at) == self.size else None
 
-        return self.note("diagonal", find)
+        return self.notes.find("diagonal", find)
 
 
 def singular(pattern: Pattern, values: Array, otherwise: str) -> LinAlgError:

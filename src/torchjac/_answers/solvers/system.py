@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is public, but not exported by name
 
-from ..._blocks.lazy import lazy
+from ..._blocks.lazy import Notes, lazy
 from ..._blocks.tracing import is_plain
 from ..assembly import Assembled
 from ..sparse import import_scipy
@@ -32,7 +32,7 @@ class System:
         self._symmetric = symmetric
         self.values, self.size = found.values, found.size[0]
         self._begin, self._index = found.begin, found.column
-        self._notes = {} if found.pattern is None else found.pattern.notes
+        self._notes = Notes() if found.pattern is None else found.pattern.notes
         self._by = by
         self._factors: Factors | None = None
         self._is_finite, self._largest = True, 0.0
@@ -47,7 +47,7 @@ class System:
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the factors, which cannot all be copied: a copy factorises anew where it has to."""
-        return {**self.__dict__, "_factors": None, "_notes": {}}
+        return {**self.__dict__, "_factors": None, "_notes": Notes()}
 
     def solve(self, right: Tensor, transposed: bool = False) -> Tensor:
         """Return the solution X of A X = right, of shape (n, k), or of Aᵀ X = right; differentiable in both.

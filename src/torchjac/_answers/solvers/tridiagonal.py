@@ -74,7 +74,7 @@ def _lines(pattern: Pattern, values: Array) -> list[Array]:
         return found
 
     lines = []
-    for offset, (at, along, full) in zip((-1, 0, 1), pattern.note("diagonals", places), strict=True):
+    for offset, (at, along, full) in zip((-1, 0, 1), pattern.notes.find("diagonals", places), strict=True):
         read = at.read(torch.from_numpy(values))
         line = (torch.empty if full else torch.zeros)(pattern.size - abs(offset), dtype=read.dtype)
         along.write(line, read)
