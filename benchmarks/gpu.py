@@ -31,7 +31,7 @@ from torch import Tensor
 import torchjac
 
 #: A way is called at least so often, and then for so many seconds or so many times.
-LEAST, MOST, ENOUGH = 3, 50, 1.0
+LEAST, MOST, ENOUGH = 6, 50, 1.0
 
 #: Values agree to these tolerances, by dtype.
 CLOSE = {
@@ -130,7 +130,7 @@ def waits(call: Callable[[], Any], device: str) -> int:
 
 
 def measure(call: Callable[[], Any], device: str) -> Cost:
-    """Return what a call costs once it is warm: programs are recorded, and the second way is tried, before."""
+    """Return what a call costs once it is warm: its program is recorded before."""
     for _ in range(LEAST):
         call()
     synchronise(device)

@@ -4,6 +4,7 @@ from unittest import mock
 
 import pytest
 import torch
+from tests.forced import force
 
 from torchjac import jacfwd, jacrev
 from torchjac._accumulate.candidates import first_choice
@@ -107,8 +108,9 @@ def test_nothing_is_estimated_of_a_small_function():
 
 
 @pytest.mark.parametrize("points", [300, 20_000])
-def test_columns_call_the_engine_twice(points):
+def test_columns_call_the_engine_twice(points, monkeypatch):
     """However many points there are: once for rows through what is small, once for the columns above."""
+    force(monkeypatch, "columns")
     x, step = torch.randn(6, dtype=torch.float64), 1e-6 * torch.eye(6, dtype=torch.float64)
     f = framed(points, torch.float64)
     slopes = torch.stack([(f(x + part) - f(x - part)) / 2e-6 for part in step], -1)

@@ -5,6 +5,7 @@ from unittest import mock
 import pytest
 import torch
 from tests.fixtures import double as double
+from tests.forced import force
 from tests.functions import Scale
 
 from torchjac import jacfwd, jacrev
@@ -123,8 +124,9 @@ def test_what_is_small_goes_by_rows():
     assert cut(tape)[:2] == (tape.nodes, [])
 
 
-def test_the_engine_is_called_twice():
+def test_the_engine_is_called_twice(monkeypatch):
     """Once for all rows and once for all columns, however many ops there are: no op is called for each."""
+    force(monkeypatch, "columns")
     x = torch.randn(3)
     for transform in (jacrev, jacfwd):
         with mock.patch("torch.autograd.grad", side_effect=torch.autograd.grad) as grad:
@@ -162,8 +164,9 @@ def test_graphs_that_are_not_trusted():
 
 
 @pytest.mark.usefixtures("low")
-def test_a_number_that_is_not_finite():
+def test_a_number_that_is_not_finite(monkeypatch):
     """A zero tangent would meet an infinite slope: then the answer is reverse order's, as autograd has it."""
+    force(monkeypatch, "columns")
     f = lambda x: turned(x.sqrt() + 1)
     x = torch.tensor([0.0, 1.0, 4.0])
     with mock.patch("torchjac._transforms.dense.dense_columns", side_effect=dense_columns) as tried:

@@ -1,6 +1,7 @@
 """Where the maps of two blocks meet."""
 
 from itertools import product
+from math import prod
 
 import pytest
 import torch
@@ -53,6 +54,24 @@ def test_affine_stays_affine() -> None:
     by = unify((Affine(0, ((i, 2),)),), (Affine(0, ((j, 3),)),), (40,), CPU)
     assert all(type(map_) is Affine for map_ in by.values())
     assert substitute(Affine(0, ((i, 2),)), by) == substitute(Affine(0, ((j, 3),)), by)
+
+
+@pytest.mark.parametrize("sizes", [(2, 3), (3, 1), (1, 1), (2, 3, 4)])
+def test_a_position_has_digits(sizes: tuple[int, ...]) -> None:
+    """An entry of a joined dim is one of each dim: as where entries are stacked and viewed as a matrix."""
+    labels = [Label(size) for size in sizes]
+    strides = [prod(sizes[k + 1 :]) for k in range(len(sizes))]
+    number = Affine(5, tuple(zip(labels, strides, strict=True)))
+    for position in range(prod(sizes)):
+        by = unify((constant(position + 5),), (number,), (prod(sizes) + 10,), CPU)
+        assert by is not None
+        assert all(type(map_) is Affine and not map_.terms for map_ in by.values())
+        assert substitute(number, by) == constant(position + 5)
+    for outside in (4, 5 + prod(sizes)):
+        assert unify((number,), (constant(outside),), (prod(sizes) + 10,), CPU) is None
+    gaps = Affine(0, ((Label(2), 10), (Label(3), 2)))
+    assert unify((constant(5),), (gaps,), (20,), CPU) is None
+    assert unify((constant(0),), (Affine(0, ((Label(0), 2), (Label(2), 1))),), (20,), CPU) is None
 
 
 @pytest.mark.parametrize("position", [-1, 0, 3, 4])

@@ -6,6 +6,7 @@ import sys
 import threading
 import weakref
 from contextlib import suppress
+from math import inf
 
 import pytest
 import torch
@@ -13,9 +14,10 @@ from tests.allocations import Alive
 
 from torchjac import hessian, jacobian, jacrev, program_cache
 from torchjac._accumulate import planned
+from torchjac._accumulate.candidates import Candidate, candidates
 from torchjac._accumulate.planned import PROGRAMS
 from torchjac._plan.cache import Cache, Entry
-from torchjac._plan.program import Program
+from torchjac._plan.program import RUNS, Program
 from torchjac.testing import loop_jacobian
 
 D = torch.float64
@@ -406,28 +408,76 @@ def test_what_is_read_no_more_is_let_go(monkeypatch) -> None:
     assert max(most for most, _ in peaks) <= 4 * x.nbytes
 
 
-def test_what_is_called_once_is_not_recorded(monkeypatch) -> None:
-    """The first call of a graph records nothing; from the second on each candidate is, and the cheapest is kept."""
-    monkeypatch.undo()
+def recorded_ways(monkeypatch):
+    """The ways of the candidates that are recorded from now on."""
     tried = []
     record = planned._record
 
-    def watched(key, origins, compute, entry, candidate):
+    def watched(key, origins, compute, entry, candidate, *more):
         tried.append(candidate.way)
-        return record(key, origins, compute, entry, candidate)
+        return record(key, origins, compute, entry, candidate, *more)
 
     monkeypatch.setattr(planned, "_record", watched)
+    return tried
+
+
+def test_recorded_once_the_calls_before_have_lost_as_much(monkeypatch) -> None:
+    """A graph that comes a few times is not recorded, then by one candidate; others wait till they may have paid."""
+    monkeypatch.undo()
+    tried = recorded_ways(monkeypatch)
     f = lambda x: torch.stack([x[0] * x[1], x[2].exp(), -x[3]])
-    for seed in range(6):
+    for seed in range(40):
         x = torch.rand(5, dtype=D, generator=torch.Generator().manual_seed(seed))
         torch.testing.assert_close(jacrev(f)(x), loop_jacobian(f, x))
         (entry,) = PROGRAMS.entries.values()
-        assert (entry.program is None) == (seed == 0)
-    assert tried[0] == "rows"
-    assert len(set(tried)) == len(tried)
+        assert len(tried) == (seed >= planned.RECORDING)
+        assert (entry.left is None) == (seed < planned.RECORDING + RUNS)
+    assert tried == ["rows"]
     assert entry.price == entry.program.price
-    assert entry.best.way in tried
+    assert all(run > entry.runs for _, run in entry.left)
+
+
+def test_a_candidate_is_recorded_once_it_may_have_paid(monkeypatch) -> None:
+    """After as many runs as might have saved its recording; the cheaper program is kept, none is recorded twice."""
+    tried = recorded_ways(monkeypatch)
+    monkeypatch.setattr(planned, "RECORDING", 0.01)
+    x = torch.rand(60, dtype=D)
+
+    def f(x):
+        for _ in range(12):
+            x = x * x
+        return x
+
+    with monkeypatch.context() as patch:
+        patch.setattr("torchjac._transforms.dense.candidates", lambda *given: rows_first(*given))
+        for _ in range(120):
+            torch.testing.assert_close(jacrev(f)(x), loop_jacobian(f, x))
+    (entry,) = PROGRAMS.entries.values()
+    assert tried[:2] == ["rows", "reverse"]
+    assert len(set(tried)) == len(tried)
+    assert entry.best.way == "reverse"
+    assert entry.price == entry.program.price
     assert not entry.left
+
+
+def rows_first(*given):
+    """The candidates, with rows first however many calls there are."""
+    return sorted(candidates(*given[:3], inf), key=lambda each: each.way != "rows")
+
+
+def test_where_no_program_can_be_made_others_are_tried(monkeypatch) -> None:
+    """Columns go through the engine, which leaves none: the next candidate is recorded when it may have paid."""
+    tried = recorded_ways(monkeypatch)
+    columns = Candidate("columns", 10.0, 1000.0, 1000.0)
+    reverse = Candidate("reverse", 10.0, 1.0, 4.0)
+    monkeypatch.setattr("torchjac._transforms.dense.candidates", lambda *_: [columns, reverse])
+    f = lambda x: x.sin() * torch.ones(5, 1, dtype=D)
+    x = torch.rand(2, dtype=D)
+    for _ in range(4):
+        torch.testing.assert_close(jacrev(f)(x), loop_jacobian(f, x))
+    (entry,) = PROGRAMS.entries.values()
+    assert tried == ["columns", "reverse"]
+    assert entry.program is not None
 
 
 def test_a_candidate_that_is_far_is_not_recorded() -> None:

@@ -14,7 +14,7 @@ as a program; programs are compared by their own steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod, sqrt
+from math import inf, prod, sqrt
 from typing import NamedTuple
 
 import torch
@@ -36,11 +36,10 @@ class Candidate(NamedTuple):
 
     Attributes:
         way: "rows", "columns", "reverse", "forward" or "cut".
-        python: what Python takes at the first call alone.
-        least: what every call takes, if entries that meet at a tensor stand at the same places.
+        python: what Python takes at every call without a program.
+        least: what every call takes beside that, if entries that meet at a tensor stand at the same places.
         most: the same, if none of them do.
         at: how many nodes lie above a cut.
-        again: what every call takes beside the program of another candidate, where none can be recorded of this one.
     """
 
     way: str
@@ -48,57 +47,58 @@ class Candidate(NamedTuple):
     least: float = 0.0
     most: float = 0.0
     at: int = 0
-    again: float = 0.0
 
     @property
     def each(self) -> float:
-        """Return the time of every call, in the middle of the range."""
+        """Return the time of a program, in the middle of the range."""
         return sqrt(self.least * self.most)
 
-    @property
-    def first(self) -> float:
-        """Return the time of the first call."""
-        return self.python + self.each
+    def total(self, calls: float) -> float:
+        """Return the time of a first call and of a number of programs."""
+        return self.each if calls == inf else self.python + calls * self.each
 
 
 ROWS, REVERSE = Candidate("rows"), Candidate("reverse")
 
-#: At a node that is called on seeds Python takes as long as at so many others
-CALLED_NODES = 10
+#: Python takes so many times `NODE` at each node: by rows, down and up by structure, where formulas are transposed
+PYTHON = {"rows": 0.5, "reverse": 1.5, "forward": 2.0, "cut": 2.0}
+
+#: And at a node that is called on seeds as long as at so many others
+CALLED_NODES = 8
+
+#: And a program makes as many calls of PyTorch as at so many others
+CALLED_LAUNCHES = 16
+
+#: A program makes so many calls of PyTorch at a node: at least, and at most
+LAUNCHES = {"rows": (1.5, 1.5), "reverse": (1.0, 4.0), "forward": (1.0, 9.0), "cut": (1.0, 16.0)}
 
 #: To begin with columns takes as long as a walk by structure at so many nodes
-COLUMNS_NODES = 20
+COLUMNS_NODES = 36
 
 #: The formulas for columns leave a graph, through which PyTorch's engine goes again: as at so many nodes for each one
 COLUMNS_PASSES = 4
 
-#: What may take more microseconds than these is not recorded only to be compared
-TRIAL = 5000.0
-
 
 def first_choice(tape: Tape, out_shapes: Sequence[Sequence[int]], mixed: bool = False) -> Candidate:
-    """Return the candidate for a first call; a tiny function pays for no estimate.
+    """Return the candidate for a first call."""
+    return candidates(tape, out_shapes, mixed)[0]
 
+
+def candidates(
+    tape: Tape, out_shapes: Sequence[Sequence[int]], mixed: bool = False, calls: float = 1
+) -> list[Candidate]:
+    """Return the candidates, the one that is estimated to take least for a first call and ``calls`` programs first.
+
+    Where numbers are few, and rows lose less than an estimate takes, rows stand alone and nothing is estimated.
     ``mixed`` tells that inputs and outputs differ in precision: then columns differ from rows.
     """
     rows = sum(map(prod, out_shapes))
-    if rows <= 1 or is_small(tape.nodes, rows):
+    if rows <= 1 or is_small(tape.nodes, rows * calls):
         if needs_own_vjp(tape.names):
-            return ROWS if all(map(takes_rows_itself, tape.nodes)) else REVERSE
+            return [ROWS if all(map(takes_rows_itself, tape.nodes)) else REVERSE]
         if rows <= 1 or _takes_rows(tape) or not engine_refuses(tape.nodes):
-            return ROWS
-    return min(estimated(tape, out_shapes, mixed), key=lambda each: each.first)
-
-
-def candidates(tape: Tape, out_shapes: Sequence[Sequence[int]], mixed: bool = False) -> list[Candidate]:
-    """Return the candidates whose programs are to be compared, first that of the first call; none that takes long."""
-    chosen = first_choice(tape, out_shapes, mixed)
-    if sum(map(prod, out_shapes)) <= 1 or not _takes_rows(tape):
-        return [chosen]
-    found = {candidate.way: candidate for candidate in estimated(tape, out_shapes, mixed)}
-    chosen = found.pop(chosen.way, chosen)
-    others = [each for each in found.values() if each.each <= TRIAL]
-    return [chosen, *sorted(others, key=lambda each: each.each)]
+            return [ROWS]
+    return sorted(estimated(tape, out_shapes, mixed), key=lambda each: each.total(calls))
 
 
 def order_of(candidate: Candidate, tape: Tape, out_shapes: Sequence[Sequence[int]]) -> Order | None:
@@ -123,27 +123,35 @@ def _estimated(tape: Tape, out_shapes: Sequence[Sequence[int]], mixed: bool) -> 
     if 0 in [node.numel for node in (*nodes, *tape.inputs)]:  # of an empty tensor no share can be told
         return [REVERSE]
 
-    def calls(work: float, more: float = 0.0) -> float:
-        return LAUNCH * len(nodes) + NUMBER * samples * work + more
-
     called = sum([is_called(node.name) or kind_of(node.name) == "convolution" for node in nodes])
+    launches = LAUNCH * (len(nodes) + CALLED_LAUNCHES * called)
     least, most = reverse_walk(tape, out_shapes, meets=True), reverse_walk(tape, out_shapes)
-    python = slower * (NODE * (ENDS_NODES + len(nodes) + CALLED_NODES * called) + BLOCK * most.crowd)
-    found = [Candidate("reverse", python, calls(least.work), calls(most.work, LAUNCH * most.crowd))]
+
+    def candidate(
+        way: str, works: tuple[float, float], called: int, crowd: int = 0, at: int = 0
+    ) -> Candidate:
+        python = NODE * PYTHON[way] * (ENDS_NODES + len(nodes) + CALLED_NODES * called) + BLOCK * crowd
+        low, high = (
+            calls * launches + NUMBER * samples * work
+            for calls, work in zip(LAUNCHES[way], works, strict=True)
+        )
+        return Candidate(way, python * (1 if way == "rows" else slower), low, high + LAUNCH * crowd, at)
+
+    found = [candidate("reverse", (least.work, most.work), called, most.crowd)]
     if not mixed and can_weigh(tape, out_shapes):
         forward, cut = _turned(places(tape, out_shapes))
         for way, place in (("forward", forward), ("cut", cut)):
             if place is not None and place.work < most.work:
                 # An order must be estimated to take half as much as reverse does: the estimate of it is rough.
-                worst = TURN_GAIN**2 * place.work
-                found.append(Candidate(way, python, calls(place.work), calls(worst), place.at))
+                works = place.work, TURN_GAIN**2 * place.work
+                found.append(candidate(way, works, called, at=place.at))
     if _takes_rows(tape):
-        work = calls(rows_work(tape, rows) + least.called)
-        found.append(Candidate("rows", 0.0, work, work))
+        work = rows_work(tape, rows) + least.called
+        found.append(candidate("rows", (work, work), 0))
         if not mixed and are_few(columns, rows) and goes_in_columns(tape):
-            work = calls(rows_work(tape, columns), COLUMNS_NODES * NODE)
-            again = COLUMNS_PASSES * ENGINE_NODE * len(nodes)
-            found.append(Candidate("columns", 0.0, work, work, again=again))
+            time = COLUMNS_NODES * NODE + (LAUNCH + COLUMNS_PASSES * ENGINE_NODE) * len(nodes)
+            time += NUMBER * samples * rows_work(tape, columns)
+            found.append(Candidate("columns", 0.0, time, time))
     return found
 
 

@@ -130,11 +130,19 @@ def reverse_walk(tape: Tape, out_shapes: Sequence[Sequence[int]], meets: bool = 
 
 
 def rows_work(tape: Tape, rows: int) -> float:
-    """Return the work of dense rows through a tape, but for multiplications at nodes that are called."""
+    """Return the work of dense rows through a tape, but for multiplications at nodes that are called.
+
+    A pointwise node writes as many numbers as its output has for an input that it broadcasts, too.
+    """
     numbers = tape.numel + sum([node.numel for node in tape.inputs])
-    products = [node for node in tape.nodes if is_multiplied(node.name)]
-    counts = [count for node in products for _, _, count in _linked(node)]
-    return rows * (numbers + PRODUCT_RATE * sum(counts))
+    counts = 0
+    for node in tape.nodes:
+        if is_multiplied(node.name):
+            counts += sum([count for _, _, count in _linked(node)])
+        elif is_pointwise(node.name):
+            wide = [edge for edge in node.inputs if edge is not None and size_of(edge) < node.numel]
+            numbers += len(wide) * node.numel
+    return rows * (numbers + PRODUCT_RATE * counts)
 
 
 def _reverse_walk(tape: Tape, out_shapes: Sequence[Sequence[int]], meets: bool) -> Walk:

@@ -3,14 +3,17 @@
 The key of a program holds all that planning looks at: the signature of the graph, and what the caller asked for. What a
 key cannot tell (of the saved tensors: shapes, strides, entries of index tables) the program itself guards.
 
-A graph that comes for the first time is computed as it is estimated to take least. Then each candidate is
-recorded, one at a call, unless it is estimated to take more at best than the best program does; that one is kept.
+One law says when Python's work is worth its time: once the calls so far have lost as much for want of it as it takes.
+A graph is recorded, by the candidate whose program is estimated to take least, after as many calls as that takes the
+time of; its program is compiled after some runs more. Then other candidates are recorded in turn, each after as many
+runs as it might have saved its recording in, and the program that takes least is kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from math import inf
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import torch
@@ -20,7 +23,7 @@ from .._capture.capture import Captured
 from .._capture.graph import signature
 from .._capture.recognise import recognise
 from .._plan.cache import Cache, Entry
-from .._plan.program import Program, program
+from .._plan.program import RUNS, Program, program
 from .._plan.recorder import Recorder, recorder
 from .._plan.steps import MismatchError
 from .._rules.registry import changes
@@ -37,17 +40,14 @@ PROGRAMS = Cache(64 << 20)
 #: What a step and a register take
 STEP_BYTES = 400
 
-#: The call of a graph at which it is recorded; what is called once is not worth it
-RECORDED_AT = 2
+#: To record takes as long as so many calls lose by Python's work without a program
+RECORDING = 3
 
-#: A graph of more nodes has one candidate: to record it takes long
-MOST_COMPARED = 1000
+#: So the call of a graph at which it is recorded is this one
+RECORDED_AT = 1 + RECORDING
 
 #: A graph of more nodes is never recorded: a program of it would fill the cache
 MOST_NODES = 20_000
-
-#: What is estimated of a candidate may be so many times the price of its program: then it is tried
-ESTIMATED = 1.5
 
 #: So often a program may fail its guards in a row before its key is given up
 MOST_FAILURES = 3
@@ -57,12 +57,13 @@ def planned(
     captured: Captured,
     asked: tuple[Hashable, ...],
     compute: Callable[[Candidate | None], T],
-    candidates: Callable[[], Sequence[Candidate | None]] = lambda: (None,),
+    candidates: Callable[[float], Sequence[Candidate | None]] = lambda calls: (None,),
 ) -> T:
     """Return what ``compute`` gives of a captured call, by a program where one is known.
 
     ``asked`` is all that the result depends on beside the graph. The result is a tree of tuples and lists.
-    ``candidates`` are the ways to compute it; with None the choice is left to ``compute``.
+    ``candidates`` are the ways to compute it, the one that takes least for a first call and a number of programs first;
+    with None the choice is left to ``compute``.
     """
     outputs, nodes = captured.outputs, captured.graph.nodes
     if len(nodes) > MOST_NODES or not may_plan(captured):
@@ -71,18 +72,18 @@ def planned(
     if graph is None:
         return compute(None)
     key = (graph, asked, torch.is_grad_enabled(), captured.records, torch.get_default_dtype(), changes())
-    origins = [*nodes, *outputs]
-    entry = PROGRAMS.get(key) or Entry(None, 0, STEP_BYTES * len(nodes))
+    entry = PROGRAMS.get(key) or Entry(None, 0, STEP_BYTES * len(nodes), best=candidates(1)[0])
     if entry.calls + 1 < RECORDED_AT:
         PROGRAMS.put(key, entry._replace(calls=entry.calls + 1))
-        return compute(None)
-    if entry.left is None:
-        found = candidates()
-        entry = entry._replace(left=tuple(found[: 1 if len(nodes) > MOST_COMPARED else None]))
-    if entry.left:
-        candidate, *left = entry.left
-        return _record(key, origins, compute, entry._replace(left=tuple(left)), candidate)
+        return compute(entry.best)
+    origins = [*nodes, *outputs]
+    if entry.price is None:
+        return _record(key, origins, compute, entry, candidates(RUNS)[0], candidates)
+    if entry.left and entry.runs >= entry.left[0][1]:
+        return _record(key, origins, compute, entry._replace(left=entry.left[1:]), entry.left[0][0])
     if entry.program is None:
+        if entry.left:
+            PROGRAMS.put(key, entry._replace(calls=entry.calls + 1))
         return compute(entry.best)
     interpreted = entry.program.compiled is None
     try:
@@ -98,7 +99,8 @@ def planned(
     if interpreted and entry.program.compiled is not None:
         # The key is from now on this one, with the signature that is recognised.
         PROGRAMS.entries.pop(key, None)
-        PROGRAMS.put(key, entry._replace(failures=0, bytes=entry.bytes + STEP_BYTES * len(nodes)))
+        left = _others(entry, candidates(inf)) if entry.left is None else entry.left
+        PROGRAMS.put(key, entry._replace(failures=0, bytes=entry.bytes + STEP_BYTES * len(nodes), left=left))
         recognise(captured.graph, outputs, graph)
     return result
 
@@ -109,21 +111,25 @@ def _record(
     compute: Callable[[Candidate | None], T],
     entry: Entry,
     candidate: Candidate | None,
+    candidates: Callable[[float], Sequence[Candidate | None]] | None = None,
 ) -> T:
-    """Compute a result, and keep the program of that where it is cheaper than the one of an entry."""
+    """Compute a result, and keep the program of that where it is cheaper than the one of an entry.
+
+    Where there can be none, others of the ``candidates`` take their turn.
+    """
     result, made = recorded(origins, lambda: compute(candidate))
     if made is not None and made.bytes > PROGRAMS.most:  # it would drive all others out
         made = None
     price = _price(made, candidate)
     if entry.price is None or price < entry.price or (entry.program is None and entry.best == candidate):
         size = 0 if made is None else STEP_BYTES * len(made.registers) + made.bytes
+        size += STEP_BYTES * len(origins)
+        left = entry.left and tuple([(other, run) for other, run in entry.left if other.least < price])
         entry = entry._replace(
-            program=made,
-            bytes=STEP_BYTES * len(origins) + size,
-            best=candidate,
-            price=price,
-            left=tuple([other for other in entry.left or () if other.least < ESTIMATED * price]),
+            program=made, bytes=size, calls=entry.runs, left=left, best=candidate, price=price
         )
+    if made is None and candidates is not None:
+        entry = entry._replace(left=_others(entry, candidates(inf)))
     PROGRAMS.put(key, entry)
     return result
 
@@ -136,11 +142,26 @@ def recorded(origins: list[Any], compute: Callable[[], T]) -> tuple[T, Program |
     return result, program(recording, result)
 
 
+def _others(entry: Entry, found: Sequence[Candidate | None]) -> tuple[tuple[Candidate, float], ...]:
+    """Return the candidates that may take less than the best one does, each with the run at which it is recorded.
+
+    By then it might have saved what to record it takes.
+    """
+    price, best = entry.price, entry.best
+    others = []
+    for other in found:
+        if price is not None and best is not None and other is not None and other.way != best.way:
+            saves = price - other.least
+            if saves > 0:
+                others.append((other, entry.runs + (RECORDING * other.python + other.most) / saves))
+    return tuple(sorted(others, key=itemgetter(1)))
+
+
 def _price(made: Program | None, candidate: Candidate | None) -> float:
     """Return what a program takes, or what is estimated of a candidate of which there can be none."""
     if made is not None:
         return made.price
-    return candidate.first + candidate.again if candidate is not None and candidate.most else inf
+    return candidate.python + candidate.each if candidate is not None and candidate.most else inf
 
 
 def may_plan(captured: Captured) -> bool:

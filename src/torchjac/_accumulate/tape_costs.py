@@ -17,7 +17,7 @@ from .._rules.vjp_support import WRONG_TWICE, all_can_vmap
 from .progress import is_watched
 
 #: Python takes as long at both ends of a walk by structure as at so many nodes
-ENDS_NODES = 4
+ENDS_NODES = 10
 
 
 def goes_in_columns(tape: Tape) -> bool:
@@ -37,7 +37,7 @@ def goes_in_columns(tape: Tape) -> bool:
     )
 
 
-def is_small(nodes: Sequence[Node], rows: int) -> bool:
+def is_small(nodes: Sequence[Node], rows: float) -> bool:
     """Return whether all rows pass an average node faster than a walk by structure does: then that saves nothing."""
     numbers = rows * sum([node.numel for node in nodes]) * mapped_over()
     return NUMBER * numbers <= NODE / 4 * (len(nodes) + ENDS_NODES) * walks_slower()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import gcd, prod
+from operator import itemgetter
 
 import torch
 
@@ -60,6 +61,9 @@ def _solve(a: Map, b: Map, size: int, device: torch.device) -> Substitution | No
         short = len(a.terms) <= 1 and len(b.terms) <= 1
         if short and (a.labels != b.labels or not a.labels):
             return _meet(a, b)
+        for fixed, number in ((a, b), (b, a)):
+            if not fixed.terms and _is_mixed_radix(number):
+                return _digits(fixed.offset - number.offset, number)
     for table, other in ((a, b), (b, a)):
         if type(table) is Gather and type(other) is Affine and len(other.terms) <= 1:
             shared = set(other.labels) & set(table.labels)
@@ -130,17 +134,38 @@ def _look_up(table: Gather, progression: Affine) -> Substitution | None:
     return _tabulate(tables, matches[0].numel())
 
 
+def _is_mixed_radix(map_: Affine) -> bool:
+    """Return whether each position stands for one value of each label: its digits."""
+    reach = 0
+    for label, stride in sorted(map_.terms, key=itemgetter(1)):
+        if stride <= reach and label.size != 1:
+            return False
+        reach += stride * (label.size - 1)
+    return True
+
+
+def _digits(position: int, number: Affine) -> Substitution | None:
+    """Return the digits of a position as a mixed-radix number, as the entry of a joined dim has; None if it is none."""
+    found: Substitution = {}
+    for label, stride in sorted(number.terms, key=itemgetter(1), reverse=True):
+        digit, position = divmod(position, stride) if label.size != 1 else (0, position)
+        if not 0 <= digit < label.size:
+            return None
+        found[label] = constant(digit)
+    return found if position == 0 else None
+
+
 def _match_digits(a: Map, b: Map) -> Substitution | None:
     """Return two mixed-radix numbers with the same digits, as a joined dim has on both sides, agree digit by digit."""
     if type(a) is not Affine or type(b) is not Affine or a.offset != b.offset or len(a.terms) != len(b.terms):
         return None
-    left, right = (sorted(map_.terms, key=lambda term: term[1]) for map_ in (a, b))
-    reach = 0
+    left, right = (sorted(map_.terms, key=itemgetter(1)) for map_ in (a, b))
     for (la, sa), (lb, sb) in zip(left, right, strict=True):
-        if sa != sb or sa <= reach or la.size != lb.size or la in b.labels:
+        if sa != sb or la.size != lb.size or la in b.labels:
             return None
-        reach += sa * (la.size - 1)
-    return {lb: bare(la) for (la, _), (lb, _) in zip(left, right, strict=True)}
+    return (
+        {lb: bare(la) for (la, _), (lb, _) in zip(left, right, strict=True)} if _is_mixed_radix(a) else None
+    )
 
 
 def _join(a: Map, b: Map, size: int, device: torch.device) -> Substitution | None:

@@ -15,19 +15,25 @@ class Entry(NamedTuple):
         program: the program, None where there can be none.
         failures: how often in a row its guards have not held.
         bytes: what the entry takes.
-        calls: how often the key was seen before anything was recorded.
-        left: the candidates that are still to be recorded, None before it is known which these are.
-        best: the candidate that takes least of those that were recorded.
-        price: what that takes, None before.
+        calls: how often the key was seen before this program.
+        left: the candidates that are still to be recorded, each with the call after which it is; None before it is
+            known which these are.
+        best: the candidate that takes least of those that were recorded, or of a first call.
+        price: what that takes, None before anything was recorded.
     """
 
     program: Any
     failures: int
     bytes: int
     calls: int = 0
-    left: tuple[Any, ...] | None = None
+    left: tuple[tuple[Any, float], ...] | None = None
     best: Any = None
     price: float | None = None
+
+    @property
+    def runs(self) -> int:
+        """The number of calls that the key was seen at."""
+        return self.calls + (0 if self.program is None else self.program.runs)
 
 
 class Cache:

@@ -9,8 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .._torch import DisableTorchFunction
 from .number import Number
 from .steps import Nested, Take
+
+#: Makes a named tuple of a tuple, without the call of its class
+_new = tuple.__new__
 
 #: A recording that holds more bytes than this is given up: there, Python is not what a call takes
 MOST_BYTES = 1 << 27
@@ -107,33 +111,42 @@ class Registers:
             before = self.written.get(memory, frozenset())
             self.written[memory] = None if tables is None or before is None else before | tables
         register = self._register(result, len(self.steps), tables)
-        self.steps.append(Step(function, reads, register, writes, kept))
+        self.steps.append(_new(Step, (function, reads, register, writes, kept)))
         if is_tensor(result):
             self.at[id(result)] = register
         return register
 
     def _tables(self, reads: Sequence[int]) -> frozenset[int] | None:
-        found: frozenset[int] = frozenset()
+        found = _NO_TABLES
         for at in reads:
             _, _, tables, memory = self.registers[at]
-            written = self.written.get(memory, frozenset()) if memory else frozenset()
-            if tables is None or written is None:
+            if tables is None:
                 return None
-            found |= tables | written
+            written = self.written.get(memory, _NO_TABLES) if memory else _NO_TABLES
+            if written is None:
+                return None
+            if tables or written:
+                found |= tables | written
         return found
 
     def _register(self, value: Any, step: int, tables: frozenset[int] | None) -> int:
-        memory = 0
-        if is_tensor(value) and value.layout is torch.strided and not value.is_meta:
-            if not value._is_zerotensor():
-                memory = value.untyped_storage()._cdata
-            if memory not in self.memories:  # views hold no memory of their own
-                self.memories.add(memory)
-                self.bytes += value.numel() * value.element_size()
-            if self.bytes > MOST_BYTES:
-                self.fail("large")
-        self.registers.append(Register(value, step, tables, memory))
+        memory = self._memory(value) if is_tensor(value) else 0
+        self.registers.append(_new(Register, (value, step, tables, memory)))
         return len(self.registers) - 1
+
+    def _memory(self, value: Tensor) -> int:
+        """Return the storage of a tensor, whose bytes count once."""
+        memory = 0
+        with DisableTorchFunction():  # each look at metadata would come to the recorder
+            if value.layout is torch.strided and not value.is_meta:
+                if not value._is_zerotensor():
+                    memory = value.untyped_storage()._cdata
+                if memory not in self.memories:  # views hold no memory of their own
+                    self.memories.add(memory)
+                    self.bytes += value.numel() * value.element_size()
+                    if self.bytes > MOST_BYTES:
+                        self.fail("large")
+        return memory
 
     def constant(self, value: Any) -> int:
         """Return a register that holds the same at each run."""
@@ -141,24 +154,24 @@ class Registers:
 
     def place(self, value: Any) -> int:
         """Return the register of a value: of a tensor or a number that was noted, or of a constant."""
+        found = self.at.get(id(value))
+        if found is not None:
+            return found
         kind = type(value)
         if kind is int or value is None:
             return self.constant(value)
-        if kind is Number or is_tensor(value):
-            found = value.register if kind is Number else self.at.get(id(value))
-            if found is None:
-                self.fail("a tensor from outside")
-                return -1
-            return found
-        if id(value) in self.at:
-            return self.at[id(value)]
+        if kind is Number:
+            return value.register  # type: ignore[no-any-return]
+        if is_tensor(value):
+            self.fail("a tensor from outside")
+            return -1
         if hasattr(value, "unbound"):  # it belongs to an object from outside
             return self._step(value.unbound().bound, (self.place(value.fn),), value)
         return self.constant(value)
 
     def _call(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, tuple[int, ...]]:
         """Return a function of registers, and the registers."""
-        if not any_holds(args) and not (kwargs and _holds(list(kwargs.values()))):
+        if not any(map(_holds, args)) and not (kwargs and _holds(list(kwargs.values()))):
             return (partial(func, **kwargs) if kwargs else func), tuple([self.place(arg) for arg in args])
         reads: list[int] = []
 
@@ -185,17 +198,18 @@ def is_tensor(value: Any) -> bool:
     return kind is Tensor or (kind not in _NO_TENSORS and isinstance(value, Tensor))
 
 
+_NO_TABLES: frozenset[int] = frozenset()
+
 _NO_TENSORS = frozenset(
     (int, float, bool, str, tuple, list, slice, type(None), torch.Size, torch.dtype, Number)
 )
 
 
-def any_holds(values: Sequence[Any]) -> bool:
-    return any(type(value) is not Tensor and type(value) is not int and _holds(value) for value in values)
-
-
 def _holds(value: Any) -> bool:
     """Return whether something is a container with tensors in it."""
+    kind = type(value)
+    if kind is Tensor or kind is int:
+        return False
     if isinstance(value, (list, tuple)):
         return any(type(part) is Number or is_tensor(part) or _holds(part) for part in value)
     return isinstance(value, slice) and _holds((value.start, value.stop, value.step))

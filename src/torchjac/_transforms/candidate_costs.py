@@ -10,7 +10,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-from .._accumulate.candidates import TRIAL, estimated, first_choice
+from .._accumulate.candidates import estimated, first_choice
 from .._accumulate.costs import Cost, Costs
 from .._accumulate.planned import may_plan, recorded
 from .._plan.listing import listing
@@ -18,8 +18,8 @@ from .._plan.price import NUMBER
 from .call_function import Recorded
 from .dense import dense_answers, is_mixed
 
-#: A candidate that is estimated to take more microseconds, with the writing of the answer, is not measured
-MEASURED = 1e5
+#: A candidate that is estimated to take more microseconds, with the writing of the answer, is not recorded, or measured
+RECORDED, MEASURED = 5e3, 1e5
 
 #: How often each is measured, after one run that is not
 RUNS = 20
@@ -30,7 +30,7 @@ def candidate_costs(part: Recorded, measure: bool) -> Costs:
     captured, shapes, mixed = part.captured, part.shapes, is_mixed(part)
     origins = [*captured.graph.nodes, *captured.outputs]
     entries = sum(map(prod, shapes)) * sum([tensor.numel() for tensor in part.inputs])
-    most = (MEASURED if measure else TRIAL) - NUMBER * entries
+    most = (MEASURED if measure else RECORDED) - NUMBER * entries
     costs, programs = [], {}
     for candidate in estimated(captured.tape, shapes, mixed):
         made, measured = None, None
