@@ -41,7 +41,7 @@ PROGRAMS = Cache(64 << 20)
 STEP_BYTES = 400
 
 #: To record takes as long as so many calls lose by Python's work without a program
-RECORDING = 3
+RECORDING = 4
 
 #: So the call of a graph at which it is recorded is this one
 RECORDED_AT = 1 + RECORDING

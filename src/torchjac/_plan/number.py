@@ -7,8 +7,14 @@ from collections.abc import Callable
 from threading import local
 from typing import Any
 
-#: Its attribute `recorder` is the recorder of this thread that is active, if any; `recorder.py` sets it.
-current = local()
+
+class _Current(local):
+    """The recorder of a thread that is active, if any; `recorder.py` sets it."""
+
+    recorder: Any = None
+
+
+current = _Current()
 
 
 class Number(float):
@@ -27,7 +33,7 @@ def _computes(name: str, function: Callable[..., float], turned: bool = False) -
     def compute(self: Number, *others: Any) -> Any:
         if others and not isinstance(others[0], (int, float)):
             return NotImplemented
-        found = getattr(current, "recorder", None)
+        found = current.recorder
         numbers = (*others, self) if turned else (self, *others)
         value = function(*map(float.__float__, map(float, numbers)))
         if found is None or found.failed is not None:
@@ -41,7 +47,7 @@ def _tests(name: str, function: Callable[..., bool]) -> None:
     def test(self: Number, *others: Any) -> Any:
         if others and not isinstance(others[0], (int, float)):
             return NotImplemented
-        found = getattr(current, "recorder", None)
+        found = current.recorder
         outcome = function(float.__float__(self), *map(float.__float__, map(float, others)))
         if found is not None:
             found.tested(function, (self, *others), outcome)

@@ -34,7 +34,7 @@ NODE = 14.0
 #: And a block beside the first that arrives there
 BLOCK = 9.4
 
-_LOOKS = (Check, Load, SameMemory, Take)
+_LOOKS = frozenset((Check, Load, SameMemory, Take))
 _VIEWS = frozenset(
     ("reshape", "view", "permute", "transpose", "select", "narrow", "expand", "unsqueeze", "squeeze", "as_strided",
      "detach", "unbind", "__get__", "__getitem__", "contiguous", "diagonal", "bound", "movedim", "to")
@@ -54,12 +54,13 @@ def mapped(ops: float, numbers: float) -> float:
 
 def _price(step: Step, registers: Sequence[Register]) -> float:
     function = called(step.function)
-    if isinstance(function, _LOOKS):
+    kind = type(function)
+    if kind in _LOOKS:
         return LOOK
     value = registers[step.register].value
-    written = sum([_numel(part) for part in (value if isinstance(value, (tuple, list)) else (value,))])
-    if type(function) is Whole:
-        return mapped(1, written) if function.price is None else function.price
+    written = sum(map(_numel, value)) if isinstance(value, (tuple, list)) else _numel(value)
+    if kind is Whole:
+        return mapped(1, written) if function.price is None else function.price  # type: ignore[attr-defined]
     own: float | None = getattr(function, "price", None)
     if own is not None:
         return own

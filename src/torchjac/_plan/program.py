@@ -129,15 +129,17 @@ def _shared(steps: Sequence[Step], outputs: set[int]) -> list[Step]:
     place: dict[int, int] = {}
     free: list[int] = []
     shared = []
-    for number, step in enumerate(steps):
-        free += [place[at] for at in set(step.reads) if last[at] == number and at in place]
-        reads = tuple([place.get(at, at) for at in step.reads])
-        own = step.register
+    for number, (function, reads, own, writes, kept) in enumerate(steps):
+        given = [place.get(at, at) for at in reads]
+        free += [place.pop(at) for at in reads if last[at] == number and at in place]
+        to = own
         if own not in outputs:
-            place[own] = free.pop() if free else own
-            if own not in last:
-                free.append(place[own])
-        shared.append(step._replace(reads=reads, register=place.get(own, own)))
+            to = free.pop() if free else own
+            if own in last:
+                place[own] = to
+            else:
+                free.append(to)
+        shared.append(Step(function, tuple(given), to, writes, kept))
     return shared
 
 
@@ -178,11 +180,10 @@ def _fixed(found: Recorder, outputs: Sequence[int]) -> set[int]:
                 given.add(memory)
     for number, step in enumerate(steps):
         if type(called(step.function)) is Whole:
-            given.update(registers[at].memory for at in step.reads)
-        if not all(at in same for at in step.reads):
-            given.update(
-                registers[at].memory for at in step.reads if last_write.get(registers[at].memory, -1) > number
-            )
+            given.update([registers[at].memory for at in step.reads])
+        elif last_write and not same.issuperset(step.reads):
+            memories = [registers[at].memory for at in step.reads]
+            given.update([memory for memory in memories if last_write.get(memory, -1) > number])
     given.discard(0)
     return {at for at in same if registers[at].memory not in given}
 
@@ -195,12 +196,13 @@ def _live(
     memories = {registers[at].memory for at in outputs}
     live: set[int] = set()
     for number in range(len(steps) - 1, -1, -1):
-        step = steps[number]
-        if step.register in fixed and not step.kept:
-            continue
-        writes = step.writes is not None and registers[step.writes].memory in memories
-        if step.kept or step.register in needed or writes:
-            live.add(number)
-            needed.update(step.reads)
-            memories.update(registers[at].memory for at in step.reads)
+        _, reads, register, writes, kept = steps[number]
+        if not kept:
+            if register in fixed:
+                continue
+            if register not in needed and (writes is None or registers[writes].memory not in memories):
+                continue
+        live.add(number)
+        needed.update(reads)
+        memories.update([registers[at].memory for at in reads])
     return live

@@ -8,6 +8,8 @@ index table. A program is run again only where all its guards hold.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from enum import Enum, auto
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
@@ -37,6 +39,12 @@ LAYOUT_LOOKS = frozenset(("stride", "is_contiguous", "storage_offset"))
 #: Methods that give the tensor itself, or a view that cannot be told from it, where the shape and dtype stay
 SAME_IF_SHAPED = frozenset(("expand", "reshape", "to", "view"))
 
+#: Methods that write into a tensor, beside those whose names end in one underscore
+_IN_PLACE = frozenset(f"__i{op}__" for op in ("add", "sub", "mul", "truediv", "and", "or"))
+
+#: Functions that read entries by masks
+_READ_BY_MASKS = frozenset((Tensor.__getitem__, torch.ops.aten.index.Tensor, torch.where))
+
 #: What only looks at the metadata of a tensor, which the key of a program or its loads tell
 METADATA = frozenset(
     [getattr(Tensor, name).__get__
@@ -47,9 +55,42 @@ METADATA = frozenset(
 )  # fmt: skip
 
 
+class Kind(Enum):
+    """The kinds of functions by what is noted of their calls."""
+
+    METADATA = auto()
+    LOOK = auto()
+    SHAPED_BY_VALUES = auto()
+    LAYOUT_LOOK = auto()
+    SAME_IF_SHAPED = auto()
+    MASKED = auto()
+    IN_PLACE = auto()
+    SET_ITEM = auto()
+    OTHER = auto()
+
+
+@lru_cache(maxsize=4096)
+def _kind(func: Any) -> Kind:
+    """Return the kind of a function."""
+    if func in METADATA:
+        return Kind.METADATA
+    if func in _READ_BY_MASKS:
+        return Kind.MASKED
+    name = getattr(func, "__name__", "")
+    named = {
+        **dict.fromkeys(LOOKS, Kind.LOOK),
+        **dict.fromkeys(SHAPED_BY_VALUES, Kind.SHAPED_BY_VALUES),
+        **dict.fromkeys(LAYOUT_LOOKS, Kind.LAYOUT_LOOK),
+        **dict.fromkeys(SAME_IF_SHAPED, Kind.SAME_IF_SHAPED),
+        **dict.fromkeys(_IN_PLACE, Kind.IN_PLACE),
+        "__setitem__": Kind.SET_ITEM,
+    }
+    return named.get(name, Kind.IN_PLACE if name[-1:] == "_" and name[-2:] != "__" else Kind.OTHER)
+
+
 def recorder() -> Recorder | None:
     """Return the recorder of this thread that is active, if any."""
-    found: Recorder | None = getattr(current, "recorder", None)
+    found: Recorder | None = current.recorder
     return found
 
 
@@ -93,31 +134,26 @@ class Recorder(Registers, TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call a function of PyTorch and note it."""
         result = func(*args, **kwargs) if kwargs else func(*args)
-        if self.failed is None and func not in METADATA:
-            self._note(func, args, kwargs or {}, result)
+        if self.failed is None and (kind := _kind(func)) is not Kind.METADATA:
+            self._note(kind, func, args, kwargs or {}, result)
         return result
 
-    def _note(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
-        name = getattr(func, "__name__", "")
-        masks = _masks(func, args)
-        if masks:
-            self.look_at(masks)
-        elif name in LOOKS or name in SHAPED_BY_VALUES:
+    def _note(self, kind: Kind, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
+        if kind is Kind.MASKED:
+            self.look_at(_masks(func, args))
+        elif kind in (Kind.LOOK, Kind.SHAPED_BY_VALUES):
             self._look(func, args, kwargs, result)
-        if name in LOOKS or self.failed is not None:
+        if kind is Kind.LOOK or self.failed is not None:
             return
-        if name in LAYOUT_LOOKS:
+        if kind is Kind.LAYOUT_LOOK:
             function, reads = self._call(func, args, kwargs)
             if self.failed is None:
                 self._step(Check(function, result), reads, None, kept=True)
         elif is_tensor(result):
-            if name in SAME_IF_SHAPED and self._is_first(result, args):
-                return
-            if (name[-1:] == "_" and name[-2:] != "__") or name in _IN_PLACE or "out" in kwargs:
-                self.add(func, args, kwargs, result, writes=kwargs.get("out", args[0] if args else None))
-            else:
-                self.add(func, args, kwargs, result)
-        elif name == "__setitem__":
+            if kind is not Kind.SAME_IF_SHAPED or not self._is_first(result, args):
+                writes = args[0] if kind is Kind.IN_PLACE and args else None
+                self.add(func, args, kwargs, result, writes=kwargs.get("out", writes))
+        elif kind is Kind.SET_ITEM:
             self.add(func, args, kwargs, None, writes=args[0])
         elif isinstance(result, (tuple, list)) and any(map(is_tensor, result)):
             self.add(func, args, kwargs, result)
@@ -149,6 +185,8 @@ class Recorder(Registers, TorchFunctionMode):
 
     def look_at(self, tensors: Sequence[Tensor]) -> None:
         """Note that Python looks at the entries of index tables, or of masks, which then decide what follows."""
+        if not tensors:
+            return
         reads = [self.place(tensor) for tensor in tensors]
         tables = self._tables(reads) if self.failed is None else None
         if tables is None:
@@ -225,14 +263,11 @@ class Recorder(Registers, TorchFunctionMode):
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)
-_IN_PLACE = frozenset(f"__i{op}__" for op in ("add", "sub", "mul", "truediv", "and", "or"))
 
 
 def _masks(func: Any, args: Sequence[Any]) -> list[Tensor]:
     """Return the masks by which a call reads entries, so that values decide how many there are."""
-    if func is Tensor.__getitem__ or func is torch.ops.aten.index.Tensor:
-        index = args[1] if isinstance(args[1], (tuple, list)) else (args[1],)
-        return [
-            part for part in index if isinstance(part, Tensor) and part.dtype in (torch.bool, torch.uint8)
-        ]
-    return [args[0]] if func is torch.where and len(args) == 1 else []
+    if func is torch.where:
+        return [args[0]] if len(args) == 1 else []
+    index = args[1] if isinstance(args[1], (tuple, list)) else (args[1],)
+    return [part for part in index if isinstance(part, Tensor) and part.dtype in (torch.bool, torch.uint8)]

@@ -39,7 +39,7 @@ def program_cache(*, max_bytes: int | None = None, clear: bool = False) -> Progr
         >>> import torch
         >>> from torchjac import jacrev, program_cache
         >>> _ = program_cache(clear=True)
-        >>> for _ in range(5):  # what is called a few times leaves no program
+        >>> for _ in range(6):  # what is called a few times leaves no program
         ...     J = jacrev(torch.sin)(torch.ones(3))
         >>> program_cache().programs
         1
