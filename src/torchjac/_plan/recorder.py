@@ -185,8 +185,6 @@ class Recorder(Registers, TorchFunctionMode):
 
     def look_at(self, tensors: Sequence[Tensor]) -> None:
         """Note that Python looks at the entries of index tables, or of masks, which then decide what follows."""
-        if not tensors:
-            return
         reads = [self.place(tensor) for tensor in tensors]
         tables = self._tables(reads) if self.failed is None else None
         if tables is None:
