@@ -1,9 +1,10 @@
 """The graph that is captured beneath vmap: that of the whole batch, in parts by the levels of the inputs."""
 
+import pytest
 import torch
 
-from torchjac import vmap
-from torchjac._capture.beneath_vmap import capture_beneath
+from torchjac import hessian, jacrev, vmap
+from torchjac._capture.beneath_vmap import Summed, capture_beneath
 
 
 def captured(function, in_dims, *args):
@@ -47,18 +48,33 @@ def test_parts_by_levels():
     assert (beneath.kept(0, 0), beneath.kept(0, 1)) == ((1,), ())
 
 
-def test_answers_inside():
-    """A derivative found beneath has its batch dims in front, in order of the levels, whichever end they came from."""
+@pytest.mark.parametrize("by_inner", [False, True])
+def test_answers_inside(by_inner):
+    """A derivative found beneath, the samples of the input first, is seen with those of the outermost level first."""
     seen = []
 
     def inner(w, x):
-        _, beneath = capture_beneath(lambda leaves: ([(leaves[0] * x).sin()], None), [w])
+        by, other = (x, w) if by_inner else (w, x)
+        _, beneath = capture_beneath(lambda leaves: ([(leaves[0] * other).sin()], None), [by])
         (part,) = beneath.parts
-        assert tuple(part.captured.outputs[0].shape) == (7, 3)  # summed over the outer level only
-        answer = torch.arange(7.0 * 3 * 2 * 3).view(7, 3, 2, 3)
+        assert tuple(part.captured.outputs[0].shape) == (
+            2 if by_inner else 7,
+            3,
+        )  # summed over one level only
+        answer = torch.arange(7.0 * 3 * 2 * 3).view(*((7, 2) if by_inner else (2, 7)), 3, 3)
         seen.append(answer)
         return beneath.inside(answer, 0, 0)
 
     out = vmap(lambda w, x: vmap(lambda x: inner(w, x))(x), (0, None))(torch.rand(2, 3), torch.rand(7, 3))
     assert out.is_contiguous()
-    torch.testing.assert_close(out, seen[0].permute(2, 0, 1, 3))
+    torch.testing.assert_close(out, seen[0].transpose(0, 1) if by_inner else seen[0])
+
+
+def test_sums_are_made_for_what_is_not_known(monkeypatch):
+    """A program that is known does without the sums over samples, inside an outer Jacobian too."""
+    x = torch.rand(5, 3, dtype=torch.float64)
+    functions = [jacrev(lambda x: (x.sin() * x).cumsum(0)), hessian(lambda x: (x.sin() * x).sum())]
+    known = [[vmap(f)(x) for _ in range(12)] for f in functions]
+    monkeypatch.setattr(Summed, "outputs", property(lambda _: pytest.fail("a sum was made")))
+    for f, before in zip(functions, known, strict=True):
+        torch.testing.assert_close(vmap(f)(x), before[0])

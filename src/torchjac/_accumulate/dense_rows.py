@@ -25,12 +25,17 @@ Targets: TypeAlias = Sequence[Sequence[Tensor | None]]
 
 
 def dense_rows(
-    captured: Captured, inputs: Sequence[Tensor], chunk: int | None, into: Targets | None = None
+    captured: Captured,
+    inputs: Sequence[Tensor],
+    chunk: int | None,
+    into: Targets | None = None,
+    lead: int = 0,
 ) -> list[list[Tensor]]:
     """Return the dense Jacobians ``[output][input]``, by pushing rows of the identity through the whole graph.
 
     Outputs are taken one after another: a zero cotangent at another output could still meet an infinite
-    factor and give NaN. Long answers are written ``into`` the contiguous tensors given.
+    factor and give NaN. Long answers are written ``into`` the contiguous tensors given. The first ``lead`` dims of an
+    input, its samples, come before those of the output.
     """
     tape = captured.tape
     by_node = not captured.hooked and not torch.is_anomaly_enabled()
@@ -52,14 +57,21 @@ def dense_rows(
             found = walked
         answers.append([
             as_batched(
-                zeros((*output.shape, *tensor.shape), tensor.dtype, tensor.device)
+                zeros((*tensor.shape[:lead], *output.shape, *tensor.shape[lead:]), tensor.dtype, tensor.device)
                 if grads is None
-                else grads.reshape((*output.shape, *tensor.shape)).contiguous(),
+                else samples_first(grads.reshape((*output.shape, *tensor.shape)), output.dim(), lead),
                 output,
             )
             for grads, tensor in zip(found, inputs, strict=True)
         ])  # fmt: skip
     return answers
+
+
+def samples_first(answer: Tensor, rank: int, lead: int) -> Tensor:
+    """Return an answer in one piece, the first ``lead`` dims of the input before the ``rank`` of the output."""
+    if lead and rank:
+        answer = answer.permute(*range(rank, rank + lead), *range(rank), *range(rank + lead, answer.dim()))
+    return answer.contiguous()
 
 
 def _as_rows(target: Tensor | None, output: Tensor) -> Tensor | None:

@@ -65,33 +65,39 @@ def planned(
     ``candidates`` are the ways to compute it, the one that takes least for a first call and a number of programs first;
     with None the choice is left to ``compute``.
     """
-    outputs, nodes = captured.outputs, captured.graph.nodes
+    source = captured.recorded
+    outputs, nodes = source.outputs, source.graph.nodes
     if len(nodes) > MOST_NODES or not may_plan(captured):
         return compute(None)
-    graph = signature(captured.graph, outputs)
+    graph = signature(source.graph, outputs)
     if graph is None:
         return compute(None)
+    asked = (asked, captured.added)
     key = (graph, asked, torch.is_grad_enabled(), captured.records, torch.get_default_dtype(), changes())
     entry = PROGRAMS.get(key) or Entry(None, 0, STEP_BYTES * len(nodes), best=candidates(1)[0])
     if entry.calls + 1 < RECORDED_AT:
         PROGRAMS.put(key, entry._replace(calls=entry.calls + 1))
         return compute(entry.best)
-    origins = [*nodes, *outputs]
+
+    def origins(known: Program | None = None) -> list[Any]:
+        found = [*nodes, *outputs]
+        return found + captured.made(known is None or known.last >= len(found))
+
     if entry.price is None:
-        return _record(key, origins, compute, entry, candidates(RUNS)[0], candidates)
+        return _record(key, origins(), compute, entry, candidates(RUNS)[0], candidates)
     if entry.left and entry.runs >= entry.left[0][1]:
-        return _record(key, origins, compute, entry._replace(left=entry.left[1:]), entry.left[0][0])
+        return _record(key, origins(), compute, entry._replace(left=entry.left[1:]), entry.left[0][0])
     if entry.program is None:
         if entry.left:
             PROGRAMS.put(key, entry._replace(calls=entry.calls + 1))
         return compute(entry.best)
     interpreted = entry.program.compiled is None
     try:
-        result: T = entry.program.run(origins)
+        result: T = entry.program.run(origins(entry.program))
     except MismatchError:
         if entry.failures < MOST_FAILURES:
             again = entry._replace(program=None, failures=entry.failures + 1)
-            return _record(key, origins, compute, again, entry.best)
+            return _record(key, origins(), compute, again, entry.best)
         PROGRAMS.put(key, entry._replace(program=None, failures=0, bytes=STEP_BYTES * len(nodes)))
         return compute(entry.best)
     if entry.failures:
@@ -101,7 +107,7 @@ def planned(
         PROGRAMS.entries.pop(key, None)
         left = _others(entry, candidates(inf)) if entry.left is None else entry.left
         PROGRAMS.put(key, entry._replace(failures=0, bytes=entry.bytes + STEP_BYTES * len(nodes), left=left))
-        recognise(captured.graph, outputs, graph)
+        recognise(source.graph, outputs, graph)
     return result
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .._blocks.block import Block, whole
+from .._blocks.block import Block, Kind, whole
 from .._blocks.maps import Affine, Gather, Label, Map, bare_label
 from .._blocks.write import dense
 from .._capture.beneath_vmap import Beneath
@@ -34,9 +34,17 @@ def per_sample(beneath: Beneath, found: Jacobian, output: int, number: int) -> J
             blocks.append(sample)
     own_out, own_in = out_shape[len(kept) :], in_shape[len(in_levels) :]
     if others:
-        written = dense(others, out_shape, in_shape, found)
+        written = dense_by_samples(others, out_shape, in_shape, found, len(in_levels))
         blocks.append(whole(own_out, own_in)._replace(value=beneath.inside(written, output, number)))
     return found._with(SumOfBlocks(own_out, own_in, found.dtype, found.device, tuple(blocks)))
+
+
+def dense_by_samples(
+    blocks: list[Block], out_shape: Sequence[int], in_shape: Sequence[int], like: Kind, lead: int
+) -> Tensor:
+    """Return blocks written out, the first ``lead`` dims of the input, its samples, before those of the output."""
+    moved = [block._replace(out=block.wrt[:lead] + block.out, wrt=block.wrt[lead:]) for block in blocks]
+    return dense(moved, (*in_shape[:lead], *out_shape), in_shape[lead:], like)
 
 
 def _of_sample(block: Block, kept: Mapping[int, int], in_levels: Mapping[int, int]) -> Block | None:

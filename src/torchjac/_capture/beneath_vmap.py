@@ -7,17 +7,19 @@ has a derivative for each sample, a row of the whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
+from .._blocks.lazy import lazy
 from .capture import Captured, capture
+from .graph import Graph, read_graph
 from .recognise import graph_between
 from .samples import samples_tell
-from .vmap_levels import Levels, Physical, levels_entered, levels_left, lifted, lowered
+from .vmap_levels import Levels, levels_entered, levels_left, lifted, lowered
 
 #: name → what a batching rule does that autograd, beneath it, differentiates wrongly (torch 2.9-2.13)
 WRONG_BENEATH: dict[str, str] = {
@@ -50,29 +52,16 @@ class Beneath(NamedTuple):
         return tuple([level for level in self.out_levels[output] if level not in in_levels])
 
     def inside(self, answer: Tensor, output: int, number: int) -> Tensor:
-        """Return the derivative of an output by an input, found beneath, as it is seen inside the levels."""
-        rank = self.outputs[output].dim()
-        levels, order = _placed(self.out_levels[output], self.in_levels[number], rank, answer.dim())
-        if order is not None:
-            answer = answer.permute(order)
-        return lifted(answer.contiguous(), levels)
+        """Return the derivative of an output by an input, found beneath, as it is seen inside the levels.
 
-
-@lru_cache(maxsize=1024)
-def _placed(
-    out_levels: Levels, in_levels: Levels, rank: int, dims: int
-) -> tuple[Levels, tuple[int, ...] | None]:
-    """Return the levels of a derivative, and how its dims are permuted to have theirs first.
-
-    The levels of the output that the input lacks are its first dims; those of the input follow the output's own.
-    """
-    kept = [level for level in out_levels if level not in in_levels]
-    at = {level: dim for dim, level in enumerate(kept)}
-    at |= {level: len(kept) + rank + dim for dim, level in enumerate(in_levels)}
-    levels = tuple(sorted(at))
-    first = [at[level] for level in levels]
-    order = (*first, *[dim for dim in range(dims) if dim not in first])
-    return levels, None if order == tuple(range(dims)) else order
+        The first dims are those of the input's levels, then come those of the output.
+        """
+        found = (*self.in_levels[number], *self.kept(output, number))
+        levels = tuple(sorted(found))
+        if levels != found:
+            rest = range(len(levels), answer.dim())
+            answer = answer.permute(*[found.index(level) for level in levels], *rest).contiguous()
+        return lifted(answer, levels)
 
 
 def capture_beneath(
@@ -95,8 +84,7 @@ def capture_beneath(
                     [lifted(leaf, levels) for leaf, (_, levels) in zip(leaves, physical, strict=True)]
                 )
             whole = [lowered(output) for output in outputs]
-            ends = [_summed(output, levels) for levels in groups for output in whole]
-            return ends, (outputs, [levels for _, levels in whole], extra)
+            return [tensor for tensor, _ in whole], (outputs, [levels for _, levels in whole], extra)
 
         captured = capture(beneath, [tensor for tensor, _ in physical])
     if not captured.graph.names.isdisjoint(WRONG_BENEATH):
@@ -104,24 +92,64 @@ def capture_beneath(
     outputs, out_levels, extra = captured.extra
     captured.extra = extra
     parts = [
-        Part(numbers, _part(captured, at * len(outputs), len(outputs), numbers))
-        for at, numbers in enumerate(groups.values())
+        Part(numbers, _part(captured, numbers, [_samples(own, levels) for own in out_levels]))
+        for levels, numbers in groups.items()
     ]
     in_levels = [levels for _, levels in physical]
     return captured, Beneath([tensor for tensor, _ in physical], in_levels, out_levels, outputs, parts)
 
 
-def _summed(physical: Physical, levels: Levels) -> Tensor:
-    """Return the sum over the samples that some levels tell apart."""
-    tensor, own = physical
-    dims = [dim for dim, level in enumerate(own) if level in levels]
-    return tensor.sum(dims) if dims else tensor
+def _samples(own: Levels, levels: Levels) -> tuple[int, ...]:
+    """Return the dims of a physical tensor that tell samples of some levels apart."""
+    return tuple([dim for dim, level in enumerate(own) if level in levels])
 
 
-def _part(captured: Captured, start: int, count: int, numbers: Sequence[int]) -> Captured:
-    """Return what leads from some outputs to some inputs."""
+def _part(captured: Captured, numbers: Sequence[int], dims: list[tuple[int, ...]]) -> Captured:
+    """Return what leads from all outputs, summed over some dims of each, to some inputs."""
     starts = captured.graph.starts
-    if count == len(captured.outputs) and len(numbers) == len(starts):
-        return captured
-    outputs = captured.outputs[start : start + count]
-    return replace(captured, outputs=outputs, graph=graph_between(outputs, [starts[n] for n in numbers]))
+    if len(numbers) != len(starts):
+        graph = graph_between(captured.outputs, [starts[number] for number in numbers])
+        captured = replace(captured, graph=graph)
+    return Summed(captured, dims) if any(dims) else captured
+
+
+class Summed(Captured):
+    """A capture whose outputs are summed over samples: added to what was recorded, where a program does not know them.
+
+    ``whole`` is the one that was recorded, ``dims`` are those that each output is summed over.
+    """
+
+    def __init__(self, whole: Captured, dims: list[tuple[int, ...]]) -> None:
+        self.whole = whole
+        self.dims = dims
+        self.extra, self.records, self.hooked = whole.extra, whole.records, whole.hooked
+
+    @lazy
+    def outputs(self) -> list[Tensor]:
+        """The sums."""
+        with torch.enable_grad():
+            pairs = zip(self.whole.outputs, self.dims, strict=True)
+            return [output.sum(dims) if dims else output for output, dims in pairs]
+
+    @lazy
+    def graph(self) -> Graph:
+        """The graph with the sums."""
+        return read_graph(self.outputs, self.whole.graph.starts)
+
+    @property
+    def recorded(self) -> Captured:
+        """The capture without the sums."""
+        return self.whole
+
+    @property
+    def added(self) -> Hashable:
+        """The dims."""
+        return tuple(self.dims)
+
+    def made(self, is_read: bool) -> list[Any]:
+        """Return the sums and their nodes, or Nones if a program does not read them."""
+        summed = [number for number, dims in enumerate(self.dims) if dims]
+        if not is_read:
+            return [None] * (2 * len(summed))
+        sums = [self.outputs[number] for number in summed]
+        return [*sums, *[each.grad_fn for each in sums]]

@@ -7,7 +7,7 @@ the function runs at a functorch level of its own, and the graph of that level i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, TypeAlias, TypeVar
@@ -74,6 +74,20 @@ class Captured:
     def tape(self) -> Tape:
         """The nodes of the graph in walking order, read where they are needed."""
         return tape_of(self.graph)
+
+    @property
+    def recorded(self) -> Captured:
+        """The capture whose graph the function recorded, by which programs are known: this one, or one beneath it."""
+        return self
+
+    @property
+    def added(self) -> Hashable:
+        """What was added to that graph, as part of a key."""
+        return None
+
+    def made(self, is_read: bool) -> list[Any]:
+        """Return the outputs and nodes that were added, or Nones if a program does not read them."""
+        return []
 
 
 def batched_zero(like: Tensor) -> Tensor:

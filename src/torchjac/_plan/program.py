@@ -22,15 +22,24 @@ from .steps import Equal, Load, SameMemory, Tree, Whole, build, called
 class Program:
     """Steps on registers, of which some begin with values; and how the result is made of the registers.
 
-    ``bytes`` is what the tensors take that a program holds, ``price`` what a run takes. Once it was run a few times,
-    its steps are written as a Python function, which spares the interpretation of each.
+    ``bytes`` is what the tensors take that a program holds, ``price`` what a run takes, and ``last`` the place of
+    the last object from outside that is read. Once it was run a few times, its steps are written as a Python
+    function, which spares the interpretation of each.
     """
 
     def __init__(
-        self, registers: list[Any], origins: int, steps: list[Step], result: Tree, bytes: int, price: float
+        self,
+        registers: list[Any],
+        origins: int,
+        last: int,
+        steps: list[Step],
+        result: Tree,
+        bytes: int,
+        price: float,
     ) -> None:
         self.registers = registers
         self.origins = origins
+        self.last = last
         self.steps = steps
         self.result = result
         self.bytes = bytes
@@ -105,7 +114,8 @@ def program(found: Recorder, result: Any) -> Program | None:
     sources = {registers[step.register].memory for step in steps if isinstance(step.function, (Load, Equal))}
     values: list[Any] = [None] * len(registers)
     held = sum(constants)
-    for at in {at for step in kept for at in step.reads} | set(outputs):
+    read = {at for step in kept for at in step.reads} | set(outputs)
+    for at in read:
         register = registers[at]
         if at in fixed:
             value = register.value
@@ -116,8 +126,9 @@ def program(found: Recorder, result: Any) -> Program | None:
         elif register.step < 0 and at >= len(found.origins):
             values[at] = register.value
     held += sum(step.function.table.nbytes for step in kept if isinstance(step.function, Equal))
-    costs = price(kept, registers)
-    return Program(values, len(found.origins), _shared(kept, set(outputs)), made, held, costs)
+    count, costs = len(found.origins), price(kept, registers)
+    last = max([at for at in read if at < count], default=-1)
+    return Program(values, count, last, _shared(kept, set(outputs)), made, held, costs)
 
 
 def _shared(steps: Sequence[Step], outputs: set[int]) -> list[Step]:

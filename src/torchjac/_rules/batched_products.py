@@ -37,12 +37,35 @@ def _of_factors(node: Node, rows: Tensor, k: int, left: str, right: str) -> list
             if factor.layout is not torch.strided:
                 return None
             if at == 0:
-                found[at] = torch.matmul(rows, factor.mH)
+                found[at] = _times(rows, factor.mH)
+            elif factor.dim() == 3:
+                found[at] = _times(rows.mT, factor.conj()).mT
             elif edge[0].name in TURNED:  # made as the weight lies, of which this is the transpose
                 found[at] = torch.matmul(rows.mT, factor.conj()).mT
             else:
                 found[at] = torch.matmul(factor.mH, rows)
     return found
+
+
+def _times(rows: Tensor, factor: Tensor) -> Tensor:
+    """Return rows of matrices, or of batches of them, times a factor that all rows share, as one product of matrices.
+
+    To broadcast it PyTorch would copy the factor for each row. Rows that are the same for all matrices of a batch, or
+    for all their lines, as are those that begin at a sum over samples, are multiplied once.
+    """
+    count, lines = rows.shape[0], rows.shape[-2]
+    is_one = rows.shape[1] > 1 and rows.stride(1) == 0
+    if factor.dim() == 2:
+        if is_one:
+            return torch.matmul(rows.narrow(1, 0, 1), factor).expand(count, lines, factor.shape[1])
+        return torch.matmul(rows.contiguous(), factor)
+    batch, inner, outer = factor.shape
+    if is_one:
+        factors = factor.transpose(0, 1).reshape(inner, batch * outer)
+        products = torch.mm(rows.select(1, 0).reshape(count * lines, inner), factors)
+        return products.view(count, lines, batch, outer).transpose(1, 2)
+    joined = rows.transpose(0, 1).reshape(batch, count * lines, inner)
+    return torch.bmm(joined, factor).view(batch, count, lines, outer).transpose(0, 1)
 
 
 #: Nodes of a weight that is multiplied transposed, as that of a layer is

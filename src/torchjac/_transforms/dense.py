@@ -10,11 +10,12 @@ from torch import Tensor
 from .._accumulate.by_order import accumulate_best
 from .._accumulate.candidates import ROWS, Candidate, candidates, first_choice, order_of
 from .._accumulate.dense_columns import dense_columns
-from .._accumulate.dense_rows import Targets, dense_rows
+from .._accumulate.dense_rows import Targets, dense_rows, samples_first
 from .._accumulate.forward import accumulate_forward, goes_forward
 from .._accumulate.ownership import all_borrowed, owned
 from .._accumulate.planned import planned
 from .._accumulate.seeds import Limits, RowsTooWideError
+from .._answers.per_sample import dense_by_samples
 from .._blocks.block import Block
 from .._blocks.cost import rows_budget
 from .._blocks.tracing import inside_functorch, is_tracing
@@ -42,7 +43,7 @@ def dense_jacobians(
             )
         else:
             answers = fill(outs, dense_answers(part, chunk_size, mode, targets(outs)))
-        if part.captured.records and part.captured.graph.has_functions:
+        if part.captured.records and part.captured.recorded.graph.has_functions:
             # Those that a second derivative would find constant, though the function is not.
             for (output, number), name in once_pairs(part.captured.tape).items():
                 answers[output][number] = only_once(name, answers[output][number], part.inputs)
@@ -75,7 +76,10 @@ def dense_answers(
     if way == "columns" and not mixed:
         answers = dense_columns(captured, inputs, chunk_size)
         if answers is not None:
-            return answers
+            return [
+                [samples_first(answer, len(shape), recorded.lead) for answer in row]
+                for row, shape in zip(answers, shapes, strict=True)
+            ]
     if way == "rows":
         try:
             return _by_rows(recorded, chunk_size, mode, into)
@@ -101,7 +105,7 @@ def _by_rows(
     recorded: Recorded, chunk_size: int | None, mode: str, into: Targets | None
 ) -> list[list[Tensor]]:
     """Return the Jacobians by rows of the identity, in mode "forward" in the dtype of the output."""
-    answers = dense_rows(recorded.captured, recorded.inputs, chunk_size, into)
+    answers = dense_rows(recorded.captured, recorded.inputs, chunk_size, into, recorded.lead)
     if mode != "forward":
         return answers
     pairs = zip(recorded.captured.outputs, answers, strict=True)
@@ -123,27 +127,13 @@ def _all_written(
             target = None if into is None else into[number][position]
             if len(blocks) == 1:  # several are written into a new tensor
                 blocks = owned(blocks, borrowed)
-            answer = _written(blocks, shape, tuple(tensor.shape), like, target, recorded.lead)
+            if recorded.lead:
+                answer = dense_by_samples(blocks, shape, tensor.shape, like, recorded.lead)
+            else:
+                answer = dense(blocks, shape, tensor.shape, like, target)
             written.append(as_batched(answer, output))
         answers.append(written)
     return answers
-
-
-def _written(
-    blocks: list[Block],
-    out_shape: tuple[int, ...],
-    in_shape: tuple[int, ...],
-    like: Tensor,
-    into: Tensor | None,
-    lead: int,
-) -> Tensor:
-    """Return a dense answer; the first ``lead`` dims of the input, its samples, come first in memory."""
-    if not lead or into is not None:
-        return dense(blocks, out_shape, in_shape, like, into)
-    moved = [block._replace(out=block.wrt[:lead] + block.out, wrt=block.wrt[lead:]) for block in blocks]
-    written = dense(moved, (*in_shape[:lead], *out_shape), in_shape[lead:], like)
-    rank = len(out_shape)
-    return written.movedim(list(range(lead)), list(range(rank, rank + lead)))
 
 
 def is_mixed(recorded: Recorded) -> bool:

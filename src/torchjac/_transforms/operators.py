@@ -134,7 +134,7 @@ def _in_triangle(factors: list[Factor], triangle: str) -> list[Factor]:
 
 
 def _marked(captured: Captured) -> dict[tuple[int, int], str]:
-    may = captured.records and captured.graph.has_functions
+    may = captured.records and captured.recorded.graph.has_functions
     return once_pairs(captured.tape) if may else {}
 
 

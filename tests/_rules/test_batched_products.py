@@ -1,0 +1,43 @@
+"""Rows through products of matrices: one product for all rows, and for all samples where they are the same."""
+
+import pytest
+import torch
+from tests.allocations import Alive
+
+from torchjac._rules.batched_products import _times
+
+D = torch.float64
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5), (1, 4, 5), (3, 1, 5), (0, 4, 5), (3, 0, 5), (3, 4, 0)])
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("constant", [False, True])
+@pytest.mark.parametrize("turned", [False, True])
+def test_rows_times_a_factor(shape, batched, constant, turned):
+    """The product is that of each row, whatever the layout of the rows and of the factor."""
+    count, lines, inner = shape
+    batch = (2,) if batched else ()
+    rows = torch.randn(count, *batch, lines, inner, dtype=D)
+    if constant:
+        rows = rows[:, :1].expand_as(rows)
+    if turned:
+        rows = rows.mT.contiguous().mT
+    factor = torch.randn(*batch, 6, inner, dtype=D).mT
+    torch.testing.assert_close(_times(rows, factor), torch.matmul(rows, factor))
+
+
+def test_no_copy_of_the_factor_for_each_row():
+    """A product takes its result, and the rows once more; of rows that are the same, those of one."""
+
+    def most(rows, factor):
+        with Alive() as seen:
+            result = _times(rows, factor)
+        return seen.most // 8, result
+
+    rows, factor = torch.rand(50, 4, 3, 8, dtype=D), torch.rand(4, 8, 6, dtype=D)
+    one = rows[:, :1].expand(50, 4, 3, 8)
+    assert most(rows, factor)[0] == rows.numel() + 50 * 4 * 3 * 6
+    assert most(one, factor)[0] == one[:, 0].numel() + factor.numel() + 50 * 4 * 3 * 6
+    assert most(rows[:, :, 0], factor[0])[0] == rows[:, :, 0].numel() + 50 * 4 * 6
+    taken, result = most(one[:, :, 0], factor[0])
+    assert (taken, result.shape, result.stride(1)) == (50 * 6, (50, 4, 6), 0)
