@@ -18,7 +18,7 @@ from .._blocks.lazy import lazy
 from .capture import Captured, capture
 from .graph import Graph, read_graph
 from .recognise import graph_between
-from .samples import samples_tell
+from . import samples  # noqa: F401  (it lets samples tell)
 from .vmap_levels import Levels, levels_entered, levels_left, lifted, lowered
 
 #: name → what a batching rule does that autograd, beneath it, differentiates wrongly (torch 2.9-2.13)
@@ -79,7 +79,7 @@ def capture_beneath(
     with levels_left() as stack:
 
         def beneath(leaves: list[Tensor]) -> tuple[list[Tensor], Any]:
-            with samples_tell(), levels_entered(stack):
+            with levels_entered(stack):
                 outputs, extra = run(
                     [lifted(leaf, levels) for leaf, (_, levels) in zip(leaves, physical, strict=True)]
                 )

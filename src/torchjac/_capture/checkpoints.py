@@ -14,7 +14,6 @@ import torch
 from torch.utils import checkpoint
 
 from .._torch import graph_exec_group, graph_task_id
-from .samples import samples_tell
 from .state import Change
 from .vmap_levels import levels_entered, levels_now
 
@@ -54,7 +53,7 @@ if _Group is not None and isinstance(_Alone, type):
             alone, levels = self.unpack_hook, levels_now()
 
             def unpack(holder: Any) -> torch.Tensor:
-                with samples_tell(), levels_entered(levels):  # the block saw samples
+                with levels_entered(levels):  # the block saw samples
                     return _unpack(block, holder, alone)
 
             self.unpack_hook = unpack
