@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from .._blocks.lazy import lazy
+from . import samples  # noqa: F401  (it lets samples tell)
 from .capture import Captured, capture
 from .graph import Graph, read_graph
 from .recognise import graph_between
-from . import samples  # noqa: F401  (it lets samples tell)
 from .vmap_levels import Levels, levels_entered, levels_left, lifted, lowered
 
 #: name → what a batching rule does that autograd, beneath it, differentiates wrongly (torch 2.9-2.13)
