@@ -2,8 +2,9 @@
 
 Functions decide by ``requires_grad`` (attention takes kernels without a derivative where it is false, a module's
 backward hook is left out), so it must be told as it is. Importing torchjac replaces three properties of `Tensor` for
-that, once, by what asks whatever stood there: no call changes the class, and a write at each call would empty Python's
-caches of attributes (a tenth of a small call; Python 3.13 gives them up after some 3,000 writes). Where no levels were entered they say what they always did.
+that, once, by what asks whatever stood there. No call changes the class: a write at each would empty Python's caches
+of attributes (a tenth of a small call; Python 3.13 gives them up after some 3,000 writes). Where no levels were
+entered they say what they always did.
 """
 
 from __future__ import annotations
