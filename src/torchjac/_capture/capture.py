@@ -82,7 +82,7 @@ class Captured:
 
     @property
     def added(self) -> Hashable:
-        """What was added to that graph, as part of a key."""
+        """The additions to that graph, as part of a key."""
         return None
 
     def made(self, is_read: bool) -> list[Any]:
