@@ -72,6 +72,27 @@ class Ops(TorchDispatchMode):
         return len({tensor.untyped_storage().data_ptr() for tensor in self.kept})
 
 
+def test_one_label_is_one_product():
+    """A sum over one label is one call of matmul, of values as they lie or permuted: nothing is reshaped."""
+    k, m, n, b = Label(3), Label(2), Label(4), Label(5)
+    for left, right, ops in [
+        ((m, k), (k, n), ["mm"]),
+        ((m, k), (n, k), ["permute", "mm"]),
+        ((k, m), (k, n), ["permute", "mm"]),
+        ((m, k), (k,), ["mv"]),
+        ((k,), (k,), ["dot"]),
+        ((k, m), (k,), ["permute", "mv"]),
+    ]:
+        how = joint(left, right, (k,))
+        values = [torch.rand([label.size for label in side]) for side in (left, right)]
+        with Ops(0) as seen:
+            multiply(*values, how)
+        assert seen.names == ops
+    how = joint((b, m, k), (k, b, n), (k,))
+    assert how.equation is None
+    assert how.on == (b, m, n)
+
+
 @pytest.mark.parametrize("bad", [0.5, torch.nan, -torch.inf])
 def test_zeros_that_select_make_one_tensor(bad):
     """What zeros drop is dropped in the product itself, and only where something is not finite.

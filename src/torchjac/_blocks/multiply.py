@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from functools import lru_cache
 from math import inf, nan, prod
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,17 +13,20 @@ from torch import Tensor
 from .maps import Label, align
 from .tracing import inside_functorch, is_tracing
 
+#: How a value is permuted; None for not at all
+Dims: TypeAlias = tuple[int, ...] | None
+
 #: How a value is permuted and then reshaped to broadcast over the labels of a product; None for what it is already
-Brought = tuple[tuple[int, ...] | None, tuple[int, ...] | None]
+Brought: TypeAlias = tuple[Dims, tuple[int, ...] | None]
 
 
 class Joint(NamedTuple):
     """A plan to multiply two values into one over the labels ``on``.
 
-    Where labels are summed: as a matrix product over the ``dims`` of both, in ``turned`` order or not; where labels
-    of both also stay, by an ``equation`` of einsum; where one value alone has labels, by summing its ``dims``.
-    Otherwise each is brought in the order of the product; an outer one makes many numbers of few, which are then
-    copied so that the many lie in that order too.
+    Where labels are summed: by a ``matrix`` product of what the two are permuted to, in ``turned`` order or not; of
+    more dims over the ``dims`` of both; where labels of both also stay, else by an ``equation`` of einsum; where one
+    value alone has labels, by summing its ``dims``. Otherwise each is brought in the order of the product; an outer one
+    makes many numbers of few, which are then copied so that the many lie in that order too.
     """
 
     on: tuple[Label, ...]
@@ -34,6 +37,7 @@ class Joint(NamedTuple):
     other_dims: tuple[int, ...] = ()
     turned: bool = False
     equation: str | None = None
+    matrix: tuple[Dims, Dims] | None = None
 
 
 #: A product that sums over so many labels' values is worth bringing in the order in which both factors lie.
@@ -57,10 +61,12 @@ def joint(
     if not on_left or not on_right:
         return Joint(on, dims=tuple([dim for dim, label in enumerate(both) if label in gone]))
     summed = [label for label in both if label in gone]
+    # In the order of the two as they lie in memory: where a product transposes both, it takes a third longer.
+    turned = on_left[0] in gone and on_right[-1] in gone and prod(x.size for x in summed) >= WORTH_TURNING
+    first, second = (on_right, on_left) if turned else (on_left, on_right)
+    if matrix := _matrices(first, second, summed):
+        return Joint(matrix[0], turned=turned, matrix=matrix[1:])
     if set(on_left) & set(on_right) == set(summed):  # no label of both stays, and none of one alone goes
-        # In the order of the two as they lie in memory: where a product transposes both, it takes a third longer.
-        turned = on_left[0] in gone and on_right[-1] in gone and prod(x.size for x in summed) >= WORTH_TURNING
-        first, second = (on_right, on_left) if turned else (on_left, on_right)
         on = tuple([label for label in first + second if label not in gone])
         dims, others = (tuple([side.index(label) for label in summed]) for side in (on_left, on_right))
         return Joint(on, dims=dims, other_dims=others, turned=turned)
@@ -68,6 +74,35 @@ def joint(
     return Joint(
         on, equation=_equation(*(tuple([number[x] for x in side]) for side in (on_left, on_right, on)))
     )
+
+
+def _matrices(
+    first: tuple[Label, ...], second: tuple[Label, ...], summed: Sequence[Label]
+) -> tuple[tuple[Label, ...], Dims, Dims] | None:
+    """Return the labels of a product over one label by `torch.matmul`, and how the two values are permuted for that.
+
+    None where it would have to reshape them: labels of both come first in both, and then one of each alone, where it
+    has one if none stay; the first value may have more of its own if none stay and it is as it should be.
+    """
+    if len(summed) != 1 or summed[0] not in first or summed[0] not in second:
+        return None
+    (gone,) = summed
+    stay = tuple([label for label in first if label in second and label != gone])
+    rows = tuple([label for label in first if label not in second])
+    columns = tuple([label for label in second if label not in first])
+    if len(columns) > 1 or (stay and not (len(rows) == len(columns) == 1)):
+        return None
+    if len(rows) > 1 and first[-1] != gone:
+        return None
+    return (
+        stay + rows + columns,
+        _permuted(first, (*stay, *rows, gone)),
+        _permuted(second, (*stay, gone, *columns)),
+    )
+
+
+def _permuted(side: tuple[Label, ...], on: tuple[Label, ...]) -> Dims:
+    return None if side == on else tuple([side.index(label) for label in on])
 
 
 def _aligned(
@@ -95,7 +130,7 @@ def _brought(side: tuple[Label, ...], on: tuple[Label, ...]) -> Brought:
 
 def multiply(left: Tensor | float, right: Tensor | float, how: Joint) -> Tensor | float:
     """Return the product of two values, as worked out before."""
-    if how.equation is not None or how.other_dims:
+    if how.matrix or how.equation or how.other_dims:
         a: Tensor = left  # type: ignore[assignment]  # a number has no labels to sum
         b: Tensor = right  # type: ignore[assignment]
         if a.dtype != b.dtype:
@@ -104,9 +139,15 @@ def multiply(left: Tensor | float, right: Tensor | float, how: Joint) -> Tensor 
         if how.equation is not None:
             return torch.einsum(how.equation, a, b)
         if how.turned:
-            product: Tensor = torch.tensordot(b, a, (how.other_dims, how.dims))
-        else:
-            product = torch.tensordot(a, b, (how.dims, how.other_dims))
+            a, b = b, a
+        if how.matrix is not None:
+            left_order, right_order = how.matrix
+            return torch.matmul(
+                a if left_order is None else a.permute(left_order),
+                b if right_order is None else b.permute(right_order),
+            )
+        dims = (how.other_dims, how.dims) if how.turned else (how.dims, how.other_dims)
+        product: Tensor = torch.tensordot(a, b, dims)
         return product
     if how.dims:
         many, one = (left, right) if isinstance(left, Tensor) and left.dim() else (right, left)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -64,7 +65,7 @@ def _price(step: Step, registers: Sequence[Register]) -> float:
     own: float | None = getattr(function, "price", None)
     if own is not None:
         return own
-    name = getattr(function, "__name__", "")
+    name = getattr(function.func if type(function) is partial else function, "__name__", "")
     if name in _VIEWS:
         return LAUNCH / 2
     if name in _PRODUCTS:
