@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -109,8 +109,40 @@ def window(flat: Tensor, piece: Piece) -> Tensor:
     return flat.as_strided(sizes, piece.steps, flat.storage_offset() + piece.offset)
 
 
-def write(flat: Tensor, boxes: Iterable[tuple[Box, list[Box]]], values: Sequence[Tensor | float]) -> None:
-    """Write values, one for each block, into boxes, each of which is given whole and in parts."""
+class Target(NamedTuple):
+    """The entries that a group is written on, those of its first piece; pieces on all of them, and on some."""
+
+    first: Piece
+    sizes: list[int]
+    here: list[Piece]
+    rest: list[Piece]
+
+
+def target(group: list[Piece]) -> Target:
+    """Return where a group is written."""
+    place, sizes = _place(group[0]), [size for _, size, _ in group[0].reads]
+    here = [piece for piece in group if _place(piece) == place]
+    return Target(group[0], sizes, here, [piece for piece in group if _place(piece) != place])
+
+
+def _place(piece: Piece) -> tuple[int, list[tuple[int, int]]]:
+    """Return where a piece is written, the same for all that write on the same entries in one order."""
+    return piece.offset, [
+        (size, step) for (_, size, _), step in zip(piece.reads, piece.steps, strict=True) if size > 1
+    ]
+
+
+#: A box, and its parts with the targets of their groups.
+Parts: TypeAlias = tuple[Box, list[tuple[Box, list[Target]]]]
+
+
+def in_parts(box: Box, most: int) -> Parts:
+    """Return a box with parts of at most ``most`` entries."""
+    return box, [(part, list(map(target, part.groups))) for part in box.parts(most)]
+
+
+def write(flat: Tensor, boxes: Iterable[Parts], values: Sequence[Tensor | float]) -> None:
+    """Write values, one for each block, into boxes."""
     numbers = not all(isinstance(value, Tensor) for value in values)
     for box, parts in boxes:
         same: set[int] = set()
@@ -124,28 +156,27 @@ def write(flat: Tensor, boxes: Iterable[tuple[Box, list[Box]]], values: Sequence
             for number in same:
                 for piece in box.groups[number]:
                     _in_first_row(row, piece, box).add_(values[piece.block])
-        for part in parts:
+        for part, targets in parts:
             if row is not None:
                 sizes, steps = (*part.sizes, box.width), (*box.steps, 1)
                 flat.as_strided(sizes, steps, flat.storage_offset() + part.begin).copy_(row)
-            for number, group in enumerate(part.groups):
+            for number, each in enumerate(targets):
                 if row is None or number not in same:
-                    _write_group(flat, group, values)
+                    _write_target(flat, each, values)
 
 
-def _write_group(flat: Tensor, group: list[Piece], values: Sequence[Tensor | float]) -> None:
+def _write_target(flat: Tensor, target: Target, values: Sequence[Tensor | float]) -> None:
     """Write the sum of the pieces of a group: what stands on all of its entries in as few passes as can be."""
-    whole, place = window(flat, group[0]), _place(group[0])
-    number, tensors, rest = 0.0, [], []
-    for piece in group:
+    first, sizes, here, rest = target
+    whole = flat.as_strided(sizes, first.steps, flat.storage_offset() + first.offset)
+    number, tensors = 0.0, []
+    for piece in here:
         value = values[piece.block]
-        part = read(value, piece) if isinstance(value, Tensor) else value
-        if _place(piece) != place:
-            rest.append((piece, part))
-        elif isinstance(part, Tensor):
-            tensors.append(part.expand([size for _, size, _ in piece.reads]).reshape(whole.shape))
+        if isinstance(value, Tensor):
+            part = read(value, piece).expand([size for _, size, _ in piece.reads])
+            tensors.append(part if part.dim() == len(sizes) else part.reshape(sizes))
         else:
-            number += part
+            number += value
     if not tensors:
         whole.fill_(number)
     elif number or len(tensors) > 1:
@@ -154,15 +185,9 @@ def _write_group(flat: Tensor, group: list[Piece], values: Sequence[Tensor | flo
         whole.copy_(tensors[0])
     for tensor in tensors[1:]:
         whole.add_(tensor)
-    for piece, part in rest:
-        window(flat, piece).add_(part)
-
-
-def _place(piece: Piece) -> tuple[int, list[tuple[int, int]]]:
-    """Return where a piece is written, the same for all that write on the same entries in one order."""
-    return piece.offset, [
-        (size, step) for (_, size, _), step in zip(piece.reads, piece.steps, strict=True) if size > 1
-    ]
+    for piece in rest:
+        value = values[piece.block]
+        window(flat, piece).add_(read(value, piece) if isinstance(value, Tensor) else value)
 
 
 def _is_same_in_each_row(group: list[Piece], box: Box, values: Sequence[Tensor | float]) -> bool:

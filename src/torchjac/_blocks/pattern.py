@@ -17,7 +17,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from .block import Block, Kind, values_over
 from .boxes import Boxes, boxes
-from .fill import ENTRIES_AT_ONCE, Box, aligned, read, window, write
+from .fill import ENTRIES_AT_ONCE, Parts, aligned, in_parts, read, window, write
 from .lazy import Notes, lazy
 from .maps import Affine, Gather, Label, align
 from .sort_entries import narrow, sort_entries
@@ -122,9 +122,9 @@ class Pattern:
         return rows.repeat_interleave(counts, output_size=self.nnz)
 
     @lazy
-    def _parts(self) -> list[tuple[Box, list[Box]]]:
+    def _parts(self) -> list[Parts]:
         assert self._boxes is not None
-        return [(box, box.parts(ENTRIES_AT_ONCE)) for box in self._boxes.boxes]
+        return [in_parts(box, ENTRIES_AT_ONCE) for box in self._boxes.boxes]
 
     def fill(
         self,

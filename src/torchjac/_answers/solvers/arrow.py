@@ -9,6 +9,7 @@ are; the blocks of one size are factorised and multiplied as one batch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from ..._blocks.places import Places
 from .matrix import Array, Pattern, UnfitError
+from .schur import Ends, Products, add_products, alike, pairs_of, products
 
 #: The border's unknowns, which are solved as a dense system, are at most so many, and this part of all.
 MOST_BORDER = 4000
@@ -35,9 +37,6 @@ MOST_PRODUCTS = 24
 #: A pivot smaller than this part of its block's largest entry would spoil what is eliminated by it.
 SMALL_PIVOT = 1e-8
 
-#: Products of blocks are added to the Schur complement so many numbers at a time: they stay in the processor's cache.
-PRODUCTS_AT_ONCE = 1 << 16
-
 
 class Batch(NamedTuple):
     """Blocks of one size with borders of one size: where their numbers stand among the nonzeros, and their unknowns.
@@ -51,21 +50,25 @@ class Batch(NamedTuple):
     below: Places  # (blocks, rows of the border, size)
     columns: Tensor  # (blocks, columns), or (columns,) where all blocks meet the same
     rows: Tensor  # (blocks, rows), or (rows,) where all blocks meet the same
-    schur: Tensor | None  # where their products go in the Schur complement, where they do not meet the same
+    same: bool  # whether they do
 
 
 class Plan(NamedTuple):
-    """A partition of the unknowns of a matrix; ``holes`` tells whether any place is a zero."""
+    """A partition of the unknowns of a matrix; ``holes`` tells whether any place is a zero.
+
+    ``schur`` tells where the products of blocks that meet different unknowns go in the Schur complement.
+    """
 
     border: Places
     corner: Places
     batches: list[Batch]
     holes: bool
+    schur: Sequence[Products]
 
 
 def plan(pattern: Pattern) -> Plan | None:
     """Return how a matrix falls apart into small blocks and a border, if it does."""
-    return pattern.notes.find("arrow", lambda: _plan(pattern))
+    return pattern.notes.find(("arrow", pattern.symmetric), lambda: _plan(pattern))
 
 
 def _plan(pattern: Pattern) -> Plan | None:
@@ -107,15 +110,19 @@ def _batches(pattern: Pattern, border: Array, block: Array, count: Array) -> Pla
     outer = numpy.flatnonzero(border)
     at_border = numpy.full(size, -1)
     at_border[outer] = numpy.arange(len(outer))
+    e = numpy.flatnonzero((block[row] >= 0) & border[column])
+    f = numpy.flatnonzero(border[row] & (block[column] >= 0))
+    met = ((block[row[e]], at_border[column[e]]), (block[column[f]], at_border[row[f]]))
+    together, tile = alike([pairs_of(*each, len(count), len(outer))[0] for each in met], len(outer))
+    outer = outer[together]
+    at_border[outer] = numpy.arange(len(outer))
     # Unknowns in the order of their blocks, and the place of each in its own.
     order = numpy.argsort(block, kind="stable")[len(outer) :]
     first = numpy.cumsum(count) - count
     inner_place = numpy.full(size, -1)
     inner_place[order] = numpy.arange(len(order)) - first[block[order]]
-    e = numpy.flatnonzero((block[row] >= 0) & border[column])
-    f = numpy.flatnonzero(border[row] & (block[column] >= 0))
-    e_pairs, e_slot, e_count = _pairs(block[row[e]], at_border[column[e]], len(count), len(outer))
-    f_pairs, f_slot, f_count = _pairs(block[column[f]], at_border[row[f]], len(count), len(outer))
+    e_pairs, e_slot, e_count = pairs_of(block[row[e]], at_border[column[e]], len(count), len(outer))
+    f_pairs, f_slot, f_count = pairs_of(block[column[f]], at_border[row[f]], len(count), len(outer))
     if int((e_count.astype(numpy.int64) * f_count).sum()) > MOST_PRODUCTS * nnz + len(outer) ** 2:
         return None
     c = numpy.flatnonzero((block[row] >= 0) & (block[column] >= 0))
@@ -126,6 +133,7 @@ def _batches(pattern: Pattern, border: Array, block: Array, count: Array) -> Pla
     kind = kind.reshape(-1)
     number = numpy.zeros(len(count), int)
     batches: list[Batch] = []
+    ends: dict[int, Ends] = {}
     holes = (corner == nnz).any()
     for which, (side, wide, high) in enumerate(kinds):
         members = numpy.flatnonzero(kind == which)
@@ -146,25 +154,20 @@ def _batches(pattern: Pattern, border: Array, block: Array, count: Array) -> Pla
             pairs[1][numpy.isin(pairs[0], members)].reshape(len(members), width)
             for pairs, width in ((e_pairs, wide), (f_pairs, high))
         )
-        schur = None
-        if (columns == columns[:1]).all() and (rows == rows[:1]).all():
+        same = bool((columns == columns[:1]).all() and (rows == rows[:1]).all())
+        if same:
             columns, rows = columns[0], rows[0]
         else:
-            schur = torch.from_numpy(rows[:, :, None] * len(outer) + columns[:, None, :])
+            ends[len(batches)] = Ends(rows, columns, int(side))
         holes = holes or any((table == nnz).any() for table in (inner, right, below))
         at = [Places(torch.from_numpy(table)) for table in (unknowns, inner, right, below)]
-        ends = torch.from_numpy(columns), torch.from_numpy(rows)
-        batches.append(Batch(at[0], at[1], at[2], at[3], *ends, schur))
-    return Plan(Places(torch.from_numpy(outer)), Places(torch.from_numpy(corner)), batches, bool(holes))
-
-
-def _pairs(block: Array, place: Array, blocks: int, places: int) -> tuple[tuple[Array, Array], Array, Array]:
-    """Return the pairs of block and place that occur, each entry's pair as a number in its block, and counts."""
-    key, back = numpy.unique(block.astype(numpy.int64) * places + place, return_inverse=True)
-    of = key // places
-    counts = numpy.bincount(of, minlength=blocks)
-    slot = numpy.arange(len(key)) - (numpy.cumsum(counts) - counts)[of]
-    return (of, key % places), slot[back], counts
+        batches.append(
+            Batch(at[0], at[1], at[2], at[3], torch.from_numpy(columns), torch.from_numpy(rows), same)
+        )
+    schur = products(ends, tile, len(outer), pattern.symmetric)
+    return Plan(
+        Places(torch.from_numpy(outer)), Places(torch.from_numpy(corner)), batches, bool(holes), schur
+    )
 
 
 class Arrow:
@@ -183,15 +186,20 @@ class Arrow:
         corner = found.corner.read(numbers)
         taken = torch.zeros(corner.shape, dtype=corner.dtype)
         self._parts: list[tuple[Blocks, Tensor, Tensor]] = []
+        solved = []
         for batch in found.batches:
             right = batch.right.read(numbers)
             below = right.mT if symmetric else batch.below.read(numbers)
             blocks = Blocks(batch.inner.read(numbers))
-            if batch.schur is None:
-                taken[batch.rows[:, None], batch.columns] += _product_of_all(below, blocks.solve(right))
-            else:
-                _add_products(taken, batch.schur, below, blocks.solve(right))
+            solved.append(blocks.solve(right))
             self._parts.append((blocks, right, below))
+        for each in found.schur:
+            each.add(taken, [below for _, _, below in self._parts], solved)
+        if symmetric:
+            taken = taken.tril() + taken.tril(-1).mT
+        for batch, (_, _, below), part in zip(found.batches, self._parts, solved, strict=True):
+            if batch.same:
+                taken[batch.rows[:, None], batch.columns] += _product_of_all(below, part)
         *self._schur, info = torch.linalg.lu_factor_ex(corner - taken)
         if int(info):
             raise UnfitError("the Schur complement is singular")
@@ -211,18 +219,18 @@ class Arrow:
         for batch, (blocks, e, f) in zip(found.batches, self._parts, strict=True):
             inner.append(blocks.solve(batch.unknowns.read(given), transposed))
             rows, matrix = (batch.columns, e.mT) if transposed else (batch.rows, f)
-            if batch.schur is None:
+            if batch.same:
                 taken[rows] += _product_of_all(matrix, inner[-1])
             else:
                 at = rows[:, :, None] * right.shape[1] + torch.arange(right.shape[1])
-                _add_products(taken, at, matrix, inner[-1])
+                add_products(taken, at, matrix, inner[-1])
         outer = torch.linalg.lu_solve(*self._schur, outer - taken, adjoint=transposed)
         answer = torch.empty_like(given)
         found.border.write(answer, outer)
         for batch, (blocks, e, f), part in zip(found.batches, self._parts, inner, strict=True):
             columns, matrix = (batch.rows, f.mT) if transposed else (batch.columns, e)
             met = outer[columns]  # of all blocks at once where they meet the same
-            product = matrix @ met if met.dim() == 3 else (matrix.flatten(0, 1) @ met).view(part.shape)
+            product = matrix @ met if met.dim() == 3 else _times(matrix.flatten(0, 1), met).view(part.shape)
             batch.unknowns.write(answer, part - blocks.solve(product, transposed))
         return answer.numpy()
 
@@ -234,16 +242,12 @@ class Arrow:
 
 def _product_of_all(left: Tensor, right: Tensor) -> Tensor:
     """Return the sum of all blocks' products."""
-    return left.transpose(0, 1).flatten(1) @ right.flatten(0, 1)
+    return _times(left.transpose(0, 1).flatten(1), right.flatten(0, 1))
 
 
-def _add_products(whole: Tensor, places: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add each number of each block's product at its place in a matrix."""
-    flat = whole.view(-1)
-    step = max(1, PRODUCTS_AT_ONCE // max(left.shape[1] * right.shape[2], 1))
-    for begin in range(0, len(left), step):
-        some = slice(begin, begin + step)
-        flat.scatter_add_(0, places[some].reshape(-1), (left[some] @ right[some]).view(-1))
+def _times(matrix: Tensor, right: Tensor) -> Tensor:
+    """Return a product of matrices; one of a single column is that of a vector, which takes half the time."""
+    return torch.mv(matrix, right[:, 0])[:, None] if right.shape[1] == 1 else matrix @ right
 
 
 class Blocks:
