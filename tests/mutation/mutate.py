@@ -1,12 +1,13 @@
 """Break the engine on purpose, one mistake at a time, and see that the tests notice.
 
-Each mutation is made in a copy of the source tree, never in the tree itself. The test file that mirrors the
-broken one runs first (``_rules/views.py`` → ``tests/_rules/test_views.py``), then, where it finds nothing,
-the other tests of its layer, and those of rules, blocks and plans. A mutation that no test notices has survived: a
-test is missing. The tests that noticed one are run once more in a copy without any: one that fails there too has
-noticed nothing.
+Each mutation is made in a copy of the source tree, never in the tree itself. The test that noticed it last runs first
+(killers.json), then the test file that mirrors the broken one (``_rules/views.py`` → ``tests/_rules/test_views.py``),
+then, where that finds nothing, the other tests of its layer, and those of rules, blocks and plans. A mutation that no
+test notices has survived: a test is missing. The tests that noticed one are run once more in a copy without any: one
+that fails there too has noticed nothing.
 
     python tests/mutation/mutate.py                  # all, two at a time
+    python tests/mutation/mutate.py --keep           # and keep in killers.json which test noticed each
     python tests/mutation/mutate.py --only matmul    # those whose file or mistake matches
     python tests/mutation/mutate.py --sample 4 --seed 7f3a  # four of them, which ones the seed says
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import multiprocessing
 import os
 import random
@@ -40,6 +42,9 @@ except ImportError:
     from tests.mutation.mutations import MUTATIONS, Mutation
 
 ROOT = Path(__file__).resolve().parents[2]
+
+#: Which test noticed a mutation last, by its file and mistake
+KILLERS = Path(__file__).with_name("killers.json")
 
 #: What is copied for a mutation, and the tests that may kill each
 COPIED = ("src", "tests", "docs", "pyproject.toml")
@@ -100,10 +105,34 @@ def judge(mutation: Mutation) -> Verdict:
         path.write_text(path.read_text().replace(mutation.old, mutation.new))
         layer, name = mutation.file.split("/")
         mirror = f"tests/{layer}/test_{name}"
-        status, by = _run(copy, [mirror]) if Path(mirror).exists() else ("survived", "")
+        status, by = "survived", ""
+        if killer := killers().get(key(mutation)):
+            status, by = _run(copy, [f"tests/{killer}"])
+            status = status if status == "killed" else "survived"  # the test may be gone
+        if status == "survived" and Path(mirror).exists():
+            status, by = _run(copy, [mirror])
         if status == "survived":
             status, by = _run(copy, [*dict.fromkeys((f"tests/{layer}", *FOLDERS)), f"--ignore={mirror}"])
     return Verdict(mutation, status, by, time.monotonic() - start)
+
+
+def key(mutation: Mutation) -> str:
+    """The name of a mutation among the killers."""
+    return f"{mutation.file}: {mutation.mistake}"
+
+
+def killers() -> dict[str, str]:
+    """Which test noticed each mutation last, as far as it is known."""
+    return json.loads(KILLERS.read_text()) if KILLERS.exists() else {}
+
+
+def keep(verdicts: Sequence[Verdict]) -> None:
+    """Keep which test noticed each mutation of those that there are."""
+    found = killers() | {key(each.mutation): each.by for each in verdicts if each.status == "killed"}
+    names = {key(mutation) for mutation in MUTATIONS}
+    KILLERS.write_text(
+        json.dumps({name: found[name] for name in sorted(names & set(found))}, indent=1) + "\n"
+    )
 
 
 def failing(tests: Sequence[str]) -> set[str]:
@@ -195,6 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=2, help="how many at once")
     parser.add_argument("--sample", type=int, metavar="N", help="only so many, chosen by the seed")
     parser.add_argument("--seed", default="0", help="any text, such as a commit")
+    parser.add_argument("--keep", action="store_true", help=f"keep in {KILLERS.name} which test noticed each")
     options = parser.parse_args(arguments)
     chosen = [m for m in MUTATIONS if re.search(options.only, f"{m.file} {m.mistake}")]
     if options.sample is not None and options.sample < len(chosen):
@@ -203,6 +233,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--only {options.only}: no mutation matches")
     verdicts = judge_all(chosen, options.jobs)
     print(summary(verdicts))
+    if options.keep:
+        keep(verdicts)
     return int(any(verdict.status != "killed" for verdict in verdicts))
 
 
