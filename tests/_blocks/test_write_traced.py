@@ -45,6 +45,11 @@ def part(value, at, start):
     return Block(value, (label,), (constant(at),), (Affine(start, ((label, 1),)),))
 
 
+def entry(value, at):
+    """One entry of the first row."""
+    return Block(value[0], (), (constant(0),), (constant(at),))
+
+
 @pytest.mark.parametrize(
     ("blocks", "shape", "ops"),
     [
@@ -59,15 +64,25 @@ def part(value, at, start):
         ),
         ([(part, 0, 1), (row, 1)], (2, 4), ["cat.default", "constant_pad_nd.default"]),
         ([(row, 0), (row, 0)], (1, 4), ["add.Tensor"]),
+        ([(row, 1), (row, 1)], (2, 4), ["add.Tensor", *["constant_pad_nd.default"] * 2]),
         (
-            [(row, 1), (row, 1)],
+            [(part, 0, 1), (row, 1), (part, 0, 1)],
             (2, 4),
-            ["add.Tensor", "as_strided.default", *["as_strided_scatter.default"] * 2, "zeros.default"],
+            ["add.Tensor", "cat.default", *["constant_pad_nd.default"] * 2],
+        ),
+        ([(row, 0), (entry, 2)], (1, 4), ["add.Tensor", "arange.default", "eq.Scalar", "where.self"]),
+        (
+            [(entry, 1), (column, 1), (column, 1)],
+            (4, 3),
+            [
+                *["add.Tensor"] * 2, "arange.default", "as_strided.default", *["as_strided_scatter.default"] * 2,
+                "eq.Scalar", "where.self", "zeros.default",
+            ],
         ),
     ],
 )  # fmt: skip
 def test_ops(blocks, shape, ops):
-    """Runs that are apart go end to end, windows at equal distances into one; what covers all is added as it is."""
+    """Runs go end to end, overlapping ones in two sums; windows at equal distances into one; an entry by its place."""
     values = [
         torch.rand(4 if make is not part or shape[1] == 6 else 3, dtype=torch.float64) for make, *_ in blocks
     ]
@@ -79,7 +94,10 @@ def test_ops(blocks, shape, ops):
     graph = make_fx(write)(*values)
     calls = [node.target.__name__ for node in graph.graph.nodes if node.op == "call_function"]
     kept = [
-        name for name in calls if name.partition(".")[0] not in ("view", "expand", "_unsafe_view", "clone")
+        name
+        for name in calls
+        if name.partition(".")[0]
+        not in ("view", "expand", "_unsafe_view", "clone", "select", "scalar_tensor")
     ]
     if "permute.default" not in ops:
         kept = [name for name in kept if name != "permute.default"]

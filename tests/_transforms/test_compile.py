@@ -121,7 +121,7 @@ def test_shared_products(monkeypatch, batch, inner, width):
     first, second = torch.randn(20, inner), torch.randn(inner, width)
     layer = lambda x: (x @ first).tanh() @ second
     products = []
-    join = _backend._join_shared_products
+    join = _backend.join_shared_products
 
     def joined(graph):
         for step in (lambda _: None, join):
@@ -130,7 +130,7 @@ def test_shared_products(monkeypatch, batch, inner, width):
                 len(graph.graph.find_nodes(op="call_function", target=torch.ops.aten.bmm.default))
             )
 
-    monkeypatch.setattr(_backend, "_join_shared_products", joined)
+    monkeypatch.setattr(_backend, "join_shared_products", joined)
     jac = compile(vmap(jacrev(layer)), backend="inductor")
     for _ in range(2):
         x = torch.randn(batch, 20)

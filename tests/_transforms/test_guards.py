@@ -243,6 +243,23 @@ def test_a_refusal_inside_an_except_block():
     assert seen == [1.0]
 
 
+def test_what_a_backend_changes():
+    """What compiling changes, as an import in a backend does, is not laid to the function; the next call sees it."""
+    paths = [1.0]
+
+    def backend(graph, example):
+        if len(paths) == 1:
+            paths.append(2.0)
+        return graph
+
+    jac = compile(jacrev(lambda x: x * sum(paths)), backend=backend)
+    x = torch.ones(2)
+    assert torch.equal(jac(x), torch.eye(2))
+    for _ in range(2):
+        assert torch.equal(jac(x), 3 * torch.eye(2))
+    assert jac.captures == 2
+
+
 def test_containers_are_put_back():
     """A function that adds to what it reads is refused, and what it read is as it was."""
     seen, table, ends = {1}, {"a": 1.0}, deque([1.0])

@@ -21,7 +21,7 @@ def write_traced(
 ) -> Tensor:
     """Return the sum of the blocks without a write in place, which a tracer may take for a constant.
 
-    A block that covers all entries is added as it is, and disjoint runs of memory are concatenated: a write through a
+    Runs of memory that are disjoint are concatenated, with zeros between them, and such sums added: a write through a
     strided view costs Inductor a buffer of its own. Complex numbers are written as pairs of real ones: Inductor (2.13)
     takes a view of a complex tensor for an op of its own, does not know that it shares memory, and loses the write.
     """
@@ -42,7 +42,7 @@ def write_traced(
     for number, (window, value) in enumerate(pieces):
         run = None if window is None else run_of(window)
         # Zeros that the system has for free are not written around runs.
-        if run is not None and (run.stop - run.start == count or (small and apart)):
+        if run is not None and (small or run.stop - run.start == count):
             runs.append((run, value.permute(run.order).reshape(-1)))
             continue
         fresh = flat is None
@@ -57,16 +57,37 @@ def write_traced(
             flat = base.index_put((at,), value if fresh else base[at] + value)
         else:
             flat = base.index_add(0, at, value)
-    parts = [_joined(runs, count)] if runs and apart else [_joined([each], count) for each in runs]
-    for part in parts:
+    for disjoint in _layers(runs):
+        part = _joined(disjoint, count)
         flat = part if flat is None else flat + part
     return (zeros_traced(count, dtype, device) if flat is None else flat).view(shape)
 
 
+def _layers(runs: Sequence[tuple[Run, Tensor]]) -> list[list[tuple[Run, Tensor]]]:
+    """Return runs in groups of disjoint ones that follow one another, as few groups as there can be."""
+    layers: list[list[tuple[Run, Tensor]]] = []
+    for each in sorted(runs, key=lambda each: each[0].start):
+        fitting = (layer for layer in layers if layer[-1][0].stop <= each[0].start)
+        if (layer := next(fitting, None)) is None:
+            layers.append(layer := [])
+        layer.append(each)
+    return layers
+
+
 def _joined(runs: Sequence[tuple[Run, Tensor]], count: int) -> Tensor:
-    """Return a vector of ``count`` entries: disjoint runs, and zeros between them."""
+    """Return a vector of ``count`` entries: disjoint runs in order, and zeros between them.
+
+    A single entry is told by its position: what is padded is read under a mask, for which Inductor's C++ has six times
+    the lines. Positions are floats, as a mask of integers would be a constant, an input of the program.
+    """
+    if len(runs) == 1 and runs[0][1].numel() == 1 < count:
+        ((run, value),) = runs
+        places = torch.arange(
+            count, dtype=torch.promote_types(value.dtype, torch.float32), device=value.device
+        )
+        return torch.where(places == run.start, value, 0)
     parts, at = [], 0
-    for number, (run, values) in enumerate(sorted(runs, key=lambda each: each[0].start)):
+    for number, (run, values) in enumerate(runs):
         stop = count if number == len(runs) - 1 else run.stop
         around = run.start - at, stop - run.stop
         parts.append(pad(values, around) if any(around) else values)

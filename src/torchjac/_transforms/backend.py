@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from math import prod
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+from .._blocks.zeros import is_large
 from .._torch import FakeTensorMode, TracingContext, dynamo, inductor, tracing
-from .simplify_graph import RESHAPES, base_of, clean, written
+from .simplify_graph import base_of, written
+from .small_products import join_shared_products, spell_out_small_products
 
 #: Gives the outputs of a graph from its inputs
 Run: TypeAlias = Callable[[list[Tensor]], Sequence[Tensor]]
@@ -27,16 +28,19 @@ _SETTINGS = {
     "unroll_reductions_threshold": 17,
 }
 
-#: A matrix product of up to this many multiplications is spelled out.
-SMALL_PRODUCT = 1024
+#: Code of vectors takes two to four times as long to compile as code of numbers. It is for programs that compute and
+#: write more entries than this, some 10 µs: the power flow of 5 buses compiles in 1.2 s for 5.2, and runs in 18 µs for
+#: 17. Beside an answer so large that the system gives it pages of zeros, arithmetic counts from a quarter of it on.
+FEW_ENTRIES = 1 << 15
 
-#: And one with a sum of up to this many terms, of a matrix with up to this many rows or columns: Inductor writes such
-#: a sum out in one loop with what is around it. A composition of two convolutions is 81 of them, and between calls of a
-#: library each needs a loop of its own, which takes 0.5 s to compile.
-NARROW_SUM = 16
-
-#: Matrices of up to this many columns that one matrix is multiplied with go into one product.
-NARROW = 128
+#: Ops of an instruction or two; any other op on entries is taken for a function, which costs as many as this.
+_FUNCTION = 16
+_INSTRUCTIONS = {
+    "abs", "add", "bitwise_and", "bitwise_not", "bitwise_or", "ceil", "clamp", "clamp_max", "clamp_min", "clone", "div",
+    "eq", "floor", "ge", "gt", "le", "logical_and", "logical_not", "logical_or", "lt", "masked_fill", "maximum",
+    "minimum", "mul", "ne", "neg", "reciprocal", "relu", "rsub", "sgn", "sigmoid_backward", "sign", "sqrt", "square",
+    "sub", "tanh_backward", "threshold_backward", "where",
+}  # fmt: skip
 
 #: Tensors joined into up to this many entries are joined where they are read.
 SMALL_JOIN = 256
@@ -98,9 +102,13 @@ def _inside(compiled: Any) -> Any:
 
 def inductor_settings(graph: fx.GraphModule) -> dict[str, Any]:
     """Write a graph as Inductor makes the best of it, and give the settings to compile it with."""
-    _spell_out_small_products(graph)
-    _join_shared_products(graph)
-    return {**_SETTINGS, "force_pointwise_cat": _joins_are_small(graph)}
+    spell_out_small_products(graph)
+    join_shared_products(graph)
+    return {
+        **_SETTINGS,
+        "force_pointwise_cat": _joins_are_small(graph),
+        "cpp.simdlen": None if _vectors_pay(graph) else 1,
+    }
 
 
 def _like(tensor: Tensor) -> Tensor:
@@ -114,10 +122,32 @@ def _innermost(code: Any) -> Run:
     return run
 
 
+def _vectors_pay(graph: fx.GraphModule) -> bool:
+    """Return whether a program takes long enough to be code of vectors; see `FEW_ENTRIES`."""
+    outputs = graph.graph.output_node().all_input_nodes
+    work, answer = sum(map(_work, graph.graph.nodes)), sum(map(_numel, outputs))
+    if any(is_large(_numel(node), node.meta["val"].dtype, node.meta["val"].device) for node in outputs):
+        return work > answer // 4
+    return work + answer > FEW_ENTRIES
+
+
+def _work(node: fx.Node) -> int:
+    """Return how many instructions an op on entries takes, if it is one."""
+    if torch.Tag.pointwise not in getattr(node.target, "tags", ()):
+        return 0
+    name = node.target._schema.name.removeprefix("aten::").rstrip("_")  # type: ignore[union-attr]
+    return _numel(node) * (1 if name in _INSTRUCTIONS else _FUNCTION)
+
+
+def _numel(node: fx.Node) -> int:
+    made = node.meta.get("val")
+    return made.numel() if isinstance(made, Tensor) else 0
+
+
 def _joins_are_small(graph: fx.GraphModule) -> bool:
     """Return whether all that `cat` and `stack` make is small: cheaper to compute than to lay down in memory."""
     joins = [
-        node.meta["val"].numel()
+        _numel(node)
         for join in (torch.ops.aten.cat.default, torch.ops.aten.stack.default)
         for node in graph.graph.find_nodes(op="call_function", target=join)
     ]
@@ -126,76 +156,3 @@ def _joins_are_small(graph: fx.GraphModule) -> bool:
 
 def _count_outputs(graph: fx.GraphModule) -> int:
     return len(graph.graph.output_node().args[0])  # type: ignore[arg-type]
-
-
-def _spell_out_small_products(graph: fx.GraphModule) -> None:
-    """Write small matrix products as sums of products, which Inductor fuses with what is around them.
-
-    Else each is a call of a library, and a chain of 4 × 4 matrices (a robot's arm) is nothing but calls. Rows that
-    were dims before they were made one are dims again: what is left of a reshape is a division in each index, which
-    sympy takes half a second to simplify.
-    """
-    aten = torch.ops.aten
-    for product in (aten.mm.default, aten.bmm.default):
-        for node in graph.graph.find_nodes(op="call_function", target=product):
-            left, right = node.args
-            shape, other = left.meta["val"].shape, right.meta["val"].shape
-            short = shape[-1] <= NARROW_SUM and min(shape[-2], other[-1]) <= NARROW_SUM
-            if left.meta["val"].device.type != "cpu" or (
-                prod(shape) * other[-1] > SMALL_PRODUCT and not short
-            ):
-                continue
-            left = _rows_apart(left)
-            dims = left.meta["val"].shape
-            with graph.graph.inserting_before(node):
-                rows = graph.graph.call_function(aten.unsqueeze.default, (left, -1))
-                sizes = [*shape[:-2], *[1] * (len(dims) - len(shape) + 1), *other[-2:]]
-                columns = graph.graph.call_function(aten.reshape.default, (right, sizes))
-                terms = graph.graph.call_function(aten.mul.Tensor, (rows, columns))
-                total = graph.graph.call_function(aten.sum.dim_IntList, (terms, [-2]))
-                found = graph.graph.call_function(aten.reshape.default, (total, [*shape[:-1], other[-1]]))
-            columns.meta = {"val": right.meta["val"].reshape(sizes)}
-            total.meta = {"val": node.meta["val"].reshape((*dims[:-1], other[-1]))}
-            found.meta = dict(node.meta)
-            node.replace_all_uses_with(found)
-            graph.graph.erase_node(node)
-    clean(graph)
-    graph.recompile()
-
-
-def _rows_apart(matrix: fx.Node) -> fx.Node:
-    """Return the tensor of which all dims but the last (and the first, of a batch) were made the rows of a matrix."""
-    shape = matrix.meta["val"].shape
-    while matrix.target in RESHAPES and isinstance(given := matrix.args[0], fx.Node):
-        before = given.meta["val"].shape
-        if len(before) <= len(shape) or before[-1] != shape[-1] or before[: len(shape) - 2] != shape[:-2]:
-            break
-        matrix = given
-    return matrix
-
-
-def _join_shared_products(graph: fx.GraphModule) -> None:
-    """Write a batch of products with one matrix as one product: W @ B[b] for all b are the columns of W @ H.
-
-    Inside vmap a weight on the left is expanded over the batch, and the library is called once for each of its
-    entries. What B is computed by writes it as H at no cost. 64 products of 32×64 with 64×32 take 0.26 ms in MKL, the
-    one of 32×64 with 64×2048 takes 0.16 ms; with 256 columns each it is a loss.
-    """
-    aten = torch.ops.aten
-    for node in graph.graph.find_nodes(op="call_function", target=aten.bmm.default):
-        left, right = node.args
-        weight, (batch, inner, columns) = left.meta["val"], right.meta["val"].shape
-        if weight.device.type != "cpu" or batch < 2 or columns > NARROW or weight.stride(0) != 0:
-            continue
-        with graph.graph.inserting_before(node):
-            shared = graph.graph.call_function(aten.select.int, (left, 0, 0))
-            side = graph.graph.call_function(aten.permute.default, (right, [1, 0, 2]))
-            joined = graph.graph.call_function(aten.reshape.default, (side, [inner, batch * columns]))
-            product = graph.graph.call_function(aten.mm.default, (shared, joined))
-            parts = graph.graph.call_function(aten.view.default, (product, [weight.shape[1], batch, columns]))
-            turned = graph.graph.call_function(aten.permute.default, (parts, [1, 0, 2]))
-            total = graph.graph.call_function(aten.contiguous.default, (turned,))
-        total.meta = dict(node.meta)
-        node.replace_all_uses_with(total)
-        graph.graph.erase_node(node)
-    graph.recompile()

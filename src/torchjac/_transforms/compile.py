@@ -6,7 +6,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from copy import deepcopy
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from threading import Lock, RLock
 from types import FunctionType, MethodType
 from typing import Any, TypeVar
@@ -168,17 +168,13 @@ class Compiled:
             found = self._find(call.key)  # another thread may have captured it
             if found is not None:
                 return found
-            program, reads = observed(self._func, call, self._record)
+            compiled, reads = observed(self._func, call, partial(capture, backend=self._backend))
+            program = compiled()  # what a backend imports or sets is no change that the function made
             with self._lock:
                 self._programs[call.key] = program, reads
                 self.captures += 1
                 while len(self._programs) > self._cache_size:
                     self._programs.popitem(last=False)
-        return program
-
-    def _record(self, func: Callable[..., Any], call: Call, observer: Observer) -> Program:
-        program = capture(func, call, self._backend, observer)
-        observer.reads.reach(program.captured)
         return program
 
 

@@ -130,8 +130,8 @@ def trace(func: Callable[..., Any], call: Call, observer: Observer) -> Trace:
     return Trace(forward, apart, assumed, flat)
 
 
-def capture(func: Callable[..., Any], call: Call, backend: Any, observer: Observer) -> Program:
-    """Record a call of a function, which the observer watches, and compile what was recorded.
+def capture(func: Callable[..., Any], call: Call, observer: Observer, backend: Any) -> Callable[[], Program]:
+    """Record a call of a function, which the observer watches, and return what compiles the recording.
 
     Raises:
         RuntimeError: where the function looks at values of tensors, or writes into tensors that are not its own
@@ -146,7 +146,8 @@ def capture(func: Callable[..., Any], call: Call, backend: Any, observer: Observ
     else:
         pull, at = None, take_out_numbers(forward.graph, forward.outputs, apart.numbers)
     captured = forward.captured
-    return Program(
+    observer.reads.reach(captured)
+    return lambda: Program(
         run=compile_graph(forward.graph, forward.example, backend),
         captured=captured,
         assumed=assumed,
