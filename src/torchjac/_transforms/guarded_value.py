@@ -48,6 +48,10 @@ class GuardedValue:
 
     def _changed(self) -> Iterator[Callable[[], None]]:
         """Yield what differs: for each what puts it back."""
+        yield from self._changed_names()
+        yield from self._changed_contents()
+
+    def _changed_names(self) -> Iterator[Callable[[], None]]:
         for cell, value in self._cells:
             try:
                 found = cell.cell_contents
@@ -74,6 +78,8 @@ class GuardedValue:
             except (KeyError, RuntimeError):  # gone, or written by another thread just now
                 pass
             yield refill
+
+    def _changed_contents(self) -> Iterator[Callable[[], None]]:
         for sequence, held in self._sequences:
             if len(sequence) != len(held) or not (
                 all(map(is_, sequence, held)) or all(map(same, sequence, held))
@@ -86,9 +92,9 @@ class GuardedValue:
         for tensor, kind in self._tensors:
             if kind_of(tensor) != kind:
                 yield leave
-        for table, held in self._tables:
-            if (table.shape, table.dtype) != (held.shape, held.dtype) or table.tobytes() != held.tobytes():
-                yield partial(numpy.copyto, table, held)
+        for table, copy in self._tables:
+            if (table.shape, table.dtype) != (copy.shape, copy.dtype) or table.tobytes() != copy.tobytes():
+                yield partial(numpy.copyto, table, copy)
         if [get() for get in SETTINGS] != self._settings:
             yield leave
 

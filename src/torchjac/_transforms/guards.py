@@ -53,7 +53,13 @@ class Guards(GuardedValue):
     """The values found outside by the code that ran, from some roots."""
 
     #: What is reached in place of an object of a class, by the class.
-    instead: ClassVar[dict[type, Callable[[Any], tuple[Any, ...]]]] = {}
+    instead: ClassVar[dict[type, Callable[[Any], tuple[Any, ...]]]] = {
+        staticmethod: lambda found: (found.__func__,),
+        classmethod: lambda found: (found.__func__,),
+        property: lambda found: (found.fget, found.fset, found.fdel),
+        MethodType: lambda found: (found.__self__, found.__func__),
+        partial: lambda found: (found.func, found.args, found.keywords, vars(found)),
+    }
 
     def __init__(self, *roots: Any) -> None:
         super().__init__()
@@ -114,8 +120,9 @@ class Guards(GuardedValue):
         kind = type(found)
         if isinstance(found, PLAIN) and is_library(kind.__module__):
             return
-        if kind in self.instead:
-            yield from self.instead[kind](found)
+        parts = next(filter(None, map(self.instead.get, kind.__mro__)), None)
+        if parts is not None:
+            yield from parts(found)
         elif isinstance(found, torch.Tensor):
             self._tensors.append((found, kind_of(found)))
             yield from self._own(found, None)
@@ -129,14 +136,6 @@ class Guards(GuardedValue):
             yield os.environ
         elif isinstance(found, FunctionType):
             yield from self._read_function(found)
-        elif isinstance(found, (staticmethod, classmethod)):
-            yield found.__func__
-        elif isinstance(found, property):
-            yield from (found.fget, found.fset, found.fdel)
-        elif isinstance(found, MethodType):
-            yield from (found.__self__, found.__func__)
-        elif isinstance(found, partial):
-            yield from (found.func, found.args, found.keywords, vars(found))
         elif kind is functools._lru_cache_wrapper:
             yield from self._read_cache(found)
         elif isinstance(found, BuiltinFunctionType) or kind.__name__ == "cython_function_or_method":
@@ -244,32 +243,32 @@ class Guards(GuardedValue):
                     yield self._ask(getattr, owner, name)
             if "data" in names and owner.layout is torch.strided and not isinstance(owner, FakeTensor):
                 self._ask(owner.data_ptr)
-            return
-        if space is None:
-            if isinstance(owner, _local):
-                for name in names:
-                    yield self._ask(getattr, owner, name, MISSING)
-                return
-        elif isinstance(owner, torch.nn.Module):
-            public = [name for name in space.space if name in _OF_MODULES or not name.startswith("_")]
-            yield from space.read([*public, *(names & space.space.keys())])
-        elif isinstance(owner, (type, ModuleType)):
-            yield from space.read(names & space.space.keys())
-            if self.everything and space.order is not None:
-                yield from [each for each in space.read(space.order) if not _is_refused(each)]
-        elif any(map(_keeps, type(owner).__mro__)):
-            yield from space.read(list(space.space))
-        elif self.everything:  # what is not named is told by its identity, if nothing more can be seen of it
-            named = names & space.space.keys()
-            yield from space.read(named)
-            yield from [each for each in space.read(list(space.space)) if not _is_refused(each)]
+        elif isinstance(owner, _local):
+            for name in names:
+                yield self._ask(getattr, owner, name, MISSING)
         else:
-            yield from space.read(names & space.space.keys())
-        if not isinstance(owner, (type, ModuleType, FunctionType)):
-            for base in type(owner).__mro__:
-                for name, value in base.__dict__.items():
-                    if isinstance(value, MemberDescriptorType) and name in names:
-                        yield self._ask(getattr, owner, name, MISSING)
+            if space is not None:
+                yield from self._names_in(owner, space, names)
+            if not isinstance(owner, (type, ModuleType, FunctionType)):
+                for base in type(owner).__mro__:
+                    for name, value in base.__dict__.items():
+                        if isinstance(value, MemberDescriptorType) and name in names:
+                            yield self._ask(getattr, owner, name, MISSING)
+
+    def _names_in(self, owner: Any, space: Space, names: set[str]) -> Iterator[Any]:
+        """Yield what stands at names in the dict of an object; what is not named may be told by its identity."""
+        named: Iterable[Any] = names & space.space.keys()
+        others: list[Any] = []
+        is_scope = isinstance(owner, (type, ModuleType))
+        if isinstance(owner, torch.nn.Module):
+            public = [name for name in space.space if name in _OF_MODULES or not name.startswith("_")]
+            named = [*public, *named]
+        elif not is_scope and any(map(_keeps, type(owner).__mro__)):
+            named = list(space.space)
+        elif self.everything and (space.order is not None or not is_scope):
+            others = list(space.space)
+        yield from space.read(named)
+        yield from [each for each in space.read(others) if not _is_refused(each)]
 
 
 _NUMBERS = {int, float, bool, str, complex, type(None), bytes}
