@@ -40,9 +40,7 @@ TransformType: Any = _functorch.TransformType
 VmapInterpreter: Any = _functorch.CVmapInterpreterPtr
 #: All levels that are active, None where there are none
 interpreter_stack: Callable[[], Any] = _functorch.get_interpreter_stack
-#: The innermost level, None outside: the cheapest question
-top_interpreter: Callable[[], Any] = _functorch.peek_interpreter_stack
-#: How many levels are active
+#: How many levels are active: the cheapest question
 level_count: Callable[[], int] = _functorch.get_dynamic_layer_stack_depth
 #: Take the innermost level off the stack, and put one on, without ending it
 pop_level: Callable[[], Any] = _functorch.pop_dynamic_layer_stack

@@ -18,7 +18,7 @@ from .._torch import (
     interpreter_stack,
     is_batched_tensor,
     is_grad_tensor,
-    top_interpreter,
+    level_count,
     tracer_mode,
     unwrapped,
 )
@@ -26,7 +26,7 @@ from .._torch import (
 
 def inside_functorch() -> bool:
     """Return whether a functorch transform is active."""
-    return top_interpreter() is not None
+    return level_count() > 0
 
 
 def has_tangents() -> bool:

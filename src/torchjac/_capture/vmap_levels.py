@@ -32,6 +32,9 @@ Levels: TypeAlias = tuple[int, ...]
 #: Levels that were left, to be entered again: what functorch pops from its stack
 Stack: TypeAlias = list[Any]
 
+#: The kind of a level of vmap
+_VMAP = TransformType.Vmap
+
 #: The levels that this thread entered again
 _entered: ContextVar[Stack | None] = ContextVar("torchjac_levels_entered", default=None)
 
@@ -45,8 +48,8 @@ class Physical(NamedTuple):
 
 def inside_vmaps_only() -> bool:
     """Return whether vmaps are active, and no other transform."""
-    stack, vmap = interpreter_stack(), TransformType.Vmap
-    return bool(stack) and all(level.key() == vmap for level in stack)
+    stack = interpreter_stack()
+    return bool(stack) and all([level.key() == _VMAP for level in stack])
 
 
 class levels_left(Change):  # a context manager, and used as one
@@ -60,7 +63,8 @@ class levels_left(Change):  # a context manager, and used as one
 
     def make(self) -> Stack:
         """Take all levels off functorch's stack; those that come meanwhile end before they are put back."""
-        _entered.set(None)
+        if self.before is not None:
+            _entered.set(None)
         while len(self.stack) < self.count:
             self.stack.append(pop_level())
         self.are_off = True
@@ -69,11 +73,13 @@ class levels_left(Change):  # a context manager, and used as one
     def undo(self) -> None:
         """Put them back, as many as are off."""
         if self.are_off:
-            end_levels_above(0)
+            if level_count():
+                end_levels_above(0)
             self.are_off = False
         while (depth := level_count()) < self.count:
             push_level(self.stack[self.count - 1 - depth])
-        _entered.set(self.before)
+        if _entered.get() is not self.before:
+            _entered.set(self.before)
 
 
 class levels_entered(Change):  # a context manager, and used as one

@@ -126,13 +126,15 @@ def found(
         with walking(recorded):
             return find(recorded)
     answers: list[list[Any]] = [[None] * len(beneath.inputs) for _ in beneath.outputs]
+    _, _, in_spec, out_spec, aux, *_ = recorded
     with levels_left():
         for numbers, captured in beneath.parts:
             inputs = [beneath.inputs[number] for number in numbers]
             lead = len(beneath.in_levels[numbers[0]])
-            part = recorded._replace(captured=captured, inputs=inputs, beneath=None, is_part=True, lead=lead)
-            with walking(part):
-                rows, is_cut = find(part), part.is_cut  # asked once, not for each of many parameters
+            part = Recorded(captured, inputs, in_spec, out_spec, aux, None, True, lead)
+            modes = walking(part)
+            with modes:
+                rows, is_cut = find(part), modes.records and not captured.records
                 for output, row in enumerate(rows):
                     for number, answer in zip(numbers, row, strict=True):
                         own = part.cut(answer) if is_cut else answer
@@ -148,14 +150,14 @@ class walking:  # a context manager, and used as one
     """
 
     def __init__(self, recorded: Recorded) -> None:
-        self.recorded = recorded
+        self.records = recorded.walks_recorded
         self.modes = list(_rare_modes(recorded)) if _may_need_modes() else ()
 
     def __enter__(self) -> None:
         self.grad = torch.is_grad_enabled()
         for mode in self.modes:
             mode.__enter__()
-        set_grad_enabled(self.recorded.walks_recorded)
+        set_grad_enabled(self.records)
 
     def __exit__(self, *exception: Any) -> None:
         for mode in reversed(self.modes):
