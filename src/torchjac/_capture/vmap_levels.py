@@ -49,7 +49,7 @@ class Physical(NamedTuple):
 def inside_vmaps_only() -> bool:
     """Return whether vmaps are active, and no other transform."""
     stack = interpreter_stack()
-    return bool(stack) and all([level.key() == _VMAP for level in stack])
+    return bool(stack) and all(level.key() == _VMAP for level in stack)
 
 
 class levels_left(Change):  # a context manager, and used as one
