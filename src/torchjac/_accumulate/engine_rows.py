@@ -176,23 +176,9 @@ def walk_rows(
     count: int,
     chunk: int | None,
 ) -> list[Tensor | None] | None:
-    """Return rows that wait at nodes taken down to others, node by node; None where the engine is to take them.
-
-    That is where they do not go at once, or too many nodes would be called under vmap all the same; where the engine
-    could not take a batch, rows that do not go at once go in chunks. A row or two the engine takes faster, unless
-    all is small. Where it would record wrong derivatives, rows go node by node or an error is raised.
-    """
-    names = {node.name for node in nodes}
-    alone = needs_own_vjp(names) and all(map(takes_rows_itself, nodes))
-    by_engine = not alone and not engine_refuses(nodes)
-    if by_engine and count <= FEW_ROWS and not is_small(nodes, count):
-        return None
-    size = chunk or rows_at_once(nodes, count, through=True)
-    if by_engine and all_can_vmap(names):
-        known = sum([goes_in_front(node.name) for node in nodes])
-        if size < count or not nodes_pay(known, len(nodes)):
-            return None
-    elif count > 1 and not all(map(can_vmap, nodes)):
+    """Return rows that wait at nodes taken down to others, node by node; None where the engine is to take them."""
+    size = _size_by_node(nodes, count, chunk)
+    if size is None:
         return None
     whole, parts = waiting(), []
     with noted(f"sending {count} rows through {len(nodes)} nodes"):
@@ -209,10 +195,33 @@ def walk_rows(
             raise_if_out_of_memory(
                 error, f"sending {size} of {count} rows at once through {len(nodes)} nodes"
             )
-            if alone:
+            if _goes_by_node(nodes):
                 raise
             return None  # the engine finds out which node it is, or shows the user's own error
     return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _size_by_node(nodes: Sequence[Node], count: int, chunk: int | None) -> int | None:
+    """Return how many rows to take at once through nodes one after another; None where the engine is to take them.
+
+    That is where they do not go at once, or too many nodes would be called under vmap all the same; where the engine
+    could not take a batch, rows that do not go at once go in chunks. A row or two the engine takes faster, unless
+    all is small. Where it would record wrong derivatives, rows go node by node or an error is raised.
+    """
+    names = {node.name for node in nodes}
+    by_engine = not _goes_by_node(nodes) and not engine_refuses(nodes)
+    if by_engine and count <= FEW_ROWS and not is_small(nodes, count):
+        return None
+    size = chunk or rows_at_once(nodes, count, through=True)
+    if by_engine and all_can_vmap(names):
+        known = sum([goes_in_front(node.name) for node in nodes])
+        return size if size >= count and nodes_pay(known, len(nodes)) else None
+    return size if count <= 1 or all(map(can_vmap, nodes)) else None
+
+
+def _goes_by_node(nodes: Sequence[Node]) -> bool:
+    """Return whether a node must not be left to the engine, and each takes rows by itself."""
+    return needs_own_vjp({node.name for node in nodes}) and all(map(takes_rows_itself, nodes))
 
 
 def _joined(parts: Sequence[Sequence[Tensor | None]]) -> list[Tensor | None]:
@@ -231,34 +240,35 @@ def finish_rows(
     """Replace the pending blocks of nodes, all dense rows, by those that reach the inputs."""
     waiting = {edge: pending.pop(edge) for edge in list(pending) if edge[0] not in tape.inputs}
     goals = list(tape.inputs)
-    inputs = [GradientEdge(node.fn, 0) for node in goals]
     for output in {output for blocks in waiting.values() for output in blocks}:
-        edges = [edge for edge, blocks in waiting.items() if output in blocks]
-        rank, count = len(out_shapes[output]), prod(out_shapes[output])
-        if not count:
+        shape = out_shapes[output]
+        if not prod(shape):
             continue
-        rows = [_rows(waiting[edge][output][0], rank, count) for edge in edges]
-        begin: Callable[[], dict[Edge, Tensor]] = partial(dict, zip(edges, rows, strict=True))
-        found = walk_rows(begin, rest, goals, count, chunk)
-        if found is None:
-            starts = [GradientEdge(node.fn, slot) for node, slot in edges]
-            for node in rest:
-                node.calls += 1
-            found = engine_rows(
-                starts,
-                partial(_between, rows),
-                count,
-                inputs,
-                rest,
-                chunk,
-            )
-        over = tuple(Label(n) for n in out_shapes[output])
-        for goal, value in zip(goals, found, strict=True):
+        rows = {
+            edge: _rows(blocks[output][0], len(shape), prod(shape))
+            for edge, blocks in waiting.items()
+            if output in blocks
+        }
+        for goal, value in zip(goals, _finished(rows, goals, rest, prod(shape), chunk), strict=True):
             if value is not None:
-                dims = tuple(Label(n) for n in goal.shape)
+                over, dims = tuple(map(Label, shape)), tuple(map(Label, goal.shape))
                 value = value.reshape([label.size for label in over + dims])
                 block = Block(value, over + dims, tuple(map(bare, over)), tuple(map(bare, dims)))
                 pending.setdefault((goal, 0), {}).setdefault(output, []).append(block)
+
+
+def _finished(
+    rows: dict[Edge, Tensor], goals: Sequence[Node], rest: list[Node], count: int, chunk: int | None
+) -> Sequence[Tensor | None]:
+    """Return rows taken down to the inputs, node by node or by the engine."""
+    found = walk_rows(lambda: dict(rows), rest, goals, count, chunk)
+    if found is not None:
+        return found
+    for node in rest:
+        node.calls += 1
+    starts = [GradientEdge(node.fn, slot) for node, slot in rows]
+    ends = [GradientEdge(node.fn, 0) for node in goals]
+    return engine_rows(starts, partial(_between, list(rows.values())), count, ends, rest, chunk)
 
 
 def _between(rows: Sequence[Tensor], begin: int, end: int) -> list[Tensor]:

@@ -62,47 +62,35 @@ def walk(
     report: Report | None = None,
 ) -> Answer:
     """Return the pending blocks of a tape taken down to its inputs; `accumulate` begins with identities."""
-    crowd = 0
     sparse = limits.row_bytes is None and not is_tracing()
     # Each op of a program is compiled; where the walk is walked in turn (for a Hessian), what is zero must stay so.
     by_ops = limits.row_bytes is not None and is_tracing() and not torch.is_grad_enabled()
+    before = now = 0
     for position, node in enumerate(track(tape.nodes, "nodes")):
         arrived = _take(node, pending, out_shapes)
         if not arrived:
             continue
-        before, crowd = crowd, 0
-        above = []
-        for lot in arrived:
-            if len(lot.blocks) > 1:
-                lot = _merged(lot, node.outputs[lot.slot], sparse)
-                if by_ops and one_pays(len(lot.blocks), prod(lot.out_shape) * prod(lot.wrt_shape)):
-                    meta = node.outputs[lot.slot]
-                    lot = lot._replace(blocks=[dense_block(lot.blocks, lot.out_shape, lot.wrt_shape, meta)])
-            above.append(lot)
-            crowd += len(lot.blocks)
+        above = [_merged(lot, node.outputs[lot.slot], sparse, by_ops) for lot in arrived]
         known = local_jacobian(node)
-        if limits.row_bytes is not None and (known.batch_dims or crowd > SOME_BLOCKS):
-            mixes = known.batch_dims and not any(known.batch_dims.values())
-            if (mixes and _only_rows(above, pending, out_shapes)) or (
-                crowd > SOME_BLOCKS and dense_is_cheaper(tape, position, min(before, crowd), out_shapes)
-            ):
-                rest = tape.nodes[position:]
-                names = {node.name for node in rest}
-                by_engine = all_can_vmap(names) and not engine_refuses(rest) and not needs_own_vjp(names)
-                if by_engine and tape.inputs_apart:
-                    for lot in above:
-                        pending.setdefault((node, lot.slot), {})[lot.output] = lot.blocks
-                    _to_rows(pending, tape, out_shapes)
-                    finish_rows(pending, tape, rest, out_shapes, limits.chunk)
-                    break
+        before, now = now, sum([len(lot.blocks) for lot in above])
+        if limits.row_bytes is not None and (
+            _only_rows(known, above, pending, out_shapes)
+            or (now > SOME_BLOCKS and dense_is_cheaper(tape, position, min(before, now), out_shapes))
+        ):
+            rest = tape.nodes[position:]
+            if tape.inputs_apart and _goes_by_engine(rest):
+                for lot in above:
+                    pending.setdefault((node, lot.slot), {})[lot.output] = lot.blocks
+                _to_rows(pending, tape, out_shapes)
+                finish_rows(pending, tape, rest, out_shapes, limits.chunk)
+                break
         _step(node, known, above, pending, out_shapes, limits)
         note_step(report, node, arrived, above)
-        del arrived, above, lot, known  # what a node held goes before what waits at the next one is added up
+        del arrived, above, known  # what a node held goes before what waits at the next one is added up
     answer: Answer = [[[] for _ in tape.inputs] for _ in out_shapes]
     for node, number in tape.inputs.items():
         for lot in _take(node, pending, out_shapes):
-            blocks = lot.blocks if len(lot.blocks) < 2 else _merged(lot, node.outputs[0], sparse).blocks
-            answer[lot.output][number] = blocks
+            answer[lot.output][number] = _merged(lot, node.outputs[0], sparse).blocks
     return answer
 
 
@@ -117,13 +105,26 @@ def _take(node: Node, pending: Pending, out_shapes: Sequence[Sequence[int]]) -> 
     return lots
 
 
-def _only_rows(above: Sequence[PendingBlocks], pending: Pending, out_shapes: Sequence[Sequence[int]]) -> bool:
-    """Return whether nothing but dense rows is left, at a node and anywhere else."""
+def _only_rows(
+    known: LocalJacobian,
+    above: Sequence[PendingBlocks],
+    pending: Pending,
+    out_shapes: Sequence[Sequence[int]],
+) -> bool:
+    """Return whether nothing but dense rows is left, at a node that mixes all dims and anywhere else."""
+    if not known.batch_dims or any(known.batch_dims.values()):
+        return False
     return all(lot.is_rows() for lot in above) and all(
         PendingBlocks(slot, output, out_shapes[output], node.outputs[slot].shape, blocks).is_rows()
         for (node, slot), lists in pending.items()
         for output, blocks in lists.items()
     )
+
+
+def _goes_by_engine(nodes: Sequence[Node]) -> bool:
+    """Return whether PyTorch's engine takes rows through some nodes in one batch, and rightly."""
+    names = {node.name for node in nodes}
+    return all_can_vmap(names) and not engine_refuses(nodes) and not needs_own_vjp(names)
 
 
 def _to_rows(pending: Pending, tape: Tape, out_shapes: Sequence[Sequence[int]]) -> None:
@@ -190,5 +191,11 @@ def _send(edge: Edge, output: int, block: Block, origin: torch.device, pending: 
         waiting[output] = [block]
 
 
-def _merged(lot: PendingBlocks, meta: Meta, sparse: bool) -> PendingBlocks:
-    return lot._replace(blocks=merge(lot.blocks, lot.out_shape, lot.wrt_shape, meta, sparse))
+def _merged(lot: PendingBlocks, meta: Meta, sparse: bool, by_ops: bool = False) -> PendingBlocks:
+    """Return the blocks at a tensor in fewer; ``by_ops``, where each op is compiled, in one if it is small."""
+    if len(lot.blocks) < 2:
+        return lot
+    blocks = merge(lot.blocks, lot.out_shape, lot.wrt_shape, meta, sparse)
+    if by_ops and one_pays(len(blocks), prod(lot.out_shape) * prod(lot.wrt_shape)):
+        blocks = [dense_block(blocks, lot.out_shape, lot.wrt_shape, meta)]
+    return lot._replace(blocks=blocks)

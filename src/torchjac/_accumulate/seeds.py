@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from .._blocks.maps import Affine, Label, Map, bare, labels_of, take
 from .._blocks.merge import dense_block
 from .._blocks.write import dense
 from .._capture.capture import map_rows
-from .._capture.tape import Node
+from .._capture.tape import Meta, Node
 from .._plan.recording import whole
 from .._rules.batched_vjp import by_formula
 from .._rules.call import call, fit
@@ -72,11 +73,23 @@ def push(
     return pushed
 
 
+class Seeded(NamedTuple):
+    """A block, the dims of a node it is tied along, and the labels that need a seed for each of their values."""
+
+    block: Block
+    ride: frozenset[int]
+    labels: tuple[Label, ...]
+
+    @property
+    def rows(self) -> int:
+        """The number of seeds."""
+        return prod(label.size for label in self.labels)
+
+
 def seed_count(blocks: Sequence[Block], pairs: BatchDims, out_shape: Sequence[int]) -> int:
     """Return how many rows would be pushed through a node that passes some dims."""
     dims = frozenset(p for p, _ in pairs)
-    seeds = [_seed_labels(block, _rides(block, dims)) for block in blocks]
-    return min(sum([prod(label.size for label in each) for each in seeds]), prod(out_shape))
+    return min(sum([_seeded(block, dims).rows for block in blocks]), prod(out_shape))
 
 
 def _push_group(
@@ -89,48 +102,63 @@ def _push_group(
     limits: Limits,
     scans: Mapping[int, tuple[int, int]],
 ) -> list[Local]:
-    meta = node.outputs[slot]
-    rides = [_rides(block, dims) for block in blocks]
-    seeds = [_seed_labels(block, ride) for block, ride in zip(blocks, rides, strict=True)]
-    counts = [prod(label.size for label in labels) for labels in seeds]
+    """Return what `push` does, for inputs to which the same dims pass straight."""
+    meta, rows = node.outputs[slot], prod(out_shape)
+    seeded = [_seeded(block, dims) for block in blocks]
+    count = sum([each.rows for each in seeded])
     own = prod(size for dim, size in enumerate(meta.shape) if dim not in dims)
     # A complex node is linear over the reals only: its Jacobian is no matrix of complex numbers.
-    if own_rows_pay(own, min(sum(counts), prod(out_shape))) and not node.touches_complex:
+    if own_rows_pay(own, min(count, rows)) and not node.touches_complex:
         terms = _push_group(node, slot, [identity(meta.shape)], meta.shape, dims, pairs_of, limits, scans)
         products = [
             (t.input, compose(block, t.block, meta.shape, meta.device)) for t in terms for block in blocks
         ]
         return [Local(k, block) for k, block in products if block is not None]
-    above = None
-    if not seeds_pay(sum(counts), prod(out_shape)):
-        _check_width(node, prod(out_shape), limits)
-        above, blocks = blocks, [dense_block(blocks, out_shape, meta.shape, meta)]
-        rides = [frozenset()]
-        seeds = [tuple(blocks[0].on[: len(out_shape)])]
-        counts = [prod(out_shape)]
-    _check_width(node, sum(counts), limits)
-    rows = [
-        dense(
-            [Block(block.value, block.on, tuple(map(bare, labels)), block.wrt)],
-            [label.size for label in labels],
-            meta.shape,
-            meta,
-        ).reshape(count, *meta.shape)
-        for block, labels, count in zip(blocks, seeds, counts, strict=True)
-    ]
-    results = call_rows(node, slot, rows[0] if len(rows) == 1 else torch.cat(rows), pairs_of, limits.chunk)
-    pushed = []
-    start = 0
-    for block, ride, labels, count in zip(blocks, rides, seeds, counts, strict=True):
-        for k, pairs in pairs_of.items():
-            result = results[k]
-            if result is not None and count:
-                tied = tuple((p, q) for p, q in pairs if p in ride)
-                found = _tie(block, labels, result[start : start + count], tied)
-                found = _scanned(above or [block], found, scans[k], pairs) if k in scans else found
-                pushed.append(Local(k, found))
-        start += count
+    in_one = not seeds_pay(count, rows)
+    if in_one:
+        _check_width(node, rows, limits)
+        block = dense_block(blocks, out_shape, meta.shape, meta)
+        seeded, count = [Seeded(block, frozenset(), tuple(block.on[: len(out_shape)]))], rows
+    _check_width(node, count, limits)
+    seeds = [_seeds(each, meta) for each in seeded]
+    results = call_rows(node, slot, seeds[0] if len(seeds) == 1 else torch.cat(seeds), pairs_of, limits.chunk)
+    pushed, start = [], 0
+    for each in seeded:
+        parts = [None if result is None else result[start : start + each.rows] for result in results]
+        pushed += _from_seeds(each, parts, pairs_of, scans, blocks if in_one else [each.block])
+        start += each.rows
     return pushed
+
+
+def _seeded(block: Block, dims: frozenset[int]) -> Seeded:
+    ride = _rides(block, dims)
+    return Seeded(block, ride, _seed_labels(block, ride))
+
+
+def _seeds(seeded: Seeded, meta: Meta) -> Tensor:
+    """Return the cotangents of a block, a row for each seed."""
+    block, _, labels = seeded
+    shown = Block(block.value, block.on, tuple(map(bare, labels)), block.wrt)
+    written = dense([shown], [label.size for label in labels], meta.shape, meta)
+    return written.reshape(seeded.rows, *meta.shape)
+
+
+def _from_seeds(
+    seeded: Seeded,
+    results: Sequence[Tensor | None],
+    pairs_of: Mapping[int, BatchDims],
+    scans: Mapping[int, tuple[int, int]],
+    above: Sequence[Block],
+) -> list[Local]:
+    """Return the blocks of the inputs, of what a node gives for the seeds of a block; it came of those ``above``."""
+    found = []
+    for k, pairs in pairs_of.items():
+        result = results[k]
+        if result is not None and len(result):
+            tied = tuple((p, q) for p, q in pairs if p in seeded.ride)
+            block = _tie(seeded.block, seeded.labels, result, tied)
+            found.append(Local(k, _scanned(above, block, scans[k], pairs) if k in scans else block))
+    return found
 
 
 def _check_width(node: Node, rows: int, limits: Limits) -> None:

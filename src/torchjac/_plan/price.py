@@ -35,12 +35,18 @@ NODE = 14.0
 #: And a block beside the first that arrives there
 BLOCK = 9.4
 
-_LOOKS = frozenset((Check, Load, SameMemory, Take))
+_LOOKS = frozenset((Check, Load, SameMemory))
 _VIEWS = frozenset(
     ("reshape", "view", "permute", "transpose", "select", "narrow", "expand", "unsqueeze", "squeeze", "as_strided",
-     "detach", "unbind", "__get__", "__getitem__", "contiguous", "diagonal", "bound", "movedim", "to")
+     "detach", "unbind", "__get__", "__getitem__", "contiguous", "diagonal", "bound", "movedim", "flatten")
 )  # fmt: skip
 _PRODUCTS = frozenset(("matmul", "mm", "bmm", "addmm", "baddbmm", "mv", "dot", "einsum", "tensordot"))
+
+#: Ops that take as long as a number of simple ones, of which most are made; each argument past two takes half of one
+_LAUNCHES = {
+    "convolution_backward": 40, "tensordot": 8, "index_put": 8, "slice_backward": 8, "select_backward": 4,
+    "isfinite": 4, "roll": 3, "cat": 2, "stack": 2, "to": 2, "sum": 2, "sum_to_size": 2, "matmul": 2, "einsum": 8,
+}  # fmt: skip
 
 
 def price(steps: Sequence[Step], registers: Sequence[Register]) -> float:
@@ -58,6 +64,8 @@ def _price(step: Step, registers: Sequence[Register]) -> float:
     kind = type(function)
     if kind in _LOOKS:
         return LOOK
+    if kind is Take:
+        return 0.0
     value = registers[step.register].value
     written = sum(map(_numel, value)) if isinstance(value, (tuple, list)) else _numel(value)
     if kind is Whole:
@@ -65,15 +73,20 @@ def _price(step: Step, registers: Sequence[Register]) -> float:
     own: float | None = getattr(function, "price", None)
     if own is not None:
         return own
-    name = getattr(function.func if type(function) is partial else function, "__name__", "")
+    op = function.func if isinstance(function, partial) else function
+    name = getattr(op, "__name__", "").partition(".")[0]
+    launches = LAUNCH * (_LAUNCHES.get(name, 1) + max(0, len(step.reads) - 2) / 2)
     if name in _VIEWS:
-        return LAUNCH / 2
+        return launches
+    others = [_numel(registers[at].value) for at in step.reads]
     if name in _PRODUCTS:
-        # Of m × k and k × n numbers, m × n: the product of the three is m²k²n².
-        factors = [_numel(registers[at].value) for at in step.reads]
-        multiplied = math.sqrt(math.prod([numel for numel in factors if numel] + [written]))
-        return 2 * LAUNCH + MULTIPLIED * multiplied
-    return LAUNCH + NUMBER * written
+        # Of m × k and k × n numbers, m × n: the product of the three is m²k²n². Each is read or written, too.
+        factors = [numel for numel in others if numel]
+        multiplied = math.sqrt(math.prod([*factors, written]))
+        return launches + MULTIPLIED * multiplied + NUMBER * (sum(factors) + written)
+    if step.writes is not None:  # in place: what is not given is not written
+        written = min(written, max(others[1:], default=0) or written)
+    return launches + NUMBER * written
 
 
 def _numel(value: Any) -> int:
