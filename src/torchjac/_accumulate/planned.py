@@ -67,9 +67,7 @@ def planned(
     """
     source = captured.recorded
     outputs, nodes = source.outputs, source.graph.nodes
-    if len(nodes) > MOST_NODES or not may_plan(captured):
-        return compute(None)
-    graph = signature(source.graph, outputs)
+    graph = signature(source.graph, outputs) if may_plan(captured) else None
     if graph is None:
         return compute(None)
     asked = (asked, captured.added)
@@ -95,11 +93,7 @@ def planned(
     try:
         result: T = entry.program.run(origins(entry.program))
     except MismatchError:
-        if entry.failures < MOST_FAILURES:
-            again = entry._replace(program=None, failures=entry.failures + 1)
-            return _record(key, origins(), compute, again, entry.best)
-        PROGRAMS.put(key, entry._replace(program=None, failures=0, bytes=STEP_BYTES * len(nodes)))
-        return compute(entry.best)
+        return _mismatched(key, origins(), compute, entry)
     if entry.failures:
         PROGRAMS.put(key, entry._replace(failures=0))
     if interpreted and entry.program.compiled is not None:
@@ -109,6 +103,17 @@ def planned(
         PROGRAMS.put(key, entry._replace(failures=0, bytes=entry.bytes + STEP_BYTES * len(nodes), left=left))
         recognise(source.graph, outputs, graph)
     return result
+
+
+def _mismatched(
+    key: Hashable, origins: list[Any], compute: Callable[[Candidate | None], T], entry: Entry
+) -> T:
+    """Compute a result where a guard does not hold, and record that anew, unless guards failed often in a row."""
+    if entry.failures < MOST_FAILURES:
+        again = entry._replace(program=None, failures=entry.failures + 1)
+        return _record(key, origins, compute, again, entry.best)
+    PROGRAMS.put(key, entry._replace(program=None, failures=0, bytes=STEP_BYTES * len(origins)))
+    return compute(entry.best)
 
 
 def _record(
@@ -173,7 +178,8 @@ def _price(made: Program | None, candidate: Candidate | None) -> float:
 def may_plan(captured: Captured) -> bool:
     """Tell whether what a call does is all done by ops that a recorder sees, for no one else to see or change."""
     return not (
-        captured.hooked
+        len(captured.recorded.graph.nodes) > MOST_NODES
+        or captured.hooked
         or is_tracing()
         or inside_functorch()
         or has_tangents()

@@ -51,25 +51,27 @@ def _solve(a: Map, b: Map, size: int, device: torch.device) -> Substitution | No
             return None
         if Gather in (type(a), type(b)):
             return {label: constant(0) for map_ in (a, b) if type(map_) is Affine for label in map_.labels}
-    label = bare_label(b)
-    if label is not None and label.size == size and label not in a.labels:
-        return {label: a}
-    label = bare_label(a)
-    if label is not None and label.size == size and label not in b.labels:
-        return {label: b}
+    for bound, other in ((b, a), (a, b)):
+        label = bare_label(bound)
+        if label is not None and label.size == size and label not in other.labels:
+            return {label: other}
     if type(a) is Affine and type(b) is Affine:
-        short = len(a.terms) <= 1 and len(b.terms) <= 1
-        if short and (a.labels != b.labels or not a.labels):
+        if len(a.terms) <= 1 and len(b.terms) <= 1 and (a.labels != b.labels or not a.labels):
             return _meet(a, b)
-        for fixed, number in ((a, b), (b, a)):
-            if not fixed.terms and _is_mixed_radix(number):
-                return _digits(fixed.offset - number.offset, number)
-    for table, other in ((a, b), (b, a)):
-        if type(table) is Gather and type(other) is Affine and len(other.terms) <= 1:
-            shared = set(other.labels) & set(table.labels)
-            if not shared:
-                return _look_up(table, other)
+        fixed, number = (b, a) if a.terms else (a, b)
+        if not fixed.terms and _is_mixed_radix(number):
+            return _digits(fixed.offset - number.offset, number)
+    elif type(a) is not type(b):
+        table, progression = (a, b) if type(a) is Gather else (b, a)
+        if _is_looked_up(table, progression):
+            return _look_up(table, progression)  # type: ignore[arg-type]  # of either kind
     return _match_digits(a, b) or _join(a, b, size, device)
+
+
+def _is_looked_up(table: Map, progression: Map) -> bool:
+    """Return whether each position of a table stands for itself where it falls on a progression."""
+    shared = set(progression.labels) & set(table.labels)
+    return type(progression) is Affine and len(progression.terms) <= 1 and not shared
 
 
 def _meet(a: Affine, b: Affine) -> Substitution | None:

@@ -88,8 +88,21 @@ def dense_answers(
             careful = inside_functorch() or needs_own_vjp(tape.names) or makes_sparse(tape.names)
             if by_engine or not careful:
                 raise
-    answer_bytes = sum(map(prod, shapes)) * sum(tensor.numel() * tensor.element_size() for tensor in inputs)
-    limits = Limits(chunk_size, rows_budget(answer_bytes))
+    return _by_structure(recorded, chunk_size, mode, into, candidate, forward)
+
+
+def _by_structure(
+    recorded: Recorded,
+    chunk_size: int | None,
+    mode: str,
+    into: Targets | None,
+    candidate: Candidate | None,
+    forward: bool,
+) -> list[list[Tensor]]:
+    """Return the Jacobians by blocks, in the order of a candidate, or by rows where those would be too wide."""
+    tape, shapes = recorded.captured.tape, recorded.shapes
+    in_bytes = sum([tensor.numel() * tensor.element_size() for tensor in recorded.inputs])
+    limits = Limits(chunk_size, rows_budget(sum(map(prod, shapes)) * in_bytes))
     try:
         if forward:
             blocks = accumulate_forward(tape, shapes, limits)
