@@ -233,7 +233,7 @@ def test_candidates():
     assert costs.chosen == min(costs.candidates, key=lambda cost: cost.price).candidate == "rows"
     head, *lines = str(costs).split("\n")
     assert head.split() == ["dense", "by", "estimated", "program", "steps"]
-    assert f"rows *       {rows.estimated:.1f} µs   {rows.price:.1f} µs  {rows.steps:5}" in lines
+    assert f"rows *       {rows.estimated:.1f} µs  {rows.price:.1f} µs  {rows.steps:5}" in lines
     assert costs.summary == f"dense: by rows, a program of {rows.steps} steps (not by reverse)"
     assert str(report).endswith(f"\n\n{report.summary}\n{costs.summary}")
     assert f"<pre>{report.summary}\n{costs.summary}</pre>" in report._repr_html_()
