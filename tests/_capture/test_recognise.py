@@ -45,6 +45,9 @@ FUNCTIONS = {
     "an output without a graph": lambda x: (x.sin(), torch.ones(2)),
     "a parameter": lambda x: WEIGHT @ x,
     "what is made of a parameter": lambda x: torch.nn.functional.linear(x, WEIGHT.sin().clone()),
+    "a layer of samples": lambda x: (
+        (x.repeat(2).view(2, 3).unsqueeze(1).view(2, 3) @ WEIGHT).view(2, 1, 3).squeeze(1)
+    ),
     "a long chain": lambda x: chain(x, 3 * MOST_NESTED),
 }
 
@@ -77,6 +80,11 @@ def test_what_is_recognised_is_what_is_read(name) -> None:
     assert anchors == [is_anchor(fn) for fn in read.nodes]
 
 
+def ones(*shape: int):
+    """A constant in double precision."""
+    return torch.ones(shape, dtype=D)
+
+
 OTHERS = {
     "another input": (lambda x: x.sin() * x.cos(), lambda x: x.sin() * x.sin().cos()),
     "another output of a node": (lambda x: x.unbind()[0] * 2, lambda x: x.unbind()[1] * 2),
@@ -94,6 +102,15 @@ OTHERS = {
     "a product that is written": (
         lambda x: (x.float().sin() * x.sin()).exp().half().double(),
         lambda x: x.float().sin().mul_(x.sin()).exp().half().double(),
+    ),
+    "the shape of a view": (lambda x: x.view(3, 1).tanh(), lambda x: x.view(1, 3).tanh()),
+    "the shape of a factor": (lambda x: x[None] @ ones(3, 2), lambda x: x[None] @ ones(3, 4)),
+    "the shapes of both factors": (
+        lambda x: x.repeat(4).view(4, 3) @ ones(3, 2), lambda x: x.repeat(4).view(2, 6) @ ones(6, 2),
+    ),
+    "how often it is expanded": (lambda x: x.expand(2, 3) @ WEIGHT, lambda x: x.expand(4, 3) @ WEIGHT),
+    "the dim that is squeezed": (
+        lambda x: x.view(3, 1, 1).squeeze(1).exp(), lambda x: x.view(1, 3, 1).squeeze(0).exp(),
     ),
     "a dtype": (lambda x: x.float().sin(), lambda x: x.half().float().sin().double()),
 }  # fmt: skip

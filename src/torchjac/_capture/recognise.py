@@ -27,10 +27,18 @@ DETERMINED = frozenset(
     for ops, k in [
         ("Abs Add Clone Cos Div Erf Exp Exp2 Expm1 Log Log1p Mul Neg Permute Pow Reciprocal Relu Rsqrt Select Sigmoid "
          "Sin Sinh Cosh Sqrt Stack Sub T Tan Tanh Transpose Unbind Unsqueeze", 0),
-        ("Rsub", 1),
+        ("Rsub Squeeze", 1),
     ]
     for op in ops.split()
 )  # fmt: skip
+
+#: Nodes that saved the sizes of their first input
+TELLING = frozenset(
+    ("ExpandBackward0", "MmBackward0", "SqueezeBackward1", "UnsafeViewBackward0", "ViewBackward0")
+)
+
+#: Nodes whose outputs have the dtype and the device of their first input, and a shape that they do not tell
+SHAPED = frozenset(("ExpandBackward0", "UnsafeViewBackward0", "ViewBackward0"))
 
 #: So many graphs that begin alike are tried at most, the last recognised first
 MOST_ALIKE = 4
@@ -96,6 +104,7 @@ class _Comparison:
         self.names: dict[str, Any] = {"anchor": anchor, "exact": exact}
         self.constants: dict[Hashable, str] = {}
         self.lines: list[str] = []
+        self.told: set[tuple[Any, int]] = set()
         self.failed = False
 
     def function(self) -> Callable[[Sequence[Tensor], Sequence[Any]], list[Any] | None] | None:
@@ -156,6 +165,8 @@ class _Comparison:
             while below:
                 below += self._undifferentiated(*below.pop())
             self._refuse_if(self._saved(fn, name))
+            if type(fn).__name__ in TELLING:
+                self.told.add(fn.next_functions[0])
             if self._is_determined(fn):
                 return
         metas = fn._input_metadata
@@ -165,8 +176,13 @@ class _Comparison:
 
     def _is_determined(self, fn: Any) -> bool:
         """Return whether what is compared below a node tells what its outputs are like; of one dtype, on one device."""
-        edges = fn.next_functions
-        if type(fn).__name__ not in DETERMINED or any(below not in self.number for below, _ in edges):
+        edges, kind = fn.next_functions, type(fn).__name__
+        if kind == "MmBackward0":  # both sizes are saved
+            edges = [edge for edge in edges if edge[0] in self.number]
+        elif kind in SHAPED:
+            if (fn, 0) not in self.told:
+                return False
+        elif kind not in DETERMINED or any(below not in self.number for below, _ in edges):
             return False
         metas = [*fn._input_metadata, *[below._input_metadata[slot] for below, slot in edges]]
         return len({(meta.dtype, meta.device) for meta in metas}) == 1
