@@ -21,7 +21,7 @@ from torch.autograd.function import BackwardCFunction
 from .._blocks.cost import CALLED_RATE, MOST_BLOCKS, PRODUCT_RATE
 from .._capture.tape import Edge, Node, Tape, size_of
 from .._rules.nnz_estimate import is_called, is_multiplied, is_pointwise, kind_of, links, mixes_nothing
-from .batch import batch_of, samples_of
+from .batch import Samples, samples_of
 
 
 class Place(NamedTuple):
@@ -45,16 +45,16 @@ class Place(NamedTuple):
 def places(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> list[Place]:
     """Return every place of a tape, from above its first node to below its last; no tensor on it may be empty."""
     nodes = tape.nodes
-    batch = batch_of(tape, out_shapes)
+    samples = samples_of(tape, out_shapes)
     rows = sum(map(prod, out_shapes))
     each = [_linked(node) for node in nodes]
-    below, rising = _rise(tape, each, batch)
+    below, rising = _rise(tape, each, samples)
     # What begins with an identity at the frontier costs these for each of its numbers.
     load = [0.0]
     sizes = [node.numel for node in nodes]
     for written, linked in zip(sizes, each, strict=True):
         load.append(load[-1] + written + PRODUCT_RATE * sum([count for _, _, count in linked]))
-    frontier = _Frontier(below, rows, batch)
+    frontier = _Frontier(below, rows, samples)
     for end, shape in zip(tape.outputs, out_shapes, strict=True):
         if end is not None:
             frontier.add(end, prod(shape), prod(shape), end)
@@ -84,7 +84,7 @@ def forward_work(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> float:
     """Return the work of forward order alone, as the first of `places` has it."""
     if "up" not in tape.estimates:
         each = [_linked(node) for node in tape.nodes]
-        tape.estimates["up"] = _rise(tape, each, batch_of(tape, out_shapes))[1][0]
+        tape.estimates["up"] = _rise(tape, each, samples_of(tape, out_shapes))[1][0]
     work: float = tape.estimates["up"]
     return work
 
@@ -146,7 +146,7 @@ def rows_work(tape: Tape, rows: int) -> float:
 
 
 def _reverse_walk(tape: Tape, out_shapes: Sequence[Sequence[int]], meets: bool) -> Walk:
-    all_rows, batch = sum(map(prod, out_shapes)), batch_of(tape, out_shapes)
+    all_rows, samples = sum(map(prod, out_shapes)), samples_of(tape, out_shapes)
     entries: dict[Edge, float] = {}
     since: dict[Edge, Edge] = {}
     for end, shape in zip(tape.outputs, out_shapes, strict=True):
@@ -173,7 +173,7 @@ def _reverse_walk(tape: Tape, out_shapes: Sequence[Sequence[int]], meets: bool) 
                 after = before + sent
                 since[edge] = edge
                 several[edge] += blocks
-            whole = size * all_rows / samples_of(edge, batch)
+            whole = size * all_rows / samples.of(edge)
             if after >= whole:  # it is dense
                 after, several[edge] = whole, 1
             entries[edge] = after
@@ -202,10 +202,10 @@ def _linked(node: Node) -> list[tuple[Edge, int, int]]:
 
 
 def _rise(
-    tape: Tape, each: Sequence[Sequence[tuple[Edge, int, int]]], batch: int
+    tape: Tape, each: Sequence[Sequence[tuple[Edge, int, int]]], samples: Samples
 ) -> tuple[dict[Edge, float], list[float]]:
     """Return the entries of each tensor's Jacobian, and the work of the forward walk up to each place."""
-    columns = sum([node.numel / samples_of((node, 0), batch) for node in tape.inputs])
+    columns = sum([node.numel / samples.of((node, 0)) for node in tape.inputs])
     entries: dict[Edge, float] = {(node, 0): float(node.numel) for node in tape.inputs}
     since: dict[Edge, Edge] = {(node, 0): (node, 0) for node in tape.inputs}
     work = [0.0]
@@ -243,10 +243,10 @@ class _Frontier:
     takes, ``others`` how many are not the first output of a node.
     """
 
-    def __init__(self, below: dict[Edge, float], rows: float, batch: int) -> None:
+    def __init__(self, below: dict[Edge, float], rows: float, samples: Samples) -> None:
         self.alive: dict[Edge, float] = {}
         self.since: dict[Edge, Edge] = {}
-        self.below, self.rows, self.batch = below, rows, batch
+        self.below, self.rows, self.samples = below, rows, samples
         self.numbers = self.held = self.product = 0.0
         self.others = 0
 
@@ -259,7 +259,7 @@ class _Frontier:
         if before is None:
             before, after = 0.0, entries
             self.since[edge] = start or edge
-            self.numbers += size / samples_of(edge, self.batch)
+            self.numbers += size / self.samples.of(edge)
             self.held += below
             self.others += edge[1] != 0
         elif self.since[edge] is start:
@@ -267,7 +267,7 @@ class _Frontier:
         else:
             after = before + entries
             self.since[edge] = edge
-        after = self.alive[edge] = min(after, size * self.rows / samples_of(edge, self.batch))
+        after = self.alive[edge] = min(after, size * self.rows / self.samples.of(edge))
         more = after - before
         self.held += more
         self.product += more * below / size
@@ -281,7 +281,7 @@ class _Frontier:
             entries = self.alive.pop(edge, None)
             if entries is not None:
                 size, below = size_of(edge), self.below[edge]
-                self.numbers -= size / samples_of(edge, self.batch)
+                self.numbers -= size / self.samples.of(edge)
                 self.held -= entries + below
                 self.product -= entries * below / size
                 self.others -= slot != 0

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._blocks.tracing import inside_functorch
+from .._capture.vmap_levels import levels_now
 from .._torch import pytree
 from .arguments import check_argnums, put_arguments, split_aux
 from .call_function import check_function
@@ -20,7 +22,8 @@ def grad(
 ) -> Callable[..., Any]:
     """Compute the gradient of ``func``, which returns one number, with respect to the arguments at ``argnums``.
 
-    For ``y = func(x)`` the answer is ``g[i…] = ∂y / ∂x[i…]``: the one row of the Jacobian.
+    For ``y = func(x)`` the answer is ``g[i…] = ∂y / ∂x[i…]``: the one row of the Jacobian. Directly inside a transform
+    of torch.func it is `torch.func.grad` itself, with what that refuses.
 
     Args:
         func: a function of any arguments that returns a real tensor of shape ``()``.
@@ -113,15 +116,21 @@ def _gradient_and_value(
         return output, (output, aux) if has_aux else output
 
     real = reverse(what, of_real, argnums, True, None)
+    theirs = torch.func.grad_and_value(func, argnums, has_aux)
 
     @wraps(func)
     def gradient_and_value(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        if (
+            inside_functorch() and levels_now() is None
+        ):  # a level more; a sum over samples has nothing to keep
+            found: tuple[Any, Any] = theirs(*args, **kwargs)
+            return found
         positions = check_argnums(argnums, len(args), what)
         chosen = args[positions[0]] if isinstance(argnums, int) else tuple(args[n] for n in positions)
         leaves, spec = pytree.tree_flatten(chosen)
         is_complex = [isinstance(leaf, Tensor) and leaf.is_complex() for leaf in leaves]
         if not any(is_complex):
-            found: tuple[Any, Any] = real(*args, **kwargs)
+            found = real(*args, **kwargs)
             return found
 
         def turned(turn: Callable[[Tensor], Tensor], tree: Any) -> Any:
