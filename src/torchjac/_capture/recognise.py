@@ -27,14 +27,16 @@ DETERMINED = frozenset(
     for ops, k in [
         ("Abs Add Clone Cos Div Erf Exp Exp2 Expm1 Log Log1p Mul Neg Permute Pow Reciprocal Relu Rsqrt Select Sigmoid "
          "Sin Sinh Cosh Sqrt Stack Sub T Tan Tanh Transpose Unbind Unsqueeze", 0),
-        ("Rsub Squeeze", 1),
+        ("Rsub", 1),
+        *[("Squeeze", k) for k in range(6)],
     ]
     for op in ops.split()
 )  # fmt: skip
 
 #: Nodes that saved the sizes of their first input
 TELLING = frozenset(
-    ("ExpandBackward0", "MmBackward0", "SqueezeBackward1", "UnsafeViewBackward0", "ViewBackward0")
+    ["ExpandBackward0", "MmBackward0", "UnsafeViewBackward0", "ViewBackward0"]
+    + [f"SqueezeBackward{k}" for k in range(6)]
 )
 
 #: Nodes whose outputs have the dtype and the device of their first input, and a shape that they do not tell
