@@ -260,6 +260,11 @@ def capture_at_level(run: Run, inputs: Sequence[Tensor]) -> Captured:
             with torch.enable_grad():
                 entries = [entry(tensor) for tensor in _sources(inputs, level)]
                 starts = [tensor.grad_fn for tensor in entries]
+                if None in starts:
+                    raise RuntimeError(
+                        f"PyTorch {torch.__version__} records no graph inside both inference_mode and a transform of "
+                        "torch.func; use torch.no_grad in place of inference_mode, or PyTorch 2.13"
+                    )
                 outputs, extra = run(entries)
         finally:
             leave_grad()
