@@ -154,7 +154,7 @@ def test_every_cell(transform, around, mode, name, expected) -> None:
 
     apply, kind = AROUND[around]
     if mode == "inference_mode around" and around in NOT_AROUND_IN_THE_OLDEST and not NEWEST:
-        with outer(), pytest.raises(RuntimeError, match="inference_mode and a transform|_make_dual"):
+        with outer(), pytest.raises(RuntimeError, match=r"inference_mode and a transform|_make_dual"):
             apply(within, X)
         return
     with outer():
