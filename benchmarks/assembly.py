@@ -5,7 +5,7 @@
     python benchmarks/assembly.py --large            with n = 10,000,000 too
     python benchmarks/assembly.py --only chain OPF   some rows
 
-One thread, processor time, the median of some turns of calls that have been made before; memory is the peak of the
+One thread, processor time, the medians of turns of calls that have been made before; memory is the peak of the
 first call. "beside" is what the goal is a multiple of: the blocks (`jacobian`) and the writing of arrays as large as
 those of the matrix; the blocks alone for a matrix that is filled again; the bytes of the matrix; for compiled programs
 CasADi's virtual machine, where it is installed.
@@ -20,8 +20,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
-from time import process_time
 from typing import Any, NamedTuple
 
 import numpy
@@ -34,9 +32,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from examples import power_flow
 
 from benchmarks.memory import beyond_answer
+from benchmarks.timing import alternate
 from torchjac import compile, grad, hessian, jacobian, jacrev
 
-TURNS, DOUBLE, CSR = 9, torch.float64, torch.sparse_csr
+#: Each call is measured for so long.
+SECONDS = 0.5
+DOUBLE, CSR = torch.float64, torch.sparse_csr
 
 
 class Row(NamedTuple):
@@ -48,15 +49,10 @@ class Row(NamedTuple):
     goal: float
 
 
-def milliseconds(*calls: Callable[[], Any], turns: int = TURNS) -> list[float]:
+def milliseconds(*calls: Callable[[], Any]) -> list[float]:
     """The medians of the processor time of some calls, which take turns."""
-    times: list[list[float]] = [[] for _ in calls]
-    for _ in range(turns):
-        for call, found in zip(calls, times, strict=True):
-            begin = process_time()
-            call()
-            found.append(process_time() - begin)
-    return [1e3 * median(found) for found in times]
+    found = alternate({str(number): call for number, call in enumerate(calls)}, SECONDS, clock="cpu")
+    return [1e3 * each[0] for each in found.values() if each is not None]
 
 
 def chain(x: Tensor) -> Tensor:
@@ -102,9 +98,7 @@ def assembly(name: str, f: Callable[[Tensor], Tensor], x: Tensor, goal: float) -
     for _ in range(20 if x.numel() <= 10**6 else 3):
         blocks(x), into(x)
     write = lambda: [torch.empty_like(array).fill_(1) for array in arrays]  # noqa: E731
-    bare, writing, whole, again = milliseconds(
-        lambda: blocks(x), write, lambda: sparse(x), lambda: into(x), turns=TURNS if x.numel() <= 10**6 else 3
-    )
+    bare, writing, whole, again = milliseconds(lambda: blocks(x), write, lambda: sparse(x), lambda: into(x))
     yield Row(f"{name}: CSR", whole, bare + writing, goal)
     yield Row(f"{name}: values into a matrix", again, bare, 1.2)
 
@@ -128,11 +122,11 @@ def optimal_power_flow(buses: int) -> Iterator[Row]:
     ):
         for _ in range(20):
             operator(x), sparse(x)
-        bare, whole = milliseconds(lambda f=operator: f(x), lambda f=sparse: f(x), turns=25)
+        bare, whole = milliseconds(lambda f=operator: f(x), lambda f=sparse: f(x))
         yield Row(f"OPF of {buses:,} buses: {kind}", whole, bare, 1.5)
         fast = compile(sparse)
         fast(x)
-        compiled, machine = milliseconds(lambda f=fast: f(x), virtual.get(kind, lambda: None), turns=25)
+        compiled, machine = milliseconds(lambda f=fast: f(x), virtual.get(kind, lambda: None))
         machine = machine if virtual else float("nan")
         yield Row(f"OPF of {buses:,} buses: {kind}, compiled", compiled, machine, 0.25)
 

@@ -4,12 +4,12 @@
     python benchmarks/solve.py --small            small sizes, to see that it runs
     python benchmarks/solve.py --only KKT Bratu   some rows
 
-Both sides are measured in one process with one thread, in processor time, the median of some turns. "first" is the
+Both sides are measured in one process with one thread, in processor time, the medians of turns. "first" is the
 first system of a pattern, whose analysis is kept; "again" is the next one with other values, from blocks to solution;
 "peer" is the best of SciPy's own ways for the matrix that is there already (SuperLU in each ordering, LAPACK's bands,
-its iterative solvers through CSR), and for whole Newton solves the derivatives of CasADi with SuperLU, where CasADi is
-installed; for bundle adjustment it is the time that was aimed at. The ratio is that of "again" to "peer", and the goal
-stands beside it.
+its iterative solvers through CSR), and for whole Newton solves what `benchmarks/newton.py` writes with CasADi and with
+JAX and asdex, where these are installed; for bundle adjustment it is the time that was aimed at. The ratio is that of
+"again" to "peer", and the goal stands beside it.
 """
 
 from __future__ import annotations
@@ -18,25 +18,29 @@ import argparse
 import platform
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from time import process_time
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy
 import scipy
 import torch
 from scipy.linalg import solve_banded
-from scipy.sparse import csc_array
 from scipy.sparse.linalg import cg, splu
 from torch import Tensor
 from torch.nn.functional import pad
 
-from torchjac import Jacobian, grad, jacobian
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-TURNS = 5
+from benchmarks.newton import ORDERINGS, Equations, bratu, brusselator, by_casadi, by_jax, ours
+from benchmarks.timing import alternate
+from torchjac import Jacobian, compile, grad, jacobian, value_and_jacobian
+
+#: Each call is measured for so long.
+SECONDS = 1.0
 DOUBLE = torch.float64
 
 
@@ -51,14 +55,10 @@ class Row(NamedTuple):
     how: str
 
 
-def seconds(call: Callable[[], Any], turns: int = TURNS) -> float:
-    """The median of the processor time of some calls."""
-    times = []
-    for _ in range(turns):
-        begin = process_time()
-        call()
-        times.append(process_time() - begin)
-    return median(times)
+def medians(calls: dict[str, Callable[[], Any]]) -> list[float]:
+    """The medians of the processor time of some calls, which take turns."""
+    found = alternate(calls, SECONDS, clock="cpu")
+    return [each[0] for each in found.values() if each is not None]
 
 
 def anew(jac: Jacobian) -> Jacobian:
@@ -67,7 +67,7 @@ def anew(jac: Jacobian) -> Jacobian:
 
 
 def system(
-    name: str, f: Callable[[Tensor], Tensor], x: Tensor, goal: float, peer: Callable[..., float]
+    name: str, f: Callable[[Tensor], Tensor], x: Tensor, goal: float, peer: Callable[..., Peers]
 ) -> Row:
     """One system, solved from its blocks."""
     jac = jacobian(f)(x)
@@ -77,37 +77,41 @@ def system(
     first = process_time() - begin
     error = (jac @ solved - right).norm() / right.norm()
     assert error < 1e-8, f"{name}: relative residual {error:.1e}"
-    again = seconds(lambda: anew(jac).solve(right))
+    calls = {"ours": lambda: anew(jac).solve(right), **peer(jac, right.numpy().reshape(-1))}
+    again, *peers = medians(calls)
     how = jac.explain().answers[0].removeprefix("solve: ").split(":")[0]
-    return Row(name, first, again, peer(jac, right.numpy().reshape(-1)), goal, how)
+    return Row(name, first, again, min(peers), goal, how)
 
 
-def best_ordering(*orderings: str) -> Callable[..., float]:
-    """SuperLU in some orderings, with and without its symmetric mode: the fastest."""
+Peers: TypeAlias = "dict[str, Callable[[], Any]]"
 
-    def measure(jac: Jacobian, right: numpy.ndarray) -> float:
+
+def best_ordering(*orderings: str) -> Callable[..., Peers]:
+    """SuperLU in some orderings, with and without its symmetric mode."""
+
+    def peers(jac: Jacobian, right: numpy.ndarray) -> Peers:
         matrix = jac.to_scipy("csc")
         symmetric = {"diag_pivot_thresh": 0.1, "options": {"SymmetricMode": True}}
         ways = [{"permc_spec": order, **more} for order in orderings for more in ({}, symmetric)]
-        return min(seconds(lambda way=way: splu(matrix, **way).solve(right), 3) for way in ways)
+        return {str(way): lambda way=way: splu(matrix, **way).solve(right) for way in ways}
 
-    return measure
+    return peers
 
 
-def bands(below: int, above: int) -> Callable[..., float]:
+def bands(below: int, above: int) -> Callable[..., Peers]:
     """LAPACK's band solver on a band that is there."""
 
-    def measure(jac: Jacobian, right: numpy.ndarray) -> float:
+    def peers(jac: Jacobian, right: numpy.ndarray) -> Peers:
         matrix = jac.to_scipy("dia")
         band = numpy.zeros((below + above + 1, len(right)))
         for offset, line in zip(matrix.offsets, matrix.data, strict=True):
             band[above - offset] = line
-        return seconds(lambda: solve_banded((below, above), band, right))
+        return {"solve_banded": lambda: solve_banded((below, above), band, right)}
 
-    return measure
+    return peers
 
 
-def schur(jac: Jacobian, right: numpy.ndarray) -> float:
+def schur(jac: Jacobian, right: numpy.ndarray) -> Peers:
     """An arrow by hand: a diagonal, a last column and a last row."""
     matrix = jac.to_scipy("csr")
 
@@ -118,7 +122,7 @@ def schur(jac: Jacobian, right: numpy.ndarray) -> float:
         last = (right[-1] - row[:-1] @ scaled) / (row[-1] - row[:-1] @ eliminated)
         return numpy.append(scaled - eliminated * last, last)
 
-    return seconds(solve, 9)
+    return {"by hand": solve}
 
 
 def laplacian(u: Tensor, diagonal: float = 4.0) -> Tensor:
@@ -156,7 +160,7 @@ def arrow(x: Tensor) -> Tensor:
     return torch.cat([x[:-1] ** 2 * 3 + x[-1] * x[:-1].sin(), (x[:-1] ** 2).sum()[None] + 9 * x[-1:]])
 
 
-def bundle(cameras: int, points: int, observations: int) -> Row:
+def bundle(cameras: int, points: int, observations: int) -> Iterator[Row]:
     """A damped Gauss-Newton step: Jacobian, Gram matrix and system."""
     make = torch.Generator().manual_seed(0)
     more = torch.randint(points, (observations - 2 * points,), generator=make)
@@ -182,76 +186,45 @@ def bundle(cameras: int, points: int, observations: int) -> Row:
         square = flat.square().sum(-1, keepdim=True)
         return flat * (1 + c[:, 7:8] * square + c[:, 8:] * square**2) * c[:, 6:7]
 
-    def step(x: Tensor) -> Jacobian:
-        jac = jacobian(residual)(x)
-        damped = jac.gram().add_diagonal(1.0)
-        damped.solve(jac.mT @ residual(x))
+    def step(both: Callable[[Tensor], Any]) -> Jacobian:
+        value, jac = both(start)
+        damped: Jacobian = jac.gram().add_diagonal(1.0)
+        damped.solve(jac.mT @ value)
         return damped
 
+    ways = (
+        ("", value_and_jacobian(residual), 0.150),
+        (", compiled", compile(value_and_jacobian(residual)), 0.060),
+    )
+    for name, both, goal in ways:
+        begin = process_time()
+        damped = step(both)
+        first = process_time() - begin
+        how = damped.explain().answers[0].removeprefix("solve: ").split(":")[0]
+        (again,) = medians({"ours": lambda both=both: step(both)})
+        yield Row(
+            f"bundle adjustment step{name}", first, again, goal, 1.0, how
+        )  # the goal is an absolute time
+
+
+def newton(name: str, equations: Equations) -> Iterator[Row]:
+    """Newton's method to the end, beside those of CasADi and of JAX that are installed."""
     begin = process_time()
-    damped = step(start)
+    ours(equations)
     first = process_time() - begin
-    how = damped.explain().answers[0].removeprefix("solve: ").split(":")[0]
-    # The goal is an absolute time.
-    return Row("bundle adjustment step", first, seconds(lambda: step(start)), 0.150, 1.0, how)
-
-
-def newton(
-    name: str, f: Callable[[Tensor], Tensor], x: Tensor, symbols: Callable[[Any, Any], Any], goal: float
-) -> Row:
-    """Newton's method to the end, beside CasADi's Jacobian and SuperLU."""
-
-    def ours() -> Tensor:
-        at = x
-        for _ in range(20):
-            jac, value = jacobian(f)(at), f(at)
-            if value.norm() < 1e-9 * x.numel() ** 0.5:
-                return at
-            at = at - jac.solve(value)
-        raise AssertionError(f"{name}: no convergence")
-
-    begin = process_time()
-    ours()
-    first = process_time() - begin
-    return Row(name, first, seconds(ours, 3), casadi_newton(symbols, x), goal, "whole solve")
-
-
-def casadi_newton(symbols: Callable[[Any, Any], Any], x: Tensor) -> float:
-    """The same by CasADi and SuperLU in its best ordering; its compilation of the Jacobian is not counted."""
-    try:
-        import casadi
-    except ImportError:
-        return float("nan")
-    names = casadi.SX.sym("x", x.numel())
-    value = symbols(casadi, names)
-    run = casadi.Function("f", [names], [value, casadi.jacobian(value, names)])
-
-    def solve(order: str) -> None:
-        at = x.numpy().reshape(-1)
-        for _ in range(20):
-            value, jac = run(at)
-            value = numpy.asarray(value).ravel()
-            if numpy.linalg.norm(value) < 1e-9 * len(at) ** 0.5:
-                return
-            pattern = jac.sparsity()
-            matrix = csc_array((jac.nonzeros(), pattern.row(), pattern.colind()), shape=pattern.shape)
-            at = at - splu(matrix, permc_spec=order).solve(value)
-
-    return min(seconds(lambda order=order: solve(order), 2) for order in ("COLAMD", "MMD_AT_PLUS_A"))
-
-
-def bratu(n: int) -> tuple[Callable[[Tensor], Tensor], Tensor, Callable[[Any, Any], Any]]:
-    """Bratu's equation on a square, in PyTorch and in CasADi."""
-    h2 = 1 / (n + 1) ** 2
-
-    def symbols(casadi: Any, x: Any) -> Any:
-        u = casadi.reshape(x, n, n)
-        zero = casadi.SX.zeros(n, 1)
-        right, left = casadi.horzcat(u[:, 1:], zero), casadi.horzcat(zero, u[:, :-1])
-        down, up = casadi.vertcat(u[1:, :], zero.T), casadi.vertcat(zero.T, u[:-1, :])
-        return casadi.vec(4 * u - right - left - down - up - h2 * casadi.exp(u))
-
-    return lambda u: laplacian(u) - h2 * u.exp(), torch.zeros(n, n, dtype=DOUBLE), symbols
+    calls: dict[str, Callable[[], Any]] = {"ours": lambda: ours(equations)}
+    with suppress(ImportError):
+        calls.update({order: by_casadi(equations, order) for order in ORDERINGS})
+    with suppress(ImportError):
+        calls["JAX"] = by_jax(equations)
+    again, *peers = medians(calls)
+    for peer, times, goal in (
+        ("CasADi", peers[: len(ORDERINGS)], 1.0),
+        ("JAX", peers[len(ORDERINGS) :], 0.7),
+    ):
+        yield Row(
+            f"{name}, beside {peer}", first, again, min(times, default=float("nan")), goal, "whole solve"
+        )
 
 
 def mesh(side: int) -> Row:
@@ -274,8 +247,9 @@ def mesh(side: int) -> Row:
     begin = process_time()
     by_operator()
     first = process_time() - begin
-    by_matrix = seconds(lambda: cg(anew(hess).to_scipy(), right, **options))
-    return Row("mesh of springs, 100 steps of CG", first, seconds(by_operator), by_matrix, 1.1, "operator")
+    by_matrix = lambda: cg(anew(hess).to_scipy(), right, **options)  # noqa: E731
+    again, beside = medians({"ours": by_operator, "matrix": by_matrix})
+    return Row("mesh of springs, 100 steps of CG", first, again, beside, 1.1, "operator")
 
 
 def point(*shape: int) -> Tensor:
@@ -293,22 +267,23 @@ def definite(u: Tensor) -> Tensor:
     return laplacian(u) + 0.1 * u**3
 
 
-def rows(small: bool) -> Iterator[tuple[str, Callable[[], Row]]]:
+def rows(small: bool) -> Iterator[tuple[str, Callable[[], Iterable[Row]]]]:
     """The lines of the table, each measured where it is asked for."""
     n, k, side, large, steps = (2000, 500, 24, 40, 100) if small else (10**6, 20_000, 200, 500, 1667)
     colamd, degree = best_ordering("COLAMD"), best_ordering("MMD_AT_PLUS_A")
     both = best_ordering("COLAMD", "NATURAL")
     lagrangian = grad(lambda z: collocation(z, steps))
-    yield "KKT", lambda: system("KKT matrix of collocation", lagrangian, point(6 * steps), 2.0, colamd)
-    yield "tridiagonal", lambda: system("tridiagonal", three, point(n) + 1, 2.0, bands(1, 1))
-    yield "pentadiagonal", lambda: system("pentadiagonal", five, point(n) + 1, 2.0, bands(2, 2))
-    yield "indefinite", lambda: system("indefinite grid", indefinite, point(side, side), 1.2, colamd)
-    yield "definite", lambda: system("definite grid", definite, point(large, large), 1.2, degree)
-    yield "arrow", lambda: system("arrow", arrow, point(k) + 0.5, 1.2, both)
-    yield "arrow by hand", lambda: system("arrow, beside Schur by hand", arrow, point(k) + 0.5, 2.0, schur)
+    yield "KKT", lambda: [system("KKT matrix of collocation", lagrangian, point(6 * steps), 2.0, colamd)]
+    yield "tridiagonal", lambda: [system("tridiagonal", three, point(n) + 1, 2.0, bands(1, 1))]
+    yield "pentadiagonal", lambda: [system("pentadiagonal", five, point(n) + 1, 2.0, bands(2, 2))]
+    yield "indefinite", lambda: [system("indefinite grid", indefinite, point(side, side), 1.2, colamd)]
+    yield "definite", lambda: [system("definite grid", definite, point(large, large), 1.2, degree)]
+    yield "arrow", lambda: [system("arrow", arrow, point(k) + 0.5, 1.2, both)]
+    yield "arrow by hand", lambda: [system("arrow, beside Schur by hand", arrow, point(k) + 0.5, 2.0, schur)]
     yield "bundle", lambda: bundle(*((7, 200, 900) if small else (49, 7776, 31843)))
-    yield "Bratu", lambda: newton("Newton on Bratu's equation", *bratu(side), 1.0)
-    yield "mesh", lambda: mesh(20 if small else 158)
+    yield "mesh", lambda: [mesh(20 if small else 158)]
+    yield "Bratu", lambda: newton("Newton on Bratu's equation", bratu(side))
+    yield "Brusselator", lambda: newton("Newton on the Brusselator", brusselator(16 if small else 256))
 
 
 def line(row: Row) -> str:
@@ -316,7 +291,7 @@ def line(row: Row) -> str:
     ratio = row.again / row.peer
     verdict = "no peer" if ratio != ratio else "met" if ratio <= row.goal else "missed"
     times = "  ".join(f"{1e3 * each:>9.1f}" for each in (row.first, row.again, row.peer))
-    return f"{row.name:34}  {times}  {ratio:6.2f}  {row.goal:5.2f}  {verdict:8}  {row.how}"
+    return f"{row.name:40}  {times}  {ratio:6.2f}  {row.goal:5.2f}  {verdict:8}  {row.how}"
 
 
 def main() -> None:
@@ -332,12 +307,12 @@ def main() -> None:
     print(
         f"torch {torch.__version__}, SciPy {scipy.__version__}, {platform.machine()}, one thread, milliseconds"
     )
-    print(f"{'':34}  {'first':>9}  {'again':>9}  {'peer':>9}  {'ratio':>6}  {'goal':>5}  {'':8}  how")
+    print(f"{'':40}  {'first':>9}  {'again':>9}  {'peer':>9}  {'ratio':>6}  {'goal':>5}  {'':8}  how")
     for name, measure in rows(given.small):
         if not given.only or any(name.startswith(word) for word in given.only):
-            print(line(measure()), flush=True)
+            for row in measure():
+                print(line(row), flush=True)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))
     main()

@@ -105,8 +105,9 @@ def has_strong_diagonal(pattern: Pattern, values: Array) -> bool:
     if at is None or pattern.transposition is None:
         return False
     size = numpy.abs(values)
-    largest = numpy.maximum.reduceat(size, pattern.begin[:-1])
-    return bool((size[at] < WEAK * largest).sum() <= MOST_WEAK * pattern.size)
+    weak = numpy.zeros(pattern.size, bool)
+    weak[pattern.row[WEAK * size > size[at][pattern.row]]] = True
+    return bool(weak.sum() <= MOST_WEAK * pattern.size)
 
 
 def _cycles(order: Array) -> int:
