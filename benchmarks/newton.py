@@ -1,8 +1,8 @@
 """Newton's method to the end, beside what one would write with CasADi or with JAX and asdex, and SciPy.
 
 All solve the same equations from the same start to the same residual. CasADi's Jacobian is solved by SuperLU in the
-better of two orderings, JAX's as SciPy does by default, in COLAMD. What is made once before the loop (symbols, patterns,
-colourings, compiled code) is not counted.
+better of two orderings, JAX's as SciPy does by default, in COLAMD. Symbols, patterns, colourings and compiled code are
+made once, before the loop, and not counted.
 """
 
 from __future__ import annotations

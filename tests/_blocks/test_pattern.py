@@ -106,6 +106,47 @@ def test_random_blocks_in_parts(monkeypatch) -> None:
         torch.testing.assert_close(matrix_of(jac).flatten(), dense.flatten())
 
 
+@pytest.mark.parametrize("most", [0, 5, 100])
+def test_tables_end_to_end(most, monkeypatch) -> None:
+    """However many blocks with tables go to their places in one call, the values are the same."""
+    monkeypatch.setattr(pattern_module, "JOINED", most)
+    for jac, dense in random_jacobians(150, most=3):
+        torch.testing.assert_close(matrix_of(jac).flatten(), dense.flatten())
+
+
+def test_tables_are_compared_once(monkeypatch) -> None:
+    """What several blocks share is one comparison; a table of another block's entries is another pattern."""
+    label = Label(4)
+    x, y = (bare(label),), (Gather(TABLE, (label,)),)
+    blocks = [Block(1.0, (), x, y), Block(2.0, (), y, y), Block(3.0, (), y, x)]
+    pattern = Pattern(blocks, (4,), (4,), CPU)
+    compared = []
+    equal = torch.equal
+    monkeypatch.setattr(torch, "equal", lambda a, b: compared.append(a) or equal(a, b))
+    key, tables = pattern_module.law(blocks, (4,), (4,), CPU)
+    assert pattern.is_of(key, tables)
+    assert len(compared) == 1
+    other = (Gather(TABLE.flip(0), (label,)),)
+    mixed = [blocks[0], blocks[1], Block(3.0, (), other, x)]
+    assert not pattern.is_of(*pattern_module.law(mixed, (4,), (4,), CPU))
+    assert not pattern.is_of(*pattern_module.law(blocks[:2], (4,), (4,), CPU))
+
+
+@pytest.mark.parametrize("name", ["damped", "grid", "fields"])
+def test_numbers_are_written_with_values(name, monkeypatch) -> None:
+    """Numbers and values on the same entries are one pass: nothing is added to what was written, but inside others."""
+    f, shape = AFFINE[name]
+    jac = jacobian(f)(torch.rand(shape, dtype=torch.float64))
+    pattern = Pattern(jac.blocks, jac.out_shape, jac.in_shape, jac.device)
+    for _, parts in pattern._parts:
+        for part, targets in parts:
+            for group, found in zip(part.groups, targets, strict=True):
+                assert len(found.here) + len(found.rest) == len(group)
+                places = {(piece.offset, str(piece.steps)) for piece in found.rest}
+                assert (found.first.offset, str(found.first.steps)) not in places
+    torch.testing.assert_close(matrix_of(jac).flatten(), jac.to_dense().flatten())
+
+
 def test_an_order_that_changes_is_sorted() -> None:
     """Where columns of two blocks cross between rows no algebra is known; the matrix is right all the same."""
     jac = jacobian(lambda x: x + 2 * x.flip(0))(torch.zeros(N, dtype=torch.float64))

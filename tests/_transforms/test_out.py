@@ -1,10 +1,13 @@
 """out=: the answer in tensors of the caller's, filled anew at each call, or refused with what is needed."""
 
+from collections import OrderedDict
+
 import pytest
 import torch
 from tests.forced import force
 
 from torchjac import jacrev
+from torchjac._blocks import pattern_cache
 from torchjac.testing import loop_jacobian
 
 W = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -135,6 +138,21 @@ def test_sparse_matrices_are_refilled(name, layout):
         assert jacrev(f, layout=layout, out=out)(x) is out
         torch.testing.assert_close(out.to_dense(), loop_jacobian(f, x).reshape(out.shape))
     assert indices is None or torch.equal(indices, out.indices())
+
+
+def test_a_matrix_outlives_the_cache_of_patterns(monkeypatch):
+    """A matrix is refilled by the law of its pattern, be that forgotten elsewhere; other tables are refused."""
+    table = torch.tensor([1, 0, 2, 1])
+    f = lambda x: x[table] ** 2
+    x = torch.rand(3, dtype=torch.float64)
+    made = jacrev(f, layout=torch.sparse_csr)(x)
+    monkeypatch.setattr(pattern_cache._patterns, "_kept", OrderedDict())
+    found = jacrev(f, layout=torch.sparse_csr, out=made)(2 * x)
+    assert found is made
+    torch.testing.assert_close(made.to_dense(), loop_jacobian(f, 2 * x))
+    table[0] = 0
+    with pytest.raises(ValueError, match="has given before"):
+        jacrev(f, layout=torch.sparse_csr, out=made)(x)
 
 
 def test_other_sparse_matrices_are_refused():
