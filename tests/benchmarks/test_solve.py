@@ -17,7 +17,7 @@ def test_every_row() -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()[2:]
-    assert len(lines) == 13
+    assert len(lines) == 14
     ways = {line[:40].strip(): line.rsplit("  ", 1)[1] for line in lines}
     assert ways["tridiagonal"] == "banded"
     assert ways["arrow"] == "arrow"
