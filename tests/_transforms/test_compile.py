@@ -561,15 +561,6 @@ def test_public():
     assert jac.captures == 0
 
 
-def test_dynamic_is_refused():
-    """One program for all sizes there is not, and who asks for it is told so; no or False asks for nothing."""
-    with pytest.raises(NotImplementedError, match="dynamic=True is not supported"):
-        compile(jacrev(torch.sin), dynamic=True)
-    x = torch.rand(3)
-    for dynamic in (False, None):
-        assert torch.equal(compile(jacrev(torch.sin), backend="eager", dynamic=dynamic)(x), x.cos().diag())
-
-
 def waits(node):
     """Whether an op has to wait for a device: it looks at values, or moves them to another."""
     tags = getattr(node.target, "tags", ())

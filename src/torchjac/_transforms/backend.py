@@ -55,11 +55,22 @@ def compile_graph(graph: fx.GraphModule, example: list[Tensor], backend: Any) ->
                 example = [_like(tensor) for tensor in example]
             with tracing(TracingContext(fake)):  # where the keys of PyTorch's caches on the disk are made
                 return _inductor(graph, example)
-        if isinstance(backend, str):
-            # Documented for custom backends: https://docs.pytorch.org/docs/stable/torch.compiler_custom_backends.html
-            backend = dynamo("").lookup_backend(backend)
-        compiled = backend(graph, example)
+        compiled = compiled_by(backend, graph, example)
     return lambda tensors: compiled(*tensors)
+
+
+def compiled_by(backend: Any, graph: fx.GraphModule, example: list[Any]) -> Callable[..., Any]:
+    """Return what a backend makes of a graph."""
+    compiled: Callable[..., Any]
+    if backend == "inductor":
+        with inductor("config").patch(_SETTINGS):
+            compiled = inductor("compile_fx").compile_fx(graph, example)
+        return compiled
+    if isinstance(backend, str):
+        # Documented for custom backends: https://docs.pytorch.org/docs/stable/torch.compiler_custom_backends.html
+        backend = dynamo("").lookup_backend(backend)
+    compiled = backend(graph, example)
+    return compiled
 
 
 def _inductor(graph: fx.GraphModule, example: list[Tensor]) -> Run:

@@ -9,7 +9,7 @@ from copy import deepcopy
 from functools import partial, update_wrapper
 from threading import Lock, RLock
 from types import FunctionType, MethodType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -17,10 +17,12 @@ from .._answers.forms import sums_of
 from .._answers.operator import Jacobian
 from .._blocks.tracing import inside_functorch
 from .._torch import dispatch_mode_count, forward_level
+from .backend import compile_graph
 from .capture_watch import Observer
+from .dynamic import SharedCode
 from .guards import Guards
-from .program import Program, capture
-from .signature import Call, check_call, read_call
+from .program import Compile, Program, capture
+from .signature import Call, check_call, read_call, without_sizes
 
 
 def compile(
@@ -38,8 +40,9 @@ def compile(
         backend: "inductor", which needs a C++ compiler on the CPU (Triton on a GPU); "aot_eager" or "eager", which
             need none and run the recorded ops one by one; or any backend that `torch.compile` takes.
         cache_size: how many programs are kept; the one that was not used for longest goes first.
-        dynamic: nothing but what `torch.compile` calls False. Which blocks there are, and where they stand, follows
-            from the sizes, so there is a program for each.
+        dynamic: True for one program for all sizes: each is recorded, which takes a hundredth of a compilation, and
+            where the recording is that of the sizes before but for integers, the same code runs with these. The first
+            two sizes are compiled. Otherwise there is a program for each size.
 
     Returns:
         A function of the same arguments with the same results: dense and sparse tensors, `Jacobian` operators
@@ -72,8 +75,9 @@ def compile(
             ``.numpy()``, a mask of them as an index), if it rebinds what it reads, if it draws from a
             `torch.Generator`, if it reads what no later look could repeat (clocks, files, Python's and NumPy's random
             numbers, iterators, objects of C with state), if it seeds, starts threads or imports for the first time, or
-            if it writes into tensors that are not its own while gradients are asked for.
-        NotImplementedError: for tensor arguments, or captured tensors, that are not dense; for ``dynamic=True``.
+            if it writes into tensors that are not its own while gradients are asked for. With ``dynamic=True``, where
+            the programs for two sizes differ in more than integers.
+        NotImplementedError: for tensor arguments, or captured tensors, that are not dense.
         TypeError: if ``func`` is not callable, or an argument is neither a tensor nor hashable.
         ValueError: if ``cache_size`` is not positive.
 
@@ -90,12 +94,7 @@ def compile(
         >>> jac.captures
         1
     """
-    if dynamic:
-        raise NotImplementedError(
-            "compile: dynamic=True is not supported: which blocks a Jacobian has follows from the sizes, so a program "
-            "is captured for each (cache_size says how many are kept); pad what comes in many sizes to a few"
-        )
-    return Compiled(func, backend, cache_size)
+    return Compiled(func, backend, cache_size, bool(dynamic))
 
 
 T = TypeVar("T")
@@ -107,7 +106,9 @@ _TRACER = RLock()
 class Compiled:
     """A function with the programs captured of it; see `compile`."""
 
-    def __init__(self, func: Callable[..., Any], backend: Any, cache_size: int) -> None:
+    def __init__(
+        self, func: Callable[..., Any], backend: Any, cache_size: int, dynamic: bool = False
+    ) -> None:
         """Capture nothing yet."""
         if not callable(func):
             raise TypeError(f"compile: func must be callable, got {func!r} of type {type(func).__name__}")
@@ -115,8 +116,10 @@ class Compiled:
             raise ValueError(f"compile: cache_size must be a positive int, got {cache_size!r}")
         update_wrapper(self, func, updated=())
         self.captures = 0
-        self._func, self._backend, self._cache_size = func, backend, cache_size
-        self._programs: OrderedDict[Hashable, tuple[Program, Guards]] = OrderedDict()
+        self._func, self._settings = func, (backend, cache_size, dynamic)
+        self._programs: OrderedDict[Hashable, _Kept] = OrderedDict()
+        #: Code for several sizes, by the key without sizes, with the program that it was first compiled for.
+        self._shared: dict[Hashable, tuple[SharedCode, _Kept]] = {}
         self._lock = Lock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -137,7 +140,7 @@ class Compiled:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
         """Return a copy of the function, of which nothing is captured."""
-        return Compiled(deepcopy(self._func, memo), self._backend, self._cache_size)
+        return Compiled(deepcopy(self._func, memo), *self._settings)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Return the function, of which nothing is captured.
@@ -151,11 +154,11 @@ class Compiled:
                 f"compile: {func.__qualname__} cannot be pickled, as pickle finds no such function by its name; pickle "
                 "the function that is differentiated, and call torchjac.compile(torchjac.jacrev(func)) where it is read"
             )
-        return Compiled, (func, self._backend, self._cache_size)
+        return Compiled, (func, *self._settings)
 
     def _find(self, key: Hashable) -> Program | None:
         found = self._programs.get(key)
-        return found[0] if found is not None and found[1].hold() and found[0].holds() else None
+        return found.program if found is not None and found.holds() else None
 
     def _touch(self, key: Hashable) -> None:
         with self._lock:
@@ -168,14 +171,44 @@ class Compiled:
             found = self._find(call.key)  # another thread may have captured it
             if found is not None:
                 return found
-            compiled, reads = observed(self._func, call, partial(capture, backend=self._backend))
-            program = compiled()  # what a backend imports or sets is no change that the function made
+            backend, cache_size, dynamic = self._settings
+            made, reads = observed(self._func, call, partial(capture, backend=backend))
+            # What a backend imports or sets is no change that the function made.
+            if dynamic:
+                program, compiled = self._with_shared_code(made, reads, without_sizes(call.key), backend)
+            else:
+                program, compiled = made(partial(compile_graph, backend=backend)), 1
             with self._lock:
-                self._programs[call.key] = program, reads
-                self.captures += 1
-                while len(self._programs) > self._cache_size:
+                self._programs[call.key] = _Kept(program, reads)
+                self.captures += compiled
+                while len(self._programs) > cache_size:
                     self._programs.popitem(last=False)
         return program
+
+    def _with_shared_code(
+        self, made: Callable[[Compile], Program], reads: Guards, key: Hashable, backend: Any
+    ) -> tuple[Program, int]:
+        """Return a program whose code is for other sizes too, and how often it was compiled for this one."""
+        shared, first = self._shared.get(key, (SharedCode(backend), None))
+        if first is not None and not first.holds():  # something else than a size has changed
+            shared, first = SharedCode(backend), None
+        before = shared.compiled
+        program = made(shared)
+        self._shared[key] = shared, first or _Kept(program, reads)
+        if len(self._shared) > self._settings[1]:
+            self._shared.pop(next(iter(self._shared)))
+        return program, shared.compiled - before
+
+
+class _Kept(NamedTuple):
+    """A program and what the function read."""
+
+    program: Program
+    reads: Guards
+
+    def holds(self) -> bool:
+        """Return whether what was read, and the values that were assumed, are as they were."""
+        return self.reads.hold() and self.program.holds()
 
 
 def observed(

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.fx import GraphModule
 
 from .._answers.frame import kept_in_parts
 from .._answers.rebuild import Apart, Build, take_apart
@@ -16,6 +17,9 @@ from .capture_watch import Observer, UnwatchedConstants, ValuesLeave
 from .graph_constants import take_out_numbers
 from .op_recording import Recording, is_random, record_ops
 from .signature import Call, put_back
+
+#: Gives what runs a graph, from it and from inputs like its own.
+Compile: TypeAlias = Callable[[GraphModule, list[Tensor]], Run]
 
 #: A call from its tensors to those of its answer.
 Flat: TypeAlias = Callable[[list[Tensor], Constants], list[Tensor]]
@@ -130,8 +134,10 @@ def trace(func: Callable[..., Any], call: Call, observer: Observer) -> Trace:
     return Trace(forward, apart, assumed, flat)
 
 
-def capture(func: Callable[..., Any], call: Call, observer: Observer, backend: Any) -> Callable[[], Program]:
-    """Record a call of a function, which the observer watches, and return what compiles the recording.
+def capture(
+    func: Callable[..., Any], call: Call, observer: Observer, backend: Any
+) -> Callable[[Compile], Program]:
+    """Record a call of a function, which the observer watches, and return what makes a program of a compiler.
 
     Raises:
         RuntimeError: where the function looks at values of tensors, or writes into tensors that are not its own
@@ -147,8 +153,8 @@ def capture(func: Callable[..., Any], call: Call, observer: Observer, backend: A
         pull, at = None, take_out_numbers(forward.graph, forward.outputs, apart.numbers)
     captured = forward.captured
     observer.reads.reach(captured)
-    return lambda: Program(
-        run=compile_graph(forward.graph, forward.example, backend),
+    return lambda compile_: Program(
+        run=compile_(forward.graph, forward.example),
         captured=captured,
         assumed=assumed,
         build=apart.plan(at),

@@ -87,6 +87,12 @@ def _kinds(tensors: Sequence[Tensor]) -> tuple[Hashable, ...]:
     ])  # fmt: skip
 
 
+def without_sizes(key: Any) -> Hashable:
+    """Return the key of a call as it is for tensors of any sizes."""
+    modes, kinds, *others = key
+    return modes, tuple([(kind, len(shape), *rest) for kind, shape, _, *rest in kinds]), *others
+
+
 def kind_of(tensor: Tensor) -> Kind:
     """Return what may change of a tensor that is kept by reference: ``tensor.data = other`` puts another there."""
     strides = tensor.layout is torch.strided and tensor.stride()
