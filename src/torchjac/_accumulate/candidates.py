@@ -24,7 +24,7 @@ from .._blocks.tracing import inside_functorch
 from .._capture.capture import mapped_over
 from .._capture.tape import Tape
 from .._plan.price import BLOCK, ENGINE_NODE, LAUNCH, NODE, NUMBER
-from .._rules.nnz_estimate import is_called, kind_of
+from .._rules.nnz_estimate import kind_of
 from .._rules.vjp_support import all_can_vmap, can_vmap, engine_refuses, needs_own_vjp, takes_rows_itself
 from .estimate import Place, places, reverse_walk, rows_work
 from .order import Order, can_weigh, split
@@ -63,17 +63,17 @@ ROWS, REVERSE = Candidate("rows"), Candidate("reverse")
 #: Python takes so many times `NODE` at each node: by rows, down and up by structure, where formulas are transposed
 PYTHON = {"rows": 0.5, "reverse": 1.5, "forward": 2.0, "cut": 2.0}
 
-#: And at a node that is called on seeds as long as at so many others
-CALLED_NODES = 8
+#: And at a node that is called on seeds, or one that writes into a part, as long as at so many others
+CALLED_NODES, WRITE_NODES = 8, 4
 
 #: And a program makes as many calls of PyTorch as at so many others
 CALLED_LAUNCHES = 16
 
 #: A program makes so many calls of PyTorch at a node: at least, and at most
-LAUNCHES = {"rows": (1.5, 1.5), "reverse": (1.0, 4.0), "forward": (1.0, 9.0), "cut": (1.0, 16.0)}
+LAUNCHES = {"rows": (1.5, 1.5), "reverse": (1.0, 4.0), "forward": (1.0, 16.0), "cut": (1.0, 25.0)}
 
 #: To begin with columns takes as long as a walk by structure at so many nodes
-COLUMNS_NODES = 36
+COLUMNS_NODES = 40
 
 #: The formulas for columns leave a graph, through which PyTorch's engine goes again: as at so many nodes for each one
 COLUMNS_PASSES = 4
@@ -123,31 +123,33 @@ def _estimated(tape: Tape, out_shapes: Sequence[Sequence[int]], mixed: bool) -> 
     if 0 in [node.numel for node in (*nodes, *tape.inputs)]:  # of an empty tensor no share can be told
         return [REVERSE]
 
-    called = sum([is_called(node.name) or kind_of(node.name) == "convolution" for node in nodes])
+    kinds = [kind_of(node.name) for node in nodes]
+    called = sum([kind in ("mixing", "linear algebra", "opaque", "convolution") for kind in kinds])
     launches = LAUNCH * (len(nodes) + CALLED_LAUNCHES * called)
+    others = CALLED_NODES * called + WRITE_NODES * kinds.count("write")
     least, most = reverse_walk(tape, out_shapes, meets=True), reverse_walk(tape, out_shapes)
 
     def candidate(
-        way: str, works: tuple[float, float], called: int, crowd: int = 0, at: int = 0
+        way: str, works: tuple[float, float], more: int = others, crowd: int = 0, at: int = 0
     ) -> Candidate:
-        python = NODE * PYTHON[way] * (ENDS_NODES + len(nodes) + CALLED_NODES * called) + BLOCK * crowd
+        python = NODE * PYTHON[way] * (ENDS_NODES + len(nodes) + more) + BLOCK * crowd
         low, high = (
             calls * launches + NUMBER * samples * work
             for calls, work in zip(LAUNCHES[way], works, strict=True)
         )
         return Candidate(way, python * (1 if way == "rows" else slower), low, high + LAUNCH * crowd, at)
 
-    found = [candidate("reverse", (least.work, most.work), called, most.crowd)]
+    found = [candidate("reverse", (least.work, most.work), crowd=most.crowd)]
     if not mixed and can_weigh(tape, out_shapes):
         forward, cut = _turned(places(tape, out_shapes))
         for way, place in (("forward", forward), ("cut", cut)):
             if place is not None and place.work < most.work:
                 # An order must be estimated to take half as much as reverse does: the estimate of it is rough.
                 works = place.work, TURN_GAIN**2 * place.work
-                found.append(candidate(way, works, called, at=place.at))
+                found.append(candidate(way, works, at=place.at))
     if _takes_rows(tape):
         work = rows_work(tape, rows) + least.called
-        found.append(candidate("rows", (work, work), 0))
+        found.append(candidate("rows", (work, work), more=0))
         if not mixed and are_few(columns, rows) and goes_in_columns(tape):
             time = COLUMNS_NODES * NODE + (LAUNCH + COLUMNS_PASSES * ENGINE_NODE) * len(nodes)
             time += NUMBER * samples * rows_work(tape, columns)

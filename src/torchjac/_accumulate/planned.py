@@ -76,24 +76,20 @@ def planned(
     if entry.calls + 1 < RECORDED_AT:
         PROGRAMS.put(key, entry._replace(calls=entry.calls + 1))
         return compute(entry.best)
-
-    def origins(known: Program | None = None) -> list[Any]:
-        found = [*nodes, *outputs]
-        return found + captured.made(known is None or known.last >= len(found))
-
     if entry.price is None:
-        return _record(key, origins(), compute, entry, candidates(RUNS)[0], candidates)
+        return _record(key, _origins(captured), compute, entry, candidates(RUNS)[0], candidates)
     if entry.left and entry.runs >= entry.left[0][1]:
-        return _record(key, origins(), compute, entry._replace(left=entry.left[1:]), entry.left[0][0])
+        (candidate, _), *others = entry.left
+        return _record(key, _origins(captured), compute, entry._replace(left=tuple(others)), candidate)
     if entry.program is None:
         if entry.left:
             PROGRAMS.put(key, entry._replace(calls=entry.calls + 1))
         return compute(entry.best)
     interpreted = entry.program.compiled is None
     try:
-        result: T = entry.program.run(origins(entry.program))
+        result: T = entry.program.run(_origins(captured, entry.program))
     except MismatchError:
-        return _mismatched(key, origins(), compute, entry)
+        return _mismatched(key, _origins(captured), compute, entry)
     if entry.failures:
         PROGRAMS.put(key, entry._replace(failures=0))
     if interpreted and entry.program.compiled is not None:
@@ -103,6 +99,15 @@ def planned(
         PROGRAMS.put(key, entry._replace(failures=0, bytes=entry.bytes + STEP_BYTES * len(nodes), left=left))
         recognise(source.graph, outputs, graph)
     return result
+
+
+def _origins(captured: Captured, known: Program | None = None) -> list[Any]:
+    """Return the objects from outside that a program runs on: those that it reads, all without one."""
+    source = captured.recorded
+    found = [*source.graph.nodes, *source.outputs]
+    if source is not captured:
+        found += captured.made(known is None or known.last >= len(found))
+    return found
 
 
 def _mismatched(

@@ -61,7 +61,7 @@ def differentiated(
     args: tuple[Any, ...], argnums: Any, positions: tuple[int, ...], what: str
 ) -> Differentiated:
     """Return the tensors of the differentiated arguments; raises where one is no real floating-point tensor."""
-    chosen = args[positions[0]] if isinstance(argnums, int) else tuple(args[n] for n in positions)
+    chosen = args[positions[0]] if isinstance(argnums, int) else tuple([args[n] for n in positions])
     leaves, spec = ([chosen], LEAF) if type(chosen) is Tensor else pytree.tree_flatten(chosen)
     for leaf in leaves:
         check_leaf(leaf, what, "input")
@@ -120,8 +120,11 @@ def put_arguments(
     args: tuple[Any, ...], argnums: Any, positions: tuple[int, ...], chosen: Any
 ) -> tuple[Any, ...]:
     """Return the arguments with the differentiated ones replaced."""
+    if isinstance(argnums, int):
+        (n,) = positions
+        return (*args[:n], chosen, *args[n + 1 :])
     replaced = list(args)
-    for n, value in zip(positions, (chosen,) if isinstance(argnums, int) else chosen, strict=True):
+    for n, value in zip(positions, chosen, strict=True):
         replaced[n] = value
     return tuple(replaced)
 

@@ -149,6 +149,8 @@ class walking:  # a context manager, and used as one
     around the call: that concerns the ops of the function. Inside a trace, where entries stand stays known.
     """
 
+    __slots__ = ("grad", "modes", "records")
+
     def __init__(self, recorded: Recorded) -> None:
         self.records = recorded.walks_recorded
         self.modes = list(_rare_modes(recorded)) if _may_need_modes() else ()
