@@ -40,6 +40,7 @@ def _state():
         "autocast": torch.is_autocast_enabled("cpu"),
         "forward level": torch.autograd.forward_ad._current_level,
         "anomaly": torch.is_anomaly_enabled(),
+        "fused attention": torch.backends.cuda.flash_sdp_enabled(),
         "default dtype": torch.get_default_dtype(),
         "recorder": recorder(),
         "changes": len(_here.changes),

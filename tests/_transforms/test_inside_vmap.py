@@ -326,6 +326,28 @@ class Opaque(torch.autograd.Function):
         return cotangent * x.sum(-1, keepdim=True) + (cotangent * x).sum(-1, keepdim=True)
 
 
+def test_attention_of_the_whole_batch(beneath, same):
+    """Fused attention, which vmap calls a sample at a time, is a few nodes of the batch; then it is fused again."""
+    layer = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
+    function = lambda x: layer(x[None])[0, 0]
+    xs = torch.rand(6, 3, 4)
+    steps = []
+
+    def told(x):
+        steps.extend(explain(function)(x).steps)
+        assert not torch.backends.cuda.flash_sdp_enabled() or torch.cuda.is_initialized()
+        return function(x)
+
+    same(vmap(jacrev(function))(xs), loops(function, xs))
+    vmap(jacrev(told))(xs)
+    assert not [step for step in steps if "Attention" in step.name]
+    assert torch.backends.cuda.flash_sdp_enabled()
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.FLASH_ATTENTION):
+        same(vmap(jacrev(function))(xs), loops(function, xs))
+    block = lambda x: checkpoint(function, x, use_reentrant=False)
+    same(vmap(jacrev(block))(xs), loops(function, xs))
+
+
 @pytest.mark.parametrize("batch", [2, 50])
 def test_an_op_without_a_rule(batch, way, beneath, same):
     """It is called on the rows of one sample, for all samples at once, whatever the batch."""

@@ -10,6 +10,8 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor
+from torch.backends.cuda import enable_flash_sdp, flash_sdp_enabled, math_sdp_enabled
+from torch.cuda import is_initialized
 
 from .._torch import (
     TransformType,
@@ -82,16 +84,39 @@ class levels_left(Change):  # a context manager, and used as one
             _entered.set(self.before)
 
 
+class _attention_of_the_batch(Change):
+    """Let attention on a CPU be products and a softmax of all samples at once.
+
+    Its fused kernel has no batching rule: vmap calls it a sample at a time (torch 2.13).
+    """
+
+    def __init__(self) -> None:
+        self.was_fused = False
+
+    def make(self) -> None:
+        """Turn the fused kernel off, unless there is no other, or a GPU is in use: there it has a batching rule."""
+        self.was_fused = flash_sdp_enabled() and math_sdp_enabled() and not is_initialized()
+        if self.was_fused:
+            enable_flash_sdp(False)
+
+    def undo(self) -> None:
+        """Turn it on again."""
+        if self.was_fused:
+            enable_flash_sdp(True)
+
+
 class levels_entered(Change):  # a context manager, and used as one
     """Enter levels again that were left; those that are active meanwhile are left. None are entered for None."""
 
     def __init__(self, stack: Stack | None) -> None:
         self.stack = stack
         self.left = levels_left()
+        self.attention = _attention_of_the_batch()
 
     def make(self) -> None:
         """Put them on functorch's stack, which is empty then."""
         if self.stack is not None:
+            self.attention.make()
             self.left.make()
             _entered.set(self.stack)
             for level in reversed(self.stack):
@@ -105,6 +130,7 @@ class levels_entered(Change):  # a context manager, and used as one
             while level_count():
                 pop_level()
         self.left.undo()
+        self.attention.undo()
 
 
 def levels_now() -> Stack | None:
