@@ -28,8 +28,8 @@ from benchmarks.timing import alternate
 BATCHES = (4, 32, 512)
 #: The goals: of the geometric mean, of each, and of each by parameters.
 MEAN, EACH, PARAMETERS = 0.5, 1.0, 0.7
-#: Calls of each before any is timed: the first ones of ours record what they do, in each way that may be the cheapest
-WARM = 4
+#: Calls of each before any is timed: the first of ours record what they do, and at the 16th a program is compiled
+WARM = 24
 
 
 class Problem(NamedTuple):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .maps import Label, align
-from .tracing import inside_functorch, is_tracing
+from .tracing import has_finite_sum, inside_functorch, is_tracing
 
 #: How a value is permuted; None for not at all
 Dims: TypeAlias = tuple[int, ...] | None
@@ -211,7 +211,7 @@ def select(
     ]
     product: Tensor = left * right  # type: ignore[assignment]  # as above
     # Zero times what is finite is zero already. A sum tells that in a small part of the time of dropping.
-    if product.device.type == "cpu" and product.sum().isfinite():
+    if product.device.type == "cpu" and has_finite_sum(product):
         return product, over
     for value in zeros:
         product.masked_fill_(value == 0, 0)
@@ -237,7 +237,7 @@ def select_summed(left: Tensor, right: Tensor, how: Joint, drop: tuple[bool, boo
     """
     product = multiply(left, right, how)
     assert isinstance(product, Tensor)
-    if inside_functorch() or is_tracing() or product.device.type != "cpu" or product.sum().isfinite():
+    if inside_functorch() or is_tracing() or product.device.type != "cpu" or has_finite_sum(product):
         return product
     given, zeros = (left, right) if drop[1] else (right, left)
 

@@ -150,9 +150,10 @@ def windows(g: Geometry, x: Tensor, laid_out: bool) -> Block:
     places = [Label(dim.coarse) for dim in g.dims]
     kernel = [Label(dim.kernel) for dim in g.dims]
     if any(dim.margin for dim in g.dims):
-        x = torch.nn.functional.pad(x, [dim.margin for dim in reversed(g.dims) for _ in range(2)])
+        x = torch.constant_pad_nd(x, [dim.margin for dim in reversed(g.dims) for _ in range(2)])
     for at, dim in enumerate(g.dims):
-        x = x.unfold(2 + at, dim.dilate * (dim.kernel - 1) + 1, dim.step)[..., :: dim.dilate]
+        x = x.unfold(2 + at, dim.dilate * (dim.kernel - 1) + 1, dim.step)
+        x = x[..., :: dim.dilate] if dim.dilate > 1 else x
     rank = len(g.dims)
     x = x.permute(0, 1, *range(2 + rank, 2 + 2 * rank), *range(2, 2 + rank))
     on = (batch, *([group] if g.groups > 1 else []), i, *kernel, *places)
