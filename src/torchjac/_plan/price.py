@@ -38,7 +38,8 @@ BLOCK = 9.4
 _LOOKS = frozenset((Check, Load, SameMemory))
 _VIEWS = frozenset(
     ("reshape", "view", "permute", "transpose", "select", "narrow", "expand", "unsqueeze", "squeeze", "as_strided",
-     "detach", "unbind", "__get__", "__getitem__", "contiguous", "diagonal", "bound", "movedim", "flatten")
+     "detach", "unbind", "__get__", "__getitem__", "contiguous", "diagonal", "bound", "movedim", "flatten", "unflatten",
+     "t", "unfold", "split", "chunk")
 )  # fmt: skip
 _PRODUCTS = frozenset(("matmul", "mm", "bmm", "addmm", "baddbmm", "mv", "dot", "einsum", "tensordot"))
 
