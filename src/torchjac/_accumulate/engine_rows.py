@@ -18,7 +18,7 @@ from .._blocks.maps import Label, align, bare, bare_label
 from .._blocks.tracing import leaves_a_trail
 from .._capture.capture import map_rows
 from .._capture.tape import Edge, Node, Tape
-from .._plan.price import ENGINE_NODE, mapped
+from .._plan.price import ENGINE_NODE, NUMBER, mapped
 from .._plan.recording import engine_runs, whole
 from .._rules.batched_parts import Waiting, joined
 from .._rules.batched_vjp import goes_in_front, vjp_rows
@@ -86,7 +86,7 @@ def _engine_price(nodes: int, numbers: int, batched: bool, outputs: int, *given:
     each = numbers / max(nodes, 1)
     if batched:
         return mapped(ENGINE_CALLS * nodes, each / ENGINE_CALLS)
-    return nodes * len(given[2 * outputs]) * ENGINE_NODE
+    return nodes * len(given[2 * outputs]) * ENGINE_NODE + NUMBER * numbers
 
 
 #: Calls of PyTorch that the engine makes for a node on a batch of rows
