@@ -140,6 +140,21 @@ def test_zeros_of_two_kinds() -> None:
     assert write.calls == 3 + 2 * 2  # two that settle nothing, then NaN by bits
 
 
+def test_a_power_drops_and_multiplies() -> None:
+    """A power with tensor exponents drops where the exponent is zero, and multiplies by zero where the base is."""
+    exponents = torch.tensor([0.0, 2.0], dtype=torch.float64)
+
+    def f(x):
+        out = x.clone()
+        out[1:3].pow_(exponents)
+        return torch.stack([out[0], (1 - out[1]).sqrt(), out[2].sqrt()])  # infinite slopes above both
+
+    x = torch.tensor([1.0, 3.0, 0.0], dtype=torch.float64)
+    rows = torch.stack([torch.func.vjp(f, x)[1](row)[0] for row in torch.eye(3, dtype=torch.float64)])
+    torch.testing.assert_close(jacobian(f)(x).to_dense().diagonal(), rows.diagonal(), equal_nan=True)
+    assert rows.diagonal().isnan().tolist() == [False, False, True]
+
+
 def test_mixing_write() -> None:
     """A write that mixes entries is left to seeds and stays right."""
     for write in (lambda out: out[0].cumsum_(0), lambda out: out[0].copy_(out.softmax(1)[0])):
