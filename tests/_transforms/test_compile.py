@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import torchjac
 import torchjac._transforms.backend as _backend
-import torchjac._transforms.program as _program
+import torchjac._transforms.compile as _compiling
 from torchjac import compile, hessian, jacobian, jacrev, value_and_jacobian, vmap
 from torchjac.testing import loop_jacobian
 
@@ -576,13 +576,13 @@ def waits(node):
 def test_no_op_waits(func, layout, monkeypatch):
     """No op of a program looks at a value or moves one to another device, so a CUDA graph can hold it."""
     graphs = []
-    compile_graph = _program.compile_graph
+    compile_graph = _compiling.compile_graph
 
     def seen(graph, example, backend):
         graphs.append(graph)
         return compile_graph(graph, example, backend)
 
-    monkeypatch.setattr(_program, "compile_graph", seen)
+    monkeypatch.setattr(_compiling, "compile_graph", seen)
     jac = compile(jacrev(func, layout=layout), backend="eager")
     if func is chosen and layout is torch.sparse_csr:  # its nonzeros stand where values say
         with pytest.raises(RuntimeError, match="looks at values"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from torchjac import compile, hessian, jacobian, jacrev
-from torchjac._transforms import program
+from torchjac._transforms import compile as compiling
 from torchjac._transforms.op_recording import record_ops
 from torchjac.testing import loop_jacobian
 
@@ -81,13 +81,13 @@ def test_layouts_that_tracers_tell_otherwise():
 def test_ops_of_a_recurrence(steps, monkeypatch):
     """What is compiled for a scalar recurrence grows with its steps, not with their square."""
     counts = []
-    compile_graph = program.compile_graph
+    compile_graph = compiling.compile_graph
 
     def counted(graph, example, backend):
         counts.append(len(graph.graph.nodes))
         return compile_graph(graph, example, backend)
 
-    monkeypatch.setattr(program, "compile_graph", counted)
+    monkeypatch.setattr(compiling, "compile_graph", counted)
 
     def func(x):
         state, states = torch.zeros(()), []
