@@ -64,6 +64,15 @@ def test_windows_of_batches():
         return torch.bmm(x[:, 1:], first) + torch.bmm(x[:, :7], second)
 
     assert count(check(batched, X, W), aten.sum.dim_IntList) == 1
+    cut = lambda x, w: (
+        torch.bmm(x[1:], w[:1].expand(8, 4, 2)).sum() + torch.bmm(x[:7], w[:1].expand(7, 4, 2)).sum()
+    )
+    assert count(check(cut, X, W), aten.sum.dim_IntList) == 1
+    column = lambda x, w: (
+        torch.bmm(x[:, :, :1], x[:, :1, :1].expand(9, 1, 1))
+        + torch.bmm(x[:4], x[0, :4, :1, None].expand(4, 4, 1))[0, 0]
+    )
+    check(column, X, W)
     parts = lambda x, w: torch.bmm(x[:3], w) + torch.bmm(x[2:5], w)
     assert count(check(parts, X, W), aten.sum.dim_IntList) == 2
 

@@ -42,19 +42,21 @@ def spell_out_small_products(graph: fx.GraphModule) -> None:
     number = {node: at for at, node in enumerate(graph.graph.nodes)}
     changing = {base_of(node) for node in written(graph)}
     found: dict[Any, list[list[fx.Node]]] = {}
-    for op in (_aten.mm.default, _aten.bmm.default):
-        for node in filter(_is_small, graph.graph.find_nodes(op="call_function", target=op)):
-            right: Any = node.args[1]
-            key = _window(node, changing)[0], right.meta["val"].shape, base_of(right) in changing
-            groups = found.setdefault(key, [])
-            # The matrices of a group are there before its first product.
-            if not groups or number[right] > number[groups[-1][0]]:
-                groups.append([])
-            groups[-1].append(node)
+    for node in graph.graph.nodes:
+        if node.target not in (_aten.mm.default, _aten.bmm.default) or not _is_small(node):
+            continue
+        matrix, batch = _matrix(node)
+        shape = node.args[1].meta["val"].shape[-2:]
+        key = _window(node, changing)[0], shape, batch, base_of(matrix) in changing
+        groups = found.setdefault(key, [])
+        # The matrices of a group are there before its first product.
+        if not groups or number[matrix] > number[groups[-1][0]]:
+            groups.append([])
+        groups[-1].append(node)
     for group in [group for groups in found.values() for group in groups]:
         windows = {node: _window(node, changing) for node in group}  # now that others are written
         tensor = windows[group[0]][0]
-        matrices: dict[Any, None] = dict.fromkeys(node.args[1] for node in group)
+        matrices = {_matrix(node)[0] for node in group}
         rows = len(matrices) * prod(tensor.meta["val"].shape[:-1])
         apart = sum(prod(node.meta["val"].shape[:-1]) for node in group)
         if len(group) > 1 and rows <= WASTE * apart and changing.isdisjoint(map(base_of, matrices)):
@@ -66,6 +68,24 @@ def spell_out_small_products(graph: fx.GraphModule) -> None:
     graph.recompile()
 
 
+def _matrix(node: fx.Node) -> tuple[fx.Node, int]:
+    """Return what a product multiplies with, and how many dims of a batch it has: one matrix for all has none."""
+    right: Any = node.args[1]
+    value = right.meta["val"]
+    if value.dim() == 2:
+        return right, 0
+    sizes = [size for size in value.shape[1:] if size != 1]
+    is_one = value.stride(0) == 0 and all(
+        step or size == 1 for size, step in zip(value.shape[1:], value.stride()[1:], strict=True)
+    )
+    given = right
+    while is_one and given.target in (*RESHAPES, _aten.expand.default, _aten.unsqueeze.default):
+        given = given.args[0]
+        if [size for size in given.meta["val"].shape if size != 1] == sizes:
+            return given, 0
+    return right, 1
+
+
 def _is_small(node: fx.Node) -> bool:
     left, right = (each.meta["val"] for each in node.args)  # type: ignore[union-attr]
     short = left.shape[-1] <= NARROW_SUM and min(left.shape[-2], right.shape[-1]) <= NARROW_SUM
@@ -75,18 +95,20 @@ def _is_small(node: fx.Node) -> bool:
 def _spell_out(graph: fx.GraphModule, tensor: fx.Node, products: dict[fx.Node, Cuts]) -> None:
     """Write products of windows of one tensor with matrices as one sum, with a dim in front for the matrices."""
     first = next(iter(products))
-    matrices = list(dict.fromkeys(node.args[1] for node in products))
-    dims, batch = tensor.meta["val"].shape, first.meta["val"].dim() - 2
-    matrix = matrices[0].meta["val"].shape[-2:]  # type: ignore[union-attr]
+    found = {node: _matrix(node)[0] for node in products}
+    matrices = list(dict.fromkeys(found.values()))
+    dims, batch = tensor.meta["val"].shape, _matrix(first)[1]
+    matrix = first.args[1].meta["val"].shape[-2:]  # type: ignore[union-attr]
     with graph.graph.inserting_before(first):
-        joined = _call(graph, _aten.stack.default, matrices) if len(matrices) > 1 else matrices[0]
-        sizes = [len(matrices), *dims[:batch], *[1] * (len(dims) - 1 - batch), *matrix]
-        factor = _call(graph, _aten.reshape.default, joined, sizes)
+        sizes = [*dims[:batch], *[1] * (len(dims) - 1 - batch), *matrix]
+        factors = [_call(graph, _aten.reshape.default, each, sizes) for each in matrices]
+        joined = _aten.stack.default if len(factors) > 1 else _aten.unsqueeze.default
+        factor = _call(graph, joined, *([factors] if len(factors) > 1 else [factors[0], 0]))
         terms = _call(graph, _aten.mul.Tensor, _call(graph, _aten.unsqueeze.default, tensor, -1), factor)
         total = _call(graph, _aten.sum.dim_IntList, terms, [-2])
     for node, cuts in products.items():
         with graph.graph.inserting_before(node):
-            part = _call(graph, _aten.select.int, total, 0, matrices.index(node.args[1]))
+            part = _call(graph, _aten.select.int, total, 0, matrices.index(found[node]))
             for cut in cuts:
                 part = _call(graph, _aten.slice.Tensor, part, *cut)
             _replace(graph, node, _call(graph, _aten.reshape.default, part, list(node.meta["val"].shape)))
@@ -108,10 +130,10 @@ def _replace(graph: fx.GraphModule, node: fx.Node, found: fx.Node) -> None:
 def _rows_apart(node: fx.Node) -> fx.Node:
     """Return the tensor of which all dims but the last (and the first, of a batch) were made the rows of a product."""
     matrix: fx.Node = node.args[0]  # type: ignore[assignment]
-    shape = matrix.meta["val"].shape
+    shape, batch = matrix.meta["val"].shape, _matrix(node)[1]
     while matrix.target in RESHAPES and isinstance(given := matrix.args[0], fx.Node):
         before = given.meta["val"].shape
-        if len(before) <= len(shape) or before[-1] != shape[-1] or before[: len(shape) - 2] != shape[:-2]:
+        if len(before) < len(shape) or before[-1] != shape[-1] or before[:batch] != shape[:batch]:
             break
         matrix = given
     return matrix
@@ -120,7 +142,7 @@ def _rows_apart(node: fx.Node) -> fx.Node:
 def _window(node: fx.Node, changing: set[fx.Node]) -> tuple[fx.Node, Cuts]:
     """Return the tensor of which a window was made the rows of a product, and how to cut it out of one like it."""
     tensor: Any = _rows_apart(node)
-    batch = node.meta["val"].dim() - 2
+    batch = _matrix(node)[1]
     cuts: list[tuple[Any, ...]] = []
     while (
         tensor.target in (_aten.clone.default, _aten.slice.Tensor) and base_of(tensor.args[0]) not in changing
