@@ -93,6 +93,7 @@ MATRICES = {
     "upper triangle": (triangle(300).T, "triangular: upper"),
     "definite grid": (grid(32), "ordering MMD_AT_PLUS_A"),
     "indefinite grid": (grid(32, 2.3), "sparse L U"),
+    "weak diagonal": (grid(32) - sp.diags_array(3.9 * (RANDOM.random(32**2) < 0.3)), "sparse L U"),
     "saddle point": (saddle(30), "ordering COLAMD"),
     "permuted": (permuted(300), "ordering COLAMD"),
 }

@@ -14,6 +14,10 @@ from .permuted import Permutation, permutation
 WEAK = 0.001
 MOST_WEAK = 0.01
 
+#: Fewer numbers in L and U are found a column at a time: panels of 20, SciPy's default, take up to 1.4 times as long
+#: there (SciPy 1.17), and half of it where the factors do not fit into the processor's cache.
+FEW = 10_000_000
+
 #: Factors without a search for pivots must give back a right side to so many units in the last place.
 MOST_ERROR = 500
 
@@ -40,8 +44,9 @@ class SuperLU:
         fixed = ordering != "COLAMD"
         options: dict[str, Any] = {"diag_pivot_thresh": 0.0} if fixed else {}
         if ordering == "MMD_AT_PLUS_A":
-            # One column at a time: panels of 20, SciPy's default, take up to half as long again (SciPy 1.17).
-            options |= {"options": {"SymmetricMode": True}, "panel_size": 1}
+            options["options"] = {"SymmetricMode": True}
+            if pattern.notes.get("fill", FEW) < FEW:
+                options["panel_size"] = 1
         known: Permutation | None = pattern.notes.get(ordering)
         options["permc_spec"] = "NATURAL" if known is not None or ordering == "TRIANGULAR" else ordering
         begin, index, ordered = (
@@ -64,6 +69,7 @@ class SuperLU:
             order = numpy.argsort(self._lu.perm_c)
             columns = order if fixed else numpy.arange(self._size)
             pattern.notes[ordering] = permutation(pattern, order, columns)
+            pattern.notes["fill"] = self._lu.nnz
 
     def _is_accurate(self, matrix: Any) -> bool:
         """Return whether a system is solved with a small backward error (Higham, Accuracy and Stability, eq. 7.2)."""
