@@ -248,3 +248,26 @@ def test_without_scipy(monkeypatch) -> None:
         jac.to_scipy()
     with pytest.raises(ImportError, match=r"needs SciPy"):
         jac.solve(torch.ones(100))
+
+
+@pytest.mark.parametrize("how", ["eager", "compiled"])
+@pytest.mark.parametrize(
+    "layout, places",
+    [
+        (torch.sparse_csr, torch.Tensor.col_indices),
+        (torch.sparse_csc, torch.Tensor.row_indices),
+        (torch.sparse_bsr, torch.Tensor.col_indices),
+        (torch.sparse_coo, torch.Tensor._indices),
+    ],
+    ids=["csr", "csc", "bsr", "coo"],
+)
+def test_a_matrix_belongs_to_its_caller(layout, places, how) -> None:
+    """Places written over in one matrix, as SciPy's eliminate_zeros does in NumPy, are right in the next one."""
+    func = jacrev(lambda x: (x.view(-1, 2) @ x.new_ones(2, 2)).sin().reshape(-1), layout=layout)
+    func = compile(func, backend="eager") if how == "compiled" else func
+    x = torch.linspace(0, 1, 6)
+    for _ in range(3):
+        matrix = func(x)
+    expected = matrix.to_dense()
+    places(matrix).numpy()[:] = 0
+    torch.testing.assert_close(func(x).to_dense(), expected)
