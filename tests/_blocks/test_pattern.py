@@ -14,6 +14,7 @@ from torchjac._blocks.block import Block
 from torchjac._blocks.maps import Affine, Gather, Label, bare
 from torchjac._blocks.pattern import Pattern
 from torchjac._blocks.pattern_cache import pattern_of
+from torchjac.testing import loop_jacobian
 
 N = 6
 TABLE = torch.tensor([2, 0, 2, 1])
@@ -208,3 +209,13 @@ def test_differentiable(name) -> None:
     for wrapped in (f, lambda x: f(x).flatten()[TABLE]):
         to_values = lambda x: jacobian(wrapped)(x).to_sparse(torch.sparse_csr).values()
         assert torch.autograd.gradcheck(to_values, (x,))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("shape", [(1, 4, 3), (3, 1, 3), (3, 4, 1), (1, 1, 5)], ids=str)
+def test_dims_of_size_one(shape) -> None:
+    """Blocks on the same entries, of which one has its dims of size 1 elsewhere, are added where they stand."""
+    f = lambda x: torch.nn.functional.local_response_norm(x, 3)
+    x = torch.rand(shape, dtype=torch.float64)
+    matrix = jacobian(f)(x).to_sparse(torch.sparse_csr).to_dense()
+    torch.testing.assert_close(matrix.reshape(*shape, *shape), loop_jacobian(f, x))

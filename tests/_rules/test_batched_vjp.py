@@ -5,6 +5,7 @@ import torch
 from tests._rules import test_sparse_factor
 from tests._rules.cases import Case
 from tests._rules.test_coverage import MODULES
+from tests.versions import lacks
 
 import torchjac
 from torchjac._rules.batched_formulas import BROADCAST, FORMULAS
@@ -20,7 +21,7 @@ CASES = [
     for module in MODULES
     if module is not test_sparse_factor  # vmap cannot multiply with a sparse matrix either
     for k, found in enumerate(module.CASES)
-    if goes_in_front(found.node)
+    if goes_in_front(found.node) and not lacks(found.node)
 ]
 
 

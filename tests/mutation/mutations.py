@@ -1072,8 +1072,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_accumulate/reverse.py", "the engine asked for two tensors of which one leads to the other",
-        "if by_engine and tape.inputs_apart:",
-        "if by_engine:",
+        "if tape.inputs_apart and _goes_by_engine(rest):",
+        "if _goes_by_engine(rest):",
     ),
     Mutation(
         "_capture/capture.py", "batch dims added around what a level of grad wrapped",
@@ -1103,13 +1103,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_capture/beneath_vmap.py", "samples are not summed",
-        "return tensor.sum(dims) if dims else tensor",
-        "return tensor",
+        "return [output.sum(dims) if dims else output for output, dims in pairs]",
+        "return [output for output, dims in pairs]",
     ),
     Mutation(
         "_capture/beneath_vmap.py", "levels in the order in which they are met",
-        "levels = tuple(sorted(at))",
-        "levels = tuple(at)",
+        "levels = tuple(sorted(found))",
+        "levels = tuple(found)",
     ),
     Mutation(
         "_capture/vmap_levels.py", "batch dims last",
@@ -1153,13 +1153,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_plan/registers.py", "what was written in place taken for what was there before",
-        "            if tables is None or written is None:",
-        "            if tables is None:",
+        "            if written is None:\n                return None",
+        "            if written is None:\n                written = _NO_TABLES",
     ),
     Mutation(
         "_plan/recorder.py", "a mask taken for a tensor like any other",
-        "masks = _masks(func, args)",
-        "masks = []",
+        "self.look_at(_masks(func, args))",
+        "self.look_at([])",
     ),
     Mutation(
         "_plan/program.py", "memory that is given away kept for the next run",
@@ -1236,8 +1236,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_blocks/multiply.py", "a turned product summed over the wrong dims",
-        "torch.tensordot(b, a, (how.other_dims, how.dims))",
-        "torch.tensordot(b, a, (how.dims, how.other_dims))",
+        "dims = (how.other_dims, how.dims) if how.turned else (how.dims, how.other_dims)",
+        "dims = (how.dims, how.other_dims)",
     ),
     Mutation(
         "_blocks/multiply.py", "labels that both keep are summed",

@@ -174,7 +174,9 @@ def _write_target(flat: Tensor, target: Target, values: Sequence[Tensor | float]
         value = values[piece.block]
         if isinstance(value, Tensor):
             part = read(value, piece).expand([size for _, size, _ in piece.reads])
-            tensors.append(part if part.dim() == len(sizes) else part.reshape(sizes))
+            tensors.append(
+                part if list(part.shape) == sizes else part.reshape(sizes)
+            )  # dims of size 1 lie elsewhere
         else:
             number += value
     if not tensors:
