@@ -430,8 +430,8 @@ def test_recorded_once_the_calls_before_have_lost_as_much(monkeypatch) -> None:
         x = torch.rand(5, dtype=D, generator=torch.Generator().manual_seed(seed))
         torch.testing.assert_close(jacrev(f)(x), loop_jacobian(f, x))
         (entry,) = PROGRAMS.entries.values()
-        assert len(tried) == (seed >= planned.RECORDING)
-        assert (entry.left is None) == (seed < planned.RECORDING + RUNS)
+        assert len(tried) == (seed + 1 >= planned.RECORDED_AT)
+        assert (entry.left is None) == (seed + 1 < planned.RECORDED_AT + RUNS)
     assert tried == ["rows"]
     assert entry.price == entry.program.price
     assert all(run > entry.runs for _, run in entry.left)

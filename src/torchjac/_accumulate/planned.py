@@ -3,10 +3,10 @@
 The key of a program holds all that planning looks at: the signature of the graph, and what the caller asked for. What a
 key cannot tell (of the saved tensors: shapes, strides, entries of index tables) the program itself guards.
 
-One law says when Python's work is worth its time: once the calls so far have lost as much for want of it as it takes.
-A graph is recorded, by the candidate whose program is estimated to take least, after as many calls as that takes the
-time of; its program is compiled after some runs more. Then other candidates are recorded in turn, each after as many
-runs as it might have saved its recording in, and the program that takes least is kept.
+One law says when Python's work is worth its time: once the calls so far have lost half as much for want of it as it
+takes (`PATIENCE`). A graph is recorded so, by the candidate whose program is estimated to take least; its program is
+compiled after some runs more. Then other candidates are recorded in turn, each when it might have saved that part of
+its recording, and the program that takes least is kept.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from .._capture.capture import Captured
 from .._capture.graph import signature
 from .._capture.recognise import recognise
 from .._plan.cache import Cache, Entry
+from .._plan.price import PATIENCE
 from .._plan.program import RUNS, Program, program
 from .._plan.recorder import Recorder, recorder
 from .._plan.steps import MismatchError
@@ -44,7 +45,7 @@ STEP_BYTES = 400
 RECORDING = 4
 
 #: So the call of a graph at which it is recorded is this one
-RECORDED_AT = 1 + RECORDING
+RECORDED_AT = 1 + round(PATIENCE * RECORDING)
 
 #: A graph of more nodes is never recorded: a program of it would fill the cache
 MOST_NODES = 20_000
@@ -169,7 +170,8 @@ def _others(entry: Entry, found: Sequence[Candidate | None]) -> tuple[tuple[Cand
         if price is not None and best is not None and other is not None and other.way != best.way:
             saves = price - other.least
             if saves > 0:
-                others.append((other, entry.runs + (RECORDING * other.python + other.most) / saves))
+                lost = RECORDING * other.python + other.most
+                others.append((other, entry.runs + PATIENCE * lost / saves))
     return tuple(sorted(others, key=itemgetter(1)))
 
 

@@ -16,6 +16,10 @@ from torch import Tensor
 from .registers import Register, Step
 from .steps import Check, Load, SameMemory, Take, Whole, called
 
+#: Python's work would break even after some calls. What was computed a few times is likely to be computed many more:
+#: of the calls that have to come before, this part is waited for
+PATIENCE = 0.5
+
 #: A call of PyTorch on tensors of a few numbers
 LAUNCH = 1.1
 #: A step that takes no call of PyTorch, or one that looks at metadata only

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from .number import Number
-from .price import price
+from .price import PATIENCE, price
 from .python_source import spell
 from .recorder import Recorder
 from .registers import Register, Step
@@ -66,7 +66,7 @@ class Program:
 
 
 #: After so many runs a program is compiled: a run saves about a sixteenth of the time that this takes
-RUNS = 16
+RUNS = round(16 * PATIENCE)
 
 
 def _compiled(program: Program) -> Callable[[Sequence[Any]], Any]:
