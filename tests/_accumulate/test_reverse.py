@@ -12,9 +12,11 @@ from torchjac import jacobian, jacrev, vmap
 from torchjac._accumulate import by_order, reverse
 from torchjac._accumulate.engine_rows import finish_rows
 from torchjac._accumulate.order import Order, split
+from torchjac._accumulate.seeds import Limits
 from torchjac._accumulate.tape_costs import rows_at_once
+from torchjac._blocks.write import dense
 from torchjac._transforms import operators
-from torchjac._transforms.call_function import record
+from torchjac._transforms.call_function import record, walking
 from torchjac.testing import loop_jacobian
 
 
@@ -194,3 +196,38 @@ def test_rows_into_a_write_inside_vmap(chunk_size, monkeypatch) -> None:
 
     expected = torch.stack([loop_jacobian(f, row) for row in x])
     torch.testing.assert_close(vmap(jacrev(f, chunk_size=chunk_size))(x), expected)
+
+
+def test_rows_above_a_cut_of_which_one_tensor_leads_to_another():
+    """Few rows through a large part are not left to the engine, which gives one what the other passes on."""
+    n = 6000
+    mixing, out, square = torch.randn(n, 4) / 2, torch.randn(2, n) / n**0.5, torch.randn(2, 2)
+
+    def above(t, u):
+        z = t * u
+        for _ in range(200):
+            z = z * 1.0001
+        y = out @ torch.softmax(z, 0) + out @ u
+        for _ in range(3):
+            y = (square @ y).tanh()
+        return y
+
+    def f(x):
+        t = (mixing @ x).tanh()
+        return above(t, (t * 0.5).sin())
+
+    x = torch.randn(4)
+    recorded = record("test", f, 0, False, (x,), {})
+    tape, shapes = recorded.captured.tape, recorded.shapes
+    at = next(k for k, node in enumerate(tape.nodes) if node.name == "SinBackward0")
+    order = split(tape, at, shapes)
+    assert [node.name for node in order.middle] == ["SinBackward0", "TanhBackward0"]
+    with walking(recorded):
+        ((by_u, by_t),) = reverse.accumulate(order.above.tape, shapes, Limits(None, 1 << 30))
+    t = (mixing @ x).tanh()
+    u = (t * 0.5).sin()
+    for found, expected in [
+        (by_t, loop_jacobian(lambda t: above(t, u), t)),
+        (by_u, loop_jacobian(lambda u: above(t, u), u)),
+    ]:
+        torch.testing.assert_close(dense(found, (2,), (n,), x), expected)
