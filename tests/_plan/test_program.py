@@ -488,3 +488,23 @@ def test_a_candidate_that_is_far_is_not_recorded() -> None:
     (entry,) = PROGRAMS.entries.values()
     assert entry.best.way == "reverse"
     assert not entry.left
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: x.sum(),
+        lambda x: x.cumsum(0),
+        lambda x: torch.stack([x[0], x[1]]),
+        lambda x: x.reshape(2, 2).T,
+    ],
+    ids=["sum", "cumsum", "stack", "reshape"],
+)
+def test_a_constant_answer_belongs_to_its_caller(f) -> None:
+    """Where an answer is the same at each run it is made anew all the same: written into, it changes no later one."""
+    x = torch.rand(4, dtype=D)
+    expected = loop_jacobian(f, x)
+    for _ in range(4):
+        found = jacrev(f)(x)
+        torch.testing.assert_close(found, expected)
+        found.zero_()

@@ -150,7 +150,7 @@ def _indices(block: Block) -> list[Tensor]:
 
 
 def _read(table: Tensor | int, at: Sequence[int | float]) -> Build:
-    """Read the places of a matrix; what is the same at each call is copied, since whoever has a matrix may write it."""
+    """Read the places of a matrix; what is the same at each call is copied, since a caller may write into a matrix."""
     if isinstance(table, Tensor):
         return lambda given: table.clone()
     return itemgetter(at[table])
