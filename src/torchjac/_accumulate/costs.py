@@ -35,7 +35,7 @@ class Costs:
     Attributes:
         candidates: a `Cost` for each.
         chosen: the candidate that `jacrev` takes once it has compared them: the one whose program has the lowest price.
-        program: its steps, a line of Python each; ``v0``, … are the nodes of the graph and the outputs.
+        program: its steps, a line of Python each, of nodes of the graph by their names; ``v0``, … are what steps give.
     """
 
     candidates: tuple[Cost, ...]

@@ -55,48 +55,40 @@ def entries_of(
     triangle: str | None,
 ) -> tuple[Frame, Tensor]:
     """Return a sparse matrix as its frame and its values; of a program the frame is a constant. See `sparse_tensor`."""
-    if layout not in (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr):
-        raise ValueError(
-            f"{what}: layout must be torch.sparse_coo, sparse_csr, sparse_csc or sparse_bsr, got {layout}"
-        )
+    _check_asked(layout, triangle, what)
     _check_transforms([block.value for block in blocks], layout, what)
-    if triangle not in (None, "lower", "upper"):
-        raise ValueError(f"{what}: triangle must be 'lower', 'upper' or None, got {triangle!r}")
-    if triangle is not None and layout is torch.sparse_bsr:
-        raise ValueError(f"{what}: torch.sparse_bsr has whole blocks, no triangle; take torch.sparse_csr")
     if triangle is not None:
         blocks = in_triangle(blocks, out_shape, in_shape, triangle)
     blocks = inside(blocks, like.device)
     look_at([table for block in blocks for table in spell(block).tables])
     with unrecorded():
-        frame, values = _framed(blocks, out_shape, in_shape, like, layout, what, triangle)
-    if frame.found.pattern is None:
+        cut_off = triangle is not None and any(
+            side_of_diagonal(block, out_shape, in_shape) is None for block in blocks
+        )
+        ends = by_layout(blocks, out_shape, in_shape, layout)
+        found = assemble(*ends, like)
+        if cut_off:
+            found = _triangle(found, (triangle == "lower") == (layout is not torch.sparse_csc))
+        if layout is torch.sparse_bsr:
+            found = blocked(found, *block_size(out_shape, in_shape, what))
+        spelled = [(block.on, spell(block).over) for block in ends[0]]
+        frame = Frame(found, spelled, like, layout, cut_off)
+    if found.pattern is None:
         refuse_program("places that are not known")
     if recorder() is None:
-        return frame, values
+        return frame, found.values
     return frame, _values(frame, *[block.value for block in blocks])
 
 
-def _framed(
-    blocks: Sequence[Block],
-    out_shape: tuple[int, ...],
-    in_shape: tuple[int, ...],
-    like: Kind,
-    layout: torch.layout,
-    what: str,
-    triangle: str | None,
-) -> tuple[Frame, Tensor]:
-    cut_off = triangle is not None and any(
-        side_of_diagonal(block, out_shape, in_shape) is None for block in blocks
-    )
-    ends = by_layout(blocks, out_shape, in_shape, layout)
-    found = assemble(*ends, like)
-    if cut_off:
-        found = _triangle(found, (triangle == "lower") == (layout is not torch.sparse_csc))
-    if layout is torch.sparse_bsr:
-        found = blocked(found, *block_size(out_shape, in_shape, what))
-    spelled = [(block.on, spell(block).over) for block in ends[0]]
-    return Frame(found, spelled, like, layout, cut_off), found.values
+def _check_asked(layout: torch.layout, triangle: str | None, what: str) -> None:
+    if layout not in (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr):
+        raise ValueError(
+            f"{what}: layout must be torch.sparse_coo, sparse_csr, sparse_csc or sparse_bsr, got {layout}"
+        )
+    if triangle not in (None, "lower", "upper"):
+        raise ValueError(f"{what}: triangle must be 'lower', 'upper' or None, got {triangle!r}")
+    if triangle is not None and layout is torch.sparse_bsr:
+        raise ValueError(f"{what}: torch.sparse_bsr has whole blocks, no triangle; take torch.sparse_csr")
 
 
 @whole

@@ -57,11 +57,16 @@ def check_argnums(argnums: Any, count: int, what: str) -> tuple[int, ...]:
     return wrapped
 
 
+def chosen_arguments(args: tuple[Any, ...], argnums: Any, positions: tuple[int, ...]) -> Any:
+    """Return the differentiated argument, or the tuple of them."""
+    return args[positions[0]] if isinstance(argnums, int) else tuple([args[n] for n in positions])
+
+
 def differentiated(
     args: tuple[Any, ...], argnums: Any, positions: tuple[int, ...], what: str
 ) -> Differentiated:
     """Return the tensors of the differentiated arguments; raises where one is no real floating-point tensor."""
-    chosen = args[positions[0]] if isinstance(argnums, int) else tuple([args[n] for n in positions])
+    chosen = chosen_arguments(args, argnums, positions)
     leaves, spec = ([chosen], LEAF) if type(chosen) is Tensor else pytree.tree_flatten(chosen)
     for leaf in leaves:
         check_leaf(leaf, what, "input")

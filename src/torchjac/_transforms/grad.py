@@ -12,7 +12,7 @@ from torch import Tensor
 from .._blocks.tracing import inside_functorch
 from .._capture.vmap_levels import levels_now
 from .._torch import pytree
-from .arguments import check_argnums, put_arguments, split_aux
+from .arguments import check_argnums, chosen_arguments, put_arguments, split_aux
 from .call_function import check_function
 from .jacrev import reverse
 
@@ -120,13 +120,12 @@ def _gradient_and_value(
 
     @wraps(func)
     def gradient_and_value(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        if (
-            inside_functorch() and levels_now() is None
-        ):  # a level more; a sum over samples has nothing to keep
+        # There one level more costs less than a capture; inside a capture of ours the graph is to keep its structure.
+        if inside_functorch() and levels_now() is None:
             found: tuple[Any, Any] = theirs(*args, **kwargs)
             return found
         positions = check_argnums(argnums, len(args), what)
-        chosen = args[positions[0]] if isinstance(argnums, int) else tuple(args[n] for n in positions)
+        chosen = chosen_arguments(args, argnums, positions)
         leaves, spec = pytree.tree_flatten(chosen)
         is_complex = [isinstance(leaf, Tensor) and leaf.is_complex() for leaf in leaves]
         if not any(is_complex):
