@@ -135,6 +135,14 @@ def test_only_one_number(output, said) -> None:
         grad(output)(torch.ones(3))
 
 
+def test_under_the_name_of_torch_func(monkeypatch) -> None:
+    """Put in the place of PyTorch's it does not call itself inside a transform."""
+    monkeypatch.setattr(torch.func, "grad_and_value", grad_and_value)
+    x = torch.linspace(-1, 1, 4)
+    found = vmap(lambda x: torch.func.grad_and_value(cubes)(x)[0])(x[None])
+    torch.testing.assert_close(found, 3 * x[None] ** 2)
+
+
 def test_only_functions() -> None:
     """What cannot be called is refused when it is given."""
     with pytest.raises(TypeError, match="grad: func must be callable"):

@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# Taken once: ours may be put under its name.
+from torch.func import grad_and_value as functorch_grad_and_value
+
 from .._blocks.tracing import inside_functorch
 from .._capture.vmap_levels import levels_now
 from .._torch import pytree
@@ -116,7 +119,7 @@ def _gradient_and_value(
         return output, (output, aux) if has_aux else output
 
     real = reverse(what, of_real, argnums, True, None)
-    theirs = torch.func.grad_and_value(func, argnums, has_aux)
+    theirs = functorch_grad_and_value(func, argnums, has_aux)
 
     @wraps(func)
     def gradient_and_value(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
