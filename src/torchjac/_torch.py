@@ -85,6 +85,9 @@ requires_grad_of: Callable[[torch.Tensor], bool] = TensorBase.requires_grad.__ge
 dispatch_mode_count: Callable[[], int] = torch._C._len_torch_dispatch_stack
 pre_dispatch_mode_count: Callable[[], int] = torch._ops._len_torch_dispatch_stack_pre_dispatch
 function_mode_count: Callable[[], int] = torch._C._len_torch_function_stack
+#: Whether ``__torch_function__`` is called, which `DisableTorchFunction` changes, and what sets it
+function_state: Callable[[], Any] = torch._C._get_torch_function_state  # type: ignore[attr-defined]
+set_function_state: Callable[[Any], None] = torch._C._set_torch_function_state  # type: ignore[attr-defined]
 #: The dispatch mode at a place, from the outermost
 dispatch_mode_at: Callable[[int], Any] = torch._C._get_dispatch_stack_at
 #: End the innermost mode of a kind, whosever it is

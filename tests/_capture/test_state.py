@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ def _state():
         "innermost saved-tensor hooks": autograd._top_saved_tensors_default_hooks(True),
         "dispatch modes": torch._C._len_torch_dispatch_stack(),
         "function modes": torch._C._len_torch_function_stack(),
+        "function state": torch._C._get_torch_function_state(),
         "group": torch._C._get_graph_exec_group(),
         "autocast": torch.is_autocast_enabled("cpu"),
         "forward level": torch.autograd.forward_ad._current_level,
@@ -76,6 +78,15 @@ class _Interrupts:
         elif event == "return":
             self.inside.discard(id(frame))
         return self.line
+
+
+def _in_a_thread(run):
+    """What a function gives in a thread of its own, which takes along what only a trace function can leave behind.
+
+    (Python 3.11 keeps an exception for handled for ever where another is raised in the last line of its handler.)
+    """
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(run).result()
 
 
 def _run(call, at):
@@ -133,20 +144,26 @@ CALLS = {
 @pytest.mark.parametrize("name", CALLS)
 def test_interrupted_at_any_line(name):
     """After an interrupt at each line in turn, or at every so many, all is as before, and the call is right again."""
-    call, before = CALLS[name], _state()
-    call()
-    lines = _run(call, 0)
-    step = 1 if FULL else max(1, lines // 60)
-    gc.disable()
-    try:
-        changed = []
+    call = CALLS[name]
+
+    def changed():
+        """What is changed after the first interrupt that changes something."""
+        before = _state()
+        call()
+        lines = _run(call, 0)
+        step = 1 if FULL else max(1, lines // 60)
         for at in range(1 if FULL else 1 + lines * PART // PARTS % step, lines + 1, step):
             _run(call, at)
             now = _state()
-            changed += [(at, key, now[key]) for key in before if now[key] != before[key]]
-            if changed:
-                break
+            found = [(at, key, now[key]) for key in before if now[key] != before[key]]
+            if found:
+                return found
+        call()
+        return []
+
+    gc.disable()
+    try:
+        assert not _in_a_thread(changed)
     finally:
         gc.enable()
-    assert not changed
     call()

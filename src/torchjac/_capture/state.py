@@ -21,6 +21,7 @@ from .._torch import (
     dispatch_mode_count,
     end_levels_above,
     function_mode_count,
+    function_state,
     graph_exec_group,
     inplace_requires_grad_allowed,
     level_count,
@@ -30,6 +31,7 @@ from .._torch import (
     python_dispatch,
     refuse_saved_hooks,
     saved_hooks_refusal,
+    set_function_state,
     set_grad_enabled,
     set_graph_exec_group,
     set_inplace_requires_grad_allowed,
@@ -96,6 +98,7 @@ class State(NamedTuple):
     saving: tuple[Any, Any] | None
     dispatch_modes: list[Any]
     function_modes: int
+    function_state: Any
     group: Any
     changes: int
     recorder: Any
@@ -112,6 +115,7 @@ def state() -> State:
         top_saved_hooks(True),
         [dispatch_mode_at(at) for at in range(modes)] if modes else [],
         function_mode_count(),
+        function_state(),
         graph_exec_group(),
         len(_here.changes),
         recorder(),
@@ -127,6 +131,7 @@ def _saving() -> tuple[Any, Any] | None:
 def set_back(before: State) -> None:
     """Make the state of this thread what it was."""
     now = state()
+    set_function_state(before.function_state)
     for _ in range(now.function_modes - before.function_modes):
         pop_function_mode()
     for _ in range(len(now.dispatch_modes) - len(before.dispatch_modes)):
