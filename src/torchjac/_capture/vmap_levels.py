@@ -84,53 +84,47 @@ class levels_left(Change):  # a context manager, and used as one
             _entered.set(self.before)
 
 
-class _attention_of_the_batch(Change):
-    """Let attention on a CPU be products and a softmax of all samples at once.
-
-    Its fused kernel has no batching rule: vmap calls it a sample at a time (torch 2.13).
-    """
-
-    def __init__(self) -> None:
-        self.was_fused = False
-
-    def make(self) -> None:
-        """Turn the fused kernel off, unless there is no other, or a GPU is in use: there it has a batching rule."""
-        self.was_fused = flash_sdp_enabled() and math_sdp_enabled() and not is_initialized()
-        if self.was_fused:
-            enable_flash_sdp(False)
-
-    def undo(self) -> None:
-        """Turn it on again."""
-        if self.was_fused:
-            enable_flash_sdp(True)
-
-
 class levels_entered(Change):  # a context manager, and used as one
-    """Enter levels again that were left; those that are active meanwhile are left. None are entered for None."""
+    """Enter levels again that were left; those that are active meanwhile are left. None are entered for None.
+
+    Attention on a CPU is meanwhile made of products and a softmax of all samples at once: its fused kernel has no
+    batching rule, and vmap calls it a sample at a time (torch 2.13).
+    """
 
     def __init__(self, stack: Stack | None) -> None:
         self.stack = stack
-        self.left = levels_left()
-        self.attention = _attention_of_the_batch()
+        self.left = levels_left() if level_count() else None
+        self.before = _entered.get()
+        self.are_on = self.was_fused = False
 
     def make(self) -> None:
         """Put them on functorch's stack, which is empty then."""
-        if self.stack is not None:
-            self.attention.make()
+        if self.stack is None:
+            return
+        # The fused kernel stays if there is no other, or a GPU is in use: there it has a batching rule.
+        self.was_fused = flash_sdp_enabled() and math_sdp_enabled() and not is_initialized()
+        if self.was_fused:
+            enable_flash_sdp(False)
+        if self.left is not None:
             self.left.make()
-            _entered.set(self.stack)
-            for level in reversed(self.stack):
-                push_level(level)
+        self.are_on = True
+        _entered.set(self.stack)
+        for level in reversed(self.stack):
+            push_level(level)
 
     def undo(self) -> None:
         """Take them off, after those that came on top of them have ended."""
-        if self.left.are_off:
+        if self.are_on:
             if level_count() > len(self.stack or ()):
                 end_levels_above(len(self.stack or ()))
             while level_count():
                 pop_level()
-        self.left.undo()
-        self.attention.undo()
+            self.are_on = False
+            _entered.set(self.before)
+        if self.left is not None:
+            self.left.undo()
+        if self.was_fused:
+            enable_flash_sdp(True)
 
 
 def levels_now() -> Stack | None:
