@@ -31,3 +31,14 @@ def test_read_and_write(name) -> None:
             expected[table] = values
             places.write(numbers, values)
             assert torch.equal(numbers, expected)
+
+
+@pytest.mark.parametrize("shape", [(15,), (15, 2)])
+def test_zeros(shape) -> None:
+    """Positions past the numbers are read as zeros; a table without any is the same as before."""
+    numbers = torch.rand(shape, dtype=torch.float64)
+    table = torch.tensor([[0, 15, 3], [17, 14, 15]])
+    padded = torch.cat([numbers, torch.zeros(3, *shape[1:], dtype=torch.float64)])
+    assert torch.equal(Places(table, 15).read(numbers), padded[table])
+    assert torch.equal(Places(table % 15, 15).read(numbers), numbers[table % 15])
+    assert Places(torch.arange(6).view(2, 3), 15).nbytes == 0

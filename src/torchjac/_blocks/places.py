@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from torch import Tensor
 
 
 class Places:
-    """A table of positions; one that is affine is kept as its steps, and what stands there is seen, not copied."""
+    """A table of positions; one that is affine is kept as its steps, and what stands there is seen, not copied.
 
-    def __init__(self, table: Tensor) -> None:
+    Where there are but ``size`` numbers, a position past them is read as zero.
+    """
+
+    def __init__(self, table: Tensor, size: int | None = None) -> None:
         self.shape = tuple(table.shape)
         self._first = int(table.reshape(-1)[0]) if table.numel() else 0
-        self._steps = _steps(table)
-        self._table = None if self._steps else table.contiguous()
+        flat = table.reshape(-1)
+        self._full = None if size is None or bool((flat < size).all()) else (flat < size).nonzero()[:, 0]
+        self._steps = _steps(table) if self._full is None else None
+        self._table = None if self._steps else flat if self._full is None else flat[self._full]
 
     @property
     def nbytes(self) -> int:
-        """The memory of the table."""
-        return 0 if self._table is None else self._table.nbytes
+        """The memory of the tables."""
+        return sum(table.nbytes for table in (self._table, self._full) if table is not None)
 
     def read(self, rows: Tensor) -> Tensor:
         """Return what stands at the places along the first dim of a contiguous tensor."""
         if self._table is None:
             return self._window(rows)
-        return rows[self._table] if rows.dim() > 1 else rows.take(self._table)
+        found = rows.index_select(0, self._table)
+        if self._full is not None:
+            found = rows.new_zeros(prod(self.shape), *rows.shape[1:]).index_copy_(0, self._full, found)
+        return found.view(*self.shape, *rows.shape[1:])
 
     def write(self, rows: Tensor, values: Tensor) -> None:
         """Put values at the places along the first dim of a contiguous tensor."""
         if self._table is None:
             self._window(rows).copy_(values)
         else:
-            rows[self._table] = values
+            rows.index_copy_(0, self._table, values.reshape(-1, *rows.shape[1:]))
 
     def _window(self, rows: Tensor) -> Tensor:
         inner = rows.shape[1:]

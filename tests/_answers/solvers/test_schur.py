@@ -3,10 +3,13 @@
 import numpy
 import pytest
 import scipy.sparse as sp
+import torch
 
-from torchjac._answers.solvers.arrow import Arrow, plan
+from torchjac._answers.solvers.arrow import Arrow, Cholesky, General
+from torchjac._answers.solvers.arrow_plan import plan
+from torchjac._answers.solvers.block_groups import Ends, grouping
 from torchjac._answers.solvers.matrix import Pattern
-from torchjac._answers.solvers.schur import AT_ONCE, JOINED, Entries, Tiles
+from torchjac._answers.solvers.schur import AT_ONCE, JOINED, Groups, Tiles
 from torchjac._blocks.lazy import Notes
 
 
@@ -50,17 +53,55 @@ def check(matrix, symmetric=False):
 
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("interleaved", [False, True])
-@pytest.mark.parametrize(("size", "kind"), [(1, Entries), (3, Entries), (7, Tiles)])
-def test_groups(size, kind, interleaved, symmetric) -> None:
-    """Groups of one size, side by side or interleaved: tiles where they are large enough."""
-    matrix = bundle(240, [3], 6, size, 3, interleaved, symmetric)
+@pytest.mark.parametrize(
+    ("size", "cameras", "kind"), [(1, 12, Groups), (3, 12, Groups), (7, 12, Tiles), (7, 6, Groups)]
+)
+def test_groups(size, cameras, kind, interleaved, symmetric) -> None:
+    """Cameras side by side or interleaved: tiles where they are large enough and few points are alike."""
+    matrix = bundle(240, [3], cameras, size, 3, interleaved, symmetric)
     assert set(check(matrix, symmetric)) == {kind}
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
-def test_blocks_of_several_sizes(symmetric) -> None:
+@pytest.mark.parametrize(("cameras", "kind"), [(12, Tiles), (3, Groups)])
+def test_blocks_of_several_sizes(cameras, kind, symmetric) -> None:
     """Blocks of one unknown and of three are summed apart."""
-    assert check(bundle(240, [1, 3], 6, 7, 3, symmetric=symmetric), symmetric) == [Tiles, Tiles]
+    matrix = bundle(360, [1, 3], cameras, 7, 3, symmetric=symmetric)
+    assert set(check(matrix, symmetric)) == {kind}
+
+
+def test_cholesky() -> None:
+    """Blocks of a symmetric matrix are factorised by Cholesky if they are positive definite, else by L U."""
+    matrix = bundle(240, [3], 6, 7, 3, symmetric=True)
+    for negative, kinds in (([], {Cholesky}), ([4], {Cholesky, General}), ([-1], {Cholesky})):
+        given = matrix.copy()
+        given[negative, negative] *= -1
+        places = sp.csr_array(given)
+        arrow = Arrow(plan(Pattern(places.indptr, places.indices, Notes(), True)), places.data, True)
+        assert {type(blocks) for blocks, *_ in arrow._parts} == kinds
+        check(given, True)
+
+
+@pytest.mark.parametrize("counts", [[1], [5], [4, 4, 4], [1, 1], [1, 2, 3, 7, 12], [3, 1]])
+def test_grouping(counts) -> None:
+    """Each block is in one piece of its group; sums and what is spread are those of a loop over blocks."""
+    make = numpy.random.default_rng(0)
+    of = make.permutation(numpy.repeat(numpy.arange(len(counts)), counts))
+    ends = Ends(numpy.stack([of, of + 20], 1), numpy.stack([of, of + 30, of + 60], 1), 2)
+    groups, order = grouping(ends)
+    assert sorted(order) == list(range(len(of)))
+    assert groups.whole == (len(set(counts)) == 1)
+    assert sum(len(piece.groups) * piece.length for piece in groups.pieces) == len(of)
+    of = torch.from_numpy(of[order])
+    left, right, met = (
+        torch.rand(size, dtype=torch.float64)
+        for size in ((len(of), 2, 2), (len(of), 2, 3), (len(counts), 3, 1))
+    )
+    expected = torch.zeros(len(counts), 2, 3, dtype=torch.float64).index_add(0, of, left.mT @ right)
+    torch.testing.assert_close(groups.sums(left, right), expected)
+    torch.testing.assert_close(groups.spread(right, met), right @ met[of])
+    assert torch.equal(groups.rows[of, 0], of)
+    assert torch.equal(groups.columns[of, 2], of + 60)
 
 
 def test_many_products_on_a_tile() -> None:
@@ -79,14 +120,14 @@ def test_an_unknown_that_all_blocks_meet() -> None:
     matrix = bundle(240, [3], 6, 7, 3)
     more = numpy.pad(matrix, (0, 1), constant_values=0.1)
     more[-1, -1] = 500
-    assert set(check(more)) == {Entries}
+    assert set(check(more)) == {Groups}
 
 
 def test_half_of_the_products() -> None:
     """Of a symmetric matrix the tiles above the diagonal are not multiplied."""
     counts = []
     for symmetric in (False, True):
-        places = sp.csr_array(bundle(240, [3], 6, 7, 3, symmetric=symmetric))
+        places = sp.csr_array(bundle(240, [3], 12, 7, 3, symmetric=symmetric))
         (tiles,) = plan(Pattern(places.indptr, places.indices, Notes(), symmetric)).schur
         counts.append(int((tiles.left < tiles.left.max()).sum()))
     assert counts[1] < 0.8 * counts[0]

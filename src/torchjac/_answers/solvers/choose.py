@@ -7,7 +7,8 @@ from typing import Any
 import numpy
 
 from ..._blocks.lazy import Notes
-from .arrow import Arrow, plan
+from .arrow import Arrow
+from .arrow_plan import plan
 from .banded import Banded, is_narrow
 from .matrix import Array, DependentError, Factors, Pattern, UnfitError, singular
 from .permuted import Permutation, permutation

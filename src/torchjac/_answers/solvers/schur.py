@@ -1,7 +1,8 @@
-"""The Schur complement of small blocks: what their products take from the border, tile by tile.
+"""The Schur complement of small blocks: what their products take from the border.
 
-Unknowns of the border that meet the same blocks, as the parameters of one camera do, make tiles of the complement. The
-products that meet at a tile are summed as one product of matrices, laid end to end, before they are written there.
+Blocks that meet the same unknowns of the border, as points do that the same cameras see, are laid end to end: the sum
+of their products is one product of matrices. Where hardly any do, unknowns of the border that meet the same blocks, as
+the parameters of one camera do, make tiles of the complement, and the products that meet at a tile are summed so.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from .block_groups import Ends, Grouping, times
 from .matrix import Array
 
 #: So many products are one product of matrices.
@@ -30,33 +32,39 @@ PRODUCTS_AT_ONCE = 1 << 16
 LEAST_TILE = 6
 
 
-class Ends(NamedTuple):
-    """The unknowns of the border that each block of a batch meets, in rising order, and the size of a block."""
-
-    rows: Array  # (blocks, rows)
-    columns: Array  # (blocks, columns)
-    side: int
+#: Blocks are laid end to end where so many of them on average meet the same unknowns.
+REPEATED = 2
 
 
 class Products(Protocol):
     """Where products of blocks go."""
 
-    def add(self, whole: Tensor, below: Sequence[Tensor], right: Sequence[Tensor]) -> None:
-        """Add the products of the blocks of some batches, ``below[k] @ right[k]``, to a matrix.
+    def add(self, whole: Tensor, left: Sequence[Tensor], right: Sequence[Tensor]) -> None:
+        """Add the products of the blocks of some batches, ``left[k]ᵀ right[k]``, to a matrix.
 
         Of a symmetric one only what stands on and below the diagonal need be right.
         """
 
 
-class Entries(NamedTuple):
-    """Where each entry of the products of a batch goes."""
+class Groups(NamedTuple):
+    """Where each entry of the sums of a batch's groups goes."""
 
     batch: int
-    places: Tensor  # (blocks, rows, columns)
+    grouping: Grouping
+    places: Tensor  # (groups, rows, columns)
 
-    def add(self, whole: Tensor, below: Sequence[Tensor], right: Sequence[Tensor]) -> None:
-        """Add the products of the batch."""
-        add_products(whole, self.places, below[self.batch], right[self.batch])
+    def add(self, whole: Tensor, left: Sequence[Tensor], right: Sequence[Tensor]) -> None:
+        """Add the sums of the batch."""
+        ours, flat = (left[self.batch], right[self.batch]), whole.view(-1)
+        if not self.grouping.whole:
+            flat.scatter_add_(0, self.places.view(-1), self.grouping.sums(*ours).view(-1))
+            return
+        laid = [self.grouping.pieces[0].laid(each) for each in ours]
+        step = max(1, PRODUCTS_AT_ONCE // max(self.places[0].numel(), 1))
+        for begin in range(0, len(self.places), step):
+            some = slice(begin, begin + step)
+            product = times(laid[0][some].mT, laid[1][some])
+            flat.scatter_add_(0, self.places[some].reshape(-1), product.view(-1))
 
 
 class Tiles(NamedTuple):
@@ -68,21 +76,21 @@ class Tiles(NamedTuple):
     right: Tensor
     places: Tensor  # (sums, size, size)
 
-    def add(self, whole: Tensor, below: Sequence[Tensor], right: Sequence[Tensor]) -> None:
+    def add(self, whole: Tensor, left: Sequence[Tensor], right: Sequence[Tensor]) -> None:
         """Add the products of the batches, sums of some at a time."""
-        ends = [
-            _laid_out([tensors[number] for number in self.batches], self.size)
-            for tensors in ([each.mT for each in below], right)
-        ]
+        ours = [[tensors[number] for number in self.batches] for tensors in (left, right)]
+        ends = [_laid_out(ours[0], self.size)]
+        same = all(a is b for a, b in zip(*ours, strict=True))
+        ends.append(ends[0] if same else _laid_out(ours[1], self.size))
         flat = whole.view(-1)
         for at in range(0, len(self.places), AT_ONCE):
-            left, other = (
+            one, other = (
                 end.index_select(0, tiles[at * JOINED : (at + AT_ONCE) * JOINED]).view(
                     -1, JOINED * end.shape[1] // self.size, self.size
                 )
                 for end, tiles in zip(ends, (self.left, self.right), strict=True)
             )
-            flat.scatter_add_(0, self.places[at : at + AT_ONCE].view(-1), (left.mT @ other).view(-1))
+            flat.scatter_add_(0, self.places[at : at + AT_ONCE].view(-1), (one.mT @ other).view(-1))
 
 
 def _laid_out(batches: Sequence[Tensor], size: int) -> Tensor:
@@ -121,27 +129,25 @@ def alike(pairs: Sequence[tuple[Array, Array]], places: int) -> tuple[Array, int
     return numpy.argsort(met, kind="stable"), gcd(*counts.tolist())
 
 
-def products(ends: dict[int, Ends], size: int, border: int, symmetric: bool) -> list[Products]:
-    """Return where the products of batches go: by tiles of a size, where each block meets whole ones."""
+def products(
+    batches: dict[int, tuple[Ends, Grouping]], size: int, border: int, symmetric: bool
+) -> list[Products]:
+    """Return where the products of batches go: by groups of blocks, or by tiles of a size if few blocks are alike."""
+    ends = {number: end for number, (end, _) in batches.items()}
     tiled = all(_is_tiled(each, size) for end in ends.values() for each in (end.rows, end.columns))
-    if size < LEAST_TILE or not tiled:
+    blocks, groups = (
+        sum(len(each.rows) for each in some)
+        for some in (ends.values(), [grouping for _, grouping in batches.values()])
+    )
+    if size < LEAST_TILE or not tiled or blocks >= REPEATED * groups:
         return [
-            Entries(number, torch.from_numpy(end.rows[:, :, None] * border + end.columns[:, None, :]))
-            for number, end in ends.items()
+            Groups(number, each, each.rows[:, :, None] * border + each.columns[:, None, :])
+            for number, (_, each) in batches.items()
         ]
     return [
         _tiles({number: end for number, end in ends.items() if end.side == side}, size, border, symmetric)
         for side in sorted({end.side for end in ends.values()})
     ]
-
-
-def add_products(whole: Tensor, places: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add each number of each block's product at its place in a matrix."""
-    flat = whole.view(-1)
-    step = max(1, PRODUCTS_AT_ONCE // max(left.shape[1] * right.shape[2], 1))
-    for begin in range(0, len(left), step):
-        some = slice(begin, begin + step)
-        flat.scatter_add_(0, places[some].reshape(-1), (left[some] @ right[some]).view(-1))
 
 
 def _is_tiled(unknowns: Array, size: int) -> bool:
