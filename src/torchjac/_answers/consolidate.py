@@ -89,14 +89,14 @@ class Consolidated:
         """Return the blocks of JᵀWJ by the values of the matrix, which products use too; None where it does not pay."""
         form = self._form
         pattern = pattern_of(form.blocks, form.out_shape, form.in_shape, form.device)
-        return None if pattern is None else normal(pattern, lambda: self._values()[1], weight)
+        return None if pattern is None else normal(pattern, lambda: self._values(pattern)[1], weight)
 
-    def _values(self) -> tuple[Pattern, Tensor]:
-        """Return the pattern, and the values of its nonzeros, filled once."""
+    def _values(self, pattern: Pattern | None = None) -> tuple[Pattern, Tensor]:
+        """Return the pattern, if it is not given, and the values of its nonzeros, filled once."""
         if self._assembled is None:
             form = self._form
             blocks = [block._replace(value=cut(block.value)) for block in form.blocks]
-            pattern = pattern_of(blocks, form.out_shape, form.in_shape, form.device)
+            pattern = pattern or pattern_of(blocks, form.out_shape, form.in_shape, form.device)
             assert pattern is not None
             self._assembled = pattern, pattern.fill(blocks, form)
         return self._assembled

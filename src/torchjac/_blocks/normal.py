@@ -27,6 +27,9 @@ MOST_PAIRS = 32
 #: Groups from which a call for each pair of entries, for all groups at once, is faster than a small matrix for each.
 MANY_GROUPS = 64
 
+#: So many products are made before they are summed where they go: they stay in the processor's cache.
+PRODUCTS_AT_ONCE = 1 << 17
+
 
 class Batch(NamedTuple):
     """Groups of rows with the same columns, as many rows and columns in each: where their entries stand."""
@@ -56,7 +59,7 @@ def normal(pattern: Pattern, values: Callable[[], Tensor], weight: Tensor | None
     numbers = values()
     flat = numbers.new_zeros(found.on_diagonal + found.above.on[0].size)
     for batch, place in zip(found.batches, found.places, strict=True):
-        part = batch.entries.read(numbers)
+        part = batch.entries.read(numbers).contiguous()
         left = part if weight is None else part * weight.reshape(-1)[batch.rows].unsqueeze(1)
         flat.scatter_add_(0, place, _pairs(left, part).reshape(-1))
     diagonal, above = flat[: found.on_diagonal], flat[found.on_diagonal :]
@@ -76,7 +79,6 @@ def _pairs(left: Tensor, right: Tensor) -> Tensor:
     if groups < MANY_GROUPS:
         a, b = torch.triu_indices(width, width, device=right.device)
         return (left.permute(2, 1, 0) @ right.permute(2, 0, 1))[:, a, b].mT
-    left, right = left.contiguous(), right.contiguous()
     found = right.new_empty(width * (width + 1) // 2, groups)
     begin = 0
     for a in range(width):
@@ -101,13 +103,14 @@ def _plan(pattern: Pattern) -> Plan | None:
     for height, width in sorted(set(zip(heights.tolist(), widths.tolist(), strict=True))):
         if not width:
             continue
-        some = ((heights == height) & (widths == width)).nonzero()[:, 0]
-        rows = first[some] + torch.arange(height, device=first.device)[:, None]
-        entries = begin[rows][:, None] + torch.arange(width, device=first.device)[:, None]
-        columns = index[entries[0]]
-        batches.append(Batch(Places(entries), rows))
         a, b = torch.triu_indices(width, width, device=index.device)
-        pairs.append((columns[a].reshape(-1), columns[b].reshape(-1)))
+        alike = ((heights == height) & (widths == width)).nonzero()[:, 0]
+        for some in alike.split(max(MANY_GROUPS, PRODUCTS_AT_ONCE // a.numel())):
+            rows = first[some] + torch.arange(height, device=first.device)[:, None]
+            entries = begin[rows][:, None] + torch.arange(width, device=first.device)[:, None]
+            columns = index[entries[0]]
+            batches.append(Batch(Places(entries), rows))
+            pairs.append((columns[a].reshape(-1), columns[b].reshape(-1)))
     size = narrow(pattern.columns)
     empty = torch.zeros(0, dtype=size, device=index.device)
     row, column = (torch.cat([empty, *(pair[k].to(size) for pair in pairs)]) for k in (0, 1))

@@ -51,7 +51,7 @@ class Arrow:
         for batch in found.batches:
             blocks = _factorised(batch.inner.read(numbers), symmetric)
             right = batch.right.read(numbers)
-            upper = blocks.first(right)
+            upper = blocks.first(right).contiguous()
             if symmetric and isinstance(blocks, Cholesky):
                 lower = upper
             else:
@@ -125,9 +125,12 @@ class Cholesky:
         self._factor = factor
 
     def first(self, right: Tensor, transposed: bool = False) -> Tensor:
-        """Return L⁻¹ right; the transposed matrix has the same factors."""
-        found: Tensor = torch.linalg.solve_triangular(self._factor, right, upper=False)
-        return found
+        """Return L⁻¹ right; the transposed matrix has the same factors.
+
+        From the other side, as rows then follow one another in memory (torch 2.13).
+        """
+        found: Tensor = torch.linalg.solve_triangular(self._factor.mT, right.mT, upper=True, left=False)
+        return found.mT
 
     def second(self, right: Tensor, transposed: bool = False) -> Tensor:
         """Return L⁻ᵀ right."""
