@@ -208,6 +208,51 @@ def test_one_factorisation_serves_all(monkeypatch) -> None:
     assert jac.mT.explain().answers == jac.explain().answers
 
 
+@pytest.mark.parametrize("repeated", [False, True])
+def test_damped_gauss_newton(repeated) -> None:
+    """Points seen by the same two cameras, or by some of many: the Schur way gives what the dense matrix does, twice."""
+    make = torch.Generator().manual_seed(0)
+    cameras, points = (4, 300) if repeated else (9, 400)
+    point = torch.arange(points).repeat(3)
+    camera = torch.randint(cameras, (3 * points,), generator=make)
+    if repeated:
+        camera = (point % 2) + 2 * (torch.arange(3 * points) // points).clamp(max=1)
+
+    def residual(x):
+        c, p = x[: 6 * cameras].view(cameras, 6)[camera], x[6 * cameras :].view(points, 3)[point]
+        seen = torch.linalg.cross(c[:, :3].exp(), p) + c[:, 3:] * p.sin()
+        return seen[:, :2] / (2 + seen[:, 2:] ** 2)
+
+    for seed in range(2):
+        x = torch.randn(6 * cameras + 3 * points, dtype=torch.float64, generator=make.manual_seed(seed))
+        jac = jacobian(residual)(x)
+        damped = jac.gram().add_diagonal(0.1)
+        right = torch.rand(len(x), 2, dtype=torch.float64, generator=make)
+        dense = jac.to_dense().reshape(-1, len(x))
+        expected = torch.linalg.solve(dense.T @ dense + 0.1 * torch.eye(len(x)), right)
+        torch.testing.assert_close(damped.solve(right), expected)
+        assert f"arrow: {points} blocks" in str(damped.explain())
+        assert "values" not in vars(vars(damped.form)["_kept"]["system"])  # read as the blocks hold them
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", ["large permutation", "large stencil", "saddle point"])
+def test_first_solved_without_grad(name, dtype) -> None:
+    """A system whose factors were first needed under no_grad is differentiable all the same later."""
+    f, _, x, _, _ = system(name)
+    grads = []
+    for before in (False, True):
+        point = x.to(dtype).requires_grad_()
+        jac = jacobian(f)(point)
+        right = torch.ones(jac.out_shape, dtype=dtype)
+        if before:
+            with torch.no_grad():
+                jac.solve(right)
+        grads.append(torch.autograd.grad(jac.solve(right).sum(), point)[0])
+    assert grads[0].abs().max() > 0
+    torch.testing.assert_close(grads[1], grads[0])
+
+
 def test_the_ordering_is_kept_for_the_next() -> None:
     """A second Jacobian with the same pattern finds the order of its columns where the first one left it."""
     f, _, x, jac, _ = system("large permutation")

@@ -219,3 +219,27 @@ def test_dims_of_size_one(shape) -> None:
     x = torch.rand(shape, dtype=torch.float64)
     matrix = jacobian(f)(x).to_sparse(torch.sparse_csr).to_dense()
     torch.testing.assert_close(matrix.reshape(*shape, *shape), loop_jacobian(f, x))
+
+
+def test_numbers_as_they_are_held() -> None:
+    """Each nonzero is among the numbers of the blocks, those that two of them share are there once; sums are not."""
+    label = Label(3)
+    rows, columns = Gather(torch.tensor([0, 2, 1]), (label,)), Gather(torch.tensor([3, 0, 4]), (label,))
+    shared = torch.tensor([5.0, 6.0, 7.0], dtype=torch.float64)
+    blocks = [
+        Block(shared, (label,), (rows,), (columns,)),
+        Block(shared, (label,), (columns,), (rows,)),
+        Block(2.0, (), (rows,), (rows,)),
+    ]
+    pattern = Pattern(blocks, (5,), (5,), CPU)
+    for _ in range(2):
+        numbers, source, _ = pattern.held(blocks, LIKE)
+        assert numbers.numel() == 6
+        assert torch.equal(numbers[source.long()], pattern.fill(blocks, LIKE))
+    other = [blocks[0], blocks[1]._replace(value=shared + 1), blocks[2]]
+    numbers, source, _ = pattern.held(other, LIKE)
+    assert numbers.numel() == 9
+    assert torch.equal(numbers[source.long()], pattern.fill(other, LIKE))
+    assert Pattern([*blocks, blocks[0]], (5,), (5,), CPU).held([*blocks, blocks[0]], LIKE) is None
+    affine = [Block(shared, (label,), (bare(label),), (bare(label),))]
+    assert Pattern(affine, (3,), (3,), CPU).held(affine, LIKE) is None

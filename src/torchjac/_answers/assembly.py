@@ -13,26 +13,37 @@ from .._blocks.block import Block, Kind
 from .._blocks.block_views import swapped
 from .._blocks.coordinates import coordinates
 from .._blocks.domain import inside
-from .._blocks.pattern import Pattern
+from .._blocks.pattern import Held, Pattern
 from .._blocks.pattern_cache import pattern_of
 
 T = TypeVar("T")
 
 
+def not_held() -> None:
+    """Stand for the numbers of blocks where they are in another order than any pattern knows."""
+
+
 class Assembled(NamedTuple):
-    """A sum of blocks by rows: where each row begins, the column and row of each nonzero, and its value.
+    """A sum of blocks by rows: where each row begins, the column and row of each nonzero, and what fills in its value.
 
     ``pattern`` is what they were made by, where that is kept; its tensors must not be handed out. ``finish`` makes the
-    values of those of the pattern, where it has others.
+    values of those of the pattern, where it has others; ``held`` are the numbers of the ``blocks`` as they stand there.
     """
 
     begin: Tensor
     column: Tensor
     row: Callable[[], Tensor]
-    values: Tensor
+    fill: Callable[[], Tensor]
     size: tuple[int, int]
     pattern: Pattern | None
     finish: Callable[[Tensor], Tensor] = lambda values: values
+    held: Callable[[], Held | None] = not_held
+    blocks: Sequence[Block] = ()
+
+    @property
+    def values(self) -> Tensor:
+        """The values of the nonzeros, filled in now."""
+        return self.finish(self.fill())
 
     def note(self, name: Any, make: Callable[[], T]) -> T:
         """Return what was worked out from the pattern before, or is now."""
@@ -60,11 +71,19 @@ def assemble(
         )
     pattern = pattern_of(blocks, out_shape, in_shape, like.device)
     if pattern is not None:
-        values = pattern.fill(blocks, like)
-        return Assembled(pattern.begin, pattern.index, lambda: pattern.row, values, (rows, columns), pattern)
+        return Assembled(
+            pattern.begin,
+            pattern.index,
+            lambda: pattern.row,
+            lambda: pattern.fill(blocks, like),
+            (rows, columns),
+            pattern,
+            held=lambda: pattern.held(blocks, like),
+            blocks=blocks,
+        )
     at, values = coordinates(blocks, (*out_shape, *in_shape), like)
     row, column = split(at, columns)
-    return Assembled(pointers(row, rows), column, lambda: row, values, (rows, columns), None)
+    return Assembled(pointers(row, rows), column, lambda: row, lambda: values, (rows, columns), None)
 
 
 def by_layout(

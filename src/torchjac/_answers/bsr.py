@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .._blocks.pattern import Pattern
 from .._blocks.sort_entries import sorted_places
-from .assembly import Assembled, pointers
+from .assembly import Assembled, not_held, pointers
 
 
 def block_size(out_shape: tuple[int, ...], in_shape: tuple[int, ...], what: str) -> tuple[int, int]:
@@ -45,8 +45,7 @@ def blocked(found: Assembled, height: int, width: int) -> Assembled:
         whole = values.new_zeros(column.numel() * height * width).index_copy(0, at, values)
         return whole.view(column.numel(), height, width)
 
-    values = finish(found.values)
-    return found._replace(begin=begin, column=column, row=lambda: row, values=values, finish=finish)
+    return found._replace(begin=begin, column=column, row=lambda: row, finish=finish, held=not_held)
 
 
 def refill_blocks(blocks: Tensor, pattern: Pattern, values: Tensor) -> None:

@@ -148,10 +148,11 @@ def parts(form: Form) -> tuple[str, int]:
 
 
 def kept(form: Form, name: Hashable, make: Callable[[], T]) -> T:
-    """Return what was made of a form before, or make it and keep it with the form."""
+    """Return what was made of a form before, or make it, whatever grad mode it is first asked for in, and keep it."""
     there = vars(form).setdefault("_kept", {})
     if name not in there:
-        there[name] = make()
+        with torch.enable_grad():
+            there[name] = make()
     found: T = there[name]
     return found
 

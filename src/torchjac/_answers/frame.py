@@ -16,7 +16,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from .._blocks.block import Block, Kind
 from .._blocks.maps import Label
 from .._blocks.tracing import inside_functorch
-from .assembly import Assembled
+from .assembly import Assembled, not_held
 from .csr import csr_tensor, hear_warning
 
 
@@ -59,8 +59,9 @@ def kept_in_parts() -> Iterator[None]:
 made: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
-#: Stands for values in a frame, which has none.
-_NO_VALUES = torch.empty(0)
+def _no_values() -> Tensor:
+    """Stand for values in a frame, which has none."""
+    return torch.empty(0)
 
 
 class Frame:
@@ -77,7 +78,7 @@ class Frame:
         layout: torch.layout,
         cut_off: bool,
     ) -> None:
-        self.found = found._replace(values=_NO_VALUES)
+        self.found = found._replace(fill=_no_values, held=not_held, blocks=())
         self.dtype, self.device, self.layout = like.dtype, like.device, layout
         self._spelled, self._cut_off = spelled, cut_off
 

@@ -17,7 +17,7 @@ from .._blocks.spelling import spell
 from .._blocks.tracing import inside_functorch, is_known
 from .._plan.recorder import recorder
 from .._plan.recording import look_at, refuse_program, unrecorded, whole
-from .assembly import Assembled, assemble, by_layout, pointers
+from .assembly import Assembled, assemble, by_layout, not_held, pointers
 from .bsr import block_size, blocked, refill_blocks
 from .frame import Frame, SparseParts, in_parts, kept_in_parts, made
 
@@ -110,8 +110,7 @@ def _triangle(found: Assembled, below: bool) -> Assembled:
     def finish(values: Tensor) -> Tensor:
         return values.index_select(0, at)
 
-    values = finish(found.values)
-    return found._replace(begin=begin, column=column, row=lambda: row, values=values, finish=finish)
+    return found._replace(begin=begin, column=column, row=lambda: row, finish=finish, held=not_held)
 
 
 def pattern_tensor(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,6 +36,14 @@ def law(
     found = [spell(block) for block in blocks]
     key = tuple(out_shape), tuple(in_shape), device, tuple([each.key for each in found])
     return key, [table for each in found for table in each.tables]
+
+
+class Held(NamedTuple):
+    """The numbers of blocks end to end, those that several share once: where each nonzero's is, by what law."""
+
+    numbers: Tensor
+    source: Tensor
+    law: tuple[Any, ...]
 
 
 class Pattern:
@@ -161,6 +169,32 @@ class Pattern:
             here, values = values[:count], values[count:]
             put(0, places.long(), torch.cat(here) if count > 1 else here[0])
         return flat
+
+    def held(self, blocks: Sequence[Block], like: Kind) -> Held | None:
+        """Return the numbers of plain blocks as they are held; None where nonzeros are sums or placed by algebra."""
+        if self._boxes is not None or not self._once:
+            return None
+        begins: dict[tuple[Any, ...], int] = {}
+        found, where, count = [], [], 0
+        for block in blocks:
+            value = values_over(block, spell(block).over, like.dtype, self.device).detach()
+            key = value.data_ptr(), value.stride(), value.shape
+            if key not in begins:
+                begins[key] = count
+                count += value.numel()
+                found.append(value.reshape(-1))
+            where.append((begins[key], value.numel()))
+
+        def find() -> Tensor:
+            places = torch.cat([each for _, each in self._places]).long()
+            source = torch.empty(self.nnz, dtype=narrow(count), device=self.device)
+            source[places] = torch.cat(
+                [torch.arange(at, at + n, dtype=source.dtype, device=self.device) for at, n in where]
+            )
+            return source
+
+        law = ("held", *where)
+        return Held(torch.cat(found), self.notes.find(law, find), law)
 
     def _terms(self, blocks: Sequence[Block], over: Sequence[tuple[Label, ...]]) -> list[Block]:
         """Return the blocks of the list of values by the values of the blocks."""

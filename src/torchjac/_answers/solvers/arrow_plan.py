@@ -51,7 +51,7 @@ class Plan(NamedTuple):
 
 def plan(pattern: Pattern) -> Plan | None:
     """Return how a matrix falls apart into small blocks and a border, if it does."""
-    return pattern.notes.find(("arrow", pattern.symmetric), lambda: _plan(pattern))
+    return pattern.notes.find(("arrow", pattern.symmetric, pattern.law), lambda: _plan(pattern))
 
 
 def _plan(pattern: Pattern) -> Plan | None:
@@ -141,7 +141,16 @@ def _batches(pattern: Pattern, border: Array, block: Array, count: Array) -> Pla
         below[number[block[column[at]]], inner_place[column[at]], f_slot[some]] = at
         if wide and high:
             met_by[len(batches)] = ends, groups
-        at = [Places(torch.from_numpy(table), nnz) for table in (unknowns, inner, right, below)]
-        batches.append(Batch(at[0], at[1], at[2], at[3], groups))
+        at = [_places(pattern, table) for table in (inner, right, below)]
+        batches.append(Batch(Places(torch.from_numpy(unknowns)), at[0], at[1], at[2], groups))
     schur = products(met_by, tile, len(outer), pattern.symmetric)
-    return Plan(Places(torch.from_numpy(outer)), Places(torch.from_numpy(corner), nnz), batches, schur)
+    return Plan(Places(torch.from_numpy(outer)), _places(pattern, corner), batches, schur)
+
+
+def _places(pattern: Pattern, table: Array) -> Places:
+    """Return where nonzeros stand among the values that are given; one past the last is a zero."""
+    nnz = len(pattern.index)
+    if pattern.source is None:
+        return Places(torch.from_numpy(table), nnz)
+    size = int(pattern.source.max(initial=-1)) + 1
+    return Places(torch.from_numpy(numpy.append(pattern.source, size)[table]), size)

@@ -43,13 +43,12 @@ def factorise(pattern: Pattern, values: Array) -> tuple[Factors, str]:
         torch.linalg.LinAlgError: where the matrix is singular.
     """
     if is_narrow(pattern):
-        banded = _banded(pattern, values)
+        banded = _banded(pattern, pattern.in_order(values))
         return banded, f"banded: {banded.told}"
     below, above = pattern.band
     if not below or not above:
-        return SuperLU(
-            pattern, values, "TRIANGULAR"
-        ), f"triangular: {'lower' if below else 'upper'}, by substitution"
+        lu = SuperLU(pattern, pattern.in_order(values), "TRIANGULAR")
+        return lu, f"triangular: {'lower' if below else 'upper'}, by substitution"
     apart = plan(pattern)
     if apart is not None:
         try:
@@ -58,7 +57,7 @@ def factorise(pattern: Pattern, values: Array) -> tuple[Factors, str]:
             pass
         else:
             return arrow, f"arrow: {arrow.told}"
-    narrow = _narrowed(pattern)
+    values, narrow = pattern.in_order(values), _narrowed(pattern)
     if narrow is not None:
         banded = _banded(pattern, values, narrow)
         return Reordered(narrow[0], banded), f"banded, in the order of reverse Cuthill-McKee: {banded.told}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is public, but not exported by name
@@ -38,12 +38,26 @@ class Pattern:
     """Where the nonzeros of a square matrix stand, row by row; what is worked out from it is kept in ``notes``.
 
     The notes are those of the pattern that Jacobians of one make share: a loop pays for them once. ``symmetric`` tells
-    that the values are so too, which is known from the blocks.
+    that the values are so too, which is known from the blocks; ``source`` where the number of each nonzero is among
+    the values that are given, if they are in another order, which follows from a law.
     """
 
-    def __init__(self, begin: Array, index: Array, notes: Notes, symmetric: bool = False) -> None:
+    def __init__(
+        self,
+        begin: Array,
+        index: Array,
+        notes: Notes,
+        symmetric: bool = False,
+        source: Array | None = None,
+        law: tuple[Any, ...] = (),
+    ) -> None:
         self.begin, self.index, self.notes, self.symmetric = begin, index, notes, symmetric
+        self.source, self.law = source, law
         self.size = len(begin) - 1
+
+    def in_order(self, values: Array) -> Array:
+        """Return the value of each nonzero, of those that are given."""
+        return values if self.source is None else values[self.source]
 
     @lazy
     def row(self) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import isfinite
 from typing import Any, NoReturn
 
@@ -12,7 +13,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is publ
 
 from ..._blocks.lazy import Notes, lazy
 from ..._blocks.tracing import is_plain
-from ..assembly import Assembled
+from ..assembly import Assembled, not_held
 from ..sparse import import_scipy
 from .choose import factorise
 from .matrix import Factors, Pattern
@@ -30,7 +31,9 @@ class System:
 
     def __init__(self, found: Assembled, by: Factorise | None = None, symmetric: bool = False) -> None:
         self._symmetric = symmetric
-        self.values, self.size = found.values, found.size[0]
+        self._fill: Callable[[], Tensor] = lambda: found.values
+        self._held, self._blocks = found.held, found.blocks
+        self.size = found.size[0]
         self._begin, self._index = found.begin, found.column
         self._notes = Notes() if found.pattern is None else found.pattern.notes
         self._by = by
@@ -47,7 +50,14 @@ class System:
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the factors, which cannot all be copied: a copy factorises anew where it has to."""
-        return {**self.__dict__, "_factors": None, "_notes": Notes()}
+        kept = {"values": self.values, "_fill": None, "_held": not_held, "_blocks": ()}
+        return {**self.__dict__, **kept, "_factors": None, "_notes": Notes()}
+
+    @lazy
+    def values(self) -> Tensor:
+        """The values of the nonzeros; where nothing is recorded the factors may take the blocks' own instead."""
+        with torch.enable_grad():  # whatever mode they are first needed in
+            return self._fill()
 
     def solve(self, right: Tensor, transposed: bool = False) -> Tensor:
         """Return the solution X of A X = right, of shape (n, k), or of Aᵀ X = right; differentiable in both.
@@ -55,10 +65,14 @@ class System:
         Raises:
             torch.linalg.LinAlgError: where the matrix is singular.
         """
-        if is_plain(self.values) and is_plain(right):
-            return self.run(self.values, transposed, right)
+        if is_plain(right) and self._is_plain():
+            return self.run(None, transposed, right)
         solved: Tensor = _Solve.apply(self, transposed, self.values, right)  # type: ignore[no-untyped-call]
         return solved
+
+    def _is_plain(self) -> bool:
+        values = [block.value for block in self._blocks] or [self.values]
+        return all(is_plain(value) for value in values if isinstance(value, Tensor))
 
     def slogdet(self) -> tuple[Tensor, Tensor]:
         """Return the sign and the logarithm of the absolute value of det A.
@@ -70,26 +84,31 @@ class System:
         sign = self._factors.slogdet()[0] if self._factors is not None else 0.0
         return torch.full((), sign, dtype=logabs.dtype, device=logabs.device), logabs
 
-    def factors(self, values: Tensor) -> Factors | None:
-        """Return the factors, made once; ``values`` are the matrix's own, free of any transform's wrapper.
+    def factors(self, values: Tensor | None) -> Factors | None:
+        """Return the factors, made once; ``values`` are the matrix's own, free of any transform's wrapper, if need be.
 
         None where there are none because of values that are not finite: every solution is NaN then, as of a dense
         matrix.
         """
         if self._factors is None and self._is_finite:
-            numbers = values.detach().cpu().numpy()
-            self._largest = largest(values)
+            held = self._held() if values is None and self._by is None else None
+            numbers = held.numbers if held else self.values if values is None else values.detach()
+            self._largest = largest(numbers)
             self._is_finite = isfinite(self._largest)
             if self._is_finite:
                 import_scipy("solve and slogdet of a sparse Jacobian")
                 pattern = Pattern(
-                    self._begin.cpu().numpy(), self._index.cpu().numpy(), self._notes, self._symmetric
+                    self._begin.cpu().numpy(),
+                    self._index.cpu().numpy(),
+                    self._notes,
+                    self._symmetric,
+                    *((held.source.cpu().numpy(), held.law) if held else ()),
                 )
-                self._factors, told = (self._by or factorise)(pattern, numbers)
+                self._factors, told = (self._by or factorise)(pattern, numbers.detach().cpu().numpy())
                 self.told = f"solve: {told}"
         return self._factors
 
-    def run(self, values: Tensor, transposed: bool, right: Tensor) -> Tensor:
+    def run(self, values: Tensor | None, transposed: bool, right: Tensor) -> Tensor:
         """Return the solution, without a graph."""
         factors = self.factors(values)
         if factors is None:
@@ -97,7 +116,7 @@ class System:
         solved = torch.as_tensor(factors.solve(right.detach().cpu().contiguous().numpy(), transposed))
         solved = solved.to(right.device, right.dtype)
         if is_suspect(self._largest, right, solved):
-            self._check(values, transposed, right, solved)
+            self._check(self.values if values is None else values, transposed, right, solved)
         return solved
 
     def _check(self, values: Tensor, transposed: bool, right: Tensor, solved: Tensor) -> None:
