@@ -210,7 +210,7 @@ def test_one_factorisation_serves_all(monkeypatch) -> None:
 
 @pytest.mark.parametrize("repeated", [False, True])
 def test_damped_gauss_newton(repeated) -> None:
-    """Points seen by the same two cameras, or by some of many: the Schur way gives what the dense matrix does, twice."""
+    """Points seen by the same cameras, or by some of many: the Schur way gives what the dense matrix does, twice."""
     make = torch.Generator().manual_seed(0)
     cameras, points = (4, 300) if repeated else (9, 400)
     point = torch.arange(points).repeat(3)
