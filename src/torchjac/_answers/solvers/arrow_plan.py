@@ -1,4 +1,4 @@
-"""How a matrix falls into small blocks and a border, read off its pattern once for all matrices of one make."""
+"""Partition a matrix into small blocks and a border by its pattern, once for all matrices of one make."""
 
 from __future__ import annotations
 
