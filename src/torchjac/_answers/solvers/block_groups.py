@@ -20,7 +20,7 @@ class Ends(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Blocks of a batch from one on, so many to be laid end to end each time, and the group that each sum is of."""
+    """Blocks of a batch from ``begin`` on, laid end to end ``length`` at a time, and the group of each sum."""
 
     begin: int
     length: int
