@@ -46,6 +46,24 @@ def test_equal_ops():
     assert ops(lambda x: [torch.rand(3) + torch.rand(3)], X).count("rand.default") == 2
 
 
+def test_writes_that_nobody_reads():
+    """Writes into memory of its own that no output needs go, with what was written; those into an input stay."""
+
+    def function(x):
+        lost = torch.zeros(3, 4)
+        lost[1:].copy_(x[1:].exp())
+        kept = torch.zeros(3, 4)
+        kept[1:].copy_(x[1:].sin())
+        kept[0].add_(torch.ones(4))
+        return [kept]
+
+    assert "exp.default" not in ops(function, X)
+    assert ops(function, X).count("copy_.default") == 1
+    recording = record_ops(lambda given: function(*given), [X])
+    assert torch.equal(recording.graph(X)[0], function(X)[0])
+    assert "mul_.Tensor" in ops(lambda x: [x.mul_(2).sum() * 0 + 1, torch.ones(2)][1:], X)
+
+
 def test_writes():
     """What is written into is kept apart from what is equal to it before or after."""
 

@@ -56,6 +56,14 @@ def test_windows():
     assert count(check(same, X, W), aten.sum.dim_IntList) == 1
 
 
+def test_with_a_bias():
+    """A small product with a bias is spelled out too, one that is scaled is not."""
+    layer = lambda x, w, b: torch.addmm(b, x[0], w[0])
+    assert count(check(layer, X, W, torch.randn(2, dtype=torch.float64)), aten.addmm.default) == 0
+    scaled = spelled_out(lambda x, w: torch.addmm(x[0, :, :2], x[0], w[0], alpha=2), X, W)
+    assert count(scaled, aten.addmm.default) == 1
+
+
 def test_windows_of_batches():
     """A batch of matrices is cut along rows only; columns that are cut are a tensor of their own."""
 

@@ -80,6 +80,6 @@ def rows_at_once(nodes: Sequence[Node], rows: int, through: bool = False) -> int
         return rows
     numbers = [node.numel for node in nodes]
     size = cost.rows_at_once(rows, max(numbers))
-    if through and nodes[0].outputs[0].device.type == "cpu":
+    if through and nodes[0].outputs[0].device.type == "cpu" and not is_tracing():  # each piece is compiled
         size = min(size, cost.rows_cached(rows, sum(numbers) / len(numbers), max(numbers)))
     return cost.rows_watched(size, rows, sum(numbers)) if is_watched() else size

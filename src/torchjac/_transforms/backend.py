@@ -12,6 +12,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from .._blocks.zeros import is_large
 from .._torch import FakeTensorMode, TracingContext, dynamo, inductor, tracing
+from .group_loops import group_loops
 from .simplify_graph import base_of, written
 from .small_products import join_shared_products, spell_out_small_products
 
@@ -115,8 +116,10 @@ def inductor_settings(graph: fx.GraphModule) -> dict[str, Any]:
     """Write a graph as Inductor makes the best of it, and give the settings to compile it with."""
     spell_out_small_products(graph)
     join_shared_products(graph)
+    group_loops(graph)
     return {
         **_SETTINGS,
+        "reorder_for_locality": False,
         "force_pointwise_cat": _joins_are_small(graph),
         "cpp.simdlen": None if _vectors_pay(graph) else 1,
     }

@@ -172,7 +172,7 @@ class Compiled:
             if found is not None:
                 return found
             backend, cache_size, dynamic = self._settings
-            made, reads = observed(self._func, call, partial(capture, backend=backend))
+            made, reads = observed(self._func, call, partial(capture, backend=backend, dynamic=dynamic))
             # What a backend imports or sets is no change that the function made.
             if dynamic:
                 program, compiled = self._with_shared_code(made, reads, without_sizes(call.key), backend)

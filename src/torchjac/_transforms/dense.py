@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from math import prod
 
 import torch
 from torch import Tensor
 
 from .._accumulate.by_order import accumulate_best
-from .._accumulate.candidates import ROWS, Candidate, candidates, first_choice, order_of
+from .._accumulate.candidates import ROWS, Candidate, candidates, first_choice, order_of, rows_are_slower
 from .._accumulate.dense_columns import dense_columns
 from .._accumulate.dense_rows import Targets, dense_rows, samples_first
 from .._accumulate.forward import accumulate_forward, goes_forward
@@ -17,7 +18,7 @@ from .._accumulate.planned import planned
 from .._accumulate.seeds import Limits, RowsTooWideError
 from .._answers.per_sample import dense_by_samples
 from .._blocks.block import Block
-from .._blocks.cost import rows_budget
+from .._blocks.cost import ROWS_OPS, ops_pay, rows_budget
 from .._blocks.tracing import inside_functorch, is_tracing
 from .._blocks.write import dense
 from .._capture.capture import as_batched
@@ -25,6 +26,7 @@ from .._capture.once_differentiable import once_pairs, only_once
 from .._rules.vjp_support import CANNOT_BATCH, makes_sparse, needs_own_vjp
 from .call_function import Recorded, found
 from .out import Outs, fill, targets
+from .traced_ops import count_ops, last_op
 
 
 def dense_jacobians(
@@ -88,7 +90,33 @@ def dense_answers(
             careful = inside_functorch() or needs_own_vjp(tape.names) or makes_sparse(tape.names)
             if by_engine or not careful:
                 raise
+    if candidate is None and not forward:
+        return _fewest_ops(recorded, chunk_size, mode, into)
     return _by_structure(recorded, chunk_size, mode, into, candidate, forward)
+
+
+def _fewest_ops(
+    recorded: Recorded, chunk_size: int | None, mode: str, into: Targets | None
+) -> list[list[Tensor]]:
+    """Return the Jacobians by structure, or by rows where those leave far fewer ops to compile: see `ops_pay`.
+
+    The ops of what is not returned are dead code, which a recorded graph loses before it is compiled.
+    """
+    start = last_op()
+    answers = _by_structure(recorded, chunk_size, mode, into, None, False)
+    end = last_op()
+    if (
+        start is None or end is None or torch.is_grad_enabled()
+    ):  # where the walk is walked, zeros must stay zeros
+        return answers
+    ops = count_ops(start, end)
+    slower = rows_are_slower(recorded.captured.tape, recorded.shapes, is_mixed(recorded))
+    if ops_pay(ops, ROWS_OPS * len(recorded.captured.tape.nodes), slower):
+        with suppress(*CANNOT_BATCH):
+            rows = _by_rows(recorded, chunk_size, mode, into)
+            if ops_pay(ops, count_ops(end, last_op()), slower):
+                return rows
+    return answers
 
 
 def _by_structure(

@@ -12,11 +12,13 @@ from torch.fx import GraphModule
 from .._answers.frame import kept_in_parts
 from .._answers.rebuild import Apart, Build, take_apart
 from .._capture.constant_folding import Assumed, Constants, still_holds
+from .._torch import FakeTensorMode
 from .backend import Run, compile_graph
 from .capture_watch import Observer, UnwatchedConstants, ValuesLeave
 from .graph_constants import take_out_numbers
 from .op_recording import Recording, is_random, record_ops
 from .signature import Call, put_back
+from .traced_ops import ManySizes
 
 #: Gives what runs a graph, from it and from inputs like its own.
 Compile: TypeAlias = Callable[[GraphModule, list[Tensor]], Run]
@@ -116,8 +118,10 @@ def flattened(func: Callable[..., Any], call: Call) -> tuple[Flat, list[Any]]:
     return flat, found
 
 
-def trace(func: Callable[..., Any], call: Call, observer: Observer) -> Trace:
-    """Record a call of a function, which the observer watches.
+def trace(
+    func: Callable[..., Any], call: Call, observer: Observer, mode: FakeTensorMode | None = None
+) -> Trace:
+    """Record a call of a function, which the observer watches, in a mode.
 
     Raises:
         RuntimeError: where the function looks at values of tensors.
@@ -129,21 +133,23 @@ def trace(func: Callable[..., Any], call: Call, observer: Observer) -> Trace:
             return flat(tensors, constants)
 
     with observer.interrupts:
-        forward = record_ops(ahead, call.tensors)
+        forward = record_ops(ahead, call.tensors, mode)
     apart, assumed = found
     return Trace(forward, apart, assumed, flat)
 
 
 def capture(
-    func: Callable[..., Any], call: Call, observer: Observer, backend: Any
+    func: Callable[..., Any], call: Call, observer: Observer, backend: Any, dynamic: bool
 ) -> Callable[[Compile], Program]:
     """Record a call of a function, which the observer watches, and return what makes a program of a compiler.
+
+    A ``dynamic`` recording is one for many sizes.
 
     Raises:
         RuntimeError: where the function looks at values of tensors, or writes into tensors that are not its own
             while gradients are asked for.
     """
-    forward, apart, assumed, flat = trace(func, call, observer)
+    forward, apart, assumed, flat = trace(func, call, observer, ManySizes() if dynamic else None)
     outputs = [number for number, tensor in enumerate(apart.tensors) if tensor.requires_grad]
     if outputs:
         with observer.interrupts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Hashable, Iterator
+from itertools import chain
 from typing import Any
 
 import torch
@@ -56,11 +57,30 @@ def clean(graph: fx.GraphModule) -> None:
         if op in RESHAPES and (given := node.args[0]).target in RESHAPES:
             node.args = (given.args[0], *node.args[1:])
             node.target = torch.ops.aten.reshape.default
-        first = found.setdefault((node.target, _spelled(node.args), _spelled(node.kwargs)), node)
+        first = found.setdefault((node.target, spelled(node.args), spelled(node.kwargs)), node)
         if first is not node:
             node.replace_all_uses_with(first)
             graph.graph.erase_node(node)
-    graph.graph.eliminate_dead_code()
+    erase_unread(graph)
+
+
+def erase_unread(graph: fx.GraphModule) -> None:
+    """Erase the ops that no output needs, writes into memory of their own among them."""
+    writes: dict[fx.Node, list[fx.Node]] = {}
+    for node in graph.graph.nodes:
+        for target in targets(node):
+            writes.setdefault(base_of(target), []).append(node)
+    needed: set[fx.Node] = set()
+    stack = [node for node in graph.graph.nodes if node.op != "call_function"]
+    stack += [node for node in graph.graph.nodes if node.is_impure() and not targets(node)]
+    while stack:
+        node = stack.pop()
+        if node not in needed:
+            needed.add(node)
+            stack += [*node.all_input_nodes, *writes.get(base_of(node), ())]
+    for node in reversed(graph.graph.nodes):
+        if node not in needed:
+            graph.graph.erase_node(node)
 
 
 def _is_whole(node: fx.Node) -> bool:
@@ -73,36 +93,47 @@ def _lies(tensor: torch.Tensor) -> Hashable:
     return tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.is_conj(), tensor.is_neg()
 
 
-def _spelled(tree: Any) -> Hashable:
+def spelled(tree: Any) -> Hashable:
     """Equal for arguments that are the same; numbers of two kinds are two."""
     if isinstance(tree, (tuple, list)):
-        return tuple(map(_spelled, tree))
+        return tuple(map(spelled, tree))
     if isinstance(tree, dict):
-        return tuple([(name, _spelled(value)) for name, value in tree.items()])
+        return tuple([(name, spelled(value)) for name, value in tree.items()])
     return tree if isinstance(tree, fx.Node) else (type(tree), repr(tree))
 
 
 def written(graph: fx.GraphModule) -> Iterator[fx.Node]:
     """Yield what ops write into."""
-    for node in graph.graph.nodes:
-        if node.target is torch.ops.aten.native_batch_norm.default:  # does not say so
-            yield from [statistic for statistic in node.args[3:5] if node.args[5] and statistic is not None]
-        if isinstance(node.target, OpOverload) and node.target._schema.is_mutable:
-            for argument, value in zip(node.target._schema.arguments, node.args, strict=False):
-                if (
-                    argument.alias_info is not None
-                    and argument.alias_info.is_write
-                    and isinstance(value, fx.Node)
-                ):
-                    yield value
+    return chain.from_iterable(map(targets, graph.graph.nodes))
+
+
+def targets(node: fx.Node) -> list[fx.Node]:
+    """Return what an op writes into."""
+    found: list[Any] = []
+    if node.target is torch.ops.aten.native_batch_norm.default:  # does not say so
+        found += [statistic for statistic in node.args[3:5] if node.args[5]]
+    if isinstance(node.target, OpOverload) and node.target._schema.is_mutable:
+        arguments = zip(node.target._schema.arguments, node.args, strict=False)
+        found += [value for argument, value in arguments if _is_written(argument)]
+    return [target for target in found if isinstance(target, fx.Node)]
 
 
 def base_of(node: fx.Node) -> fx.Node:
     """Return the node whose memory a node's result is a view of, or itself."""
     while node.op == "call_function" and node.args and isinstance(node.args[0], fx.Node):
-        target = node.target
-        is_view = isinstance(target, OpOverload) and (target._schema.arguments[0].alias_info is not None)
-        if not is_view and target is not operator.getitem:
+        if not looks(node) and node.args[0] not in targets(node):
             break
         node = node.args[0]
     return node
+
+
+def looks(node: fx.Node) -> bool:
+    """Return whether an op gives a view of what it is given, or a part of a tuple."""
+    if isinstance(node.target, OpOverload):
+        given = node.target._schema.arguments
+        return bool(given) and given[0].alias_info is not None and not _is_written(given[0])
+    return node.target is operator.getitem
+
+
+def _is_written(argument: Any) -> bool:
+    return argument.alias_info is not None and bool(argument.alias_info.is_write)

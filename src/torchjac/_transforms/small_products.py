@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any, TypeAlias
 
@@ -13,7 +14,7 @@ from .simplify_graph import RESHAPES, base_of, clean, written
 _aten = torch.ops.aten
 
 #: A matrix product of up to this many multiplications is spelled out.
-SMALL_PRODUCT = 1024
+SMALL_PRODUCT = 4096
 
 #: And one with a sum of up to this many terms, of a matrix with up to this many rows or columns: Inductor writes such
 #: a sum out in one loop with what is around it. A composition of two convolutions is 81 of them, and between calls of a
@@ -39,11 +40,17 @@ def spell_out_small_products(graph: fx.GraphModule) -> None:
     sympy takes half a second to simplify. Windows of one tensor, multiplied with several matrices, are windows of one
     product: the taps of two convolutions that meet are 9 products instead of 81.
     """
+    for node in graph.graph.find_nodes(op="call_function", target=_aten.addmm.default):
+        if not node.kwargs and _is_small(node.args[1:]):
+            with graph.graph.inserting_before(node):
+                product = _call(graph, _aten.mm.default, *node.args[1:])
+                node.replace_all_uses_with(_call(graph, _aten.add.Tensor, product, node.args[0]))
+            graph.graph.erase_node(node)
     number = {node: at for at, node in enumerate(graph.graph.nodes)}
     changing = {base_of(node) for node in written(graph)}
     found: dict[Any, list[list[fx.Node]]] = {}
     for node in graph.graph.nodes:
-        if node.target not in (_aten.mm.default, _aten.bmm.default) or not _is_small(node):
+        if node.target not in (_aten.mm.default, _aten.bmm.default) or not _is_small(node.args):
             continue
         matrix, batch = _matrix(node)
         shape = node.args[1].meta["val"].shape[-2:]
@@ -86,8 +93,8 @@ def _matrix(node: fx.Node) -> tuple[fx.Node, int]:
     return right, 1
 
 
-def _is_small(node: fx.Node) -> bool:
-    left, right = (each.meta["val"] for each in node.args)  # type: ignore[union-attr]
+def _is_small(factors: Sequence[Any]) -> bool:
+    left, right = (each.meta["val"] for each in factors)
     short = left.shape[-1] <= NARROW_SUM and min(left.shape[-2], right.shape[-1]) <= NARROW_SUM
     return bool(left.device.type == "cpu" and (short or left.numel() * right.shape[-1] <= SMALL_PRODUCT))
 

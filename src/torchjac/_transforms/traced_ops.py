@@ -1,0 +1,38 @@
+"""The number of ops that a part of a trace leaves to compile: each takes a backend milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from torch import fx
+
+from .._torch import FakeTensorMode, tracer_mode
+from .simplify_graph import looks, spelled
+
+
+class ManySizes(FakeTensorMode):
+    """The mode of a recording that is to hold for other sizes too: no size may decide which ops are recorded."""
+
+
+def last_op() -> fx.Node | None:
+    """Return the op that a trace recorded last, None where there is no trace or its sizes stand for others."""
+    fake, proxy = tracer_mode("FAKE"), tracer_mode("PROXY")
+    if proxy is None or type(fake) is not FakeTensorMode or fake.shape_env is not None:
+        return None
+    last: fx.Node = proxy.tracer.graph._root.prev
+    return last
+
+
+def count_ops(after: fx.Node, last: fx.Node | None) -> int:
+    """Return the number of ops after one and up to another, each counted once, without views."""
+    first: dict[Hashable, fx.Node] = {}
+    same: dict[fx.Node, fx.Node] = {}
+    count = 0
+    node = after
+    while node is not last:
+        node = node.next
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda arg: same.get(arg, arg))
+        found = first.setdefault((node.target, spelled(args), spelled(kwargs)), node)
+        same[node] = found
+        count += found is node and node.op == "call_function" and not looks(node)
+    return count
