@@ -52,6 +52,7 @@ AFFINE = {
     "one column": (lambda x: x.expand(4) ** 2, (1,)),
     "nothing": (lambda x: x[:0], (4,)),
     "roll": (lambda x: x.roll(2) * x, (5,)),
+    "outer fields": (lambda x: torch.stack([x[0] * x[1], x[0].sin() + x[1]]) + x.roll(1, 1), (2, 5)),
     "fields": (lambda x: x - torch.stack([heat(x[0]) * x[1], x[0] * x[1]]), (2, 4, 5)),
 }
 
@@ -243,3 +244,16 @@ def test_numbers_as_they_are_held() -> None:
     assert Pattern([*blocks, blocks[0]], (5,), (5,), CPU).held([*blocks, blocks[0]], LIKE) is None
     affine = [Block(shared, (label,), (bare(label),), (bare(label),))]
     assert Pattern(affine, (3,), (3,), CPU).held(affine, LIKE) is None
+
+
+def test_rows_in_another_order() -> None:
+    """Where columns stand in another order in some rows, short digits of the rows are cut at each position."""
+    s, i = Label(2), Label(4)
+    first = Block(torch.rand(2, 4, dtype=torch.float64), (s, i), (bare(s), bare(i)), (Affine(0, ()), bare(i)))
+    t, j = Label(2), Label(4)
+    diagonal = Block(2.0, (), (bare(t), bare(j)), (bare(t), bare(j)))
+    blocks = [first, diagonal]
+    pattern = Pattern(blocks, (2, 4), (2, 4), CPU)
+    assert pattern._boxes is not None
+    found = torch.sparse_csr_tensor(pattern.begin, pattern.index, pattern.fill(blocks, LIKE), (8, 8))
+    torch.testing.assert_close(found.to_dense(), total(blocks, (2, 4, 2, 4)).reshape(8, 8))

@@ -10,12 +10,12 @@ from torchjac.testing import check_jacobian, finite_differences
 s = Sampler()
 cross = torch.linalg.cross
 
-# Two terms, each with a number for each entry of the other factor and a table of three.
+# Above the diagonal, below it, and the corners: two numbers each for each vector of the other factor.
 CASES = [
-    case("LinalgCrossBackward0", cross, s(2, 3), s(2, 3), stored=[18, 18], blocks=[2, 2]),
-    case("LinalgCrossBackward0", lambda x, y: cross(x, y, dim=0), s(3, 2), s(3, 1), stored=[12, 18]),
-    case("LinalgCrossBackward0", lambda x, y: cross(x, y, dim=1), s(1, 3, 2), s(4, 3, 2), stored=[54, 18]),
-    case("LinalgCrossBackward0", cross, s(3), s(3), stored=[9, 9]),
+    case("LinalgCrossBackward0", cross, s(2, 3), s(2, 3), stored=[12, 12], blocks=[3, 3]),
+    case("LinalgCrossBackward0", lambda x, y: cross(x, y, dim=0), s(3, 2), s(3, 1), stored=[6, 12]),
+    case("LinalgCrossBackward0", lambda x, y: cross(x, y, dim=1), s(1, 3, 2), s(4, 3, 2), stored=[48, 12]),
+    case("LinalgCrossBackward0", cross, s(3), s(3), stored=[6, 6]),
     case("LinalgCrossBackward0", cross, s(0, 3), s(0, 3)),
 ]
 

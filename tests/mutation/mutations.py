@@ -864,14 +864,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     # ------------------------------------------------------------------------------------------ cross
     Mutation(
-        "_rules/cross.py", "both terms read the same position",
-        "arange(3, device=factor.device) + ahead) % 3",
-        "arange(3, device=factor.device) + 1) % 3",
+        "_rules/cross.py", "what stands below the diagonal reads the other end",
+        "torch.cat([third, first], back)",
+        "torch.cat([first, third], back)",
     ),
     Mutation(
-        "_rules/cross.py", "both terms of one sign",
-        "(sign if ahead == 1 else -sign)",
-        "sign",
+        "_rules/cross.py", "both corners of one sign",
+        "torch.cat([-second, second], back)",
+        "torch.cat([second, second], back)",
     ),
     # ------------------------------------------------------------------------------------------ grid_sample
     Mutation(

@@ -148,7 +148,7 @@ def gram(form: Form, weight: Tensor | None) -> Form:
     if weight is not None:
         tensors.append(weight)
     found = None
-    if lists_pay(left, blocks, shapes, form.device) and all(map(is_plain, tensors)):
+    if lists_pay(left, blocks, shapes, form.device, ends=True) and all(map(is_plain, tensors)):
         found = consolidated(form).gram(weight)
         if found is not None and not coordinates_pay(found, (), in_shape, in_shape):
             found = None

@@ -24,6 +24,9 @@ AffineMaps: TypeAlias = tuple[tuple[Affine, ...], tuple[Affine, ...]]
 #: Boxes times blocks past which a search is cheaper than algebra.
 MOST_BOXES = 20_000
 
+#: Digits of up to so many positions are cut at each of them where entries stand in another order in some rows.
+SHORT = 8
+
 
 class Boxes(NamedTuple):
     """The boxes of a matrix, the number of entries in each row, box by box, and the digits of the rows."""
@@ -77,19 +80,17 @@ def boxes(
         sorted({0, size, *(at for one in found if one for at in one.ranges[g][:2])})
         for g, size in enumerate(sizes)
     ]
-    shape = [len(cut) - 1 for cut in cuts]
-    if prod(shape) * max(len(found), 1) > MOST_BOXES:
+    inside = _inside(found, cuts)
+    if inside is None:
+        cuts = [
+            list(range(size + 1)) if size <= SHORT else cut for cut, size in zip(cuts, sizes, strict=True)
+        ]
+        inside = _inside(found, cuts)
+    if inside is None:
         return None
-    inside: dict[tuple[int, ...], list[_Group]] = {}
-    counts = numpy.zeros(shape, numpy.int64)
-    for at in product(*map(range, shape)):
-        box = [(cut[k], cut[k + 1]) for cut, k in zip(cuts, at, strict=True)]
-        groups = _groups(found, box)
-        if groups is None:
-            return None
-        if groups:
-            inside[at] = groups
-            counts[at] = sum(group.leader.width for group in groups)
+    counts = numpy.zeros([len(cut) - 1 for cut in cuts], numpy.int64)
+    for at, groups in inside.items():
+        counts[at] = sum(group.leader.width for group in groups)
     begins, steps = _row_starts(counts, cuts)
     filled = [
         _box(
@@ -101,6 +102,23 @@ def boxes(
         for at, groups in inside.items()
     ]
     return Boxes(filled, counts, cuts, digits)
+
+
+def _inside(
+    found: Sequence[Placed | None], cuts: Sequence[list[int]]
+) -> dict[tuple[int, ...], list[_Group]] | None:
+    """Return the blocks of each box by their columns; None where their order is not the same in each row of one."""
+    shape = [len(cut) - 1 for cut in cuts]
+    if prod(shape) * max(len(found), 1) > MOST_BOXES:
+        return None
+    inside: dict[tuple[int, ...], list[_Group]] = {}
+    for at in product(*map(range, shape)):
+        groups = _groups(found, [(cut[k], cut[k + 1]) for cut, k in zip(cuts, at, strict=True)])
+        if groups is None:
+            return None
+        if groups:
+            inside[at] = groups
+    return inside
 
 
 def _are_affine(

@@ -22,9 +22,12 @@ from .tracing import inside_functorch
 Shapes: TypeAlias = tuple[Sequence[int], Sequence[int], Sequence[int]]
 
 
-def lists_pay(left: Sequence[Block], right: Sequence[Block], shapes: Shapes, device: torch.device) -> bool:
+def lists_pay(
+    left: Sequence[Block], right: Sequence[Block], shapes: Shapes, device: torch.device, ends: bool = False
+) -> bool:
     """Return whether to multiply two lists of coordinates instead of each block with each other.
 
+    With ``ends`` tables at both ends of the product are a reason: block by block it keeps every match of them.
     Never where positions have no values to sort by: inside a functorch transform and on the meta device.
     """
     tables = [map_ for block in (*left, *right) for map_ in block.out + block.wrt if type(map_) is Gather]
@@ -33,10 +36,13 @@ def lists_pay(left: Sequence[Block], right: Sequence[Block], shapes: Shapes, dev
     joins = any(
         needs_join(*ends) for a in left for b in right for ends in zip(a.wrt, b.out, shapes[1], strict=True)
     )
+    if ends and not joins:
+        outer = [block.out for block in left], [block.wrt for block in right]
+        joins = all(any(type(map_) is Gather for maps in end for map_ in maps) for end in outer)
     named = sum(map(entries, (*left, *right)))
     rows, middle, columns = map(prod, shapes)
-    ends = len(left) * (rows + middle) + len(right) * (middle + columns)
-    held = sum(map(stored, (*left, *right))) + ends
+    between = len(left) * (rows + middle) + len(right) * (middle + columns)
+    held = sum(map(stored, (*left, *right))) + between
     return lists_cost_less(len(left) * len(right), joins, named, held)
 
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from torch import Tensor
 
+from .batched import in_one
 from .block import KEPT, Block, Kind, is_remembered, whole
 from .coalesce_diagonals import join_lines
 from .coordinates import coordinate_block
@@ -56,6 +57,9 @@ def _merged(
         return blocks
     if densifies(blocks, out_shape, wrt_shape):
         return [_all_in_one(blocks, out_shape, wrt_shape, like, sparse)]
+    one = in_one(blocks, out_shape, wrt_shape, like)
+    if one is not None:
+        return [one]
     return _shortened(blocks, out_shape, wrt_shape, like, sparse) if is_long(blocks) else blocks
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from .._blocks.block import Block
-from .._blocks.maps import Gather, Map, bare
+from .._blocks.maps import Affine, Label, bare
 from .._capture.tape import Node
 from .einsum_notation import broadcast, new_labels, spread
 from .pointwise import same_dims
@@ -18,7 +18,7 @@ def linalg_cross(node: Node) -> LocalJacobian | list[Local]:
 
     ∂out[k]/∂a[k′] = δ[k+1,k′] b[k+2] − δ[k+2,k′] b[k+1]      ∂out[k]/∂b[k′] = δ[k+2,k′] a[k+1] − δ[k+1,k′] a[k+2]
 
-    Example: n pairs of vectors: 6n entries for each factor, not 9n.
+    Example: n pairs of vectors: 6n entries for each factor, not 9n, in three blocks without a table.
     """
     dim = node.saved("dim") % len(node.shape)
     if node.touches_complex:  # a product does not commute with conjugation
@@ -29,19 +29,26 @@ def linalg_cross(node: Node) -> LocalJacobian | list[Local]:
             }
         )
     over = new_labels(node.shape)
-    out = tuple(map(bare, over))
+    rows = tuple(map(bare, over))
     terms = []
     for k, (name, sign) in enumerate((("other", 1), ("self", -1))):
         if not node.needs(k):
             continue
         factor = node.saved(name)
-        for ahead in (1, 2):
-            # The factor read at the third position, neither that of the output nor that of the other factor.
-            value, on = spread(
-                factor.roll(ahead, dim - len(node.shape)) * (sign if ahead == 1 else -sign), over
-            )
-            at = (torch.arange(3, device=factor.device) + ahead) % 3
-            wrt: list[Map] = list(broadcast(over, node.into(k).shape))
-            wrt[dim] = Gather(at, (over[dim],))
-            terms.append(Local(k, Block(value, on, out, tuple(wrt))))
+        # Above the diagonal, below it, and the corners: two entries each, by places in the output and in the factor.
+        back = dim - len(node.shape)
+        first, second, third = (factor * sign).split(1, back)
+        ends, middle = torch.cat([third, first], back), torch.cat([-second, second], back)
+        along = Label(2)
+        labels = [*over[:dim], along, *over[dim + 1 :]]
+        columns = broadcast(over, node.into(k).shape)
+        for values, (start, step), (at, towards) in (
+            (ends, (0, 1), (1, 1)),
+            (-ends, (1, 1), (0, 1)),
+            (middle, (0, 2), (2, -2)),
+        ):
+            value, on = spread(values, labels)
+            out = (*rows[:dim], Affine(start, ((along, step),)), *rows[dim + 1 :])
+            wrt = (*columns[:dim], Affine(at, ((along, towards),)), *columns[dim + 1 :])
+            terms.append(Local(k, Block(value, on, out, wrt)))
     return terms
