@@ -131,6 +131,8 @@ graph_task_id: Callable[[], int] = torch._C._current_graph_task_id
 graph_exec_group: Callable[[], Any] = getattr(torch._C, "_get_graph_exec_group", lambda: None)
 set_graph_exec_group: Callable[[Any], None] = getattr(torch._C, "_set_graph_exec_group", lambda _: None)
 
+#: A copy that shares memory until one of the two is written into, by PyTorch or through `Tensor.numpy`
+lazy_clone: Callable[[torch.Tensor], torch.Tensor] = torch._lazy_clone
 #: What `torch.linalg.solve` calls: the solution, the factors that are saved, their pivots, and what went wrong
 solve_ex: Callable[..., tuple[torch.Tensor, ...]] = torch.ops.aten._linalg_solve_ex.default
 

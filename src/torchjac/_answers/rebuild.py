@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._blocks.block import Block, valued
 from .._blocks.maps import Gather, Map
-from .._torch import pytree
+from .._torch import lazy_clone, pytree
 from .forms import Form, LowRankUpdate, ProductOfFactors, SumOfBlocks, inner
 from .frame import SparseParts
 from .operator import Jacobian
@@ -150,7 +150,8 @@ def _indices(block: Block) -> list[Tensor]:
 
 
 def _read(table: Tensor | int, at: Sequence[int | float]) -> Build:
-    """Read the places of a matrix; what is the same at each call is copied, since a caller may write into a matrix."""
+    """Read the places of a matrix; what is the same at each call is copied where a caller writes into the matrix."""
     if isinstance(table, Tensor):
-        return lambda given: table.clone()
+        kept = lazy_clone(table.clone())  # no array of NumPy shares it
+        return lambda given: lazy_clone(kept)
     return itemgetter(at[table])
