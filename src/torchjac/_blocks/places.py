@@ -7,6 +7,8 @@ from math import prod
 import torch
 from torch import Tensor
 
+from .sort_entries import narrow
+
 
 class Places:
     """A table of positions; one that is affine is kept as its steps, and what stands there is seen, not copied.
@@ -20,7 +22,8 @@ class Places:
         flat = table.reshape(-1)
         self._full = None if size is None or bool((flat < size).all()) else (flat < size).nonzero()[:, 0]
         self._steps = _steps(table) if self._full is None else None
-        self._table = None if self._steps else flat if self._full is None else flat[self._full]
+        table = flat if self._full is None else flat[self._full]
+        self._table = None if self._steps else table.to(narrow(int(table.max()) if table.numel() else 0))
 
     @property
     def nbytes(self) -> int:
@@ -41,7 +44,7 @@ class Places:
         if self._table is None:
             self._window(rows).copy_(values)
         else:
-            rows.index_copy_(0, self._table, values.reshape(-1, *rows.shape[1:]))
+            rows.index_copy_(0, self._table.long(), values.reshape(-1, *rows.shape[1:]))
 
     def _window(self, rows: Tensor) -> Tensor:
         inner = rows.shape[1:]

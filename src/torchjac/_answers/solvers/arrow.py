@@ -61,8 +61,6 @@ class Arrow:
         taken = torch.zeros(corner.shape, dtype=corner.dtype)
         for each in found.schur:
             each.add(taken, [lower for *_, lower in self._parts], [upper for _, upper, _ in self._parts])
-        if symmetric:
-            taken = taken.tril() + taken.tril(-1).mT
         self._schur = _factorised((corner - taken)[None], symmetric, 0.0)
         self.told = (
             f"{sum(batch.unknowns.shape[0] for batch in found.batches):,} blocks eliminated, "
@@ -96,7 +94,7 @@ class Arrow:
 
 
 def _factorised(matrices: Tensor, symmetric: bool, least: float = SMALL_PIVOT) -> Blocks:
-    """Return the factors of a batch of matrices.
+    """Return the factors of a batch of matrices, of symmetric ones by what stands on and below the diagonal.
 
     Raises:
         UnfitError: where one is close to singular, with a pivot of at most ``least`` times its largest entry.
@@ -106,6 +104,7 @@ def _factorised(matrices: Tensor, symmetric: bool, least: float = SMALL_PIVOT) -
         pivots = factor.diagonal(dim1=-2, dim2=-1).square()
         if not bool(info.any()) and not _has_weak(pivots, matrices, least):
             return Cholesky(factor)
+        matrices = matrices.tril() + matrices.tril(-1).mT
     found = General(matrices)
     if _has_weak(found.pivots, matrices, least):
         raise UnfitError("a block, or the Schur complement, is close to singular")
