@@ -1,7 +1,9 @@
 """Systems and determinants, by each kind of matrix."""
 
 import copy
+import gc
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -206,6 +208,22 @@ def test_one_factorisation_serves_all(monkeypatch) -> None:
     torch.testing.assert_close(jac.mT.solve(right), torch.linalg.solve(dense.T, right))
     assert "COLAMD" in str(jac.explain())
     assert jac.mT.explain().answers == jac.explain().answers
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_goes_with_its_factors(name) -> None:
+    """A Jacobian that was solved with goes when nobody holds it: it is in no circle that waits to be collected."""
+    f, _, x, _, _ = system(name)
+    jac = jacobian(f)(x)
+    jac.solve(torch.ones(jac.out_shape, dtype=torch.float64))
+    form = weakref.ref(jac.form)
+    gc.collect()
+    gc.disable()
+    try:
+        del jac
+        assert form() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("repeated", [False, True])

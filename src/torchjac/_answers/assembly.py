@@ -54,6 +54,13 @@ class Assembled(NamedTuple):
         return kept.to(dtype, copy=self.pattern is not None)
 
 
+class Made(NamedTuple):
+    """The dtype and device of a form, without the form, which keeps what is assembled of it."""
+
+    dtype: torch.dtype
+    device: torch.device
+
+
 def assemble(
     blocks: Sequence[Block], out_shape: tuple[int, ...], in_shape: tuple[int, ...], like: Kind
 ) -> Assembled:
@@ -71,6 +78,7 @@ def assemble(
         )
     pattern = pattern_of(blocks, out_shape, in_shape, like.device)
     if pattern is not None:
+        like = Made(like.dtype, like.device)
         return Assembled(
             pattern.begin,
             pattern.index,
