@@ -17,7 +17,8 @@ from torchjac._accumulate import planned
 from torchjac._accumulate.candidates import Candidate, candidates
 from torchjac._accumulate.planned import PROGRAMS
 from torchjac._plan.cache import Cache, Entry
-from torchjac._plan.program import RUNS, Program
+from torchjac._plan.program import RUNS, Program, program
+from torchjac._plan.recorder import Recorder
 from torchjac.testing import loop_jacobian
 
 D = torch.float64
@@ -190,6 +191,20 @@ def test_gradients_of_the_answer() -> None:
         ((1 - rows**2)[:, None] * weight).square().sum().backward()
         torch.testing.assert_close(found, weight.grad)
         weight.grad = None
+
+
+def test_what_is_made_of_memory_that_varies() -> None:
+    """Zeros are the same at each run, but not what is computed of a part once something was written into the whole."""
+    x, other = (torch.randn(4, dtype=D, generator=torch.Generator().manual_seed(seed)) for seed in range(2))
+    recording = Recorder((x,))
+    with recording:
+        zeros = torch.zeros(4, dtype=D)
+        part = zeros[1:3]
+        zeros.add_(x)
+        result = (part * 2).exp()  # an answer is never kept, what leads to it may be
+    made = program(recording, (result,))
+    assert made is not None
+    torch.testing.assert_close(made.run([other]), ((2 * other[1:3]).exp(),))
 
 
 def test_hessians() -> None:
