@@ -207,6 +207,19 @@ def test_what_is_made_of_memory_that_varies() -> None:
     torch.testing.assert_close(made.run([other]), ((2 * other[1:3]).exp(),))
 
 
+@pytest.mark.parametrize(
+    "read", (lambda x: x[x > 0], lambda x: torch.where(x > 0)[0].double()), ids=("mask", "where")
+)
+def test_how_many_entries_values_decide(read) -> None:
+    """No program comes of what is read by a mask of values: how many entries there are Python may have looked at."""
+    x = torch.tensor([1.0, -2.0, 3.0], dtype=D)
+    recording = Recorder((x,))
+    with recording:
+        part = read(x)
+        result = part * part.numel()
+    assert program(recording, (result,)) is None
+
+
 def test_hessians() -> None:
     """A Jacobian inside a function is recorded, run again, and is part of the graph of the outer one."""
     f = lambda x: (x[1:] * x[:-1].exp()).sum() + x.pow(3).sum()
