@@ -92,9 +92,9 @@ def test_memory_is_given_back_on_the_way() -> None:
     for seed in range(3):
         agrees(f, torch.randn(5, dtype=D, generator=torch.Generator().manual_seed(seed)))
     made = [entry.program for entry in PROGRAMS.entries.values() if entry.program is not None]
-    for program in made:
-        assert len(program.steps) > 30
-        assert len({step.register for step in program.steps}) < 10
+    for each in made:
+        assert len(each.steps) > 30
+        assert len({step.register for step in each.steps}) < 10
 
 
 def test_a_number_may_change() -> None:
