@@ -62,6 +62,32 @@ def test_without_a_rule():
     assert J.report.lost
 
 
+class Turned(torch.autograd.Function):
+    """A complex tensor times i, whose cotangent goes by the conjugate."""
+
+    @staticmethod
+    def forward(x):
+        return 1j * x
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        return -1j * cotangent
+
+
+def test_a_rule_told_nothing_of_complex_numbers():
+    """Its multiplier would not commute with conjugation: where its node is complex the backward is called."""
+    extend.rule(Turned)(lambda node: [extend.local(node, 0, "i", "i", torch.full(node.shape, 1j), on="i")])
+    try:
+        f = lambda x: torch.view_as_real(Turned.apply(torch.complex(x, x**2)))
+        torch.testing.assert_close(jacobian(f)(X).to_dense(), loop_jacobian(f, X))
+    finally:
+        extend.unregister(Turned)
+
+
 @pytest.mark.usefixtures("registered")
 def test_custom_function():
     """With a rule the same answer is a diagonal, found without a call of the backward."""

@@ -136,6 +136,18 @@ def test_one_tensor_returned_twice(has_aux):
     torch.testing.assert_close(compiled(x), transformed(x))
 
 
+def test_integers_that_are_aux():
+    """Integers that the function makes of nothing, or of what it captures, and those that depend on its input."""
+    table = torch.arange(3)
+    f = lambda x: (x[torch.arange(2)].sin(), (torch.arange(2) * 2, table + 1, x.argsort()))
+    x = torch.tensor([0.3, 0.1, 0.2])
+    transform = jacrev(f, has_aux=True)
+    (got, aux), (want, expected) = torch.compile(transform, backend="eager", fullgraph=True)(x), transform(x)
+    torch.testing.assert_close(got, want)
+    torch.testing.assert_close(aux, expected)
+    assert [part.tolist() for part in aux] == [[0, 2], [1, 2, 3], [1, 2, 0]]
+
+
 def test_hessian():
     """A Jacobian of a gradient, one op inside the other."""
     func = lambda x: stencil(x).sum()

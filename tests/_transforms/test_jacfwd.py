@@ -1,5 +1,6 @@
 """jacfwd: torch.func.jacfwd's calling convention, its own dtype, and every composition."""
 
+from functools import partial
 from unittest import mock
 
 import pytest
@@ -41,6 +42,20 @@ def test_trees_argnums_and_aux(same):
         expected, _ = jacrev(f, argnums, has_aux=True)(*args, scale=2.0)
         same(found, expected)
         assert aux == "aux"
+
+
+@pytest.mark.parametrize(
+    "f",
+    [lambda x: x.sort(0), lambda x: (x > 0, x.sin()), lambda x: {"at": x.argmax()}, lambda x: x.int()],
+    ids=["sort", "comparison", "position", "int32"],
+)
+def test_outputs_that_are_integers(f):
+    """Integers and truths do not change: zeros of their dtype, alone, of samples and compiled, as torch.func.jacfwd."""
+    x, batch, theirs = torch.randn(3), torch.randn(4, 3), torch.func.jacfwd(f)
+    close = partial(torch.testing.assert_close, rtol=0, atol=0)
+    close(jacfwd(f)(x), theirs(x))
+    close(vmap(jacfwd(f))(batch), vmap(theirs)(batch))
+    close(torch.compile(jacfwd(f), backend="eager", fullgraph=True)(x), theirs(x))
 
 
 @pytest.mark.parametrize("inner", [jacfwd, jacrev])

@@ -129,7 +129,7 @@ class Summed(Captured):
         """The sums."""
         with torch.enable_grad():
             pairs = zip(self.whole.outputs, self.dims, strict=True)
-            return [output.sum(dims) if dims else output for output, dims in pairs]
+            return [output.sum(dims, dtype=output.dtype) if dims else output for output, dims in pairs]
 
     @lazy
     def graph(self) -> Graph:

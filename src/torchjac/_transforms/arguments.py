@@ -109,7 +109,8 @@ def check_leaf(leaf: Any, what: str, side: str) -> None:
             f"{what}: complex {side}s are not supported yet, got {leaf.dtype} of shape {tuple(leaf.shape)}; "
             "use torch.view_as_real"
         )
-    if not leaf.is_floating_point():
+    # Forward mode carries tangents of whatever comes out; those of integers are zeros, as in torch.func.jacfwd.
+    if not leaf.is_floating_point() and (what, side) != ("jacfwd", "output"):
         raise RuntimeError(
             f"{what}: every differentiated {side} must be a floating-point tensor, got {leaf.dtype} of shape "
             f"{tuple(leaf.shape)}; convert it, or leave it out of the differentiation"

@@ -73,10 +73,10 @@ def jacfwd(
 
     Returns:
         A function of the same arguments, which returns the Jacobian in trees as `jacrev` does, each tensor in
-        the output's dtype. It is differentiable as that of `jacrev` is.
+        the output's dtype: of an integer or boolean output zeros. It is differentiable as that of `jacrev` is.
 
     Raises:
-        RuntimeError: as `jacrev` does.
+        RuntimeError: as `jacrev` does, but for integer and boolean outputs.
         NotImplementedError: as `jacrev` does.
         TypeError: if ``func`` is not callable.
         ValueError: if ``randomness`` is none of these, or as `jacrev` does.
