@@ -152,7 +152,8 @@ class Constants(TorchDispatchMode):
 
     def now(self, tensor: Tensor) -> Tensor:
         """Return what a tensor that leaves the trace is by now: writes into one with values went elsewhere."""
-        return self._traced(self._current(tensor))
+        found = self._current(tensor)
+        return self._traced(found) if id(found) in self._made else found
 
     def _assume(self, tensor: Tensor) -> None:
         if id(tensor) not in self._made and id(tensor) not in self.assumed:
