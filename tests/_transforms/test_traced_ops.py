@@ -23,7 +23,7 @@ def images(size, channels=3):
 
 def filtered(x):
     return (
-        F.conv1d(F.pad(x, (4, 4))[None, None], torch.linspace(0, 1, 9, dtype=x.dtype)[None, None])[0, 0] ** 2
+        F.conv1d(F.pad(x, (9, 9))[None, None], torch.linspace(0, 1, 19, dtype=x.dtype)[None, None])[0, 0] ** 2
     )
 
 
@@ -34,10 +34,11 @@ def written(x):
     return out
 
 
-def products(x):
-    for _ in range(3):
-        x = torch.tanh(x @ x.mT[:, :4] + x)
-    return x
+def recurrent():
+    """A recurrent net over a batch."""
+    torch.manual_seed(0)
+    net = nn.RNN(3, 8, batch_first=True).double().requires_grad_(False)
+    return lambda x: net(x)[0], torch.randn(4, 7, 3, dtype=torch.float64)
 
 
 @pytest.fixture
@@ -59,9 +60,9 @@ def compiled(monkeypatch):
     [
         images(6),
         (filtered, torch.randn(30, dtype=torch.float64)),
-        (products, torch.randn(2, 4, 4, dtype=torch.float64)),
+        recurrent(),
     ],
-    ids=["convolutions", "filter", "products"],
+    ids=["convolutions", "filter", "recurrence"],
 )
 def test_rows_where_far_fewer(function, x, compiled, monkeypatch) -> None:
     """A small Jacobian takes few ops by rows where structure takes many, and what was not taken is gone."""

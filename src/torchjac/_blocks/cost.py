@@ -203,18 +203,24 @@ def rows_pay_below(rows: int, columns: int, numbers: int, nodes: int) -> bool:
 
 
 #: The ops that a trace records at a node that rows go through
-ROWS_OPS = 1.5
+ROWS_OPS = 1
 
-#: A program that is compiled instead has at most this part of the ops
-SHORTER = 0.8
+#: A program that is compiled instead has at most this part of the ops, and this many fewer if it runs longer: a smaller
+#: gain is lost in the time that any program takes to compile
+SHORTER, FEWER = 0.5, 60
 
 
-def ops_pay(ops: int, others: float, slower: float) -> bool:
+def ops_pay(ops: int, others: int, slower: float) -> bool:
     """Return whether a program of other ops is better compiled, though each run takes some microseconds longer.
 
-    Both numbers are estimates, so that a few ops fewer count for nothing.
+    The first call is then about the one of `torch.compile`, whose rows run as long.
     """
-    return others <= SHORTER * ops and COMPILED_OP * (ops - others) > COMPILED_RUNS * slower
+    fewer = ops - others
+    return (
+        others <= SHORTER * ops
+        and fewer >= (FEWER if slower > 0 else 1)
+        and COMPILED_OP * fewer > COMPILED_RUNS * slower
+    )
 
 
 #: A formula makes so many calls of PyTorch under vmap, with those around it, and a product of two blocks so many
