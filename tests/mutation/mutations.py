@@ -1103,7 +1103,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_capture/beneath_vmap.py", "samples are not summed",
-        "return [output.sum(dims) if dims else output for output, dims in pairs]",
+        "return [output.sum(dims, dtype=output.dtype) if dims else output for output, dims in pairs]",
         "return [output for output, dims in pairs]",
     ),
     Mutation(
