@@ -15,9 +15,13 @@ FULL = os.environ.get("TORCHJAC_SWEEP") == "full"
 
 
 def run(name, *arguments):
-    """What an example prints, run as its users run it."""
+    """What an example prints, run as its users run it.
+
+    A shell starts it: Linux counts the memory of the process that starts another into the peak of that one.
+    """
     path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, f"examples/{name}.py", *([] if FULL else arguments)]
+    program = [sys.executable, f"examples/{name}.py", *([] if FULL else arguments)]
+    command = ["sh", "-c", '"$@"; exit $?', "sh", *program]
     environment = {**os.environ, "PYTHONPATH": path}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
