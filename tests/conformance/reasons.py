@@ -41,7 +41,7 @@ _FAMILIES = {
     "some imaginary parts do not count": "FftC2R FftR2C FftC2C",
     "the other sign of a complex number is a multiplier of its parts": "Conj ConjPhysical",
     "an input that broadcasts, and counts by its sign only": "Copysign Nextafter",
-    "a class whose margin is kept counts nothing": "MultiMargin MultilabelMargin",
+    "a class whose margin is kept counts nothing": "MultiMarginLoss MultilabelMarginLoss",
     "a slice of a small norm is not scaled": "Renorm",
     "entries of two factors of three are read": "LinalgCross",
     "strides that overlap are told by calls": "AsStrided",
