@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from .._plan.price import COMPILED_OP, COMPILED_RUNS, LAUNCH, MULTIPLIED, NODE, NUMBER, mapped
+from .._plan.price import LAUNCH, MULTIPLIED, NODE, NUMBER, mapped
 from .block import Block, entries, stored
 from .maps import Gather
 
@@ -200,27 +200,6 @@ def rows_pay_below(rows: int, columns: int, numbers: int, nodes: int) -> bool:
     To record a node's formula and take columns through it takes half as long as a walk does at it.
     """
     return NUMBER * (rows - columns) * numbers < NODE / 2 * nodes
-
-
-#: The ops that a trace records at a node that rows go through
-ROWS_OPS = 1
-
-#: A program that is compiled instead has at most this part of the ops, and this many fewer if it runs longer: a smaller
-#: gain is lost in the time that any program takes to compile
-SHORTER, FEWER = 0.5, 60
-
-
-def ops_pay(ops: int, others: int, slower: float) -> bool:
-    """Return whether a program of other ops is better compiled, though each run takes some microseconds longer.
-
-    The first call is then about the one of `torch.compile`, whose rows run as long.
-    """
-    fewer = ops - others
-    return (
-        others <= SHORTER * ops
-        and fewer >= (FEWER if slower > 0 else 1)
-        and COMPILED_OP * fewer > COMPILED_RUNS * slower
-    )
 
 
 #: A formula makes so many calls of PyTorch under vmap, with those around it, and a product of two blocks so many

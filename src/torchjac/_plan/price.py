@@ -20,9 +20,6 @@ from .steps import Check, Load, SameMemory, Take, Whole, called
 #: of the calls that have to come before, this part is waited for
 PATIENCE = 0.5
 
-#: To compile an op takes a backend this long, and a compiled program is taken to run this often
-COMPILED_OP, COMPILED_RUNS = 1e4, 1000
-
 #: A call of PyTorch on tensors of a few numbers
 LAUNCH = 1.1
 #: A step that takes no call of PyTorch, or one that looks at metadata only

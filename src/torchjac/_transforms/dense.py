@@ -18,7 +18,7 @@ from .._accumulate.planned import planned
 from .._accumulate.seeds import Limits, RowsTooWideError
 from .._answers.per_sample import dense_by_samples
 from .._blocks.block import Block
-from .._blocks.cost import ROWS_OPS, ops_pay, rows_budget
+from .._blocks.cost import rows_budget
 from .._blocks.tracing import inside_functorch, is_tracing
 from .._blocks.write import dense
 from .._capture.capture import as_batched
@@ -26,7 +26,7 @@ from .._capture.once_differentiable import once_pairs, only_once
 from .._rules.vjp_support import CANNOT_BATCH, makes_sparse, needs_own_vjp
 from .call_function import Recorded, found
 from .out import Outs, fill, targets
-from .traced_ops import count_ops, last_op
+from .traced_ops import count_ops, last_op, ops_pay
 
 
 def dense_jacobians(
@@ -111,7 +111,7 @@ def _fewest_ops(
         return answers
     ops = count_ops(start, end)
     slower = rows_are_slower(recorded.captured.tape, recorded.shapes, is_mixed(recorded))
-    if ops_pay(ops, ROWS_OPS * len(recorded.captured.tape.nodes), slower):
+    if ops_pay(ops, len(recorded.captured.tape.nodes), slower):  # rows leave an op a node, or more
         with suppress(*CANNOT_BATCH):
             rows = _by_rows(recorded, chunk_size, mode, into)
             if ops_pay(ops, count_ops(end, last_op()), slower):

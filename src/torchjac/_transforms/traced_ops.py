@@ -9,6 +9,13 @@ from torch import fx
 from .._torch import FakeTensorMode, tracer_mode
 from .simplify_graph import looks, spelled
 
+#: To compile an op takes a backend so many microseconds, and a compiled program is taken to run this often
+COMPILED_OP, COMPILED_RUNS = 1e4, 1000
+
+#: A program that is compiled instead has at most this part of the ops, and this many fewer if it runs longer: a smaller
+#: gain is lost in the time that any program takes to compile
+SHORTER, FEWER = 0.5, 60
+
 
 class ManySizes(FakeTensorMode):
     """The mode of a recording that is to hold for other sizes too: no size may decide which ops are recorded."""
@@ -36,3 +43,16 @@ def count_ops(after: fx.Node, last: fx.Node | None) -> int:
         same[node] = found
         count += found is node and node.op == "call_function" and not looks(node)
     return count
+
+
+def ops_pay(ops: int, others: int, slower: float) -> bool:
+    """Return whether a program of other ops is better compiled, though each run takes some microseconds longer.
+
+    The first call is then about the one of `torch.compile`, whose rows run as long.
+    """
+    fewer = ops - others
+    return (
+        others <= SHORTER * ops
+        and fewer >= (FEWER if slower > 0 else 1)
+        and COMPILED_OP * fewer > COMPILED_RUNS * slower
+    )
