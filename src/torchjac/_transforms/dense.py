@@ -105,9 +105,8 @@ def _fewest_ops(
     start = last_op()
     answers = _by_structure(recorded, chunk_size, mode, into, None, False)
     end = last_op()
-    if (
-        start is None or end is None or torch.is_grad_enabled()
-    ):  # where the walk is walked, zeros must stay zeros
+    # Where the walk is recorded to be walked itself, zeros must stay zeros.
+    if start is None or end is None or torch.is_grad_enabled():
         return answers
     ops = count_ops(start, end)
     slower = rows_are_slower(recorded.captured.tape, recorded.shapes, is_mixed(recorded))
