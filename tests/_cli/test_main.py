@@ -38,9 +38,11 @@ def test_exit_status(tmp_path):
 
 
 def test_ctrl_c(tmp_path):
-    """A signal while the user's module is imported, and 130."""
+    """A signal while the user's module is imported, and 130; a process started in the background would ignore it."""
     (tmp_path / "mine.py").write_text(
-        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n"
+        "import os, signal, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "os.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n"
     )
     done = program("check", "mine:f", "--arg", "6", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "Error: interrupted\n")
