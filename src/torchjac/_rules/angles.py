@@ -14,13 +14,11 @@ from .._capture.tape import Node
 from .backward_overrides import Anew, Results, register
 
 
-def _atan2(node: Node, cotangents: Sequence[Tensor]) -> Results:
+def _atan2(node: Node, lead: Sequence[int], g: Tensor) -> Results:
     """Angle out = atan2(y, x) at a distance r from the origin.
 
     ∂out/∂y = x / r / r      ∂out/∂x = −y / r / r      both 0 at the origin itself, as in PyTorch
     """
-    (g,) = cotangents
-    assert g is not None
     y, x = node.saved("self"), node.saved("other")
     at_origin = (y == 0) & (x == 0)
     r = torch.hypot(y, torch.where(at_origin, 1, x))

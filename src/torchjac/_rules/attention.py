@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from .._capture.tape import Node
-from .backward_overrides import Anew, Cotangents, Results, lead_of, register, shaped
+from .backward_overrides import Anew, Results, is_recorded, register, shaped
 
 #: The node of fused attention on a processor; those on a GPU keep PyTorch's formulas
 FUSED = "ScaledDotProductFlashAttentionForCpuBackward0"
 
 
-def _attention(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
+def _attention(node: Node, lead: Sequence[int], g: Tensor) -> Results | None:
     """Attention out = P v with P = softmax(s q kᵀ + m), for each batch entry and head.
 
     For a cotangent g, with A = g vᵀ and B = P ∘ (A − Σ (P ∘ A)), the sum along each row:
@@ -24,9 +24,6 @@ def _attention(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
     Several heads of q may share one of k and v. A mask is added; a call that differentiates one, or drops out, gets no
     fused attention from PyTorch. What is between is not in half precision.
     """
-    (g,) = cotangents
-    assert g is not None
-    lead = lead_of(node, g, 0)
     dtype = torch.promote_types(g.dtype, torch.float32)
     g, q, k, v = (each.to(dtype) for each in (g, *(node.saved(name) for name in ("query", "key", "value"))))
     batch, heads, length, features = q.shape
@@ -61,8 +58,4 @@ def _masked(node: Node, scores: Tensor) -> Tensor:
     return scores
 
 
-def _is_recorded(node: Node, cotangents: Cotangents) -> bool:
-    return torch.is_grad_enabled()
-
-
-register([FUSED], Anew(_attention, _is_recorded))
+register([FUSED], Anew(_attention, is_recorded))

@@ -6,8 +6,9 @@ They are made of ops that can be called on a batch and differentiated, for one c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
+import torch
 from torch import Tensor
 
 from .._capture.tape import Node
@@ -20,12 +21,13 @@ class Anew(NamedTuple):
     """A formula, which gives None where it does not apply.
 
     Attributes:
-        formula: of a node and its cotangents; the one of a node with one output is a tensor.
+        formula: of a node, the dims in front of its cotangents' own, and these; the one of a node with one output is a
+            tensor.
         instead: whether a call must go by it.
         fails: whether PyTorch's own fails for a node, so that its engine does too.
     """
 
-    formula: Callable[[Node, Sequence[Any]], Results | None]
+    formula: Callable[..., Results | None]
     instead: Callable[[Node, Cotangents], bool] = lambda node, cotangents: False
     fails: Callable[[Node], bool] = lambda node: False
 
@@ -57,12 +59,14 @@ def fails(node: Node) -> bool:
 
 def anew(node: Node, cotangents: Cotangents) -> Results | None:
     """Return what goes to a node's inputs; None where the formula here does not apply."""
-    return _ANEW[node.name].formula(node, cotangents)
+    slot, given = next((slot, given) for slot, given in enumerate(cotangents) if given is not None)
+    lead = given.shape[: given.dim() - len(node.outputs[slot].shape)]
+    return _ANEW[node.name].formula(node, lead, *cotangents)
 
 
-def lead_of(node: Node, cotangent: Tensor, slot: int) -> Sequence[int]:
-    """Return the dims in front of the cotangent's own."""
-    return cotangent.shape[: cotangent.dim() - len(node.outputs[slot].shape)]
+def is_recorded(*_: object) -> bool:
+    """Return whether a graph of a formula is recorded."""
+    return torch.is_grad_enabled()
 
 
 def shaped(node: Node, lead: Sequence[int], results: Results) -> Results:

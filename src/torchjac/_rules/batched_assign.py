@@ -30,8 +30,7 @@ def _moves(node: Node) -> tuple[list[Local] | None, Sequence[Tensor | None]]:
 
 
 @formula("torch::autograd::CopySlices")
-def _assigned(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
-    (rows,) = cotangents
+def _assigned(node: Node, count: int, rows: Tensor) -> Results | None:
     terms, results = _moves(node)
     recording = recorder()
     if terms is None or recording is None:
@@ -51,8 +50,7 @@ def _assigned(node: Node, cotangents: Sequence[Tensor], count: int) -> Results |
 
 
 @formula("AsStridedBackward0")
-def _viewed(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
-    (rows,) = cotangents
+def _viewed(node: Node, count: int, rows: Tensor) -> Results | None:
     if not is_injective(node.saved("size"), node.saved("stride")):
         return None
     terms, _ = _moves(node)

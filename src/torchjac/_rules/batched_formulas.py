@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,11 +20,9 @@ from .pointwise import POINTWISE, WITH_FACTORS
 from .slice_cat_pad import cat_starts
 
 Results: TypeAlias = Sequence[Tensor | None]
-#: Of a node, its cotangents and how many rows they have; None where it does not apply. The one cotangent of a node with
-#: one output is a tensor.
-Formula: TypeAlias = Callable[[Node, Sequence[Any], int], Results | None]
-
-F = TypeVar("F", bound=Formula)
+#: Of a node, how many rows there are, and those of each output (the one of a node with one output is a tensor); None
+#: where it does not apply
+Formula: TypeAlias = Callable[..., Results | None]
 
 #: Pointwise ops whose formula is a kernel that takes a cotangent of the output's shape only, or that then resizes an
 #: output of its own, which PyTorch deprecates (2.13)
@@ -44,11 +42,14 @@ BROADCAST = frozenset(
 FORMULAS: dict[str, Formula] = {}
 
 
-def formula(*names: str) -> Callable[[F], F]:
-    """Register a formula for the nodes of these names."""
+def formula(*names: str, recorded: bool = True) -> Callable[[Formula], Formula]:
+    """Register a formula for the nodes of these names; one not ``recorded`` is left to PyTorch where a graph is."""
 
-    def register(function: F) -> F:
-        FORMULAS.update(dict.fromkeys(names, function))
+    def register(function: Formula) -> Formula:
+        def unrecorded(*given: Any) -> Results | None:
+            return None if torch.is_grad_enabled() else function(*given)
+
+        FORMULAS.update(dict.fromkeys(names, function if recorded else unrecorded))
         return function
 
     return register
@@ -61,7 +62,7 @@ def dim_of(node: Node, name: str, rank: int) -> int:
 
 
 @formula(*(f"{stem}Backward{k}" for stem in ONE_SHAPE for k in range(3)), *POINTWISE_LOSSES)
-def _multiplied(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
+def _multiplied(node: Node, count: int, *cotangents: Tensor | None) -> Results | None:
     if len(cotangents) > 1:
         return None
     (rows,) = cotangents
@@ -78,46 +79,40 @@ def _multiplied(node: Node, cotangents: Sequence[Tensor | None], count: int) -> 
     "SqueezeBackward2", "SqueezeBackward3", "SqueezeBackward4", "SqueezeBackward5", "UnsqueezeBackward0",
     "UnsqueezeBackward1",
 )  # fmt: skip
-def _view(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
-    (rows,) = cotangents
+def _view(node: Node, count: int, rows: Tensor) -> Results:
     return [rows.reshape(count, *node.into(0).shape)]
 
 
 @formula("ExpandBackward0")
-def _expand(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
-    return cotangents
+def _expand(node: Node, count: int, rows: Tensor) -> Results:
+    return [rows]
 
 
 @formula("TransposeBackward0", "TransposeBackward1")
-def _transpose(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
-    (rows,) = cotangents
+def _transpose(node: Node, count: int, rows: Tensor) -> Results:
     rank = len(node.shape)
     return [rows.transpose(dim_of(node, "dim0", rank), dim_of(node, "dim1", rank)) if rank else rows]
 
 
 @formula("TBackward0")
-def _t(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
-    (rows,) = cotangents
+def _t(node: Node, count: int, rows: Tensor) -> Results:
     return [rows.transpose(1, 2) if len(node.shape) == 2 else rows]
 
 
 @formula("PermuteBackward0")
-def _permute(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
-    (rows,) = cotangents
+def _permute(node: Node, count: int, rows: Tensor) -> Results:
     dims = [dim % len(node.shape) for dim in node.saved("dims")]
     return [rows.permute(0, *(dims.index(dim) + 1 for dim in range(len(dims))))]
 
 
 @formula("FlipBackward0")
-def _flip(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
-    (rows,) = cotangents
+def _flip(node: Node, count: int, rows: Tensor) -> Results:
     rank = len(node.shape)
     return [rows.flip([dim % rank + 1 for dim in node.saved("dims")]) if rank else rows]
 
 
 @formula("RollBackward0")
-def _roll(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
-    (rows,) = cotangents
+def _roll(node: Node, count: int, rows: Tensor) -> Results:
     shifts, dims = node.saved("shifts"), node.saved("dims")
     if not dims:  # the flattened tensor is rolled
         return [rows.flatten(1).roll(-shifts[0], 1).view(rows.shape)]
@@ -125,8 +120,7 @@ def _roll(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
 
 
 @formula("CumsumBackward0")
-def _cumsum(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
-    (rows,) = cotangents
+def _cumsum(node: Node, count: int, rows: Tensor) -> Results:
     if not node.shape:
         return [rows]
     dim = dim_of(node, "dim", len(node.shape))
@@ -134,8 +128,7 @@ def _cumsum(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
 
 
 @formula("SoftmaxBackward0", "LogSoftmaxBackward0", "SafeSoftmaxBackward0")
-def _softmax(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
-    (rows,) = cotangents
+def _softmax(node: Node, count: int, rows: Tensor) -> Results:
     if not node.shape:  # a constant
         return [torch.zeros_like(rows)]
     dim, result = dim_of(node, "dim", len(node.shape)), node.saved("result")
@@ -153,8 +146,7 @@ REDUCTIONS = [
 
 
 @formula(*REDUCTIONS)
-def _reduced(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
-    (rows,) = cotangents
+def _reduced(node: Node, count: int, rows: Tensor) -> Results | None:
     factor = node.vjp(ones(node))
     if factor is None or factor.shape != node.into(0).shape:
         return None
@@ -166,40 +158,36 @@ def _reduced(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | 
 
 
 @formula("SelectBackward0")
-def _select(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
-    (rows,) = cotangents
+def _select(node: Node, count: int, rows: Tensor) -> Results:
     shape = node.into(0).shape
     dim = dim_of(node, "dim", len(shape))
     return [torch.ops.aten.select_backward.default(rows, (count, *shape), dim, node.saved("index"))]
 
 
 @formula("SliceBackward0")
-def _slice(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
-    (rows,) = cotangents
+def _slice(node: Node, count: int, rows: Tensor) -> Results:
     shape = node.into(0).shape
     window = dim_of(node, "dim", len(shape)), node.saved("start") or 0, node.saved("end"), node.saved("step")
     return [torch.ops.aten.slice_backward.default(rows, (count, *shape), *window)]
 
 
 @formula("SelectBackwardBackward0")
-def _select_backward(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
-    (rows,) = cotangents
+def _select_backward(node: Node, count: int, rows: Tensor) -> Results:
     return [rows.select(dim_of(node, "dim", len(node.shape)), node.saved("index"))]
 
 
 @formula("SliceBackwardBackward0")
-def _slice_backward(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
-    (rows,) = cotangents
+def _slice_backward(node: Node, count: int, rows: Tensor) -> Results:
     window = node.saved("start"), node.saved("end"), node.saved("step")
     return [torch.ops.aten.slice.Tensor(rows, dim_of(node, "dim", len(node.shape)), *window)]
 
 
 @formula("UnbindBackward0")
-def _unbind(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
-    return [torch.stack(_filled(node, cotangents, count), dim_of(node, "dim", len(node.shape) + 1))]
+def _unbind(node: Node, count: int, *cotangents: Tensor | None) -> Results:
+    return [torch.stack(_filled(node, count, cotangents), dim_of(node, "dim", len(node.shape) + 1))]
 
 
-def _filled(node: Node, cotangents: Sequence[Tensor | None], count: int) -> list[Tensor]:
+def _filled(node: Node, count: int, cotangents: Sequence[Tensor | None]) -> list[Tensor]:
     """Return the cotangents of all outputs, zeros where none came."""
     return [
         torch.zeros((count, *meta.shape), dtype=meta.dtype, device=meta.device) if rows is None else rows
@@ -208,19 +196,17 @@ def _filled(node: Node, cotangents: Sequence[Tensor | None], count: int) -> list
 
 
 @formula("StackBackward0")
-def _stack(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
-    (rows,) = cotangents
+def _stack(node: Node, count: int, rows: Tensor) -> Results:
     return rows.unbind(dim_of(node, "dim", len(node.shape)))
 
 
 @formula("SplitBackward0", "SplitWithSizesBackward0", "UnsafeSplitBackward0", "UnsafeSplitWithSizesBackward0")
-def _split(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results:
-    return [torch.cat(_filled(node, cotangents, count), dim_of(node, "dim", len(node.shape)))]
+def _split(node: Node, count: int, *cotangents: Tensor | None) -> Results:
+    return [torch.cat(_filled(node, count, cotangents), dim_of(node, "dim", len(node.shape)))]
 
 
 @formula("CatBackward0")
-def _cat(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
-    (rows,) = cotangents
+def _cat(node: Node, count: int, rows: Tensor) -> Results:
     dim = node.saved("dim") % len(node.shape)
     return [
         rows.narrow(dim + 1, start, node.into(k).shape[dim])
@@ -231,8 +217,7 @@ def _cat(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
 
 
 @formula("SumBackward0", "SumBackward1", "MeanBackward0", "MeanBackward1")
-def _sum(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
-    (rows,) = cotangents
+def _sum(node: Node, count: int, rows: Tensor) -> Results:
     shape = node.into(0).shape
     over = (node.saved("dim") if node.name.endswith("1") else None) or range(len(shape))
     summed = {dim % len(shape) for dim in over} if shape else ()

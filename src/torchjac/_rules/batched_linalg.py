@@ -7,7 +7,7 @@ PyTorch's own is called, whose factors carry no graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -56,11 +56,8 @@ def transposes() -> bool:
         return float(solve_ex(matrix, matrix)[1][0, 1]) == 0.0
 
 
-@formula("LinalgSolveExBackward0")
-def _solve(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
-    (rows,) = cotangents
-    if torch.is_grad_enabled():
-        return None
+@formula("LinalgSolveExBackward0", recorded=False)
+def _solve(node: Node, count: int, rows: Tensor) -> Results | None:
     matrix, factors, pivots, left = (node.saved(name) for name in ("A", "LU", "pivots", "left"))
     vector = len(node.shape) < matrix.dim()
     transposed = transposes() and matrix.is_contiguous() and not matrix.is_complex()
@@ -72,11 +69,8 @@ def _solve(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | No
     return _system(node, rows, solved, left, (0, 1), vector)
 
 
-@formula("LinalgSolveTriangularBackward0")
-def _solve_triangular(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
-    (rows,) = cotangents
-    if torch.is_grad_enabled():
-        return None
+@formula("LinalgSolveTriangularBackward0", recorded=False)
+def _solve_triangular(node: Node, count: int, rows: Tensor) -> Results | None:
     matrix, left, upper, unit = (node.saved(name) for name in ("self", "left", "upper", "unitriangular"))
     solved = _together(
         rows,
@@ -91,11 +85,8 @@ def _solve_triangular(node: Node, cotangents: Sequence[Tensor], count: int) -> R
     return found
 
 
-@formula("CholeskySolveBackward0")
-def _cholesky_solve(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
-    (rows,) = cotangents
-    if torch.is_grad_enabled():
-        return None
+@formula("CholeskySolveBackward0", recorded=False)
+def _cholesky_solve(node: Node, count: int, rows: Tensor) -> Results | None:
     factor, upper = node.saved("input2"), node.saved("upper")
     solved = _together(rows, -1, lambda side: torch.cholesky_solve(side, factor, upper=upper))
     found = _system(node, rows, solved, True, (1, 0))
@@ -105,22 +96,16 @@ def _cholesky_solve(node: Node, cotangents: Sequence[Tensor], count: int) -> Res
     return found
 
 
-@formula("LinalgInvExBackward0")
-def _inverse(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
-    (rows,) = cotangents
-    if torch.is_grad_enabled():
-        return None
+@formula("LinalgInvExBackward0", recorded=False)
+def _inverse(node: Node, count: int, rows: Tensor) -> Results | None:
     inverse = node.saved("inverse").mH
     right = _together(rows, -2, lambda below: torch.matmul(below, -inverse))
     return [_together(right, -1, lambda beside: torch.matmul(inverse, beside))]
 
 
-@formula("LinalgCholeskyExBackward0", "CholeskyBackward0")
-def _cholesky(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
+@formula("LinalgCholeskyExBackward0", "CholeskyBackward0", recorded=False)
+def _cholesky(node: Node, count: int, rows: Tensor) -> Results | None:
     """Cholesky A = L Lᴴ: ½ L⁻ᴴ (T + (T without its diagonal)ᴴ) L⁻¹, T the lower triangle of Lᴴ G."""
-    (rows,) = cotangents
-    if torch.is_grad_enabled():
-        return None
     factor = node.saved("L" if node.name.startswith("Linalg") else "result")
     if node.saved("upper"):
         factor, rows = factor.mH, rows.mH
@@ -133,11 +118,11 @@ def _cholesky(node: Node, cotangents: Sequence[Tensor], count: int) -> Results |
     return [_together(right, -1, lambda beside: torch.linalg.solve_triangular(factor.mH, beside, upper=True))]
 
 
-@formula("LinalgDetBackward0", "LinalgSlogdetBackward0")
-def _determinant(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
+@formula("LinalgDetBackward0", "LinalgSlogdetBackward0", recorded=False)
+def _determinant(node: Node, count: int, *cotangents: Tensor | None) -> Results | None:
     """Determinant, and its logarithm: the node called on ones is the slope of each matrix. A sign has none."""
     rows = cotangents[-1]
-    if torch.is_grad_enabled() or node.saved("A").is_complex():
+    if node.saved("A").is_complex():
         return None
     if rows is None:
         return [None]

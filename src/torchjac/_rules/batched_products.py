@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -13,14 +11,12 @@ from .conv_input import image_cotangents, input_cotangent
 
 
 @formula("MmBackward0", "BmmBackward0")
-def _product(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
-    (rows,) = cotangents
+def _product(node: Node, count: int, rows: Tensor) -> Results | None:
     return _of_factors(node, rows, 0, "self", "mat2")
 
 
 @formula("AddmmBackward0")
-def _product_added(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
-    (rows,) = cotangents
+def _product_added(node: Node, count: int, rows: Tensor) -> Results | None:
     alpha, beta = node.saved("alpha"), node.saved("beta")
     scaled = rows if alpha == 1 else rows * alpha.conjugate()
     factors = _of_factors(node, scaled, 1, "mat1", "mat2")
@@ -73,8 +69,7 @@ TURNED = ("TBackward0", "TransposeBackward0")
 
 
 @formula("MvBackward0")
-def _of_vector(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
-    (rows,) = cotangents
+def _of_vector(node: Node, count: int, rows: Tensor) -> Results:
     return [
         rows.unsqueeze(-1) * node.saved("vec").conj() if node.needs(0) else None,
         torch.matmul(rows, node.saved("self").conj()) if node.needs(1) else None,
@@ -82,8 +77,7 @@ def _of_vector(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
 
 
 @formula("DotBackward0")
-def _dot(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
-    (rows,) = cotangents
+def _dot(node: Node, count: int, rows: Tensor) -> Results:
     return [
         rows.unsqueeze(-1) * node.saved(other).conj() if node.needs(k) else None
         for k, other in enumerate(("tensor", "self"))
@@ -91,8 +85,7 @@ def _dot(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
 
 
 @formula("ConvolutionBackward0")
-def _convolution(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
-    (rows,) = cotangents
+def _convolution(node: Node, count: int, rows: Tensor) -> Results | None:
     if not node.needs(0) or node.needs(1):
         return None
     found = input_cotangent(node, rows)

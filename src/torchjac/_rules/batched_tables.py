@@ -27,15 +27,13 @@ def _behind(node: Node) -> list[Tensor | None] | None:
 
 
 @formula("IndexBackward0")
-def _index(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
-    (rows,) = cotangents
+def _index(node: Node, count: int, rows: Tensor) -> Results | None:
     tables = _behind(node)
     return tables and [_aten.index_put.default(_zeros(node, rows, count), tables, rows, True)]
 
 
 @formula("IndexPutBackward0", "IndexPutImplBackward0")
-def _index_put(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
-    (rows,) = cotangents
+def _index_put(node: Node, count: int, rows: Tensor) -> Results | None:
     if node.saved("accumulate") and not node.needs(1):
         return [rows]
     tables = _behind(node)
@@ -57,8 +55,7 @@ def _table(node: Node, count: int) -> Tensor:
 
 
 @formula("IndexSelectBackward0")
-def _index_select(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
-    (rows,) = cotangents
+def _index_select(node: Node, count: int, rows: Tensor) -> Results | None:
     shape, index = node.into(0).shape, node.saved("index")
     if not shape or index.dim() != 1:
         return None
@@ -66,8 +63,7 @@ def _index_select(node: Node, cotangents: Sequence[Tensor], count: int) -> Resul
 
 
 @formula("IndexAddBackward0")
-def _index_add(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
-    (rows,) = cotangents
+def _index_add(node: Node, count: int, rows: Tensor) -> Results | None:
     if not node.needs(1):
         return [rows]
     index, alpha = node.saved("index"), node.saved("alpha")
@@ -78,8 +74,7 @@ def _index_add(node: Node, cotangents: Sequence[Tensor], count: int) -> Results 
 
 
 @formula("GatherBackward0")
-def _gather(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
-    (rows,) = cotangents
+def _gather(node: Node, count: int, rows: Tensor) -> Results | None:
     rank = len(node.into(0).shape)
     if not rank or node.saved("index").dim() != rank:
         return None
@@ -87,8 +82,7 @@ def _gather(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | N
 
 
 @formula("ScatterBackward0", "ScatterAddBackward0")
-def _scatter(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
-    (rows,) = cotangents
+def _scatter(node: Node, count: int, rows: Tensor) -> Results | None:
     adds = node.name == "ScatterAddBackward0"
     if adds and not node.needs(1):
         return [rows]
@@ -107,9 +101,8 @@ def _scatter(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | 
 @formula(
     "MaxBackward0", "MinBackward0", "SortBackward0", "SortBackward1", "TopkBackward0", "KthvalueBackward0"
 )
-def _selected(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
-    rows, table = cotangents[0], node.saved("indices")
-    rank = len(node.into(0).shape)
+def _selected(node: Node, count: int, rows: Tensor | None, *_: Tensor | None) -> Results | None:
+    table, rank = node.saved("indices"), len(node.into(0).shape)
     if rows is None or not rank:
         return None
     dim = dim_of(node, "dim", rank)
@@ -119,8 +112,7 @@ def _selected(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Re
 
 
 @formula("CumprodBackward0")
-def _cumprod(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
-    (rows,) = cotangents
+def _cumprod(node: Node, count: int, rows: Tensor) -> Results | None:
     x = node.saved("self")
     if not node.shape or x.is_complex() or not is_known(x) or bool((x == 0).any()):
         return None
@@ -129,9 +121,8 @@ def _cumprod(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Res
 
 
 @formula("MaxPool2DWithIndicesBackward0")
-def _max_pool(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Results | None:
-    rows, table = cotangents[0], node.saved("result1")
-    shape = node.into(0).shape
+def _max_pool(node: Node, count: int, rows: Tensor | None, *_: Tensor | None) -> Results | None:
+    table, shape = node.saved("result1"), node.into(0).shape
     if rows is None:
         return None
     planes, image = prod(shape[:-2]), prod(shape[-2:])
@@ -141,29 +132,25 @@ def _max_pool(node: Node, cotangents: Sequence[Tensor | None], count: int) -> Re
 
 
 @formula("ConstantPadNdBackward0")
-def _pad(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
-    (rows,) = cotangents
+def _pad(node: Node, count: int, rows: Tensor) -> Results:
     return [_aten.constant_pad_nd.default(rows, [-size for size in node.saved("pad")])]
 
 
 @formula("DiagonalBackward0")
-def _diagonal(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
-    (rows,) = cotangents
+def _diagonal(node: Node, count: int, rows: Tensor) -> Results:
     shape = node.into(0).shape
     dims = [dim_of(node, name, len(shape)) for name in ("dim1", "dim2")]
     return [_aten.diagonal_backward.default(rows, (count, *shape), node.saved("offset"), *dims)]
 
 
 @formula("DiagonalBackwardBackward0")
-def _diagonal_backward(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
-    (rows,) = cotangents
+def _diagonal_backward(node: Node, count: int, rows: Tensor) -> Results:
     dims = [dim_of(node, name, len(node.shape)) for name in ("dim1", "dim2")]
     return [rows.diagonal(node.saved("offset"), *dims)]
 
 
 @formula("UnfoldBackward0")
-def _unfold(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | None:
-    (rows,) = cotangents
+def _unfold(node: Node, count: int, rows: Tensor) -> Results | None:
     shape = node.into(0).shape
     if not shape:
         return None
@@ -172,14 +159,12 @@ def _unfold(node: Node, cotangents: Sequence[Tensor], count: int) -> Results | N
 
 
 @formula("ViewAsRealBackward0")
-def _view_as_real(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
-    (rows,) = cotangents
+def _view_as_real(node: Node, count: int, rows: Tensor) -> Results:
     return [torch.view_as_complex(rows.contiguous())]
 
 
 @formula("LinalgCrossBackward0")
-def _cross(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
-    (rows,) = cotangents
+def _cross(node: Node, count: int, rows: Tensor) -> Results:
     dim = dim_of(node, "dim", len(node.shape))
 
     def factor(name: str) -> Tensor:
@@ -192,8 +177,7 @@ def _cross(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
 
 
 @formula("FftR2CBackward0")
-def _real_transform(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
-    (rows,) = cotangents
+def _real_transform(node: Node, count: int, rows: Tensor) -> Results:
     shape, dims = node.into(0).shape, node.saved("dim")
     over = [dim % len(shape) + 1 for dim in dims]
     if node.saved("onesided"):
@@ -204,8 +188,7 @@ def _real_transform(node: Node, cotangents: Sequence[Tensor], count: int) -> Res
 
 
 @formula("FftC2RBackward0")
-def _real_inverse(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
-    (rows,) = cotangents
+def _real_inverse(node: Node, count: int, rows: Tensor) -> Results:
     over = [dim % len(node.shape) + 1 for dim in node.saved("dim")]
     found = _aten._fft_r2c.default(rows, over, node.saved("normalization"), True)
     size = found.shape[over[-1]]
@@ -217,7 +200,6 @@ def _real_inverse(node: Node, cotangents: Sequence[Tensor], count: int) -> Resul
 
 
 @formula("FftC2CBackward0")
-def _complex_transform(node: Node, cotangents: Sequence[Tensor], count: int) -> Results:
-    (rows,) = cotangents
+def _complex_transform(node: Node, count: int, rows: Tensor) -> Results:
     over = [dim % len(node.shape) + 1 for dim in node.saved("dim")]
     return [_aten._fft_c2c.default(rows, over, node.saved("normalization"), not node.saved("forward"))]

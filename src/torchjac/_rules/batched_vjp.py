@@ -51,7 +51,7 @@ def vjp_rows(node: Node, pending: Waiting, count: int) -> None:
     elif node.name in BROADCAST:
         results, shape = _broadcast(node, rows), node.shape  # type: ignore[arg-type]  # it has one output
     elif node.name in FORMULAS:
-        results = FORMULAS[node.name](node, cotangents, count)
+        results = FORMULAS[node.name](node, count, *cotangents)
     elif is_anew(node.name):
         # Of one row PyTorch records its own formula as one node.
         results = None if count == 1 and torch.is_grad_enabled() else anew(node, cotangents)
@@ -75,7 +75,7 @@ def by_formula(
     """Return rows of the wanted inputs, of those of a node's one output, by a formula; None where there is none."""
     if len(node.outputs) > 1 or node.name not in FORMULAS or fails(node):
         return None
-    results = FORMULAS[node.name](node.narrowed(wanted), [rows], count)
+    results = FORMULAS[node.name](node.narrowed(wanted), count, rows)
     if results is None:
         return None
     node.calls += 1

@@ -86,10 +86,8 @@ def _without_two(values: Tensor) -> Tensor:
     return upper + upper.mT
 
 
-def _det(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
+def _det(node: Node, lead: Sequence[int], g: Tensor) -> Results | None:
     """Determinants of a batch: g C(A)."""
-    (g,) = cotangents
-    assert g is not None
     matrix = node.saved("A")
     if matrix.is_complex() or not _cannot_solve(node):
         return None

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .._capture.tape import Node
-from .backward_overrides import Anew, Cotangents, Results, lead_of, register, shaped
+from .backward_overrides import Anew, Results, register, shaped
 from .reduce_by_index import Reduction
 
 
@@ -32,13 +32,12 @@ def _read(rows: Tensor, dim: int, index: Tensor, factor: Tensor | float, shape: 
     return torch.nn.functional.pad(found, margins[::-1]) if any(margins) else found
 
 
-def _scatter(node: Node, cotangents: Cotangents) -> Results | None:
+def _scatter(node: Node, lead: Sequence[int], g: Tensor) -> Results | None:
     """Scatter and scatter-add; a 0-dim tensor is taken for one of an entry."""
-    (g,), index = cotangents, node.saved("index")
-    assert g is not None
+    index = node.saved("index")
     if index is None:  # of scatter-add, where self alone is differentiated
         return None
-    lead, shape = lead_of(node, g, 0), node.shape or (1,)
+    shape = node.shape or (1,)
     index, dim = index.reshape(index.shape or (1,)), node.saved("dim") % len(shape) + 1
     rows = g.reshape(prod(lead), *shape)
     adds = node.name == "ScatterAddBackward0"
@@ -47,11 +46,9 @@ def _scatter(node: Node, cotangents: Cotangents) -> Results | None:
     return shaped(node, lead, [own, source])
 
 
-def _reduce(node: Node, cotangents: Sequence[Tensor]) -> Results:
+def _reduce(node: Node, lead: Sequence[int], g: Tensor) -> Results:
     """Return a reduction by index, by the factors of its rule."""
-    (g,) = cotangents
-    assert g is not None
-    found, lead, shape = Reduction(node), lead_of(node, g, 0), node.shape or (1,)
+    found, shape = Reduction(node), node.shape or (1,)
     index, dim = found.index.reshape(found.index.shape or (1,)), found.dim + 1
     rows = g.reshape(prod(lead), *shape)
     own, factor = found.factors()
@@ -60,13 +57,11 @@ def _reduce(node: Node, cotangents: Sequence[Tensor]) -> Results:
     return shaped(node, lead, [kept, source])
 
 
-def _embedding(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
+def _embedding(node: Node, lead: Sequence[int], g: Tensor) -> Results | None:
     """Return an embedding: the rows of the cotangent added where they were read, but for those of the padding."""
-    (g,) = cotangents
-    assert g is not None
     if not _is_sparse(node):
         return None
-    lead, ids, features = lead_of(node, g, 0), node.saved("indices").reshape(-1), node.shape[-1]
+    ids, features = node.saved("indices").reshape(-1), node.shape[-1]
     rows = g.reshape(prod(lead), ids.numel(), features)
     rows = rows.masked_fill((ids == node.saved("padding_idx")).unsqueeze(-1), 0)
     whole = torch.zeros(len(rows), *node.into(0).shape, dtype=g.dtype, device=g.device)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from .._blocks.tracing import inside_functorch
 from .._capture.tape import Node
-from .backward_overrides import Anew, Cotangents, Results, lead_of, register, shaped
+from .backward_overrides import Anew, Results, register, shaped
 
 #: What PyTorch calls an LSTM among its recurrent layers
 LSTM = 2
@@ -61,13 +61,11 @@ def _layer(node: Node) -> _Layer:
     return _Layer(x, before, w_x, w_h, to_cell.unbind(), of_cell.unbind(), to_output.unbind(), f.unbind())
 
 
-def _backward(node: Node, cotangents: Cotangents) -> Results | None:
+def _backward(node: Node, lead: Sequence[int], *cotangents: Tensor | None) -> Results | None:
     packed = node.saved("batch_sizes") or node.outputs[0].dtype not in (torch.float32, torch.float64)
     if node.saved("mode") != LSTM or packed or len(cotangents) < 3 or 0 in node.shape:
         return None
-    given = [(slot, cotangent) for slot, cotangent in enumerate(cotangents[:3]) if cotangent is not None]
-    layer, lead = _layer(node), lead_of(node, given[0][1], given[0][0])
-    out, dh, dc = cotangents[:3]
+    layer, (out, dh, dc) = _layer(node), cotangents[:3]
     each: Sequence[Tensor | None] = [None] * len(layer.forget)
     if out is not None:
         each = out.unbind(len(lead))
@@ -89,19 +87,9 @@ def _backward(node: Node, cotangents: Cotangents) -> Results | None:
     if node.saved("reverse"):
         back = back.flip(len(lead))
     bias = rows.sum(-2)
-    return shaped(
-        node,
-        lead,
-        [
-            back,
-            rows.mT @ layer.x.flatten(0, 1) if node.needs(1) else None,
-            rows.mT @ layer.before.flatten(0, 1) if node.needs(2) else None,
-            bias,
-            bias,
-            dh,
-            dc,
-        ],
-    )
+    by_x = rows.mT @ layer.x.flatten(0, 1) if node.needs(1) else None
+    by_h = rows.mT @ layer.before.flatten(0, 1) if node.needs(2) else None
+    return shaped(node, lead, [back, by_x, by_h, bias, bias, dh, dc])
 
 
 def _plus(value: Tensor | None, other: Tensor | None) -> Tensor | None:

@@ -24,30 +24,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-import torch
 from torch import Tensor
 
 from .._capture.capture import is_wrapped
 from .._capture.tape import Node
-from .backward_overrides import Anew, Cotangents, Results, lead_of, register, shaped
+from .backward_overrides import Anew, Cotangents, Results, is_recorded, register, shaped
 from .norms import FIRST, SECOND
 
 
 def _is_recorded_on_many(node: Node, cotangents: Cotangents) -> bool:
     """Of one cotangent PyTorch records one node, but for a group norm, of which it records twice as many as here."""
-    return torch.is_grad_enabled() and (
+    return is_recorded() and (
         node.name == "NativeGroupNormBackward0"
         or any(cotangent is not None and is_wrapped(cotangent) for cotangent in cotangents)
     )
 
 
-def _first(node: Node, cotangents: Cotangents) -> Results | None:
-    g, *statistics = cotangents
+def _first(node: Node, lead: Sequence[int], g: Tensor | None, *statistics: Tensor | None) -> Results:
     norm = FIRST[node.name](node)
-    lead: Sequence[int] = ()
     results: Results = [None] * len(node.inputs)
     if g is not None:
-        lead = lead_of(node, g, 0)
         g = g.reshape(*lead, *norm.view)
         if node.needs(0):
             results[0] = norm.down(norm.weighted(g))
@@ -57,7 +53,6 @@ def _first(node: Node, cotangents: Cotangents) -> Results | None:
             results[2] = norm.summed(g)
     for slot, cotangent in enumerate(statistics, 1):
         if cotangent is not None and node.needs(0):
-            lead = lead_of(node, cotangent, slot)
             size = prod([norm.view[dim] for dim in norm.over])
             each = cotangent.reshape(*lead, *norm.scale.shape) / size
             value = each.expand(*lead, *norm.view) if slot == 1 else -each * norm.scale**2 * norm.unit
@@ -65,15 +60,12 @@ def _first(node: Node, cotangents: Cotangents) -> Results | None:
     return shaped(node, lead, results)
 
 
-def _second(node: Node, cotangents: Cotangents) -> Results:
-    u, v, t = cotangents
+def _second(node: Node, lead: Sequence[int], u: Tensor | None, v: Tensor | None, t: Tensor | None) -> Results:
     make, at_weight = SECOND[node.name]
     norm = make(node)
     g = node.saved("grad_out").reshape(norm.view)
-    lead: Sequence[int] = ()
     results: Results = [None] * len(node.inputs)
     if u is not None:
-        lead = lead_of(node, u, 0)
         u = u.reshape(*lead, *norm.view)
         down = norm.down(u)
         results[0] = norm.weighted(down)
@@ -85,13 +77,11 @@ def _second(node: Node, cotangents: Cotangents) -> Results:
         if node.needs(at_weight):
             results[at_weight] = norm.summed(g * down)
     if v is not None:
-        lead = lead_of(node, v, 1)
         v = v.reshape(*lead, *norm.channel)
         results[0] = _plus(results[0], v * norm.unit)
         if node.needs(1):
             results[1] = _plus(results[1], norm.down(v * g))
     if t is not None:
-        lead = lead_of(node, t, 2)
         results[0] = _plus(results[0], t.reshape(*lead, *norm.channel).expand(*lead, *norm.view))
     return shaped(node, lead, results)
 

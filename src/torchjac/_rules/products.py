@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .._capture.tape import Node
-from .backward_overrides import Anew, Results, lead_of, register, shaped
+from .backward_overrides import Anew, Results, is_recorded, register, shaped
 
 
 def before(x: Tensor, dim: int) -> Tensor:
@@ -29,11 +29,8 @@ def others(x: Tensor, dim: int) -> Tensor:
     return before(x, dim) * before(x.flip(dim), dim).flip(dim)
 
 
-def _prod(node: Node, cotangents: Sequence[Tensor]) -> Results:
+def _prod(node: Node, lead: Sequence[int], g: Tensor) -> Results:
     """Product out = Π x: ∂out/∂x[i] is the product of the others."""
-    (g,) = cotangents
-    assert g is not None
-    lead = lead_of(node, g, 0)
     x = node.saved("self").to(g.dtype)
     if node.name == "ProdBackward0" or not x.dim():
         factor = others(x.reshape(-1), -1)
@@ -43,14 +40,11 @@ def _prod(node: Node, cotangents: Sequence[Tensor]) -> Results:
     return shaped(node, lead, [g * others(x, dim).conj()])
 
 
-def _cumprod(node: Node, cotangents: Sequence[Tensor]) -> Results:
+def _cumprod(node: Node, lead: Sequence[int], g: Tensor) -> Results:
     """Running product out[k] = Π_{i ≤ k} x[i], p[j] being the product in front of x[j].
 
     Σ_k g[k] ∂out[k]/∂x[j] = p[j] s[j]      s[j] = g[j] + x[j+1] s[j+1]
     """
-    (g,) = cotangents
-    assert g is not None
-    lead = lead_of(node, g, 0)
     x = node.saved("self").to(g.dtype).conj()
     if not x.numel() or not x.dim():
         return shaped(node, lead, [g])
@@ -74,9 +68,5 @@ def _cumprod(node: Node, cotangents: Sequence[Tensor]) -> Results:
     return shaped(node, lead, [before(x, dim) * sums])
 
 
-def _is_recorded(node: Node) -> bool:
-    return torch.is_grad_enabled()
-
-
-register(["ProdBackward0", "ProdBackward1"], Anew(_prod, fails=_is_recorded))
-register(["CumprodBackward0"], Anew(_cumprod, fails=_is_recorded))
+register(["ProdBackward0", "ProdBackward1"], Anew(_prod, fails=is_recorded))
+register(["CumprodBackward0"], Anew(_cumprod, fails=is_recorded))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .._capture.tape import Node
-from .backward_overrides import Anew, Results, lead_of, register
+from .backward_overrides import Anew, Results, is_recorded, register
 from .einsum_notation import reduced_dims
 
 #: |πx| below which sinc's slope is a series: what is left of it there is 1e-18 of the slope
@@ -40,25 +40,24 @@ def slope(gap: Tensor, distance: Tensor, p: float) -> Tensor:
     return torch.where(flat, 0, gap.sign() * (gap.abs() / distance) ** (p - 1))
 
 
-def _norm(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
+def _norm(node: Node, lead: Sequence[int], g: Tensor) -> Results | None:
     """Norm along dims: g ∂‖x‖/∂x."""
-    (g,) = cotangents
     x, p = node.saved("self"), node.saved("ord" if node.name.startswith("Linalg") else "p")
     dims, _ = reduced_dims(node)
-    return _distance(node, g, x, 2 if p is None else p, dims)
+    return _distance(node, lead, g, x, 2 if p is None else p, dims)
 
 
-def _dist(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
+def _dist(node: Node, lead: Sequence[int], g: Tensor) -> Results | None:
     """Distance of two tensors, the norm of x − y over all dims."""
-    (g,) = cotangents
     gap = node.saved("self") - node.saved("other")
-    return _distance(node, g, gap, node.saved("p"), range(gap.dim()))
+    return _distance(node, lead, g, gap, node.saved("p"), range(gap.dim()))
 
 
-def _distance(node: Node, g: Tensor, gap: Tensor, p: float, dims: Collection[int]) -> Results | None:
+def _distance(
+    node: Node, lead: Sequence[int], g: Tensor, gap: Tensor, p: float, dims: Collection[int]
+) -> Results | None:
     if p in (0, 1, math.inf, -math.inf) or (gap.is_complex() and p != 2):
         return None  # PyTorch's own divides by nothing, or is not spelled here
-    lead = lead_of(node, g, 0)
     kept = [1 if dim in dims else size for dim, size in enumerate(gap.shape)]
     distance = node.saved("result").reshape(kept)
     g = torch.where(distance == 0, 0, g.reshape([*lead, *kept]))  # it may be infinite, as a root's is there
@@ -70,9 +69,8 @@ def _signed(node: Node, found: Tensor) -> Results:
     return [found if node.needs(0) else None, -found if node.needs(1) else None]
 
 
-def _renorm(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
+def _renorm(node: Node, lead: Sequence[int], g: Tensor) -> Results | None:
     """Slices of norm n scaled by f(n) = m / (n + ε) where n > m: f g + f′ ⟨g, x⟩ ∂n/∂x."""
-    (g,) = cotangents
     x, p, limit = node.saved("self"), node.saved("p"), node.saved("maxnorm")
     if x.is_complex():
         return None
@@ -83,9 +81,8 @@ def _renorm(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
     return [scale * g - drop * (g * x).sum(dims, keepdim=True) * slope(x, n, p)]
 
 
-def _sinc(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
+def _sinc(node: Node, lead: Sequence[int], g: Tensor) -> Results | None:
     """Sin t / t with t = πx: g π (cos t − sin t / t) / t, near 0 by its series −t/3 + t³/30 − t⁵/840 + …."""
-    (g,) = cotangents
     t = math.pi * node.saved("self")
     if t.is_complex():
         return None
@@ -95,9 +92,8 @@ def _sinc(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
     return [math.pi * g * torch.where(near, series, (far.cos() - far.sin() / far) / far)]
 
 
-def _power(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
+def _power(node: Node, lead: Sequence[int], g: Tensor) -> Results | None:
     """Power xᵉ of two tensors: g e xᵉ⁻¹ for x, 0 at 0⁰, and g xᵉ log x for e, 0 at x = 0."""
-    (g,) = cotangents
     x, e = node.saved("self"), node.saved("exponent")
     if node.touches_complex or x.is_complex() or e.is_complex():
         return None
@@ -110,18 +106,16 @@ def _power(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
     return results
 
 
-def _power_of_zero(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
+def _power_of_zero(node: Node, lead: Sequence[int], g: Tensor) -> Results | None:
     """Power of a number: of 0 it is a constant for all e ≥ 0."""
-    (g,) = cotangents
     e = node.saved("exponent")
     if node.saved("self") != 0 or e.is_complex():
         return None
     return [g * torch.where(e >= 0, 0.0, -math.inf).to(g.dtype)]
 
 
-def _angle(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
+def _angle(node: Node, lead: Sequence[int], g: Tensor) -> Results | None:
     """Angle of a complex number: i g z / |z|²."""
-    (g,) = cotangents
     z = node.saved("self")
     if not z.is_complex():
         return None
@@ -129,9 +123,8 @@ def _angle(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
     return [1j * g * over_nonzero(over_nonzero(z, r), r)]
 
 
-def _sign(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
+def _sign(node: Node, lead: Sequence[int], g: Tensor) -> Results | None:
     """Z / |z| = s: (g − s Re(s̄ g)) / |z|, a real number's sign does not change."""
-    (g,) = cotangents
     z = node.saved("self")
     if not z.is_complex():
         return None
@@ -140,26 +133,22 @@ def _sign(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
     return [over_nonzero(g - s * (s.conj() * g).real, r)]
 
 
-def _copysign(node: Node, cotangents: Sequence[Tensor]) -> Results:
+def _copysign(node: Node, lead: Sequence[int], g: Tensor) -> Results:
     """|x| with the sign of another: ±g."""
-    (g,) = cotangents
     return [g * (node.saved("self").sign() * node.saved("result").sign())] + [None] * (len(node.inputs) - 1)
 
 
-def _logit(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
+def _logit(node: Node, lead: Sequence[int], g: Tensor) -> Results | None:
     """Log(x / (1 − x)), constant where x is within ε of 0 or 1: g / (x (1 − x))."""
-    (g,) = cotangents
     x, eps = node.saved("self"), node.saved("eps")
     if eps is None:
         return None
     return [g / (x * (1 - x)).masked_fill((x < eps) | (x > 1 - eps), math.inf)]
 
 
-def _loss(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
+def _loss(node: Node, lead: Sequence[int], g: Tensor) -> Results | None:
     """Loss of the gap u = x − y, averaged (reduction 1) or not: 2 g u, or g u bounded by δ."""
-    (g,) = cotangents
     gap = node.saved("self") - node.saved("target")
-    lead = lead_of(node, g, 0)
     bounded = node.name.startswith("Huber")
     value = gap.clamp(-node.saved("delta"), node.saved("delta")) if bounded else 2 * gap
     if node.saved("reduction") != 0:
@@ -167,10 +156,6 @@ def _loss(node: Node, cotangents: Sequence[Tensor]) -> Results | None:
     if node.saved("reduction") == 1:
         value = value / gap.numel()
     return _signed(node, g * value)
-
-
-def _is_recorded(node: Node) -> bool:
-    return torch.is_grad_enabled()
 
 
 #: The nodes whose formula is written here
@@ -193,4 +178,4 @@ SAFE = {
     "HuberLossBackward0": _loss,
 }
 for _name, _formula in SAFE.items():
-    register([_name], Anew(_formula, fails=_is_recorded))
+    register([_name], Anew(_formula, fails=is_recorded))
