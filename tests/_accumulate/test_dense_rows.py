@@ -38,9 +38,9 @@ def test_the_identity_is_held_once(f, shape, monkeypatch):
     held = []
     walk = dense_rows.walk_rows
 
-    def look(begin, *rest):
-        held.extend(plain(rows).shape for rows in begin().values())
-        return walk(begin, *rest)
+    def look(begin, nodes, goals, count, *rest):
+        held.extend(plain(rows).shape for rows in begin(0, count).values())
+        return walk(begin, nodes, goals, count, *rest)
 
     monkeypatch.setattr(dense_rows, "walk_rows", look)
     x = torch.randn(4, 3, dtype=torch.float64)

@@ -9,7 +9,7 @@ from torchjac import hessian, jacrev
 from torchjac._accumulate.dense_rows import dense_rows
 from torchjac._rules.norms import SECOND
 from torchjac._transforms.call_function import record, walking
-from torchjac.testing import finite_differences
+from torchjac.testing import finite_differences, loop_jacobian
 
 F = torch.nn.functional
 
@@ -30,6 +30,27 @@ def test_rows_through_a_norm_go_in_chunks(chunk, calls):
     (node,) = [node for node in recorded.captured.tape.nodes if node.name in SECOND]
     assert node.calls == calls
     torch.testing.assert_close(found, finite_differences(jacrev(normalised), x), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [5, 12, 100])
+def test_formulas_take_chunks_too(chunk):
+    """Rows in chunks go node by node as those at once do, from as many rows of the identity, into the tensors given."""
+    A = torch.randn(12, 3, dtype=torch.float64)
+    f = lambda x: (A @ x.sin()).tanh()
+    x = torch.randn(3, dtype=torch.float64)
+    recorded = record("test", f, 0, False, (x,), {})
+    into = torch.empty(12, 3, dtype=torch.float64)
+    eye, sizes = torch.eye, []
+    with (
+        walking(recorded),
+        mock.patch("torchjac._accumulate.engine_rows._engine") as engine,
+        mock.patch("torch.eye", side_effect=lambda n, **how: (sizes.append(n), eye(n, **how))[1]),
+    ):
+        ((found,),) = dense_rows(recorded.captured, recorded.inputs, chunk, [[into]])
+    engine.assert_not_called()
+    assert sizes == {5: [5, 5, 2], 12: [12], 100: [12]}[chunk]
+    assert chunk != 5 or found.data_ptr() == into.data_ptr()
+    torch.testing.assert_close(found, loop_jacobian(f, x))
 
 
 def test_an_input_that_nothing_reaches_in_chunks():

@@ -93,6 +93,18 @@ def test_one_label_is_one_product():
     assert how.on == (b, m, n)
 
 
+def test_a_window_times_a_matrix_is_one_product():
+    """Rows of a window of a larger tensor are copied, not the matrix for each line of the window."""
+    a, b, k, n = Label(3), Label(4), Label(5), Label(2)
+    left = torch.rand(6, 7, 5, dtype=torch.float64)[1:4, 2:6]
+    right = torch.rand(5, 2, dtype=torch.float64)
+    with Ops(0) as seen:
+        found = multiply(left, right, joint((a, b, k), (k, n), (k,)))
+    assert "mm" in seen.names
+    assert "bmm" not in seen.names
+    torch.testing.assert_close(found, torch.einsum("abk,kn->abn", left, right))
+
+
 @pytest.mark.parametrize("bad", [0.5, torch.nan, -torch.inf])
 def test_zeros_that_select_make_one_tensor(bad):
     """What zeros drop is dropped in the product itself, and only where something is not finite.

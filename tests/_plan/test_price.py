@@ -54,3 +54,22 @@ def test_keywords_change_no_kind():
     assert priced(lambda x: x.sum(dim=0), x) == pytest.approx(priced(lambda x: x.sum(0), x), abs=LAUNCH / 2)
     products = lambda x: torch.tensordot(x, x, dims=([1], [1]))
     assert priced(products, x) > 6 * LAUNCH + MULTIPLIED * 50 * 50 * 40
+
+
+def test_convolutions():
+    """A backward of a convolution lays its windows out and multiplies them; what is convolved is read and multiplied."""
+    images, weight = torch.rand(50, 4, 30), torch.rand(4, 2, 5)
+    backward = torch.ops.aten.convolution_backward.default
+    rest = (None, [1], [2], [1], False, [0], 1, [True, False, False])
+    multiplied = MULTIPLIED * 50 * 4 * 30 * 2 * 5
+    columns = NUMBER * 50 * 2 * 30 * 5
+    found = priced(
+        lambda images, weight: backward(images, torch.zeros(()).expand(50, 2, 30), weight, *rest)[0],
+        images,
+        weight,
+    )
+    assert found == pytest.approx(multiplied + columns + NUMBER * 50 * 2 * 30, abs=20 * LAUNCH)
+    turned = weight.transpose(0, 1).contiguous()
+    forward = lambda images, weight: torch.convolution(images, weight, None, [1], [2], [1], False, [0], 1)
+    expected = multiplied + NUMBER * (images.numel() + 50 * 2 * 30)
+    assert priced(forward, images, turned) == pytest.approx(expected, abs=10 * LAUNCH)

@@ -56,3 +56,21 @@ def test_a_write_elsewhere_is_noticed(monkeypatch) -> None:
         for factor in (1.0, -1.0, 2.0):
             at = lambda x, key=key, factor=factor: f(x, key, factor)
             torch.testing.assert_close(torchjac.jacrev(at)(x), loop_jacobian(at, x), rtol=1e-9, atol=1e-9)
+
+
+def test_rows_that_lie_in_other_rows(monkeypatch) -> None:
+    """The cotangent of what was joined to others begins inside of theirs, and so does a chunk of rows."""
+    weights = torch.arange(1.0, 8.0, dtype=D)
+
+    def joined(x):
+        part = torch.zeros(4, dtype=D)
+        part[1:3] = x.sin()[:2]
+        return torch.cat([x, part])
+
+    x = s(3)
+    for f in (lambda x: (joined(x) * weights).sum(), lambda x: joined(x).cumsum(0)):
+        for chunk in (None, 2, 5):
+            by_rows(monkeypatch)
+            for _ in range(3):
+                found = torchjac.jacrev(f, chunk_size=chunk)(x)
+                torch.testing.assert_close(found, loop_jacobian(f, x), rtol=1e-9, atol=1e-9)

@@ -99,6 +99,24 @@ def test_losses_warn_of_nothing(loss):
     torch.testing.assert_close(torchjac.jacrev(f)(x), loop_jacobian(f, x))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_gelu_in_every_precision(dtype, approximate):
+    """The kernels of some dtypes take a cotangent of the output's shape only."""
+    x = torch.linspace(-2, 3, 15).view(3, 5).to(dtype)
+    recorded = record(
+        "test", lambda x: torch.nn.functional.gelu(x, approximate=approximate), 0, False, (x,), {}
+    )
+    (node,) = recorded.captured.tape.nodes
+    rows = torch.linspace(-1, 1, 60).view(4, 3, 5).to(dtype)
+    with walking(recorded):
+        pending = {(node, 0): rows}
+        vjp_rows(node, pending, 4)
+        (found,) = pending.values()
+        torch.testing.assert_close(found, torch.stack([node.vjp(row) for row in rows]))
+    assert node.calls == 1
+
+
 @pytest.mark.parametrize("shape", [(), (1,), (2, 3)])
 def test_prelu_inside_vmap(shape):
     """The kernel's batching rule is wrong for a number that is mapped over twice; nothing maps it twice."""

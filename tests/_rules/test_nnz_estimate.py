@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from torchjac._rules.nnz_estimate import links
+from torchjac._rules.nnz_estimate import links, windows
 from torchjac._transforms.call_function import record
 from torchjac.testing import loop_jacobian
 
@@ -47,6 +47,21 @@ def test_convolution():
     """A convolution links each output to a kernel in every channel, and its bias to one; edges are not looked at."""
     node = _node(F.conv1d, rand(2, 3, 9), rand(4, 3, 5), rand(4))
     assert [links(node, k) for k in range(3)] == [2 * 4 * 5 * 15, 2 * 4 * 5 * 15, 2 * 4 * 5]
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_windows(groups):
+    """A row lays out the windows of all channels for each input; none where the cotangent itself is convolved."""
+    x, weight = rand(3, 4, 9), rand(6, 4 // groups, 5)
+    image = lambda x: F.conv1d(x, weight.to(x.dtype), padding=2, groups=groups)
+    assert windows(_node(image, x)) == 3 * 9 * 4 * 5
+    assert windows(_node(image, x.float())) == 0
+    assert (
+        windows(_node(lambda weight: F.conv1d(x, weight, padding=2, groups=groups), weight)) == 3 * 9 * 4 * 5
+    )
+    both = _node(lambda x, weight: F.conv1d(x, weight, groups=groups), x.float(), weight.float())
+    assert windows(both) == 2 * 3 * 5 * 4 * 5
+    assert windows(_node(torch.mm, rand(3, 4), rand(4, 2))) == 0
 
 
 def test_an_op_without_a_rule_mixes_everything():

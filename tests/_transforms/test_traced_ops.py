@@ -59,7 +59,7 @@ def compiled(monkeypatch):
     ("function", "x"),
     [
         images(6),
-        (filtered, torch.randn(30, dtype=torch.float64)),
+        (filtered, torch.randn(20, dtype=torch.float64)),
         recurrent(),
     ],
     ids=["convolutions", "filter", "recurrence"],

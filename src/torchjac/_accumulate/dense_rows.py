@@ -46,8 +46,10 @@ def dense_rows(
         found: Sequence[Tensor | None] = [None] * len(inputs)
         if end is not None and output.numel():
             count = output.numel()
-            begin = partial(_whole, end, output, shared)
-            walked = walk_rows(begin, tape.nodes, list(tape.inputs), count, chunk) if by_node else None
+            begin = partial(_at_node, end, output, shared)
+            walked = None
+            if by_node:
+                walked = walk_rows(begin, tape.nodes, list(tape.inputs), count, chunk, targets)
             if walked is None:
                 edges = [GradientEdge(node.fn, 0) for node in tape.inputs]
                 walked = engine_rows(
@@ -78,15 +80,17 @@ def _as_rows(target: Tensor | None, output: Tensor) -> Tensor | None:
     return None if target is None else target.view(output.numel(), *target.shape[output.dim() :])
 
 
-def _whole(end: Edge, output: Tensor, shared: bool) -> dict[Edge, Tensor]:
-    rows = _eye(output)
-    return {end: rows if shared else as_batched(rows, output)}
+def _at_node(edge: Edge, output: Tensor, shared: bool, begin: int, end: int) -> dict[Edge, Tensor]:
+    rows = _eye(output, begin, end)
+    return {edge: rows if shared else as_batched(rows, output)}
 
 
-def _eye(output: Tensor) -> Tensor:
-    """Return the identity over the entries of an output, one for all samples of a vmap."""
-    count = output.numel()
-    return torch.eye(count, dtype=output.dtype, device=output.device).view(count, *output.shape)
+def _eye(output: Tensor, begin: int, end: int) -> Tensor:
+    """Return rows ``begin`` to ``end`` of the identity over the entries of an output, for all samples of a vmap."""
+    rows, count = torch.eye(end - begin, dtype=output.dtype, device=output.device), output.numel()
+    if end - begin < count:
+        rows = torch.constant_pad_nd(rows, [begin, count - end])
+    return rows.view(end - begin, *output.shape)
 
 
 def _identity(output: Tensor, begin: int, end: int) -> Tensor:
@@ -95,7 +99,7 @@ def _identity(output: Tensor, begin: int, end: int) -> Tensor:
     A cotangent that is written into (by a write into part of a tensor) must be as batched as what is written.
     There it is made without a write in place, which transforms that trace (`linearize`) would lose.
     """
-    if not inside_functorch() and end - begin == output.numel():
-        return _eye(output)
+    if not inside_functorch():
+        return _eye(output, begin, end)
     rows = output.new_zeros(end - begin, output.numel())
     return rows.diagonal_scatter(rows.new_ones(end - begin), begin).view(end - begin, *output.shape)

@@ -170,27 +170,32 @@ def _engine(
 
 
 def walk_rows(
-    waiting: Callable[[], dict[Edge, Tensor]],
+    waiting: Callable[[int, int], dict[Edge, Tensor]],
     nodes: Sequence[Node],
     goals: Sequence[Node],
     count: int,
     chunk: int | None,
+    into: Sequence[Tensor | None] = (),
 ) -> list[Tensor | None] | None:
-    """Return rows that wait at nodes taken down to others, node by node; None where the engine is to take them."""
+    """Return rows that wait at nodes taken down to others, node by node; None where the engine is to take them.
+
+    ``waiting(begin, end)`` gives the rows from ``begin`` to ``end``. Several chunks are written ``into`` the tensors
+    given, as by `engine_rows`.
+    """
     size = _size_by_node(nodes, count, chunk)
     if size is None:
         return None
-    whole, parts = waiting(), []
+
+    def walked(at: int) -> list[Tensor | None]:
+        number = min(size, count - at)
+        pending: Waiting = dict(waiting(at, at + number))
+        for node in nodes:
+            vjp_rows(node, pending, number)
+        return [joined(pending.get((node, 0)), node.outputs[0], number) for node in goals]
+
     with noted(f"sending {count} rows through {len(nodes)} nodes"):
         try:
-            for at in range(0, count, size):
-                pending: Waiting = dict(
-                    whole if size >= count else {edge: rows[at : at + size] for edge, rows in whole.items()}
-                )
-                number = min(size, count - at)
-                for node in nodes:
-                    vjp_rows(node, pending, number)
-                parts.append([joined(pending.get((node, 0)), node.outputs[0], number) for node in goals])
+            return _join(map(walked, track(range(0, count, size), f"{size} rows at once")), count, into)
         except CANNOT_BATCH as error:
             raise_if_out_of_memory(
                 error, f"sending {size} of {count} rows at once through {len(nodes)} nodes"
@@ -198,7 +203,6 @@ def walk_rows(
             if _goes_by_node(nodes):
                 raise
             return None  # the engine finds out which node it is, or shows the user's own error
-    return parts[0] if len(parts) == 1 else _joined(parts)
 
 
 def _size_by_node(nodes: Sequence[Node], count: int, chunk: int | None) -> int | None:
@@ -215,19 +219,13 @@ def _size_by_node(nodes: Sequence[Node], count: int, chunk: int | None) -> int |
     size = chunk or rows_at_once(nodes, count, through=True)
     if by_engine and all_can_vmap(names):
         known = sum([goes_in_front(node.name) for node in nodes])
-        return size if size >= count and nodes_pay(known, len(nodes)) else None
+        return size if nodes_pay(known, len(nodes)) else None
     return size if count <= 1 or all(map(can_vmap, nodes)) else None
 
 
 def _goes_by_node(nodes: Sequence[Node]) -> bool:
     """Return whether a node must not be left to the engine, and each takes rows by itself."""
     return needs_own_vjp({node.name for node in nodes}) and all(map(takes_rows_itself, nodes))
-
-
-def _joined(parts: Sequence[Sequence[Tensor | None]]) -> list[Tensor | None]:
-    """Return the rows of all chunks; what reaches an input does so in each."""
-    columns = zip(*parts, strict=True)
-    return [None if column[0] is None else torch.cat(column) for column in columns]
 
 
 def finish_rows(
@@ -261,19 +259,22 @@ def _finished(
     rows: dict[Edge, Tensor], goals: Sequence[Node], rest: list[Node], count: int, chunk: int | None
 ) -> Sequence[Tensor | None]:
     """Return rows taken down to the inputs, node by node or by the engine."""
-    found = walk_rows(lambda: dict(rows), rest, goals, count, chunk)
+    whole = list(rows.values())
+    found = walk_rows(
+        lambda *span: dict(zip(rows, _between(whole, *span), strict=True)), rest, goals, count, chunk
+    )
     if found is not None:
         return found
     for node in rest:
         node.calls += 1
     starts = [GradientEdge(node.fn, slot) for node, slot in rows]
     ends = [GradientEdge(node.fn, 0) for node in goals]
-    return engine_rows(starts, partial(_between, list(rows.values())), count, ends, rest, chunk)
+    return engine_rows(starts, partial(_between, whole), count, ends, rest, chunk)
 
 
 def _between(rows: Sequence[Tensor], begin: int, end: int) -> list[Tensor]:
     """Return the rows from one number to another."""
-    return [part[begin:end] for part in rows]
+    return [part if end - begin == len(part) else part[begin:end] for part in rows]
 
 
 def _rows(block: Block, rank: int, count: int) -> Tensor:

@@ -20,7 +20,15 @@ from torch.autograd.function import BackwardCFunction
 
 from .._blocks.cost import CALLED_RATE, MOST_BLOCKS, PRODUCT_RATE
 from .._capture.tape import Edge, Node, Tape, size_of
-from .._rules.nnz_estimate import is_called, is_multiplied, is_pointwise, kind_of, links, mixes_nothing
+from .._rules.nnz_estimate import (
+    is_called,
+    is_multiplied,
+    is_pointwise,
+    kind_of,
+    links,
+    mixes_nothing,
+    windows,
+)
 from .batch import Samples, samples_of
 
 
@@ -139,6 +147,7 @@ def rows_work(tape: Tape, rows: int) -> float:
     for node in tape.nodes:
         if is_multiplied(node.name):
             counts += sum([count for _, _, count in _linked(node)])
+            numbers += windows(node)
         elif is_pointwise(node.name):
             wide = [edge for edge in node.inputs if edge is not None and size_of(edge) < node.numel]
             numbers += len(wide) * node.numel

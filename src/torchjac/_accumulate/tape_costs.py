@@ -12,7 +12,7 @@ from .._blocks.tracing import inside_functorch, is_tracing
 from .._capture.capture import mapped_over
 from .._capture.tape import Node, Tape
 from .._plan.price import NODE, NUMBER
-from .._rules.nnz_estimate import is_opaque, links, mixes_nothing
+from .._rules.nnz_estimate import is_opaque, links, mixes_nothing, windows
 from .._rules.vjp_support import WRONG_TWICE, all_can_vmap
 from .progress import is_watched
 
@@ -68,7 +68,7 @@ def _row(node: Node) -> float:
     if mixes_nothing(node.name):
         return node.numel
     needed = [k for k in range(len(node.inputs)) if node.needs(k)]
-    return node.numel + cost.PRODUCT_RATE * sum([links(node, k) for k in needed])
+    return node.numel + windows(node) + cost.PRODUCT_RATE * sum([links(node, k) for k in needed])
 
 
 def rows_at_once(nodes: Sequence[Node], rows: int, through: bool = False) -> int:

@@ -142,10 +142,10 @@ def multiply(left: Tensor | float, right: Tensor | float, how: Joint) -> Tensor 
             a, b = b, a
         if how.matrix is not None:
             left_order, right_order = how.matrix
-            return torch.matmul(
-                a if left_order is None else a.permute(left_order),
-                b if right_order is None else b.permute(right_order),
-            )
+            a = a if left_order is None else a.permute(left_order)
+            b = b if right_order is None else b.permute(right_order)
+            # Of a window PyTorch would make a batch, with a copy of the matrix for each entry of it.
+            return torch.matmul(a.contiguous() if a.dim() > 2 == b.dim() else a, b)
         dims = (how.other_dims, how.dims) if how.turned else (how.dims, how.other_dims)
         product: Tensor = torch.tensordot(a, b, dims)
         return product

@@ -46,6 +46,7 @@ _VIEWS = frozenset(
      "t", "unfold", "split", "chunk")
 )  # fmt: skip
 _PRODUCTS = frozenset(("matmul", "mm", "bmm", "addmm", "baddbmm", "mv", "dot", "einsum", "tensordot"))
+_CONVOLUTIONS = frozenset(("convolution", "convolution_backward"))
 
 #: Ops that take as long as a number of simple ones
 _LAUNCHES = {
@@ -92,9 +93,26 @@ def _price(step: Step, registers: Sequence[Register]) -> float:
         factors = [numel for numel in others if numel]
         multiplied = math.sqrt(math.prod([*factors, written]))
         return launches + MULTIPLIED * multiplied + NUMBER * (sum(factors) + written)
+    if name in _CONVOLUTIONS:
+        tensors = [
+            read.value for read in map(registers.__getitem__, step.reads) if isinstance(read.value, Tensor)
+        ]
+        return launches + NUMBER * written + _convolved(tensors[0], tensors[-1], value)
     if step.writes is not None:  # in place: what is not given is not written
         written = min(written, max(others[1:], default=0) or written)
     return launches + NUMBER * written
+
+
+def _convolved(images: Tensor, weight: Tensor, result: Any) -> float:
+    """Return what a product with the weight takes, and the columns that the windows of images are laid out as.
+
+    They are in PyTorch's formula of the backward, which gives three results; what is convolved is read as it is.
+    """
+    channels, *window = weight.shape
+    if isinstance(result, Tensor):
+        return MULTIPLIED * result.numel() * math.prod(window) + NUMBER * images.numel()
+    columns = images.numel() // max(channels, 1) * result[0].shape[1] * math.prod(window[1:])
+    return MULTIPLIED * images.numel() * math.prod(window) + NUMBER * columns
 
 
 def _numel(value: Any) -> int:

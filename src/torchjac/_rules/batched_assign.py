@@ -86,4 +86,4 @@ def _part(
         for label, factor in map_.terms:
             strides[label] += factor * step
     size = (len(rows), *[label.size for label in over])
-    return rows.as_strided(size, (prod(shape), *strides.values()), start)
+    return rows.as_strided(size, (prod(shape), *strides.values()), rows.storage_offset() + start)

@@ -24,10 +24,10 @@ Results: TypeAlias = Sequence[Tensor | None]
 #: where it does not apply
 Formula: TypeAlias = Callable[..., Results | None]
 
-#: Pointwise ops whose formula is a kernel that takes a cotangent of the output's shape only, or that then resizes an
-#: output of its own, which PyTorch deprecates (2.13)
+#: Pointwise ops whose formula is a kernel that takes a cotangent of the output's shape only (that of GELU in float32),
+#: or that then resizes an output of its own, which PyTorch deprecates (2.13)
 ONE_SHAPE = [
-    "BinaryCrossEntropyBackward", "FusedDropout", "HuberLossBackward", "LogSigmoid", "MseLossBackward",
+    "BinaryCrossEntropyBackward", "FusedDropout", "Gelu", "HuberLossBackward", "LogSigmoid", "MseLossBackward",
     "NativeDropout", "PreluKernel", "PreluKernelBackward", "RreluWithNoise", "SmoothL1LossBackward",
     "SoftMarginLossBackward",
 ]  # fmt: skip

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from .._capture.tape import Node
-from .._plan.price import mapped
+from .._plan.price import MULTIPLIED, NUMBER, mapped
 from .attention import FUSED
 from .independent_dims import BATCHED_LINALG, SOLVES
+from .nnz_estimate import links, windows
 from .norms import FIRST, SECOND
 
 #: What most formulas make
@@ -30,4 +31,8 @@ def rows_price(node: Node, cotangents: Sequence[Tensor | None]) -> float:
     launches = LAUNCHES.get(node.name, MOST)
     if node.name == "MkldnnRnnLayerBackward0":
         launches = STEP * node.shape[0]
-    return mapped(launches, max(0 if rows is None else rows.numel() for rows in cotangents))
+    numbers = max(0 if rows is None else rows.numel() for rows in cotangents)
+    if (columns := windows(node)) and node.numel:
+        multiplied = sum([links(node, k) for k in range(2) if node.needs(k)])
+        return mapped(launches, 0) + numbers / node.numel * (NUMBER * columns + MULTIPLIED * multiplied)
+    return mapped(launches, numbers)

@@ -28,20 +28,31 @@ def image_cotangents(node: Node, images: Tensor) -> Tensor:
     return found
 
 
+def is_direct(node: Node) -> bool:
+    """Return whether `input_cotangent` is a gain, but for paddings that are wider than the kernel."""
+    _, dtype, device = node.outputs[0]
+    return (
+        dtype is torch.float32
+        and device.type == "cpu"
+        and not node.saved("transposed")
+        and all(step == 1 for step in node.saved("stride"))
+    )
+
+
 def input_cotangent(node: Node, cotangent: Tensor) -> Tensor | None:
     """Convolve a cotangent, and any dims in front of its own, with the weight turned round; None where it is no gain.
 
     gx[b,i,at] = Σ weight[c,i,k] g[b,c,at + p − d·k]
     """
-    weight = node.saved("weight")
-    if cotangent.dtype is not torch.float32 or cotangent.device.type != "cpu" or node.saved("transposed"):
+    if not is_direct(node):
         return None
-    rank, groups = weight.dim() - 2, node.saved("groups")
+    weight, groups = node.saved("weight"), node.saved("groups")
+    rank = weight.dim() - 2
     # A number for all dims, as padding="valid" leaves, is saved once.
-    moves = (node.saved(name) for name in ("stride", "dilation", "padding"))
-    stride, dilation, padding = (each * rank if len(each) == 1 else each for each in moves)
+    moves = (node.saved(name) for name in ("dilation", "padding"))
+    dilation, padding = (each * rank if len(each) == 1 else each for each in moves)
     margin = [d * (k - 1) - p for d, k, p in zip(dilation, weight.shape[2:], padding, strict=True)]
-    if any(step != 1 for step in stride) or min(margin) < 0:
+    if min(margin) < 0:
         return None
     turned = weight.unflatten(0, (groups, weight.shape[0] // groups)).transpose(1, 2).flatten(0, 1)
     turned = turned.flip(list(range(2, 2 + rank)))

@@ -11,6 +11,7 @@ from math import prod
 from typing import Literal
 
 from .._capture.tape import Node
+from .conv_input import is_direct
 from .registry import OpKind, named
 
 #: node → which of its inputs is the left factor; the right one comes next
@@ -45,6 +46,19 @@ def links(node: Node, k: int) -> int:
     elif kind == "opaque":
         return size * inner
     return max(size, inner)
+
+
+def windows(node: Node) -> int:
+    """Return how many numbers of windows a row lays out at a convolution, for each input that it goes on to; else 0.
+
+    PyTorch multiplies matrices whose columns are the windows: a number of them takes what one takes that is written.
+
+    Example: a kernel of 3×3 on an image of 64×64 with 4 channels, to 8: 9 · 4 · 64² numbers, each multiplied 8 times.
+    """
+    if kind_of(node.name) != "convolution" or (is_direct(node) and not node.needs(1)):
+        return 0
+    needed = [k for k in range(2) if node.needs(k)]
+    return sum([links(node, k) for k in needed]) * int(node.saved("groups")) // node.shape[1]
 
 
 def _kernel_size(node: Node) -> int:
