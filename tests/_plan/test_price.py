@@ -57,7 +57,7 @@ def test_keywords_change_no_kind():
 
 
 def test_convolutions():
-    """A backward of a convolution lays its windows out and multiplies them; what is convolved is read and multiplied."""
+    """A backward lays its windows out and multiplies them; what is convolved is read and multiplied."""
     images, weight = torch.rand(50, 4, 30), torch.rand(4, 2, 5)
     backward = torch.ops.aten.convolution_backward.default
     rest = (None, [1], [2], [1], False, [0], 1, [True, False, False])
