@@ -111,7 +111,7 @@ def _convolved(images: Tensor, weight: Tensor, result: Any) -> float:
     channels, *window = weight.shape
     if isinstance(result, Tensor):
         return MULTIPLIED * result.numel() * math.prod(window) + NUMBER * images.numel()
-    columns = images.numel() // max(channels, 1) * result[0].shape[1] * math.prod(window[1:])
+    columns: int = images.numel() // max(channels, 1) * result[0].shape[1] * math.prod(window[1:])
     return MULTIPLIED * images.numel() * math.prod(window) + NUMBER * columns
 
 
