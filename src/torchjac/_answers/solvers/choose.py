@@ -15,6 +15,10 @@ from .permuted import Permutation, permutation
 from .superlu import SuperLU, has_strong_diagonal
 from .tridiagonal import Tridiagonal
 
+#: Where pivots on the diagonal lost accuracy they are tried again, for other values may allow them: after so many
+#: systems of the pattern, then after twice as many each time, and so many at most.
+SHORTEST_WAIT, LONGEST_WAIT = 4, 32
+
 
 class Reordered:
     """Factors of a matrix whose rows and columns were put in another order."""
@@ -65,13 +69,17 @@ def factorise(pattern: Pattern, values: Array) -> tuple[Factors, str]:
 
 
 def sparse_lu(pattern: Pattern, values: Array) -> tuple[Factors, str]:
-    """L U in the order of minimum degree if its pivots serve, which is remembered if they do not, else by COLAMD."""
-    if not pattern.notes.get("pivots are searched") and has_strong_diagonal(pattern, values):
+    """L U in the order of minimum degree if its pivots serve, else by COLAMD, as for some systems from then on."""
+    left, wait = pattern.notes.get("pivots are searched", (0, SHORTEST_WAIT))
+    if left:
+        pattern.notes["pivots are searched"] = left - 1, wait
+    elif has_strong_diagonal(pattern, values):
         try:
             lu = SuperLU(pattern, values, "MMD_AT_PLUS_A")
+            pattern.notes["pivots are searched"] = 0, SHORTEST_WAIT
             return lu, f"sparse L U: {lu.told}, pivots on the diagonal"
         except UnfitError:
-            pattern.notes["pivots are searched"] = True
+            pattern.notes["pivots are searched"] = wait, min(2 * wait, LONGEST_WAIT)
     lu = SuperLU(pattern, values, "COLAMD")
     return lu, f"sparse L U: {lu.told}"
 

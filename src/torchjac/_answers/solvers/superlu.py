@@ -45,7 +45,7 @@ class SuperLU:
         options: dict[str, Any] = {"diag_pivot_thresh": 0.0} if fixed else {}
         if ordering == "MMD_AT_PLUS_A":
             options["options"] = {"SymmetricMode": True}
-            if pattern.notes.get("fill", FEW) < FEW:
+            if pattern.notes.get((ordering, "fill"), FEW) < FEW:
                 options["panel_size"] = 1
         known: Permutation | None = pattern.notes.get(ordering)
         options["permc_spec"] = "NATURAL" if known is not None or ordering == "TRIANGULAR" else ordering
@@ -69,7 +69,7 @@ class SuperLU:
             order = numpy.argsort(self._lu.perm_c)
             columns = order if fixed else numpy.arange(self._size)
             pattern.notes[ordering] = permutation(pattern, order, columns)
-            pattern.notes["fill"] = self._lu.nnz
+            pattern.notes[ordering, "fill"] = self._lu.nnz
 
     def _is_accurate(self, matrix: Any) -> bool:
         """Return whether a system is solved with a small backward error (Higham, Accuracy and Stability, eq. 7.2)."""
