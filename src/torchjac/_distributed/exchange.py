@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,31 +38,42 @@ class Exchange:
         asked = torch.empty_like(counts)
         exchanging(lambda: dist.all_to_all_single(asked, counts, group=mesh.get_group()))
         lists = {rank: counts.new_empty(count) for rank, count in enumerate(asked.tolist()) if count}
-        self._swap({rank: wanted[part].to(device) for rank, part in self.receives.items()}, lists)
+        self._swap({rank: wanted[part].to(device) for rank, part in self.receives.items()}, lists)()
         #: For each rank that reads of this one, which of its units it reads.
         self.sends = {rank: units.to(wanted.device) - self.own.start for rank, units in lists.items()}
 
-    def fetch(self, mine: Tensor) -> Tensor:
-        """Send those of this rank's units, its first dim, that others read; give those that come of them."""
+    def fetch(self, mine: Tensor) -> tuple[Tensor, Callable[[], None]]:
+        """Send those of this rank's units, its first dim, that others read.
+
+        Return a tensor for those that come of them, and what waits until they have come.
+        """
         arrived = mine.new_empty(len(self.wanted), *mine.shape[1:])
-        self._swap(
+        wait = self._swap(
             {rank: mine.index_select(0, units) for rank, units in self.sends.items()},
             {rank: arrived[part] for rank, part in self.receives.items()},
         )
-        return arrived
+        return arrived, wait
 
     def give_back(self, mine: Tensor, theirs: Tensor) -> Tensor:
         """Transpose `fetch`: send what is at hand for units of others to them; add what comes to this rank's."""
         arrived = {rank: mine.new_empty(len(units), *mine.shape[1:]) for rank, units in self.sends.items()}
-        self._swap({rank: theirs[part].contiguous() for rank, part in self.receives.items()}, arrived)
+        self._swap({rank: theirs[part].contiguous() for rank, part in self.receives.items()}, arrived)()
         for rank, units in self.sends.items():
             mine.index_add_(0, units, arrived[rank])
         return mine
 
-    def _swap(self, sent: dict[int, Tensor], into: dict[int, Tensor]) -> None:
-        """Send tensors to ranks while receiving others; only ranks that have something for each other talk."""
+    def _swap(self, sent: dict[int, Tensor], into: dict[int, Tensor]) -> Callable[[], None]:
+        """Begin to send tensors to ranks and to receive others, and return what waits for the end.
+
+        Only ranks that have something for each other talk.
+        """
         group = self.mesh.get_group()
         works = [dist.P2POp(dist.isend, given, group=group, group_peer=rank) for rank, given in sent.items()]
         works += [dist.P2POp(dist.irecv, given, group=group, group_peer=rank) for rank, given in into.items()]
-        if works:
-            exchanging(lambda: [work.wait() for work in dist.batch_isend_irecv(works)])
+        begun = exchanging(lambda: dist.batch_isend_irecv(works)) if works else []
+
+        def wait() -> None:
+            exchanging(lambda: [work.wait() for work in begun])
+            works.clear()  # until now they held what is sent and what it comes into
+
+        return wait

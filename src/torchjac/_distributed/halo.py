@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 #: A local tensor is put together of slices if they are not more than these, else by an index table.
 MOST_RUNS = 16
 
+#: Of the lists that a local tensor is put together of, the one that comes from other ranks.
+THEIRS = 1
+
 
 class Halo:
     """The entries of a tensor, sharded along its first dim, that this rank reads: its own, and some of others.
@@ -129,12 +132,19 @@ class Halo:
     def _fetched(self, mine: Tensor) -> Tensor:
         """`gather`, of this rank's part of the values."""
         mine = mine.reshape(len(self._exchange.own), self._width)
-        sources = (mine, self._exchange.fetch(mine), mine.new_zeros(1, self._width))
+        theirs, wait = self._exchange.fetch(mine)
+        sources = (mine, theirs, mine.new_zeros(1, self._width))
         if self._runs is None:
+            wait()
             return torch.cat(sources).index_select(0, self._index).reshape(self.local_shape)
         local = mine.new_empty(len(self._index), self._width)
         for source, begin, run in self._runs:
-            local[run] = sources[source][begin : begin + run.stop - run.start]
+            if source != THEIRS:
+                local[run] = sources[source][begin : begin + run.stop - run.start]
+        wait()
+        for source, begin, run in self._runs:
+            if source == THEIRS:
+                local[run] = theirs[begin : begin + run.stop - run.start]
         return local.reshape(self.local_shape)
 
     def _given_back(self, local: Tensor) -> Tensor:
