@@ -11,8 +11,9 @@
 - ggn: Σ JᵀWJ of a network over 60,000 samples; kernel: all tiles of its tangent kernel on and below the diagonal, one
   logit. The resident peak is that of the whole process.
 
-Wall times are medians of turns. Where ranks outnumber cores, or others use them too, the processor time of the slowest
-rank, the least of the turns, tells what a core for each would take.
+Both times are the least of many turns, the wall time from the moment when all ranks begin to that when the last has
+ended: what others on the machine take comes and goes. Where ranks outnumber cores the processor time of the slowest
+rank tells what a core for each would take.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from time import perf_counter, thread_time
 from typing import Any
 
@@ -47,7 +47,7 @@ from torchjac import accumulate, functional_call  # noqa: E402
 from torchjac.distributed import local_jacobian, local_rows  # noqa: E402
 
 #: Turns of each timing; the first is not counted.
-TURNS = 15
+TURNS = 60
 
 #: What is timed, by wall and by processor
 CALLS = ("find", "J @ v", "f alone", "triad")
@@ -62,7 +62,7 @@ class Turns:
         self.barrier = barrier
 
     def __call__(self, call: Callable[[], Any]) -> tuple[float, float]:
-        """The median wall time and the least time of the thread."""
+        """The least wall time and the least time of the thread."""
         walls, processor = [], []
         for _ in range(TURNS + 1):
             self.barrier()
@@ -71,7 +71,7 @@ class Turns:
             processor.append(thread_time() - used)
             self.barrier()
             walls.append(perf_counter() - wall)
-        return median(walls[1:]), min(processor[1:])
+        return min(walls[1:]), min(processor[1:])
 
 
 def peak_of(call: Callable[[], Any]) -> tuple[Any, int]:

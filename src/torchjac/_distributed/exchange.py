@@ -43,9 +43,9 @@ class Exchange:
         self.sends = {rank: units.to(wanted.device) - self.own.start for rank, units in lists.items()}
 
     def fetch(self, mine: Tensor) -> tuple[Tensor, Callable[[], None]]:
-        """Send those of this rank's units, its first dim, that others read.
+        """Begin to send those of this rank's units, its first dim, that others read.
 
-        Return a tensor for those that come of them, and what waits until they have come.
+        Return a tensor for those that come of them, and a call that returns when they have come.
         """
         arrived = mine.new_empty(len(self.wanted), *mine.shape[1:])
         wait = self._swap(
@@ -63,7 +63,7 @@ class Exchange:
         return mine
 
     def _swap(self, sent: dict[int, Tensor], into: dict[int, Tensor]) -> Callable[[], None]:
-        """Begin to send tensors to ranks and to receive others, and return what waits for the end.
+        """Begin to send tensors to ranks and to receive others, and return a call that returns at the end.
 
         Only ranks that have something for each other talk.
         """
