@@ -76,8 +76,9 @@ def forward_level() -> int:
     return forward_ad._current_level
 
 
-#: Whether a tensor asks for gradients, as its C property says: `Tensor.requires_grad` may be replaced
+#: Whether a tensor asks for gradients, and its node, as its C properties say: those of `Tensor` may be replaced
 requires_grad_of: Callable[[torch.Tensor], bool] = TensorBase.requires_grad.__get__  # type: ignore[attr-defined]
+grad_fn_of: Callable[[torch.Tensor], Any] = vars(TensorBase)["grad_fn"].__get__
 
 # --- Modes. There is no public way to ask for those that are active.
 
@@ -104,6 +105,11 @@ set_grad_enabled: Callable[[bool], None] = torch._C._set_grad_enabled
 InferenceMode: Any = torch._C._InferenceMode
 #: One question about autocast for all devices
 is_any_autocast_enabled: Callable[[], bool] = torch._C._is_any_autocast_enabled
+#: Whether attention may take its fused kernel, or be made of other ops, and what sets the first: those of
+#: `torch.backends.cuda` without a call of Python
+flash_sdp_enabled: Callable[[], bool] = torch._C._get_flash_sdp_enabled
+math_sdp_enabled: Callable[[], bool] = torch._C._get_math_sdp_enabled
+enable_flash_sdp: Callable[[bool], None] = torch._C._set_sdp_use_flash
 #: The name of a device of somebody else
 privateuse1_backend_name: Callable[[], str] = torch._C._get_privateuse1_backend_name
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from .._blocks.tracing import has_tangents, inside_functorch, is_tracing
+from .._blocks.tracing import is_transformed
 from .._capture.capture import Captured
 from .._capture.graph import signature
 from .._capture.recognise import recognise
@@ -187,13 +187,11 @@ def may_plan(captured: Captured) -> bool:
     return not (
         len(captured.recorded.graph.nodes) > MOST_NODES
         or captured.hooked
-        or is_tracing()
-        or inside_functorch()
-        or has_tangents()
+        or dispatch_mode_count() > 0  # a trace is one
+        or function_mode_count() > 0
+        or is_transformed()
         or recorder() is not None
         or torch.is_anomaly_enabled()
-        or function_mode_count() > 0
-        or dispatch_mode_count() > 0
         or is_watched()
         or warns()
     )

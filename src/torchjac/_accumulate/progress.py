@@ -16,6 +16,9 @@ DELAY = 1.0
 
 _watched: ContextVar[bool] = ContextVar("torchjac_progress", default=False)
 
+#: Whether bars are asked for
+is_watched: Callable[[], bool] = _watched.get
+
 
 def watched(function: Callable[..., T]) -> Callable[..., T]:
     """Return the function, with a bar on standard error over each long loop of the walks in it.
@@ -46,11 +49,6 @@ class _Watching(Change):
     def undo(self) -> None:
         """Go on as before."""
         _watched.set(self.before)
-
-
-def is_watched() -> bool:
-    """Return whether bars are asked for."""
-    return _watched.get()
 
 
 def track(items: Sequence[T], what: str) -> Sequence[T]:

@@ -29,12 +29,16 @@ def inside_functorch() -> bool:
     return level_count() > 0
 
 
+def is_transformed() -> bool:
+    """Return whether a functorch transform or a forward mode is active."""
+    return level_count() > 0 or forward_level() >= 0
+
+
 def has_tangents() -> bool:
     """Return whether a forward mode is active, so that tensors may carry tangents."""
     if forward_level() >= 0:
         return True
-    levels = interpreter_stack()
-    return levels is not None and any(level.key() == TransformType.Jvp for level in levels)
+    return level_count() > 0 and any(level.key() == TransformType.Jvp for level in interpreter_stack())
 
 
 def leaves_a_trail(tensors: Iterable[Tensor]) -> bool:
@@ -42,11 +46,7 @@ def leaves_a_trail(tensors: Iterable[Tensor]) -> bool:
 
     A transform or a tangent may lose what is written through a strided view (torch 2.9-2.13).
     """
-    return (
-        inside_functorch()
-        or has_tangents()
-        or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
-    )
+    return is_transformed() or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
 
 
 def is_tracing() -> bool:

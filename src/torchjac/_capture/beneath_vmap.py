@@ -7,8 +7,9 @@ has a derivative for each sample, a row of the whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -48,19 +49,16 @@ class Beneath(NamedTuple):
 
     def kept(self, output: int, number: int) -> Levels:
         """Return the levels by whose samples an output was not summed for an input: only it is batched by them."""
-        in_levels = self.in_levels[number]
-        return tuple([level for level in self.out_levels[output] if level not in in_levels])
+        return _without(self.out_levels[output], self.in_levels[number])
 
     def inside(self, answer: Tensor, output: int, number: int) -> Tensor:
         """Return the derivative of an output by an input, found beneath, as it is seen inside the levels.
 
         The first dims are those of the input's levels, then come those of the output.
         """
-        found = (*self.in_levels[number], *self.kept(output, number))
-        levels = tuple(sorted(found))
-        if levels != found:
-            rest = range(len(levels), answer.dim())
-            answer = answer.permute(*[found.index(level) for level in levels], *rest).contiguous()
+        levels, order = _ascending(self.in_levels[number], self.out_levels[output])
+        if order is not None:
+            answer = answer.permute(*order, *range(len(order), answer.dim())).contiguous()
         return lifted(answer, levels)
 
 
@@ -92,22 +90,37 @@ def capture_beneath(
     outputs, out_levels, extra = captured.extra
     captured.extra = extra
     parts = [
-        Part(numbers, _part(captured, numbers, [_samples(own, levels) for own in out_levels]))
+        Part(numbers, _part(captured, numbers, tuple([_samples(own, levels) for own in out_levels])))
         for levels, numbers in groups.items()
     ]
     in_levels = [levels for _, levels in physical]
     return captured, Beneath([tensor for tensor, _ in physical], in_levels, out_levels, outputs, parts)
 
 
+@lru_cache(maxsize=1024)
+def _without(own: Levels, levels: Levels) -> Levels:
+    """Return those of some levels that are not among others."""
+    return tuple([level for level in own if level not in levels])
+
+
+@lru_cache(maxsize=1024)
+def _ascending(in_levels: Levels, out_levels: Levels) -> tuple[Levels, tuple[int, ...] | None]:
+    """Return the levels of an answer, the outermost first, and the order of its first dims if that is another one."""
+    found = (*in_levels, *_without(out_levels, in_levels))
+    levels = tuple(sorted(found))
+    return levels, None if levels == found else tuple([found.index(level) for level in levels])
+
+
+@lru_cache(maxsize=1024)
 def _samples(own: Levels, levels: Levels) -> tuple[int, ...]:
     """Return the dims of a physical tensor that tell samples of some levels apart."""
     return tuple([dim for dim, level in enumerate(own) if level in levels])
 
 
-def _part(captured: Captured, numbers: Sequence[int], dims: list[tuple[int, ...]]) -> Captured:
+def _part(captured: Captured, numbers: Sequence[int], dims: tuple[tuple[int, ...], ...]) -> Captured:
     """Return what leads from all outputs, summed over some dims of each, to some inputs."""
-    starts = captured.graph.starts
-    if len(numbers) != len(starts):
+    if len(numbers) != captured.graph.inputs:
+        starts = captured.graph.starts
         graph = graph_between(captured.outputs, [starts[number] for number in numbers])
         captured = replace(captured, graph=graph)
     return Summed(captured, dims) if any(dims) else captured
@@ -119,9 +132,9 @@ class Summed(Captured):
     ``whole`` is the one that was recorded, ``dims`` are those that each output is summed over.
     """
 
-    def __init__(self, whole: Captured, dims: list[tuple[int, ...]]) -> None:
+    def __init__(self, whole: Captured, dims: tuple[tuple[int, ...], ...]) -> None:
         self.whole = whole
-        self.dims = dims
+        self.added = self.dims = dims
         self.extra, self.records, self.hooked = whole.extra, whole.records, whole.hooked
 
     @lazy
@@ -140,11 +153,6 @@ class Summed(Captured):
     def recorded(self) -> Captured:
         """The capture without the sums."""
         return self.whole
-
-    @property
-    def added(self) -> Hashable:
-        """The dims."""
-        return tuple(self.dims)
 
     def made(self, is_read: bool) -> list[Any]:
         """Return the sums and their nodes, or Nones if a program does not read them."""

@@ -25,6 +25,7 @@ from .._torch import (
     allow_saved_hooks,
     enter_grad,
     enter_vmap,
+    grad_fn_of,
     inplace_requires_grad_allowed,
     interpreter_stack,
     is_level_tensor,
@@ -32,6 +33,7 @@ from .._torch import (
     leave_vmap,
     refuse_saved_hooks,
     remove_batch_dim,
+    requires_grad_of,
     saved_hooks_refusal,
     set_grad_enabled,
     set_inplace_requires_grad_allowed,
@@ -61,7 +63,8 @@ class Captured:
     """The result of running a function: outputs, auxiliary results, and the graph between.
 
     ``records`` tells that something outside asks for gradients of the answer, ``hooked`` that hooks were
-    registered on the way, which only PyTorch's engine runs.
+    registered on the way, which only PyTorch's engine runs, and ``added`` what was added to the graph that the function
+    recorded, as part of a key.
     """
 
     outputs: list[Tensor]
@@ -69,6 +72,7 @@ class Captured:
     graph: Graph
     records: bool
     hooked: bool
+    added: Hashable = None
 
     @lazy
     def tape(self) -> Tape:
@@ -79,11 +83,6 @@ class Captured:
     def recorded(self) -> Captured:
         """The capture whose graph the function recorded, by which programs are known: this one, or one beneath it."""
         return self
-
-    @property
-    def added(self) -> Hashable:
-        """The additions to that graph, as part of a key."""
-        return None
 
     def made(self, is_read: bool) -> list[Any]:
         """Return the outputs and nodes that were added, or Nones if a program does not read them."""
@@ -192,10 +191,10 @@ def _with_grad(run: Run, inputs: Sequence[Tensor], recording: bool, inferring: b
 
     def recorded() -> tuple[list[Any], list[Tensor], Any]:
         sources = [
-            tensor if recording and tensor.requires_grad else _leaf(tensor, leaves) for tensor in inputs
+            tensor if recording and requires_grad_of(tensor) else _leaf(tensor, leaves) for tensor in inputs
         ]
         entries = [entry(tensor) for tensor in sources]
-        starts = [tensor.grad_fn for tensor in entries]  # read now: a write in place gives the tensor another
+        starts = list(map(grad_fn_of, entries))  # read now: a write in place gives the tensor another
         return starts, *run(entries)
 
     starts, outputs, extra = run_normally(recorded, inputs, inferring)
@@ -203,18 +202,20 @@ def _with_grad(run: Run, inputs: Sequence[Tensor], recording: bool, inferring: b
     records = recording and graph.foreign
     if recording:
         for tensor, start in zip(inputs, starts, strict=True):
-            records = records or tensor.requires_grad
-            if tensor.grad_fn is not None:  # a chain of calls is one graph
-                anchor(start)
+            if requires_grad_of(tensor):
+                records = True
+                if grad_fn_of(tensor) is not None:  # a chain of calls is one graph
+                    anchor(start)
     for leaf in leaves:
         mark_private_leaf(leaf)
-    _refuse_reentrant(graph)
-    return Captured(outputs, extra, graph, records, has_hooks(before, graph))
+    if graph.known is None:
+        _refuse_reentrant(graph)
+    return Captured(outputs, extra, graph, records, hooks_made() != before and has_hooks(graph))
 
 
 def _refuse_reentrant(graph: Graph) -> None:
     """Refuse what PyTorch's engine refuses: called on its own, the node writes to parameters' ``.grad``."""
-    if graph.known is None and "CheckpointFunctionBackward" in graph.names:
+    if "CheckpointFunctionBackward" in graph.names:
         raise RuntimeError(
             "torch.utils.checkpoint with use_reentrant=True works with .backward() only, not with Jacobians "
             "or torch.autograd.grad; call checkpoint(..., use_reentrant=False)"
@@ -270,7 +271,8 @@ def capture_at_level(run: Run, inputs: Sequence[Tensor]) -> Captured:
             leave_grad()
     graph = read_graph(outputs, starts)
     _refuse_reentrant(graph)
-    return Captured(outputs, extra, graph, torch.is_grad_enabled(), has_hooks(before, graph))
+    hooked = hooks_made() != before and has_hooks(graph)
+    return Captured(outputs, extra, graph, torch.is_grad_enabled(), hooked)
 
 
 def _sources(inputs: Sequence[Tensor], level: int) -> list[Tensor]:

@@ -71,9 +71,14 @@ class Graph:
         self.known = known
 
     @property
+    def inputs(self) -> int:
+        """The number of inputs."""
+        return len(self.nodes) - len(self.edges)
+
+    @property
     def starts(self) -> list[Any]:
         """The nodes that the inputs began as."""
-        return self.nodes[: len(self.nodes) - len(self.edges)]
+        return self.nodes[: self.inputs]
 
     @property
     def has_functions(self) -> bool:

@@ -43,9 +43,9 @@ def hooks_made() -> int:
     return RemovableHandle.next_id
 
 
-def has_hooks(before: int, graph: Graph) -> bool:
-    """Return whether nodes of a graph have hooks, if none were there when ``hooks_made`` was ``before``."""
-    return hooks_made() != before and any(map(_is_hooked, graph.nodes))
+def has_hooks(graph: Graph) -> bool:
+    """Return whether nodes of a graph have hooks; none has if `hooks_made` is what it was before they were recorded."""
+    return any(map(_is_hooked, graph.nodes))
 
 
 def _is_hooked(fn: Any) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from .._blocks.tracing import is_tracing
+from .._torch import grad_fn_of
 from .deletion import anchor, is_anchor
 from .graph import SPENT, Graph, Signature, exact, read_graph, reader, saved_names
 
@@ -51,24 +52,18 @@ _known: dict[Hashable, list[weakref.ref[Signature]]] = {}
 
 def graph_between(outputs: Sequence[Tensor], starts: Sequence[Any]) -> Graph:
     """Return the graph between the nodes that inputs began as and some outputs."""
-    return _recognised(outputs, starts) or read_graph(outputs, starts)
-
-
-def _recognised(outputs: Sequence[Tensor], starts: Sequence[Any]) -> Graph | None:
     if is_tracing():  # sizes may be symbols, which a comparison would bind
-        return None
-    found: Sequence[weakref.ref[Signature]] = _known.get(_beginning(outputs, starts), ())
+        return read_graph(outputs, starts)
+    beginning = _beginning(outputs, starts)
+    found: Sequence[weakref.ref[Signature]] = _known.get(beginning, ())
     for reference in found[:MOST_ALIKE]:
         known = reference()
         nodes = None if known is None or known.compare is None else known.compare(outputs, starts)
         if known is not None and nodes is not None:
             if reference is not found[0]:
-                _known[_beginning(outputs, starts)] = [
-                    reference,
-                    *(each for each in found if each is not reference),
-                ]
+                _known[beginning] = [reference, *(each for each in found if each is not reference)]
             return Graph(nodes, known.edges, known.ends, known.foreign, known)
-    return None
+    return read_graph(outputs, starts)
 
 
 def recognise(graph: Graph, outputs: Sequence[Tensor], signature: Signature) -> None:
@@ -90,7 +85,7 @@ def recognise(graph: Graph, outputs: Sequence[Tensor], signature: Signature) -> 
 
 def _beginning(outputs: Sequence[Tensor], starts: Sequence[Any]) -> Hashable:
     first = outputs[0] if outputs else None
-    return len(starts), len(outputs), first is not None and (type(first.grad_fn), first.shape)
+    return len(starts), len(outputs), first is not None and (type(grad_fn_of(first)), first.shape)
 
 
 class _Comparison:
@@ -103,7 +98,7 @@ class _Comparison:
         self.number = {fn: at for at, fn in enumerate(graph.nodes)}
         self.bound = {fn: f"n{at}" for at, fn in enumerate(graph.starts)}
         self.start_types = {type(fn) for fn in graph.starts}
-        self.names: dict[str, Any] = {"anchor": anchor, "exact": exact}
+        self.names: dict[str, Any] = {"anchor": anchor, "exact": exact, "grad_fn_of": grad_fn_of}
         self.constants: dict[Hashable, str] = {}
         self.lines: list[str] = []
         self.told: set[tuple[Any, int]] = set()
@@ -143,12 +138,12 @@ class _Comparison:
         fn = output.grad_fn
         if end is None:
             self.failed = self.failed or fn is not None
-            self._refuse_if([f"{name}.grad_fn is not None"])
+            self._refuse_if([f"grad_fn_of({name}) is not None"])
         elif fn in self.bound:
-            self._refuse_if([f"{name}.grad_fn is not {self.bound[fn]}"])
+            self._refuse_if([f"grad_fn_of({name}) is not {self.bound[fn]}"])
         else:
             self.bound[fn] = f"n{end[0]}"
-            self.lines.append(f"  n{end[0]} = {name}.grad_fn")
+            self.lines.append(f"  n{end[0]} = grad_fn_of({name})")
         slot = [] if end is None else [f"{name}.output_nr != {end[1]}"]
         self._refuse_if([*slot, f"{name}.shape != {self._constant(output.shape, output.shape)}"])
         self._refuse_if(self._type_of(name, output))

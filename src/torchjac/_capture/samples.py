@@ -25,7 +25,7 @@ def _beneath(tensor: Tensor) -> Tensor:
 
 
 def _asked(read: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
-    return lambda tensor: read(tensor if levels_now() is None else _beneath(tensor))
+    return lambda tensor: read(tensor) if levels_now() is None else read(_beneath(tensor))
 
 
 def _node(read: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:

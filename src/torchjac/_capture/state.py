@@ -38,6 +38,9 @@ from .._torch import (
     top_saved_hooks,
 )
 
+#: Makes a named tuple of a tuple, without the call of its class
+_new = tuple.__new__
+
 
 class _Thread(threading.local):
     """The changes of this thread that were not undone yet, the innermost last."""
@@ -107,7 +110,7 @@ class State(NamedTuple):
 def state() -> State:
     """Return the state of this thread."""
     modes = dispatch_mode_count()
-    return State(
+    parts = (
         torch.is_grad_enabled(),
         level_count(),
         inplace_requires_grad_allowed(),
@@ -120,6 +123,7 @@ def state() -> State:
         len(_here.changes),
         recorder(),
     )
+    return _new(State, parts)
 
 
 def _saving() -> tuple[Any, Any] | None:

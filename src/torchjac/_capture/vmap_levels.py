@@ -6,22 +6,25 @@ whole batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from torch import Tensor
-from torch.backends.cuda import enable_flash_sdp, flash_sdp_enabled, math_sdp_enabled
 from torch.cuda import is_initialized
 
 from .._torch import (
     TransformType,
     add_batch_dim,
     batch_dim_of,
+    enable_flash_sdp,
     end_levels_above,
+    flash_sdp_enabled,
     interpreter_stack,
     is_batched_tensor,
     level_count,
     level_of,
+    math_sdp_enabled,
     pop_level,
     push_level,
     unwrapped,
@@ -40,18 +43,20 @@ _VMAP = TransformType.Vmap
 #: The levels that this thread entered again
 _entered: ContextVar[Stack | None] = ContextVar("torchjac_levels_entered", default=None)
 
+#: The levels that were entered again, None where none were
+levels_now: Callable[[], Stack | None] = _entered.get
 
-class Physical(NamedTuple):
-    """A tensor with its batch dims in front, one for each level."""
-
-    tensor: Tensor
-    levels: Levels
+#: A tensor with its batch dims in front, and the levels that these are of
+Physical: TypeAlias = tuple[Tensor, Levels]
 
 
 def inside_vmaps_only() -> bool:
     """Return whether vmaps are active, and no other transform."""
     stack = interpreter_stack()
-    return bool(stack) and all(level.key() == _VMAP for level in stack)
+    for level in stack or ():
+        if level.key() != _VMAP:
+            return False
+    return bool(stack)
 
 
 class levels_left(Change):  # a context manager, and used as one
@@ -127,18 +132,13 @@ class levels_entered(Change):  # a context manager, and used as one
             enable_flash_sdp(True)
 
 
-def levels_now() -> Stack | None:
-    """Return the levels that were entered again, None where none were."""
-    return _entered.get()
-
-
 def lowered(tensor: Tensor) -> Physical:
     """Return the physical tensor beneath all vmaps."""
     if not is_batched_tensor(tensor):
-        return Physical(tensor, ())
+        return tensor, ()
     value = unwrapped(tensor)
     if batch_dim_of(tensor) == 0 and not is_batched_tensor(value):  # nearly always
-        return Physical(value, (level_of(tensor),))
+        return value, (level_of(tensor),)
     found: list[tuple[int, int]] = []
     while is_batched_tensor(tensor):
         found.append((level_of(tensor), batch_dim_of(tensor)))
@@ -148,7 +148,7 @@ def lowered(tensor: Tensor) -> Physical:
     order = batch + dims
     if order != sorted(order):
         tensor = tensor.permute(order)
-    return Physical(tensor, tuple([level for level, _ in reversed(found)]))
+    return tensor, tuple([level for level, _ in reversed(found)])
 
 
 def lifted(tensor: Tensor, levels: Levels) -> Tensor:

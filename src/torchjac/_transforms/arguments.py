@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import numpy
 import torch
@@ -20,11 +20,8 @@ _TAKEN = frozenset((torch.float32, torch.float64))
 LEAF = pytree.tree_structure(0)
 
 
-class Differentiated(NamedTuple):
-    """The leaves a Jacobian is taken with respect to, and how to rebuild the argument from them."""
-
-    leaves: list[Tensor]
-    spec: Any
+#: The leaves a Jacobian is taken with respect to, and how to rebuild the argument from them
+Differentiated: TypeAlias = tuple[list[Tensor], Any]
 
 
 def check_argnums(argnums: Any, count: int, what: str) -> tuple[int, ...]:
@@ -70,7 +67,7 @@ def differentiated(
     leaves, spec = ([chosen], LEAF) if type(chosen) is Tensor else pytree.tree_flatten(chosen)
     for leaf in leaves:
         check_leaf(leaf, what, "input")
-    return Differentiated(leaves, spec)
+    return leaves, spec
 
 
 def check_leaf(leaf: Any, what: str, side: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from .._blocks.tracing import has_tangents, inside_functorch, is_tracing
+from .._blocks.tracing import inside_functorch, is_tracing, is_transformed
 from .._capture.beneath_vmap import Beneath, capture_beneath
 from .._capture.capture import Captured, capture, left_level
 from .._capture.checkpoints import any_made, blocks_kept
@@ -60,9 +60,7 @@ class Recorded(NamedTuple):
         Some formulas (of linalg.solve, det, silu) go another way without a graph, which is silently wrong under vmap
         and has no derivative in forward mode (torch 2.13).
         """
-        if self.beneath is not None:
-            return self.captured.records
-        return self.captured.records or inside_functorch() or has_tangents()
+        return self.captured.records or (self.beneath is None and is_transformed())
 
     @property
     def is_cut(self) -> bool:
