@@ -1,5 +1,6 @@
 """Index maps: substitution, positions, and tensors read through maps."""
 
+import math
 from itertools import product
 
 import pytest
@@ -97,6 +98,34 @@ def test_windows_are_a_view(count: int, step: int, size: int) -> None:
     assert found.untyped_storage().data_ptr() == value.untyped_storage().data_ptr()
     for a, p in product(range(count), range(size)):
         assert torch.equal(found[:, a, :, p], value[:, 1 + step * a + p])
+
+
+@pytest.mark.parametrize(
+    "sizes, offset", [((2, 3, 4), 0), ((2, 2, 2), 3), ((2, 2), 1), ((3, 1, 2), 0), ((2, 3), 0)]
+)
+def test_a_range_counted_through_is_a_view(sizes, offset) -> None:
+    """A map of several labels that count through a range, as those of a flattened image, reads a view."""
+    first, last, inner = Label(2), Label(3), tuple(map(Label, sizes))
+    terms = [(label, math.prod(sizes[at + 1 :])) for at, label in enumerate(inner)]
+    value = torch.rand(2, offset + math.prod(sizes) + 1, 3)
+    middle = Label(value.shape[1])
+    found, over = take(value, (first, middle, last), {middle: Affine(offset, tuple(reversed(terms)))})
+    expected = value[:, offset : offset + math.prod(sizes)].unflatten(1, sizes)
+    found = found.permute([over.index(label) for label in (first, *inner, last)])
+    assert torch.equal(found, expected)
+    if 1 not in sizes:
+        assert found.untyped_storage().data_ptr() == value.untyped_storage().data_ptr()
+
+
+def test_a_range_with_gaps_reads_entries() -> None:
+    """Labels that leave out positions, or come to one twice, do not count through a range."""
+    value, label = torch.rand(40), Label(40)
+    for strides in ((12, 4, 2), (9, 4, 1), (4, 4, 1), (6, 3, 1)):
+        inner = tuple(map(Label, (2, 3, 2)))
+        found, over = take(value, (label,), {label: Affine(1, tuple(zip(inner, strides, strict=True)))})
+        found = found.permute([over.index(each) for each in inner])
+        for point in product(*map(range, (2, 3, 2))):
+            assert found[point] == value[1 + sum(a * s for a, s in zip(point, strides, strict=True))]
 
 
 def test_align() -> None:

@@ -105,6 +105,22 @@ def test_a_window_times_a_matrix_is_one_product():
     torch.testing.assert_close(found, torch.einsum("abk,kn->abn", left, right))
 
 
+@pytest.mark.parametrize("empty", [None, "b", "k", "m", "n"])
+def test_labels_that_stay_are_batches(empty):
+    """A sum over several labels, of which others of both stay, is one product of matrices for each value of those."""
+    b, k, l, m, n, o = (
+        Label(0 if name == empty else size) for name, size in zip("bklmno", (5, 3, 2, 4, 6, 2))
+    )
+    left, right = (m, b, l, k), (k, o, b, n, l)
+    how = joint(left, right, (k, l))
+    values = [torch.randn([label.size for label in side], dtype=torch.float64) for side in (left, right)]
+    with Ops(0) as seen:
+        found = multiply(*values, how)
+    assert "bmm" in seen.names
+    assert how.on == (b, m, o, n)
+    torch.testing.assert_close(found, torch.einsum("mblk,kobnl->bmon", *values))
+
+
 @pytest.mark.parametrize("bad", [0.5, torch.nan, -torch.inf])
 def test_zeros_that_select_make_one_tensor(bad):
     """What zeros drop is dropped in the product itself, and only where something is not finite.

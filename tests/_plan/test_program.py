@@ -19,6 +19,7 @@ from torchjac._accumulate.planned import PROGRAMS
 from torchjac._plan.cache import Cache, Entry
 from torchjac._plan.program import RUNS, Program, program
 from torchjac._plan.recorder import Recorder
+from torchjac._plan.steps import Whole, called
 from torchjac.testing import loop_jacobian
 
 D = torch.float64
@@ -50,6 +51,17 @@ FUNCTIONS = {
     "in place": lambda x: x.clone().mul_(x).add_(1),
     "writes in a loop": lambda x: added_in_a_loop(x),
 }
+
+
+def test_a_formula_for_rows_is_steps() -> None:
+    """A node that a formula takes through on rows is the calls of that formula in a program, not a call of Python's."""
+    x = torch.randn(4, 3, 5, dtype=D)
+    f = lambda x: torch.softmax(x, 1).sin()
+    for _ in range(planned.RECORDED_AT):
+        found = jacobian(f)(x)
+    torch.testing.assert_close(found.to_dense(), loop_jacobian(f, x))
+    (entry,) = [entry for entry in PROGRAMS.entries.values() if entry.program is not None]
+    assert not any(type(called(step.function)) is Whole for step in entry.program.steps)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

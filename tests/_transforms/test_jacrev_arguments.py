@@ -22,6 +22,24 @@ def test_dict_in(agrees):
     assert found["v"].shape == (3, 2, 2, 2)
 
 
+def test_flat_trees_keep_their_type_and_keys(agrees):
+    """A list, a tuple and a dict of tensors, in and out, come back as what they are, keys in their order."""
+    a, b = torch.randn(3), torch.nn.Parameter(torch.randn(2))
+    for tree, part in (([a, b], list), ((a, b), tuple), ({"z": a, 1: b}, lambda d: list(d.values()))):
+        found = agrees(
+            lambda tree, part=part: {"y": part(tree)[0].sin(), "a": part(tree)[1] * part(tree)[0].sum()}, tree
+        )
+        assert list(found) == ["y", "a"]
+        assert type(found["y"]) is type(tree)
+        if type(tree) is dict:
+            assert list(found["a"]) == ["z", 1]
+    found = agrees(lambda x: (x.sin(), x.sum()), a)
+    assert type(found) is tuple
+    found = agrees(lambda x: [x.sin()], a)
+    assert type(found) is list
+    assert len(found) == 1
+
+
 def test_dict_out(agrees):
     """A dict of outputs gives a dict of Jacobians."""
     found = agrees(lambda x: {"a": x.exp(), "b": [x.sum(), (x[1:] * x[:-1],)]}, torch.randn(4))

@@ -223,11 +223,28 @@ def _scanned(above: Sequence[Block], found: Block, scan: tuple[int, int], pairs:
     return hull(reach, found)
 
 
-@partial(whole, price=lambda node, slot, rows, *_: rows_price(node, [rows]))
 def call_rows(
     node: Node, slot: int, rows: Tensor, wanted: Collection[int], chunk: int | None
 ) -> list[Tensor | None]:
     """Call the node on each row, for some of its inputs: a row of results for each, None where it is zero for all."""
+    count = rows.shape[0]
+    with noted(f"calling {node.name}, to find a Jacobian by {count} rows"):
+        batched = count > 1 and can_vmap(node) and _at_once(node, count, chunk) >= count
+        formula = by_formula(node, rows, count, wanted) if batched and not torch.is_grad_enabled() else None
+        if formula is not None:
+            return list(formula)
+        return _call_rows(node, slot, rows, wanted, chunk)
+
+
+def _at_once(node: Node, count: int, chunk: int | None) -> int:
+    return chunk or rows_at_once([node, *(below for below, _ in filter(None, node.inputs))], count)
+
+
+@partial(whole, price=lambda node, slot, rows, *_: rows_price(node, [rows]))
+def _call_rows(
+    node: Node, slot: int, rows: Tensor, wanted: Collection[int], chunk: int | None
+) -> list[Tensor | None]:
+    """Call the node on each row, under vmap or one by one."""
     count = rows.shape[0]
     metas = [node.into(k) if k in wanted else None for k in _inputs(node)]
     present: list[int] = []
@@ -246,26 +263,21 @@ def call_rows(
 
     if count == 0:
         return [None] * len(metas)
-    with noted(f"calling {node.name}, to find a Jacobian by {count} rows"):
-        if count == 1:
-            found: Sequence[Tensor] = tuple(result.unsqueeze(0) for result in one(rows[0]))
-        elif not can_vmap(node):
-            node.unbatched = why_unbatched(node)
+    if count == 1:
+        found: Sequence[Tensor] = tuple(result.unsqueeze(0) for result in one(rows[0]))
+    elif not can_vmap(node):
+        node.unbatched = why_unbatched(node)
+        found = _stack(one, rows)
+    else:
+        size = _at_once(node, count, chunk)
+        try:
+            found = _batched(one, rows, size)
+        except CANNOT_BATCH as error:
+            raise_if_out_of_memory(error, f"calling {node.name} on {size} of {count} rows at once")
+            # No batching rule, or a Function that leaves PyTorch: one row at a time is always right, and an
+            # error of the user's own shows itself again there.
+            node.unbatched = f"a batch of rows failed: {error}".splitlines()[0]
             found = _stack(one, rows)
-        else:
-            size = chunk or rows_at_once([node, *(below for below, _ in filter(None, node.inputs))], count)
-            at_once = size >= count and not torch.is_grad_enabled()
-            formula = by_formula(node, rows, count, wanted) if at_once else None
-            if formula is not None:
-                return list(formula)
-            try:
-                found = _batched(one, rows, size)
-            except CANNOT_BATCH as error:
-                raise_if_out_of_memory(error, f"calling {node.name} on {size} of {count} rows at once")
-                # No batching rule, or a Function that leaves PyTorch: one row at a time is always right, and an
-                # error of the user's own shows itself again there.
-                node.unbatched = f"a batch of rows failed: {error}".splitlines()[0]
-                found = _stack(one, rows)
     results: list[Tensor | None] = [None] * len(metas)
     for k, result in zip(present, found, strict=True):
         results[k] = result

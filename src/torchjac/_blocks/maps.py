@@ -7,6 +7,7 @@ each value of its labels, a position along one dim: `Affine` by a formula, `Gath
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any, NamedTuple, TypeAlias, TypeVar, final
 
 import torch
@@ -183,8 +184,8 @@ def read(how: Reading, value: Value) -> Value:
 def reading(on: tuple[Label, ...], by: Substitution) -> Reading:
     """Work out how a tensor over labels is read at the maps that replace some of them.
 
-    Renaming costs nothing, an affine map of one label is a slice and stays a view, and so do windows, a map of two;
-    anything else reads the entries through an index tensor.
+    Renaming costs nothing, an affine map of one label is a slice and stays a view, and so do windows, a map of two, and
+    a range that several count through; anything else reads the entries through an index tensor.
     """
     labels: list[Label] = []
     inside: list[Label] = []
@@ -218,6 +219,12 @@ def reading(on: tuple[Label, ...], by: Substitution) -> Reading:
             steps.append((_windows, (dim, map_.offset, at.size, step, place.size)))
             labels.append(at)
             inside.append(place)
+        elif type(map_) is Affine and (digits := _digits(map_)):
+            sizes = tuple([digit.size for digit in digits])
+            if prod(sizes) != label.size:
+                steps.append((Tensor.narrow, (dim, map_.offset, prod(sizes))))
+            steps.append((Tensor.unflatten, (dim, sizes)))
+            labels += digits
         else:
             tables[dim] = map_
             labels.append(label)
@@ -244,6 +251,18 @@ def _window(map_: Affine) -> tuple[Label, int, Label] | None:
         return None
     (at, step), (place, one) = sorted(map_.terms, key=lambda term: -term[1])
     return (at, step, place) if one == 1 and at.size and place.size else None
+
+
+def _digits(map_: Affine) -> list[Label]:
+    """Return the labels of a map that counts through a range without a gap, the slowest first; none of another one."""
+    digits: list[Label] = []
+    count = 1
+    for label, stride in sorted(map_.terms, key=lambda term: term[1]):
+        if stride != count or label.size < 2:
+            return []
+        digits.insert(0, label)
+        count *= label.size
+    return digits
 
 
 def _windows(value: Tensor, dim: int, start: int, count: int, step: int, size: int) -> Tensor:

@@ -24,9 +24,10 @@ class Joint(NamedTuple):
     """A plan to multiply two values into one over the labels ``on``.
 
     Where labels are summed: by a ``matrix`` product of what the two are permuted to, in ``turned`` order or not; of
-    more dims over the ``dims`` of both; where labels of both also stay, else by an ``equation`` of einsum; where one
-    value alone has labels, by summing its ``dims``. Otherwise each is brought in the order of the product; an outer one
-    makes many numbers of few, which are then copied so that the many lie in that order too.
+    more dims over the ``dims`` of both; where labels of both also stay, in ``batches`` of matrices; where one also has
+    labels of its own that go, by an ``equation`` of einsum; where one value alone has labels, by summing its ``dims``.
+    Otherwise each is brought in the order of the product; an outer one makes many numbers of few, which are then copied
+    so that the many lie in that order too.
     """
 
     on: tuple[Label, ...]
@@ -38,6 +39,7 @@ class Joint(NamedTuple):
     turned: bool = False
     equation: str | None = None
     matrix: tuple[Dims, Dims] | None = None
+    batches: tuple[Brought, Brought, tuple[int, ...]] | None = None
 
 
 #: A product that sums over so many labels' values is worth bringing in the order in which both factors lie.
@@ -70,6 +72,8 @@ def joint(
         on = tuple([label for label in first + second if label not in gone])
         dims, others = (tuple([side.index(label) for label in summed]) for side in (on_left, on_right))
         return Joint(on, dims=dims, other_dims=others, turned=turned)
+    if set(summed) <= set(on_left) & set(on_right):
+        return _batches(on_left, on_right, summed)
     number = {label: k for k, label in enumerate(both)}
     return Joint(
         on, equation=_equation(*(tuple([number[x] for x in side]) for side in (on_left, on_right, on)))
@@ -101,6 +105,21 @@ def _matrices(
     )
 
 
+def _batches(left: tuple[Label, ...], right: tuple[Label, ...], gone: Sequence[Label]) -> Joint:
+    """Return the plan of a product of matrices for each value of the labels of both that stay."""
+    stay = [label for label in left if label in right and label not in gone]
+    rows = [label for label in left if label not in right]
+    columns = [label for label in right if label not in left]
+    on = (*stay, *rows, *columns)
+
+    def brought(side: tuple[Label, ...], *groups: Sequence[Label]) -> Brought:
+        order = tuple([label for group in groups for label in group])
+        return _permuted(side, order), tuple([prod(label.size for label in group) for group in groups])
+
+    sides = brought(left, stay, rows, gone), brought(right, stay, gone, columns)
+    return Joint(on, batches=(*sides, tuple([label.size for label in on])))
+
+
 def _permuted(side: tuple[Label, ...], on: tuple[Label, ...]) -> Dims:
     return None if side == on else tuple([side.index(label) for label in on])
 
@@ -130,7 +149,7 @@ def _brought(side: tuple[Label, ...], on: tuple[Label, ...]) -> Brought:
 
 def multiply(left: Tensor | float, right: Tensor | float, how: Joint) -> Tensor | float:
     """Return the product of two values, as worked out before."""
-    if how.matrix or how.equation or how.other_dims:
+    if how.matrix or how.equation or how.other_dims or how.batches:
         a: Tensor = left  # type: ignore[assignment]  # a number has no labels to sum
         b: Tensor = right  # type: ignore[assignment]
         if a.dtype != b.dtype:
@@ -138,6 +157,10 @@ def multiply(left: Tensor | float, right: Tensor | float, how: Joint) -> Tensor 
             a, b = a.to(dtype), b.to(dtype)
         if how.equation is not None:
             return torch.einsum(how.equation, a, b)
+        if how.batches is not None:
+            first, second, shape = how.batches
+            products: Tensor = torch.bmm(_bring(a, first, False), _bring(b, second, False))  # type: ignore[arg-type]
+            return products.view(shape)
         if how.turned:
             a, b = b, a
         if how.matrix is not None:

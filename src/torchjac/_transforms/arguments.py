@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from .._blocks.tracing import is_tracing
 from .._torch import FakeTensor, pytree
@@ -63,8 +64,7 @@ def differentiated(
     args: tuple[Any, ...], argnums: Any, positions: tuple[int, ...], what: str
 ) -> Differentiated:
     """Return the tensors of the differentiated arguments; raises where one is no real floating-point tensor."""
-    chosen = chosen_arguments(args, argnums, positions)
-    leaves, spec = ([chosen], LEAF) if type(chosen) is Tensor else pytree.tree_flatten(chosen)
+    leaves, spec = flatten(chosen_arguments(args, argnums, positions))
     for leaf in leaves:
         check_leaf(leaf, what, "input")
     return leaves, spec
@@ -146,7 +146,7 @@ def split_aux(result: Any, has_aux: bool, what: str) -> tuple[Any, Any]:
 
 def check_outputs(outputs: Any, what: str) -> tuple[list[Tensor], Any]:
     """Return the tensors of the output tree; raises where there is none or one cannot be differentiated."""
-    leaves, spec = ([outputs], LEAF) if type(outputs) is Tensor else pytree.tree_flatten(outputs)
+    leaves, spec = flatten(outputs)
     if not leaves:
         raise RuntimeError(
             f"{what}: the function returned no tensor ({outputs!r}); there is nothing to differentiate"
@@ -164,9 +164,33 @@ def nest(leaves: Sequence[Sequence[Any]], out_spec: Any, in_spec: Any) -> Any:
     return unflatten(rows, out_spec)
 
 
+def flatten(tree: Any) -> tuple[list[Any], Any]:
+    """Return the leaves of a tree, and what `unflatten` takes to put others in their places.
+
+    Nearly every tree is a tensor, or a list, a tuple or a dict of them: its type tells all, or its keys.
+    """
+    kind = type(tree)
+    if kind is Tensor:
+        return [tree], LEAF
+    if kind is list or kind is tuple or kind is dict:
+        leaves = list(tree.values()) if kind is dict else list(tree)
+        for leaf in leaves:
+            if type(leaf) is not Tensor and type(leaf) is not Parameter:
+                break
+        else:
+            return leaves, tuple(tree) if kind is dict else kind
+    return pytree.tree_flatten(tree)
+
+
 def unflatten(leaves: Sequence[Any], spec: Any) -> Any:
-    """Return a tree of leaves; nearly every one is a single leaf."""
-    return leaves[0] if spec is LEAF else pytree.tree_unflatten(leaves, spec)
+    """Return a tree like the one that was flattened, with other leaves."""
+    if spec is LEAF:
+        return leaves[0]
+    if spec is list or spec is tuple:
+        return spec(leaves)
+    if type(spec) is tuple:
+        return dict(zip(spec, leaves, strict=True))
+    return pytree.tree_unflatten(leaves, spec)
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], tree: Any) -> Any:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .._capture.constant_folding import constants_computed
 from .._torch import HigherOrderOperator, dynamo, graph_break, pytree, tracer_mode
-from .arguments import check_argnums, check_outputs, differentiated, nest, put_arguments, split_aux
+from .arguments import check_argnums, check_outputs, differentiated, nest, put_arguments, split_aux, unflatten
 from .call_function import record
 from .dense import dense_jacobians
 from .exporting import is_exporting, replayed
@@ -192,7 +192,7 @@ def in_dynamo(
     leaves, in_spec = differentiated(args, argnums, positions, what)
 
     def body(*given: Tensor) -> Any:
-        chosen = pytree.tree_unflatten(list(given), in_spec)
+        chosen = unflatten(given, in_spec)
         with torch.enable_grad():  # as it will run: modules ask for the mode
             result = func(*put_arguments(args, argnums, positions, chosen), **kwargs)
             output, aux = split_aux(result, has_aux, what)

@@ -12,7 +12,7 @@ from .._answers.operator import Jacobian
 from .._blocks.tracing import inside_functorch
 from .._capture.capture import left_level
 from .._capture.state import undisturbed
-from .._torch import pytree
+from .arguments import unflatten
 from .call_function import Recorded, check_function, record
 from .dynamo import seen_by_tracers
 from .memory import budget, check_within
@@ -181,4 +181,4 @@ def _value(recorded: Recorded) -> Any:
         outputs = [left_level(output) for output in outputs]
     elif not recorded.captured.records:
         outputs = [output.detach() for output in outputs]
-    return pytree.tree_unflatten(outputs, recorded.out_spec)
+    return unflatten(outputs, recorded.out_spec)
