@@ -108,17 +108,16 @@ def test_a_window_times_a_matrix_is_one_product():
 @pytest.mark.parametrize("empty", [None, "b", "k", "m", "n"])
 def test_labels_that_stay_are_batches(empty):
     """A sum over several labels, of which others of both stay, is one product of matrices for each value of those."""
-    b, k, l, m, n, o = (
-        Label(0 if name == empty else size) for name, size in zip("bklmno", (5, 3, 2, 4, 6, 2))
-    )
-    left, right = (m, b, l, k), (k, o, b, n, l)
-    how = joint(left, right, (k, l))
+    sizes = {"b": 5, "k": 3, "j": 2, "m": 4, "n": 6, "o": 2} | ({empty: 0} if empty else {})
+    b, k, j, m, n, o = map(Label, sizes.values())
+    left, right = (m, b, j, k), (k, o, b, n, j)
+    how = joint(left, right, (k, j))
     values = [torch.randn([label.size for label in side], dtype=torch.float64) for side in (left, right)]
     with Ops(0) as seen:
         found = multiply(*values, how)
     assert "bmm" in seen.names
     assert how.on == (b, m, o, n)
-    torch.testing.assert_close(found, torch.einsum("mblk,kobnl->bmon", *values))
+    torch.testing.assert_close(found, torch.einsum("mbjk,kobnj->bmon", *values))
 
 
 @pytest.mark.parametrize("bad", [0.5, torch.nan, -torch.inf])
