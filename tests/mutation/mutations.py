@@ -198,8 +198,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/gather.py", "take: negative positions off by one",
-        "index + torch.Size(shape).numel()",
-        "index + torch.Size(shape).numel() - 1",
+        "index + prod(in_shape)",
+        "index + prod(in_shape) - 1",
     ),
     Mutation(
         "_rules/gather.py", "indexing: negative positions not wrapped",
@@ -235,8 +235,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     # ------------------------------------------------------------------------------------------ losses
     Mutation(
         "_rules/losses.py", "likelihood: wrong sign",
-        "value = -seen.to(scores.dtype)",
-        "value = seen.to(scores.dtype)",
+        "value = -seen.to(node.outputs[0].dtype)",
+        "value = seen.to(node.outputs[0].dtype)",
     ),
     Mutation(
         "_rules/losses.py", "likelihood: the mean over entries, not weights",
@@ -244,9 +244,9 @@ MUTATIONS: tuple[Mutation, ...] = (
         "value / seen.sum()",
     ),
     Mutation(
-        "_rules/losses.py", "likelihood: the backward is not the transpose",
-        "swapped(_likelihood(node, node.outputs[0]))",
-        "_likelihood(node, node.outputs[0])",
+        "_rules/einsum_notation.py", "what moves entries: the backward is not the transpose",
+        "swapped(block) if back else block",
+        "block",
     ),
     Mutation(
         "_rules/glu.py", "the gate's half where the other stands",
@@ -296,8 +296,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     # ------------------------------------------------------------------------------------------ masked
     Mutation(
         "_rules/masked.py", "the mask forgotten where it is read",
-        "Block(*_where(node, picked), picked, whole), selects=True)]",
-        "Block(1.0, (), picked, whole), selects=True)]",
+        "Block(*_where(node, picked), picked, whole)",
+        "Block(1.0, (), picked, whole)",
     ),
     Mutation(
         "_rules/masked.py", "positions outside brought to the first",
@@ -829,8 +829,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     # ------------------------------------------------------------------------------------------ writes
     Mutation(
         "_rules/scatter.py", "what was overwritten is kept",
-        "value = (~hole).to(",
-        "value = hole.to(",
+        "spread((~hole).to(",
+        "spread(hole.to(",
     ),
     Mutation(
         "_rules/scatter.py", "what lies behind the slice dropped",

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from math import prod
+from typing import TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
 from .._blocks.block import Block, entries, interned, labels
+from .._blocks.block_views import swapped
 from .._blocks.maps import Label, Map, bare, constant, labels_of
 from .._capture.tape import Node
-from .registry import Local, TermCost
+from .registry import Local, TermCost, rule
 
 ZERO = constant(0)
+
+#: The one term of an op with one input, by the shapes of its output and its input; None where it moves nothing
+Reindexing: TypeAlias = Callable[[Node, tuple[int, ...], tuple[int, ...]], Block | None]
+R = TypeVar("R", bound=Reindexing)
 
 #: A block without entries
 NOWHERE = Block(0.0, (), (), ())
@@ -106,6 +113,31 @@ def spelling(terms: Sequence[Local]) -> TermCost:
         inner += prod([label.size for label in labels(term.block) if label not in over])
         scales = scales and not isinstance(value, Tensor) and over.keys() <= labels_of(wrt).keys()
     return TermCost(len(terms), inner, sum([entries(term.block) for term in terms]), lambda: terms, scales)
+
+
+def reindexing(
+    *names: str, transposes: Sequence[str] = (), any_dtype: bool = True, selects: bool = False
+) -> Callable[[R], R]:
+    """Register ops that move entries, and those whose local Jacobian is the transpose.
+
+    A transpose, as the backward of such an op is, has the block of the op with the shapes and the ends exchanged.
+    """
+
+    def register(function: R) -> R:
+        @rule(*names, *transposes, any_dtype=any_dtype)
+        @wraps(function)
+        def moved(node: Node) -> list[Local]:
+            if not node.needs(0):  # a backward formula takes the tensor too, for its shape
+                return []
+            shapes, back = (node.shape, node.into(0).shape), node.name in transposes
+            block = function(node, *(shapes[::-1] if back else shapes))
+            if block is None:
+                return []
+            return [Local(0, swapped(block) if back else block, selects=selects)]
+
+        return function
+
+    return register
 
 
 def ones(node: Node, slot: int = 0) -> Tensor:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import Tensor
 
 from .._blocks.block import Block
+from .._blocks.block_views import swapped
 from .._blocks.maps import Gather, Label, Map, bare, constant
 from .._capture.tape import Node
-from .einsum_notation import new_labels
+from .einsum_notation import new_labels, reindexing, spread
 from .registry import Local, rule
 from .views import unravel
 
@@ -23,61 +25,55 @@ def along(index: Tensor, over: tuple[Label, ...], dim: int) -> tuple[Map, ...]:
     return tuple(maps)
 
 
-@rule("GatherBackward0", any_dtype=True)
-def gather(node: Node) -> list[Local]:
+@reindexing("GatherBackward0")
+def gather(node: Node, shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Block:
     """Gather: out[i, j] = x[index[i, j], j] along the dim named."""
-    over = new_labels(node.shape)
-    index = node.saved("index")
-    if not node.into(0).shape:
-        return [Local(0, Block(1.0, (), tuple(map(bare, over)), ()))]
-    if not over:  # one entry of a vector, read at a 0-dim index
-        return [Local(0, Block(1.0, (), (), (Gather(index, ()),)))]
-    return [Local(0, Block(1.0, (), tuple(map(bare, over)), along(index, over, node.saved("dim"))))]
+    over, index = new_labels(shape), node.saved("index")
+    if not over and in_shape:  # one entry of a vector, read at a 0-dim index
+        return Block(1.0, (), (), (Gather(index, ()),))
+    wrt = along(index, over, node.saved("dim")) if in_shape else ()
+    return Block(1.0, (), tuple(map(bare, over)), wrt)
 
 
-@rule("IndexSelectBackward0", any_dtype=True)
-def index_select(node: Node) -> list[Local]:
+@reindexing("IndexSelectBackward0")
+def index_select(node: Node, shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Block:
     """Index select: out[…, i, …] = x[…, index[i], …]."""
-    over = new_labels(node.shape)
+    over = new_labels(shape)
     wrt: list[Map] = [bare(label) for label in over]
     if wrt:
         dim = node.saved("dim") % len(wrt)
         wrt[dim] = Gather(node.saved("index").reshape(-1), (over[dim],))
-    return [Local(0, Block(1.0, (), tuple(map(bare, over)), tuple(wrt[: len(node.into(0).shape)])))]
+    return Block(1.0, (), tuple(map(bare, over)), tuple(wrt[: len(in_shape)]))
 
 
-@rule("TakeBackward0", any_dtype=True)
-def take(node: Node) -> list[Local]:
+@reindexing("TakeBackward0")
+def take(node: Node, shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Block:
     """Take: out[i] = x.flatten()[index[i]]."""
-    over, shape = new_labels(node.shape), node.into(0).shape
-    index = node.saved("index")
-    index = torch.where(index < 0, index + torch.Size(shape).numel(), index)
-    return [Local(0, Block(1.0, (), tuple(map(bare, over)), unravel(index, over, shape)))]
+    over, index = new_labels(shape), node.saved("index")
+    index = torch.where(index < 0, index + prod(in_shape), index)
+    return Block(1.0, (), tuple(map(bare, over)), unravel(index, over, in_shape))
 
 
-@rule("IndexBackward0", "UnsafeIndexBackward0", any_dtype=True)
-def index(node: Node) -> list[Local]:
+@reindexing("IndexBackward0", "UnsafeIndexBackward0")
+def index(node: Node, _: tuple[int, ...], in_shape: tuple[int, ...]) -> Block | None:
     """Advanced indexing: out[l…] = x[index₀[l…], :, index₁[l…], …]."""
-    picked, whole = index_maps(node.saved("indices"), node.into(0).shape)
-    if picked is None:
-        return []
-    return [Local(0, Block(1.0, (), picked, whole))]
+    picked, whole = index_maps(node.saved("indices"), in_shape)
+    return None if picked is None else Block(1.0, (), picked, whole)
 
 
-@rule("MaskedSelectBackward0", any_dtype=True)
-def masked_select(node: Node) -> list[Local]:
+@reindexing("MaskedSelectBackward0")
+def masked_select(node: Node, chosen: tuple[int, ...], shape: tuple[int, ...]) -> Block | None:
     """Masked select: out[i] is the i-th entry where the mask is true; mask and tensor broadcast."""
-    shape = node.into(0).shape
     mask = node.saved("mask")
     common = torch.broadcast_shapes(mask.shape, shape)
     if not common:  # index_maps has one table for each dim: none here
-        return [Local(0, Block(1.0, (), (constant(0),), ()))] if node.shape[0] else []
+        return Block(1.0, (), (constant(0),), ()) if chosen[0] else None
     picked, whole = index_maps([mask.expand(common)], common)
     if picked is None:
-        return []
+        return None
     whole = whole[len(common) - len(shape) :]
     wrt = tuple(constant(0) if size == 1 else map_ for map_, size in zip(whole, shape, strict=True))
-    return [Local(0, Block(1.0, (), picked, wrt))]
+    return Block(1.0, (), picked, wrt)
 
 
 def index_maps(
@@ -100,7 +96,7 @@ def index_maps(
     for dim, table in named.items():
         table = table.to(torch.int64)
         table = torch.where(table < 0, table + shape[dim], table)
-        whole[dim] = Gather(*_compact(table, over))
+        whole[dim] = Gather(*spread(table, over))
     # The labels of the index tensors stand where the first of them is, or in front where they are apart.
     dims = list(named)
     first = dims[0] if dims and dims == list(range(dims[0], dims[-1] + 1)) else 0
@@ -108,54 +104,36 @@ def index_maps(
     return (*rest[:first], *map(bare, over), *rest[first:]), tuple(whole)
 
 
-def _compact(table: Tensor, over: tuple[Label, ...]) -> tuple[Tensor, tuple[Label, ...]]:
-    """Return an index tensor without the dims it is broadcast along."""
-    over = over[len(over) - table.dim() :]
-    keep = [dim for dim, label in enumerate(over) if table.shape[dim] == label.size]
-    shape = [table.shape[dim] for dim in keep]
-    return table.reshape(shape), tuple(over[dim] for dim in keep)
-
-
 @rule("EmbeddingBackward0")
 def embedding(node: Node) -> list[Local] | None:
     """Embedding: out[i…, d] = weight[index[i…], d]; the row of ``padding_idx`` gets no gradient."""
-    if node.saved("scale_grad_by_freq"):
-        return None
-    over = new_labels(node.shape)
-    table = node.saved("indices")
-    meta = node.outputs[0]
-    padding = node.saved("padding_idx")
-    value: Tensor | float = 1.0
-    on: tuple[Label, ...] = ()
-    if padding >= 0:
-        value, on = (table != padding).to(meta.dtype), over[:-1]
-    block = Block(value, on, tuple(map(bare, over)), (Gather(table, over[:-1]), bare(over[-1])))
-    return [Local(0, block, selects=True)]
+    return None if node.saved("scale_grad_by_freq") else [Local(0, _embedded(node, node.shape), selects=True)]
 
 
 @rule("EmbeddingDenseBackwardBackward0")
 def embedding_backward(node: Node) -> list[Local]:
     """The transpose of `embedding`: rows of the cotangent are added into rows of the weight."""
-    table, padding = node.saved("indices"), node.saved("padding_idx")
-    over = new_labels(node.into(0).shape)
+    return [Local(0, swapped(_embedded(node, node.into(0).shape)), selects=True)]
+
+
+def _embedded(node: Node, shape: Sequence[int]) -> Block:
+    """Return the rows of a weight as an embedding of a shape reads them."""
+    over, table, padding = new_labels(shape), node.saved("indices"), node.saved("padding_idx")
     value: Tensor | float = 1.0
     on: tuple[Label, ...] = ()
     if padding >= 0:
         value, on = (table != padding).to(node.outputs[0].dtype), over[:-1]
-    block = Block(value, on, (Gather(table, over[:-1]), bare(over[-1])), tuple(map(bare, over)))
-    return [Local(0, block, selects=True)]
+    return Block(value, on, tuple(map(bare, over)), (Gather(table, over[:-1]), bare(over[-1])))
 
 
-@rule(
+@reindexing(
     "MaxBackward0", "MinBackward0", "MedianBackward1", "NanmedianBackward1", "ModeBackward0",
     "KthvalueBackward0",
-    any_dtype=True,
 )  # fmt: skip
-def chosen(node: Node) -> list[Local]:
+def chosen(node: Node, _: tuple[int, ...], shape: tuple[int, ...]) -> Block:
     """The entry of each row that `max`, `min`, `median`, `mode` or `kthvalue` chose."""
-    shape = node.into(0).shape
     if not shape:
-        return [Local(0, Block(1.0, (), (), ()))]
+        return Block(1.0, (), (), ())
     dim = node.saved("dim") % len(shape)
     picked = node.saved("indices")
     if not node.saved("keepdim"):
@@ -163,12 +141,11 @@ def chosen(node: Node) -> list[Local]:
     over = new_labels(picked.shape)
     out = tuple(bare(label) for d, label in enumerate(over) if node.saved("keepdim") or d != dim)
     wrt = tuple(Gather(picked, over) if d == dim else bare(label) for d, label in enumerate(over))
-    return [Local(0, Block(1.0, (), out, wrt))]
+    return Block(1.0, (), out, wrt)
 
 
-@rule("SortBackward0", "SortBackward1", "TopkBackward0", "CummaxBackward0", "CumminBackward0", any_dtype=True)
-def ordered(node: Node) -> list[Local]:
+@reindexing("SortBackward0", "SortBackward1", "TopkBackward0", "CummaxBackward0", "CumminBackward0")
+def ordered(node: Node, shape: tuple[int, ...], _: tuple[int, ...]) -> Block:
     """Sort, top-k, running max and min: out[…, k, …] = x[…, index[…, k, …], …]."""
-    over = new_labels(node.shape)
-    wrt = along(node.saved("indices"), over, node.saved("dim"))
-    return [Local(0, Block(1.0, (), tuple(map(bare, over)), wrt))]
+    over = new_labels(shape)
+    return Block(1.0, (), tuple(map(bare, over)), along(node.saved("indices"), over, node.saved("dim")))

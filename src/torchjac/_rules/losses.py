@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 
 from .._blocks.block import Block
-from .._blocks.block_views import swapped
 from .._blocks.maps import Gather, Map, bare
-from .._capture.tape import Meta, Node
+from .._capture.tape import Node
 from .call import call
-from .einsum_notation import new_labels, ones
+from .einsum_notation import new_labels, ones, reindexing
 from .pointwise import pointwise
 from .registry import Local, LocalJacobian, rule
 
@@ -53,29 +52,21 @@ def row_loss(node: Node) -> LocalJacobian | list[Local] | None:
     return LocalJacobian(batch_dims={0: ((0, 0),)}) if node.shape else one_row(node)
 
 
-@rule("NllLossBackward0", "NllLoss2DBackward0")
-def nll_loss(node: Node) -> list[Local]:
+@reindexing(
+    "NllLossBackward0", "NllLoss2DBackward0",
+    transposes=("NllLossBackwardBackward0", "NllLoss2DBackwardBackward0"), any_dtype=False, selects=True,
+)  # fmt: skip
+def nll_loss(node: Node, *_: object) -> Block:
     """Negative log likelihood: out[b, …] = −w[t] x[b, t, …], t = target[b, …], or the mean or sum of those.
 
-    An entry that is ignored drops whatever arrives there.
+    An entry that is ignored drops whatever arrives there. The backward is linear in the cotangent.
 
     Example: x (B, C): ∂out/∂x has B·C entries of which B are not zero: B values and B positions here.
     """
-    return [Local(0, _likelihood(node, node.into(0)), selects=True)]
-
-
-@rule("NllLossBackwardBackward0", "NllLoss2DBackwardBackward0")
-def nll_loss_backward(node: Node) -> list[Local]:
-    """The transpose of `nll_loss`, linear in the cotangent; the scores gave their shape only."""
-    return [Local(0, swapped(_likelihood(node, node.outputs[0])), selects=True)] if node.needs(0) else []
-
-
-def _likelihood(node: Node, scores: Meta) -> Block:
-    """Return the block of negative log likelihoods by scores."""
     target, weight = node.saved("target"), node.saved("weight")
     seen = target != node.saved("ignore_index")
     target = torch.where(seen, target, 0)
-    value = -seen.to(scores.dtype) if weight is None else -weight[target] * seen
+    value = -seen.to(node.outputs[0].dtype) if weight is None else -weight[target] * seen
     if node.saved("reduction") == 1:
         value = torch.where(
             seen, value / -value.sum(), 0

@@ -9,19 +9,17 @@ from torch import Tensor
 from .._blocks.block import Block
 from .._blocks.maps import Label, Map
 from .._capture.tape import Node
-from .einsum_notation import spread
+from .einsum_notation import reindexing, spread
 from .gather import index_maps
 from .pointwise import diagonal_term
 from .registry import Local, rule
 
 
-@rule("UnsafeMaskedIndexBackward0", any_dtype=True)
-def masked_index(node: Node) -> list[Local]:
+@reindexing("UnsafeMaskedIndexBackward0", selects=True)
+def masked_index(node: Node, _: tuple[int, ...], in_shape: tuple[int, ...]) -> Block | None:
     """Read where a mask is true: out[l…] = mask[l…] x[index₀[l…], …]."""
-    picked, whole = _maps(node, node.into(0).shape)
-    if picked is None:
-        return []
-    return [Local(0, Block(*_where(node, picked), picked, whole), selects=True)]
+    picked, whole = _maps(node, in_shape)
+    return None if picked is None else Block(*_where(node, picked), picked, whole)
 
 
 @rule("UnsafeMaskedIndexPutAccumulateBackward0", any_dtype=True)

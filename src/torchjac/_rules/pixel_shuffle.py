@@ -8,7 +8,7 @@ from itertools import product
 from .._blocks.block import Block
 from .._blocks.maps import Affine, Label, Map, bare, constant
 from .._capture.tape import Node
-from .einsum_notation import new_labels
+from .einsum_notation import new_labels, reindexing
 from .registry import Local, rule
 
 
@@ -21,34 +21,27 @@ def _joined(*parts: Label) -> Affine:
     return Affine(0, tuple(reversed(terms)))
 
 
-def _pixels(fine: Sequence[int], r: int) -> tuple[tuple[Map, ...], tuple[Map, ...]]:
-    """Return maps of an image (…, c, r·h, r·w) and of the same pixels as channels (…, r²·c, h, w)."""
+@reindexing("PixelShuffleBackward0", transposes=("PixelUnshuffleBackward0",))
+def pixel_shuffle(node: Node, fine: tuple[int, ...], _: tuple[int, ...]) -> Block:
+    """Pixel shuffle: out[…, c, r·h + i, r·w + j] = x[…, r²·c + r·i + j, h, w], and back.
+
+    All stand in an image (…, c, r·h, r·w) and as channels (…, r²·c, h, w).
+    """
+    r = node.saved("upscale_factor" if node.name == "PixelShuffleBackward0" else "downscale_factor")
     *lead, c, height, width = fine
     batch = tuple(map(bare, new_labels(lead)))
     c_, h, w, i, j = new_labels((c, height // r, width // r, r, r))
-    return (*batch, bare(c_), _joined(h, i), _joined(w, j)), (*batch, _joined(c_, i, j), bare(h), bare(w))
+    image = (*batch, bare(c_), _joined(h, i), _joined(w, j))
+    return Block(1.0, (), image, (*batch, _joined(c_, i, j), bare(h), bare(w)))
 
 
-@rule("PixelShuffleBackward0", any_dtype=True)
-def pixel_shuffle(node: Node) -> list[Local]:
-    """Pixel shuffle: out[…, c, r·h + i, r·w + j] = x[…, r²·c + r·i + j, h, w]."""
-    return [Local(0, Block(1.0, (), *_pixels(node.shape, node.saved("upscale_factor"))))]
-
-
-@rule("PixelUnshuffleBackward0", any_dtype=True)
-def pixel_unshuffle(node: Node) -> list[Local]:
-    """Pixel unshuffle: out[…, r²·c + r·i + j, h, w] = x[…, c, r·h + i, r·w + j]."""
-    fine, coarse = _pixels(node.into(0).shape, node.saved("downscale_factor"))
-    return [Local(0, Block(1.0, (), coarse, fine))]
-
-
-@rule("ChannelShuffleBackward0", any_dtype=True)
-def channel_shuffle(node: Node) -> list[Local]:
+@reindexing("ChannelShuffleBackward0")
+def channel_shuffle(node: Node, shape: tuple[int, ...], _: tuple[int, ...]) -> Block:
     """Channel shuffle in g groups of n: out[b, g·i + k, …] = x[b, n·k + i, …]."""
-    batch, channels, *rest = node.shape
+    batch, channels, *rest = shape
     k, i = new_labels((node.saved("groups"), channels // node.saved("groups")))
     first, last = bare(Label(batch)), tuple(map(bare, new_labels(rest)))
-    return [Local(0, Block(1.0, (), (first, _joined(i, k), *last), (first, _joined(k, i), *last)))]
+    return Block(1.0, (), (first, _joined(i, k), *last), (first, _joined(k, i), *last))
 
 
 @rule("Im2ColBackward0", any_dtype=True)

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from .._blocks.block import Block
+from .._blocks.block_views import swapped
 from .._blocks.maps import Affine, Gather, Label, Map, bare, constant, positions
 from .._capture.tape import Node
-from .einsum_notation import broadcast, new_labels, spread
+from .einsum_notation import broadcast, new_labels, reindexing, spread
 from .gather import along, index_maps
 from .registry import Local, rule
 from .slice_cat_pad import shifted, slice_start
-from .views import on_diagonal, unravel
+from .views import diagonal, unravel
 
 
 def _source(node: Node, k: int, picked: Sequence[Map], whole: Sequence[Map]) -> list[Local]:
@@ -36,12 +37,9 @@ def kept(node: Node, hole: Tensor) -> list[Local]:
     if not node.needs(0):
         return []
     over = new_labels(node.shape)
-    maps = tuple(map(bare, over))
-    on = over[len(over) - hole.dim() :]
-    keep = [dim for dim, label in enumerate(on) if hole.shape[dim] == label.size]
-    value = (~hole).to(node.outputs[0].dtype).reshape([hole.shape[dim] for dim in keep])
+    value, on = spread((~hole).to(node.outputs[0].dtype), over)
     wrt = broadcast(over, node.into(0).shape)
-    return [Local(0, Block(value, tuple(on[dim] for dim in keep), maps, wrt), selects=True)]
+    return [Local(0, Block(value, on, tuple(map(bare, over)), wrt), selects=True)]
 
 
 def _all_kept(node: Node) -> list[Local]:
@@ -225,12 +223,12 @@ def masked_scatter(node: Node) -> list[Local]:
     return terms
 
 
-@rule("MaskedScatterBackwardBackward0", any_dtype=True)
-def masked_scatter_backward(node: Node) -> list[Local]:
+@reindexing("MaskedScatterBackwardBackward0")
+def masked_scatter_backward(node: Node, shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Block | None:
     """The entries where the mask is true, in order, then zeros."""
-    mask = node.saved("mask").expand(node.into(0).shape)
-    picked, whole = index_maps([mask], mask.shape)
-    return [] if picked is None else [Local(0, Block(1.0, (), _flat(node.shape, picked, mask.device), whole))]
+    mask = node.saved("mask").expand(in_shape)
+    picked, whole = index_maps([mask], in_shape)
+    return None if picked is None else Block(1.0, (), _flat(shape, picked, mask.device), whole)
 
 
 def _flat(shape: Sequence[int], picked: Sequence[Map], device: torch.device) -> tuple[Map, ...]:
@@ -274,6 +272,5 @@ def diagonal_scatter(node: Node) -> list[Local]:
     hole.diagonal(offset, first, second).fill_(True)
     terms = kept(node, hole)
     if node.needs(1):
-        block = on_diagonal(node, node.into(1).shape, node.shape)
-        terms.append(Local(1, block._replace(out=block.wrt, wrt=block.out)))
+        terms.append(Local(1, swapped(diagonal(node, node.into(1).shape, node.shape))))
     return terms

@@ -13,7 +13,7 @@ from .._blocks.block_views import swapped
 from .._blocks.domain import at_most
 from .._blocks.maps import Affine, Gather, Label, Map, bare, constant
 from .._capture.tape import Node
-from .einsum_notation import diagonal, new_labels
+from .einsum_notation import diagonal, new_labels, reindexing
 from .registry import Local, rule
 from .views import unravel
 
@@ -40,16 +40,11 @@ def layer(shape: Sequence[int], dim: int, position: int) -> Block:
     return Block(1.0, (), maps, (*maps[:dim], constant(position), *maps[dim:]))
 
 
-@rule("SliceBackward0", any_dtype=True)
-def slice_(node: Node) -> list[Local]:
-    """Slice: out[i] = x[start + step·i]."""
-    return [Local(0, _slice(node, node.shape, node.into(0).shape))]
-
-
-@rule("SliceBackwardBackward0", any_dtype=True)
-def slice_backward(node: Node) -> list[Local]:
-    """The transpose of `slice_`: the input is set into zeros."""
-    return [Local(0, swapped(_slice(node, node.into(0).shape, node.shape)))]
+@reindexing("SliceBackward0", transposes=("SliceBackwardBackward0",))
+def slice_(node: Node, short: tuple[int, ...], full: tuple[int, ...]) -> Block:
+    """Slice: out[i] = x[start + step·i]; or the input is set into zeros."""
+    dim = node.saved("dim") % len(full)
+    return piece(short, dim, slice_start(node, full[dim]), node.saved("step"))
 
 
 def slice_start(node: Node, size: int) -> int:
@@ -58,24 +53,9 @@ def slice_start(node: Node, size: int) -> int:
     return min(max(start + size if start < 0 else start, 0), size)
 
 
-def _slice(node: Node, short: Sequence[int], full: Sequence[int]) -> Block:
-    dim = node.saved("dim") % len(full)
-    return piece(short, dim, slice_start(node, full[dim]), node.saved("step"))
-
-
-@rule("SelectBackward0", any_dtype=True)
-def select(node: Node) -> list[Local]:
-    """Select: out = x[…, index, …]."""
-    return [Local(0, _select(node, node.shape, node.into(0).shape))]
-
-
-@rule("SelectBackwardBackward0", any_dtype=True)
-def select_backward(node: Node) -> list[Local]:
-    """The transpose of `select`."""
-    return [Local(0, swapped(_select(node, node.into(0).shape, node.shape)))]
-
-
-def _select(node: Node, short: Sequence[int], full: Sequence[int]) -> Block:
+@reindexing("SelectBackward0", transposes=("SelectBackwardBackward0",))
+def select(node: Node, short: tuple[int, ...], full: tuple[int, ...]) -> Block:
+    """Select: out = x[…, index, …]; or the input is set into zeros."""
     dim = node.saved("dim") % len(full)
     return layer(short, dim, node.saved("index") % full[dim])
 
@@ -137,13 +117,11 @@ def stack(node: Node) -> list[Local]:
     ]
 
 
-@rule("NarrowCopyBackward0", any_dtype=True)
-def narrow_copy(node: Node) -> list[Local]:
+@reindexing("NarrowCopyBackward0")
+def narrow_copy(node: Node, short: tuple[int, ...], full: tuple[int, ...]) -> Block:
     """Narrow: out[i] = x[start + i]."""
-    shape = node.into(0).shape
-    dim = node.saved("dim") % len(shape)
-    start = node.saved("start") % max(shape[dim], 1)
-    return [Local(0, piece(node.shape, dim, start))]
+    dim = node.saved("dim") % len(full)
+    return piece(short, dim, node.saved("start") % max(full[dim], 1))
 
 
 @rule("BlockDiagBackward0", any_dtype=True)
@@ -165,10 +143,10 @@ def block_diag(node: Node) -> list[Local]:
     return terms
 
 
-@rule("TraceBackward0", any_dtype=True)
-def trace(node: Node) -> list[Local]:
+@reindexing("TraceBackward0")
+def trace(node: Node, _: tuple[int, ...], in_shape: tuple[int, ...]) -> Block:
     """Trace: out = Σᵢ x[i, i]."""
-    return [Local(0, _trace(min(node.into(0).shape)))]
+    return _trace(min(in_shape))
 
 
 @interned
@@ -213,42 +191,27 @@ def _window(
     return Block(1.0, (), out, wrt)
 
 
-@rule("ConstantPadNdBackward0", any_dtype=True)
-def constant_pad_nd(node: Node) -> list[Local]:
+@reindexing("ConstantPadNdBackward0")
+def constant_pad_nd(node: Node, _: tuple[int, ...], shape: tuple[int, ...]) -> Block:
     """Pad with a constant: out[i + before] = x[i]; a negative pad cuts."""
-    pad, shape = node.saved("pad"), node.into(0).shape
-    kept = []
+    pad, kept = node.saved("pad"), []
     for dim, size in enumerate(shape):
         last = 2 * (len(shape) - 1 - dim)
         before, after = (pad[last], pad[last + 1]) if last < len(pad) else (0, 0)
         cut = max(-before, 0)
         kept.append((max(size - cut - max(-after, 0), 0), cut, max(before, 0)))
-    return [Local(0, _window(*zip(*kept, strict=True)))]
+    return _window(*zip(*kept, strict=True))
 
 
 MIRROR_PADS = [f"{how}Pad{n}DBackward" for how in ("Reflection", "Replication") for n in (1, 2, 3)]
 
 
-@rule(*(f"{name}0" for name in MIRROR_PADS), any_dtype=True)
-def mirror_pad(node: Node) -> list[Local]:
-    """Pad by reflection or replication: out[i] = x[at(i − before)], a table for each padded dim."""
-    out, wrt = _mirrored(node, node.shape, node.into(0).shape)
-    return [Local(0, Block(1.0, (), out, wrt))]
+@reindexing(*[f"{name}0" for name in MIRROR_PADS], transposes=[f"{name}Backward0" for name in MIRROR_PADS])
+def mirror_pad(node: Node, padded: tuple[int, ...], shape: tuple[int, ...]) -> Block:
+    """Pad by reflection or replication: out[i] = x[at(i − before)], a table for each padded dim.
 
-
-@rule(*(f"{name}Backward0" for name in MIRROR_PADS), any_dtype=True)
-def mirror_pad_backward(node: Node) -> list[Local]:
-    """The transpose of `mirror_pad`: padded entries are added to those they mirror."""
-    if not node.needs(0):  # the padded tensor is an input too, for its shape
-        return []
-    out, wrt = _mirrored(node, node.into(0).shape, node.shape)
-    return [Local(0, Block(1.0, (), wrt, out))]
-
-
-def _mirrored(
-    node: Node, padded: Sequence[int], shape: Sequence[int]
-) -> tuple[tuple[Map, ...], tuple[Map, ...]]:
-    """Return maps of the padded tensor and of the tensor itself."""
+    The transpose adds padded entries to those they mirror.
+    """
     padding, over = node.saved("padding"), new_labels(padded)
     wrt: list[Map] = []
     for dim, (label, size) in enumerate(zip(over, shape, strict=True)):
@@ -261,20 +224,20 @@ def _mirrored(
             at = at.abs()
             at = torch.where(at >= size, 2 * (size - 1) - at, at)
         wrt.append(Gather(at.clamp(0, max(size - 1, 0)), (label,)))
-    return tuple(map(bare, over)), tuple(wrt)
+    return Block(1.0, (), tuple(map(bare, over)), tuple(wrt))
 
 
-@rule("TrilBackward0", "TriuBackward0", any_dtype=True)
-def triangle(node: Node) -> list[Local]:
+@reindexing("TrilBackward0", "TriuBackward0", selects=True)
+def triangle(node: Node, shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Block:
     """Lower or upper triangle: a diagonal of ones, and of zeros outside of the triangle."""
     meta, offset = node.outputs[0], node.saved("diagonal")
     lower = node.name.startswith("Tril")
     mask = torch.ones(meta.shape[-2:], dtype=meta.dtype, device=meta.device)
     mask = (torch.tril if lower else torch.triu)(mask, offset)
-    _, over, out, wrt = diagonal(node.shape, node.shape)
+    _, over, out, wrt = diagonal(shape, in_shape)
     row, column = Affine(offset, ((over[-2], 1),)), bare(over[-1])
     domain = at_most(column, row) if lower else at_most(row, column)
-    return [Local(0, zeroed(Block(mask, over[-2:], out, wrt), domain=domain), selects=True)]
+    return zeroed(Block(mask, over[-2:], out, wrt), domain=domain)
 
 
 @rule("LuUnpackBackward0", any_dtype=True)

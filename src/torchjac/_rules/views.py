@@ -4,35 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import prod
 
 import torch
 
 from .._blocks.block import Block, interned
-from .._blocks.block_views import swapped
 from .._blocks.maps import Affine, Gather, Label, Map, bare, constant
 from .._capture.tape import Node
 from .einsum_notation import diagonal as diagonal_block
-from .einsum_notation import new_labels
-from .registry import Local, rule
+from .einsum_notation import new_labels, reindexing
 
 
-@rule(
+@reindexing(
     "ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "ReshapeCopyBackward0",
     "SqueezeBackward0", "SqueezeBackward1", "SqueezeBackward2", "SqueezeBackward3", "SqueezeBackward4",
     "SqueezeBackward5", "UnsqueezeBackward0", "UnsqueezeBackward1",
-    any_dtype=True,
 )  # fmt: skip
-def view(node: Node) -> list[Local]:
+def view(node: Node, shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Block:
     """Reshape: out.flatten() = x.flatten().
 
     Where dims split or join cleanly both sides are affine in common labels: for (p, q) ← (p·q,) the input
     stands at q·i + j. Otherwise the input's position comes from an index tensor. No numbers either way.
     """
-    shape, in_shape = node.shape, node.into(0).shape
-    splits = not any(above % cut for above, cut in pairwise(_cuts(shape, in_shape)))
-    if splits:
-        return [Local(0, _reshape(shape, in_shape))]
-    return [Local(0, Block(1.0, (), *_table_maps(shape, in_shape, node.outputs[0].device)))]
+    if not any(above % cut for above, cut in pairwise(_cuts(shape, in_shape))):
+        return _reshape(shape, in_shape)
+    over = new_labels(shape)
+    at = torch.arange(prod(shape), device=node.outputs[0].device).view(shape)
+    return Block(1.0, (), tuple(map(bare, over)), unravel(at, over, in_shape))
 
 
 def _cuts(*shapes: Sequence[int]) -> list[int]:
@@ -63,14 +61,6 @@ def _dims(shape: Sequence[int], below: list[int], labels: list[tuple[int, Label]
     ]
 
 
-def _table_maps(
-    out_shape: Sequence[int], in_shape: Sequence[int], device: torch.device
-) -> tuple[tuple[Map, ...], tuple[Map, ...]]:
-    over = new_labels(out_shape)
-    at = torch.arange(_suffix_products(out_shape)[0], device=device).view(tuple(out_shape))
-    return tuple(map(bare, over)), unravel(at, over, in_shape)
-
-
 def unravel(at: torch.Tensor, over: tuple[Label, ...], shape: Sequence[int]) -> tuple[Map, ...]:
     """Return the maps of positions in a flattened tensor, one for each of its dims."""
     maps: list[Map] = []
@@ -80,26 +70,26 @@ def unravel(at: torch.Tensor, over: tuple[Label, ...], shape: Sequence[int]) -> 
     return tuple(reversed(maps))
 
 
-@rule("PermuteBackward0", any_dtype=True)
-def permute(node: Node) -> list[Local]:
+@reindexing("PermuteBackward0")
+def permute(node: Node, shape: tuple[int, ...], _: tuple[int, ...]) -> Block:
     """Permute: out[i_{dims[0]}, …] = x[i₀, i₁, …]."""
-    return [Local(0, _reorder(node.shape, tuple(node.saved("dims"))))]
+    return _reorder(shape, tuple(node.saved("dims")))
 
 
-@rule("TransposeBackward0", "TransposeBackward1", any_dtype=True)
-def transpose(node: Node) -> list[Local]:
+@reindexing("TransposeBackward0", "TransposeBackward1")
+def transpose(node: Node, shape: tuple[int, ...], _: tuple[int, ...]) -> Block:
     """Transpose: two dims change places."""
-    order = list(range(len(node.shape)))
+    order = list(range(len(shape)))
     first, second = node.saved("dim0"), node.saved("dim1")
     if order:
         order[first], order[second] = order[second], order[first]
-    return [Local(0, _reorder(node.shape, tuple(order)))]
+    return _reorder(shape, tuple(order))
 
 
-@rule("TBackward0", "TBackward1", any_dtype=True)
-def t(node: Node) -> list[Local]:
+@reindexing("TBackward0", "TBackward1")
+def t(node: Node, shape: tuple[int, ...], _: tuple[int, ...]) -> Block:
     """Matrix transpose; a vector stays as it is."""
-    return [Local(0, _reorder(node.shape, tuple(range(len(node.shape))[::-1])))]
+    return _reorder(shape, tuple(range(len(shape))[::-1]))
 
 
 @interned
@@ -111,16 +101,16 @@ def _reorder(shape: tuple[int, ...], order: tuple[int, ...]) -> Block:
     return Block(1.0, (), out, tuple(wrt))
 
 
-@rule("ExpandBackward0", any_dtype=True)
-def expand(node: Node) -> list[Local]:
+@reindexing("ExpandBackward0")
+def expand(node: Node, shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Block:
     """Expand: dims of size 1 and new dims repeat the input."""
-    return [Local(0, diagonal_block(node.shape, node.into(0).shape)._replace(on=()))]
+    return diagonal_block(shape, in_shape)._replace(on=())
 
 
-@rule("RepeatBackward0", any_dtype=True)
-def repeat(node: Node) -> list[Local]:
+@reindexing("RepeatBackward0")
+def repeat(node: Node, _: tuple[int, ...], in_shape: tuple[int, ...]) -> Block:
     """Repeat: out[n·r + i] = x[i] along every dim, for r in range(repeats)."""
-    return [Local(0, _repeated(node.into(0).shape, tuple(node.saved("repeats"))))]
+    return _repeated(in_shape, tuple(node.saved("repeats")))
 
 
 @interned
@@ -133,11 +123,10 @@ def _repeated(shape: tuple[int, ...], repeats: tuple[int, ...]) -> Block:
     return Block(1.0, (), tuple(out), tuple(map(bare, over)))
 
 
-@rule("FlipBackward0", any_dtype=True)
-def flip(node: Node) -> list[Local]:
+@reindexing("FlipBackward0")
+def flip(node: Node, shape: tuple[int, ...], _: tuple[int, ...]) -> Block:
     """Flip: out[i] = x[n − 1 − i] along the dims named."""
-    rank = len(node.shape)
-    return [Local(0, _flipped(node.shape, frozenset(dim % rank for dim in node.saved("dims") if rank)))]
+    return _flipped(shape, frozenset(dim % len(shape) for dim in node.saved("dims") if shape))
 
 
 @interned
@@ -150,10 +139,10 @@ def _flipped(shape: tuple[int, ...], dims: frozenset[int]) -> Block:
     return Block(1.0, (), tuple(map(bare, over)), wrt)
 
 
-@rule("Rot90Backward0", any_dtype=True)
-def rot90(node: Node) -> list[Local]:
+@reindexing("Rot90Backward0")
+def rot90(node: Node, shape: tuple[int, ...], _: tuple[int, ...]) -> Block:
     """Rotate k quarter turns in the plane of two dims: a transpose, a flip, or both."""
-    over = new_labels(node.shape)
+    over = new_labels(shape)
     first, second = (dim % len(over) for dim in node.saved("dims"))
     turns = node.saved("k") % 4
     wrt = [bare(label) for label in over]
@@ -164,23 +153,12 @@ def rot90(node: Node) -> list[Local]:
         wrt[first], wrt[second] = bare(over[second]), back[first]
     elif turns == 3:  # out[i, j] = x[n − 1 − j, i]
         wrt[first], wrt[second] = back[second], bare(over[first])
-    return [Local(0, Block(1.0, (), tuple(map(bare, over)), tuple(wrt)))]
+    return Block(1.0, (), tuple(map(bare, over)), tuple(wrt))
 
 
-@rule("DiagonalBackward0", any_dtype=True)
-def diagonal(node: Node) -> list[Local]:
-    """Diagonal: out[…, k] = x[k + max(−offset, 0), k + max(offset, 0)]."""
-    return [Local(0, on_diagonal(node, node.shape, node.into(0).shape))]
-
-
-@rule("DiagonalBackwardBackward0", any_dtype=True)
-def diagonal_backward(node: Node) -> list[Local]:
-    """The transpose of `diagonal`: the input stands on a diagonal of zeros."""
-    return [Local(0, swapped(on_diagonal(node, node.into(0).shape, node.shape)))]
-
-
-def on_diagonal(node: Node, short: tuple[int, ...], full: tuple[int, ...]) -> Block:
-    """Return a tensor that stands on a diagonal of another."""
+@reindexing("DiagonalBackward0", transposes=("DiagonalBackwardBackward0", "DiagEmbedBackward0"))
+def diagonal(node: Node, short: tuple[int, ...], full: tuple[int, ...]) -> Block:
+    """Diagonal: out[…, k] = x[k + max(−offset, 0), k + max(offset, 0)]; or the input stands on a diagonal of zeros."""
     first, second = node.saved("dim1") % len(full), node.saved("dim2") % len(full)
     return _on_diagonal(short, len(full), first, second, node.saved("offset"))
 
@@ -198,26 +176,11 @@ def _on_diagonal(short: tuple[int, ...], rank: int, first: int, second: int, off
     return Block(1.0, (), tuple(map(bare, over)), wrt)
 
 
-@rule("DiagEmbedBackward0", any_dtype=True)
-def diag_embed(node: Node) -> list[Local]:
-    """Diagonal embedding: out[k + max(−offset, 0), k + max(offset, 0)] = x[…, k]."""
-    return [Local(0, swapped(on_diagonal(node, node.into(0).shape, node.shape)))]
-
-
-@rule("UnfoldBackward0", any_dtype=True)
-def unfold(node: Node) -> list[Local]:
-    """Sliding windows: out[…, w, …, k] = x[…, step·w + k, …]."""
-    return [Local(0, _windows(node, node.shape, node.into(0).shape, "dimension"))]
-
-
-@rule("UnfoldBackwardBackward0", any_dtype=True)
-def unfold_backward(node: Node) -> list[Local]:
-    """The transpose of `unfold`: windows are added where they overlap."""
-    return [Local(0, swapped(_windows(node, node.into(0).shape, node.shape, "dim")))]
-
-
-def _windows(node: Node, windows: tuple[int, ...], whole: tuple[int, ...], dim_name: str) -> Block:
-    dim = node.saved(dim_name) % len(whole) if whole else None
+@reindexing("UnfoldBackward0", transposes=("UnfoldBackwardBackward0",))
+def unfold(node: Node, windows: tuple[int, ...], whole: tuple[int, ...]) -> Block:
+    """Sliding windows: out[…, w, …, k] = x[…, step·w + k, …]; or windows are added where they overlap."""
+    name = "dimension" if node.name == "UnfoldBackward0" else "dim"
+    dim = node.saved(name) % len(whole) if whole else None
     return _unfolded(windows, dim, node.saved("step"))
 
 
