@@ -265,6 +265,11 @@ class constants_computed:  # a context manager, and used as one
             active.__enter__()  # type: ignore[no-untyped-call]
         return active
 
+    @property
+    def begun(self) -> bool:
+        """True where it began here, not in a call around this one."""
+        return self.made is not None
+
     def __exit__(self, *exception: Any) -> None:
         if self.made is not None:
             self.made.__exit__(*exception)

@@ -30,9 +30,16 @@ from .traced_ops import count_ops, last_op, ops_pay
 
 
 def dense_jacobians(
-    recorded: Recorded, chunk_size: int | None, mode: str = "auto", outs: Outs | None = None
+    recorded: Recorded,
+    chunk_size: int | None,
+    mode: str = "auto",
+    outs: Outs | None = None,
+    outermost: bool = False,
 ) -> list[list[Tensor]]:
-    """Return the dense Jacobians ``[output][input]`` of a call, as the caller sees them, in ``outs`` if given."""
+    """Return the dense Jacobians ``[output][input]`` of a call, as the caller sees them, in ``outs`` if given.
+
+    ``outermost`` tells that no Jacobian is taken of them, though a graph may be recorded.
+    """
 
     def find(part: Recorded) -> list[list[Tensor]]:
         if outs is None:
@@ -40,7 +47,9 @@ def dense_jacobians(
             answers = planned(
                 part.captured,
                 asked,
-                lambda candidate: dense_answers(part, chunk_size, mode, candidate=candidate),
+                lambda candidate: dense_answers(
+                    part, chunk_size, mode, candidate=candidate, outermost=outermost
+                ),
                 lambda calls: candidates(part.captured.tape, part.shapes, is_mixed(part), calls),
             )
         else:
@@ -60,6 +69,7 @@ def dense_answers(
     mode: str = "auto",
     into: Targets | None = None,
     candidate: Candidate | None = None,
+    outermost: bool = False,
 ) -> list[list[Tensor]]:
     """Return the Jacobians ``[output][input]`` as dense tensors, by a candidate or the one that a first call takes.
 
@@ -90,7 +100,8 @@ def dense_answers(
             careful = inside_functorch() or needs_own_vjp(tape.names) or makes_sparse(tape.names)
             if by_engine or not careful:
                 raise
-    if candidate is None and not forward:
+    # Where the walk is recorded to be walked itself, zeros must stay zeros.
+    if candidate is None and not forward and (outermost or not torch.is_grad_enabled()):
         return _fewest_ops(recorded, chunk_size, mode, into)
     return _by_structure(recorded, chunk_size, mode, into, candidate, forward)
 
@@ -105,8 +116,7 @@ def _fewest_ops(
     start = last_op()
     answers = _by_structure(recorded, chunk_size, mode, into, None, False)
     end = last_op()
-    # Where the walk is recorded to be walked itself, zeros must stay zeros.
-    if start is None or end is None or torch.is_grad_enabled():
+    if start is None or end is None:
         return answers
     ops = count_ops(start, end)
     slower = rows_are_slower(recorded.captured.tape, recorded.shapes, is_mixed(recorded))

@@ -97,9 +97,10 @@ def _run(
     if (fake := tracer_mode("FAKE")) is not None:
         fake.allow_non_fake_inputs = True
     # AOTAutograd records in anomaly mode to know which line made an op; nobody asked that the engine be watched.
-    with constants_computed() as constants, torch.autograd.set_detect_anomaly(False):
+    folding = constants_computed()
+    with folding as constants, torch.autograd.set_detect_anomaly(False):
         recorded = record(what, func, tuple(range(inputs)), True, tuple(given_leaves), {})
-        answers = dense_jacobians(recorded, chunk_size, mode)
+        answers = dense_jacobians(recorded, chunk_size, mode, outermost=folding.begun)
         _, others = recorded.finish(answers, True)
         given = (*others, *[answer for row in answers for answer in row])
         return tuple([constants.now(each) if isinstance(each, Tensor) else each for each in given])

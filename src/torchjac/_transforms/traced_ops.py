@@ -22,9 +22,9 @@ class ManySizes(FakeTensorMode):
 
 
 def last_op() -> fx.Node | None:
-    """Return the op that a trace recorded last, None where there is no trace or its sizes stand for others."""
+    """Return the op that a trace recorded last, None where there is no trace, or one for other sizes too."""
     fake, proxy = tracer_mode("FAKE"), tracer_mode("PROXY")
-    if proxy is None or type(fake) is not FakeTensorMode or fake.shape_env is not None:
+    if proxy is None or type(fake) is not FakeTensorMode:
         return None
     last: fx.Node = proxy.tracer.graph._root.prev
     return last
