@@ -327,13 +327,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/matmul.py", "addr: the wrong vector is kept",
-        '(2, "i j", "j", "i"), ("vec2", "vec1"), node.saved("alpha")',
-        '(2, "i j", "j", "i"), ("vec2", "vec2"), node.saved("alpha")',
+        '(2, "i j", "j", "i"), ("vec2", "vec1"))',
+        '(2, "i j", "j", "i"), ("vec2", "vec2"))',
     ),
     Mutation(
-        "_rules/matmul.py", "addbmm: α forgotten in one factor",
-        '(2, "i k", "b j k", "b i j"), names, node.saved("alpha")\n    )\n\n\n@rule("Mv',
-        '(2, "i k", "b j k", "b i j"), names\n    )\n\n\n@rule("Mv',
+        "_rules/matmul.py", "a product and sum: α forgotten",
+        '_product(node, first, second, names, node.saved("alpha"))',
+        '_product(node, first, second, names)',
     ),
     Mutation(
         "_rules/matmul.py", "bilinear: wrong sign",
@@ -709,8 +709,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/sparse.py", "every entry counts",
-        "fit(stored, node.into(0))",
-        "torch.ones_like(fit(stored, node.into(0)))",
+        "fit(found, node.into(0))",
+        "torch.ones_like(fit(found, node.into(0)))",
     ),
     # ------------------------------------------------------------------------------------------ reduce
     Mutation(

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .block import Block, Kind, labels
+from .block import Block, Kind, labels, values_over
 from .dense_views import is_injective, locate, strides
-from .maps import Gather, Label, align
+from .maps import Gather, Label
 
 
 def coordinates(blocks: Sequence[Block], shape: Sequence[int], like: Kind) -> tuple[Tensor, Tensor]:
@@ -18,14 +18,9 @@ def coordinates(blocks: Sequence[Block], shape: Sequence[int], like: Kind) -> tu
     values = [torch.zeros(0, dtype=like.dtype, device=like.device)]
     for block in blocks:
         over = labels(block)
-        sizes = [label.size for label in over]
-        at.append(locate(block, over, shape, like.device).expand(sizes).reshape(-1))
-        value = block.value
-        if isinstance(value, Tensor):
-            value = align(value, block.on, over)
-        else:
-            value = torch.full((), value, dtype=like.dtype, device=like.device)
-        values.append(value.expand(sizes).reshape(-1))
+        value = values_over(block, over, like.dtype, like.device)
+        at.append(locate(block, over, shape, like.device).expand(value.shape).reshape(-1))
+        values.append(value.reshape(-1))
     where, back = torch.unique(torch.cat(at), return_inverse=True)
     flat = torch.cat(values)
     if where.numel() == flat.numel():  # each once: the values in another order, without a sum

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .._plan.key import KeyOf
 from .._plan.recording import whole
-from .block import Block, Kind, labels
+from .block import Block, Kind, labels, values_over
 from .dense_views import locate, window_of
 from .maps import Affine, Gather, Label, Map, align, bare, take
 from .tracing import is_tracing, leaves_a_trail
@@ -130,12 +130,14 @@ def _write(
     flat = zeros((prod(shape),), dtype=dtype, device=device) if into is None else into.view(-1).zero_()
     start = flat.storage_offset()
     for number, block in enumerate(blocks):
-        value, window = block.value, window_of(block, shape)
-        if isinstance(value, Tensor):
-            value = align(value, block.on, labels(block))
+        value, over, window = block.value, labels(block), window_of(block, shape)
         if window is None:
-            _add_at(flat, block, value, shape)
+            entries = values_over(block, over, dtype, device)
+            at = locate(block, over, shape, device).expand(entries.shape)
+            flat.index_add_(0, at.reshape(-1), entries.reshape(-1))
             continue
+        if isinstance(value, Tensor):
+            value = align(value, block.on, over)
         sizes, steps, offset = window
         view = flat.as_strided(sizes, steps, offset + start)
         if number:
@@ -145,16 +147,6 @@ def _write(
         else:
             view.fill_(value)
     return flat.view(shape)
-
-
-def _add_at(flat: Tensor, block: Block, value: Tensor | float, shape: tuple[int, ...]) -> None:
-    """Add the value of a block, aligned with its labels, where it stands."""
-    over = labels(block)
-    sizes = [label.size for label in over]
-    at = locate(block, over, shape, flat.device).expand(sizes).reshape(-1)
-    if not isinstance(value, Tensor):
-        value = torch.full((), value, dtype=flat.dtype, device=flat.device)
-    flat.index_add_(0, at, value.to(flat.dtype).expand(sizes).reshape(-1))
 
 
 class Write(torch.autograd.Function):

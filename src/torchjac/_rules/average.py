@@ -15,6 +15,7 @@ from .._blocks.block import Block
 from .._blocks.block_views import swapped
 from .._blocks.maps import Affine, Gather, Label, Map, bare
 from .._capture.tape import Meta, Node
+from .conv_geometry import by_dim
 from .einsum_notation import new_labels, spelling
 from .registry import Local, LocalJacobian, rule
 
@@ -43,8 +44,7 @@ def avg_pool(node: Node) -> LocalJacobian:
     Example: windows of 2×2 on 4×6: 24 of 144 entries, no number stored.
     """
     dims = 2 if "2D" in node.name else 3
-    saved = (node.saved(name) for name in ("kernel_size", "stride", "padding"))
-    size, step, margin = (each * dims if len(each) == 1 else each for each in saved)  # one may stand for all
+    size, step, margin = by_dim(node, dims, "kernel_size", "stride", "padding")
     divisor = node.saved("divisor_override")
     counted = "whole" if divisor else "padded" if node.saved("count_include_pad") else "inside"
 

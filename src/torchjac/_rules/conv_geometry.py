@@ -51,13 +51,16 @@ class Dim(NamedTuple):
         return first, max(min((self.fine - 1 - shift) // self.step + 1, self.coarse) - first, 0)
 
 
+def by_dim(node: Node, rank: int, *names: str) -> list[Sequence[int]]:
+    """Return saved settings of a window by dim; a number for all dims, as padding="valid" leaves, is saved once."""
+    return [each * rank if len(each) == 1 else each for each in map(node.saved, names)]
+
+
 def geometry(node: Node, shapes: Mapping[str, Sequence[int]]) -> Geometry:
     """Read the geometry off a node, for shapes of out, x and weight."""
     coarse, fine = ("x", "out") if node.saved("transposed") else ("out", "x")
     kernel = shapes["weight"][2:]
-    # A number for all dims, as padding="valid" leaves, is saved once.
-    saved = (node.saved(name) for name in ("stride", "dilation", "padding"))
-    moves = (each * len(kernel) if len(each) == 1 else each for each in saved)
+    moves = by_dim(node, len(kernel), "stride", "dilation", "padding")
     dims = tuple(map(Dim, shapes[coarse][2:], shapes[fine][2:], kernel, *moves))
     return Geometry(shapes, coarse, fine, node.saved("groups"), dims)
 

@@ -9,16 +9,14 @@ import torch
 from torch import Tensor
 
 from .._capture.tape import Node
+from .conv_geometry import by_dim
 
 
 def image_cotangents(node: Node, images: Tensor) -> Tensor:
     """Return the cotangents of a convolution's input for as many images as there are, by PyTorch's own formula."""
     weight, (_, *size) = node.saved("weight"), node.into(0).shape
-    rank = weight.dim() - 2
     names = ("stride", "padding", "dilation", "output_padding")
-    stride, padding, dilation, more = (
-        each * rank if len(each) == 1 else each for each in map(node.saved, names)
-    )
+    stride, padding, dilation, more = by_dim(node, weight.dim() - 2, *names)
     # Of the input only the shape is asked for.
     like = torch.zeros((), dtype=images.dtype, device=images.device).expand(len(images), *size)
     found: Tensor = torch.ops.aten.convolution_backward.default(
@@ -48,9 +46,7 @@ def input_cotangent(node: Node, cotangent: Tensor) -> Tensor | None:
         return None
     weight, groups = node.saved("weight"), node.saved("groups")
     rank = weight.dim() - 2
-    # A number for all dims, as padding="valid" leaves, is saved once.
-    moves = (node.saved(name) for name in ("dilation", "padding"))
-    dilation, padding = (each * rank if len(each) == 1 else each for each in moves)
+    dilation, padding = by_dim(node, rank, "dilation", "padding")
     margin = [d * (k - 1) - p for d, k, p in zip(dilation, weight.shape[2:], padding, strict=True)]
     if min(margin) < 0:
         return None

@@ -60,6 +60,11 @@ def _bias(node: Node, beta: float | complex) -> list[Local]:
     return [diagonal_term(node, 0, torch.tensor(beta.conjugate(), dtype=node.outputs[0].dtype))]
 
 
+def _added(node: Node, first: _Factor, second: _Factor, names: tuple[str, str]) -> list[Local]:
+    """Return terms of β c plus α times a product."""
+    return _bias(node, node.saved("beta")) + _product(node, first, second, names, node.saved("alpha"))
+
+
 @rule("MmBackward0", any_dtype=True, kind="product")
 def mm(node: Node) -> list[Local]:
     """Matrix product: out[i,k] = Σⱼ a[i,j] b[j,k].
@@ -75,10 +80,7 @@ def mm(node: Node) -> list[Local]:
 @rule("AddmmBackward0", any_dtype=True, kind="product")
 def addmm(node: Node) -> list[Local]:
     """Matrix product and sum: out[i,k] = β c[i,k] + α Σⱼ a[i,j] b[j,k]."""
-    names = ("mat2", "mat1")
-    return _bias(node, node.saved("beta")) + _product(
-        node, (1, "i k", "i j", "j k"), (2, "i k", "j k", "i j"), names, node.saved("alpha")
-    )
+    return _added(node, (1, "i k", "i j", "j k"), (2, "i k", "j k", "i j"), ("mat2", "mat1"))
 
 
 @rule("SparseAddmmBackward0", any_dtype=True)
@@ -102,19 +104,13 @@ def bmm(node: Node) -> list[Local]:
 @rule("BaddbmmBackward0", any_dtype=True, kind="product")
 def baddbmm(node: Node) -> list[Local]:
     """Batched product and sum: out[b,i,k] = β d[b,i,k] + α Σⱼ a[b,i,j] c[b,j,k]."""
-    names = ("batch2", "batch1")
-    return _bias(node, node.saved("beta")) + _product(
-        node, (1, "b i k", "b i j", "b j k"), (2, "b i k", "b j k", "b i j"), names, node.saved("alpha")
-    )
+    return _added(node, (1, "b i k", "b i j", "b j k"), (2, "b i k", "b j k", "b i j"), ("batch2", "batch1"))
 
 
 @rule("AddbmmBackward0", any_dtype=True)
 def addbmm(node: Node) -> list[Local]:
     """Sum of a batch of products: out[i,k] = β d[i,k] + α Σ_b Σⱼ a[b,i,j] c[b,j,k]."""
-    names = ("batch2", "batch1")
-    return _bias(node, node.saved("beta")) + _product(
-        node, (1, "i k", "b i j", "b j k"), (2, "i k", "b j k", "b i j"), names, node.saved("alpha")
-    )
+    return _added(node, (1, "i k", "b i j", "b j k"), (2, "i k", "b j k", "b i j"), ("batch2", "batch1"))
 
 
 @rule("MvBackward0", any_dtype=True, kind="product")
@@ -126,9 +122,7 @@ def mv(node: Node) -> list[Local]:
 @rule("AddmvBackward0", any_dtype=True, kind="product")
 def addmv(node: Node) -> list[Local]:
     """Matrix times vector and sum: out[i] = β c[i] + α Σⱼ a[i,j] x[j]."""
-    return _bias(node, node.saved("beta")) + _product(
-        node, (1, "i", "i j", "j"), (2, "i", "j", "i j"), ("vec", "mat"), node.saved("alpha")
-    )
+    return _added(node, (1, "i", "i j", "j"), (2, "i", "j", "i j"), ("vec", "mat"))
 
 
 @rule("DotBackward0", "VdotBackward0", any_dtype=True, kind="product")
@@ -143,9 +137,7 @@ def dot(node: Node) -> list[Local] | None:
 @rule("AddrBackward0", any_dtype=True)
 def addr(node: Node) -> list[Local]:
     """Outer product and sum: out[i,j] = β c[i,j] + α x[i] y[j]."""
-    return _bias(node, node.saved("beta")) + _product(
-        node, (1, "i j", "i", "j"), (2, "i j", "j", "i"), ("vec2", "vec1"), node.saved("alpha")
-    )
+    return _added(node, (1, "i j", "i", "j"), (2, "i j", "j", "i"), ("vec2", "vec1"))
 
 
 @rule("TrilinearBackward0")

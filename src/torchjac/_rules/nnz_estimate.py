@@ -11,6 +11,7 @@ from math import prod
 from typing import Literal
 
 from .._capture.tape import Node
+from .conv_geometry import by_dim
 from .conv_input import is_direct
 from .registry import OpKind, named
 
@@ -69,9 +70,7 @@ def _kernel_size(node: Node) -> int:
     if node.needs(1):
         return prod(node.into(1).shape[1:])
     (_, into, *image), (_, out, *found) = node.into(0).shape, node.shape
-    names = ("stride", "dilation", "padding", "output_padding")
-    # A number for all dims, as padding="valid" leaves, is saved once.
-    moves = [each * len(image) if len(each) == 1 else each for each in map(node.saved, names)]
+    moves = by_dim(node, len(image), "stride", "dilation", "padding", "output_padding")
     transposed = node.saved("transposed")
     size: int = (out if transposed else into) // node.saved("groups")
     for before, after, step, dilate, margin, more in zip(image, found, *moves, strict=True):

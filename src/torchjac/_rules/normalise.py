@@ -32,19 +32,13 @@ class _Affine:
         self.terms: list[Local] = []
         self.batch_dims: dict[int, BatchDims] = {}
 
-    def weight(self, normalised: Tensor) -> None:
-        """∂out[b,c]/∂w[c′] = δ[c,c′] x̂[b,c]."""
-        value = normalised.reshape([label.size for label in self.over])
-        self.terms.append(Local(1, Block(value, self.over, self.out, self.channel)))
-
-    def weight_by_seeds(self) -> None:
-        """The channels pass."""
-        self.batch_dims[1] = tuple((dim, k) for k, dim in enumerate(self.dims))
-
-    def bias(self) -> None:
-        """∂out[b,c]/∂d[c′] = δ[c,c′]."""
-        if self.node.needs(2):
-            self.terms.append(Local(2, Block(1.0, (), self.out, self.channel)))
+    def weight(self, unit: Callable[[], Tensor], training: bool = True) -> None:
+        """∂out[b,c]/∂w[c′] = δ[c,c′] x̂[b,c]; where a graph of the statistics is recorded, channels pass by seeds."""
+        if self.node.needs(1) and training and torch.is_grad_enabled():
+            self.batch_dims[1] = tuple((dim, k) for k, dim in enumerate(self.dims))
+        elif self.node.needs(1):
+            value = unit().reshape([label.size for label in self.over])
+            self.terms.append(Local(1, Block(value, self.over, self.out, self.channel)))
 
     def scaled(self, norm: Norm) -> Local:
         """Return what a constant scale makes of x, and of g: δ w[c] r[c]."""
@@ -61,7 +55,9 @@ class _Affine:
         ]
 
     def known(self) -> LocalJacobian:
-        """Return what was found."""
+        """Return what was found, with ∂out[b,c]/∂d[c′] = δ[c,c′]."""
+        if self.node.needs(2):
+            self.terms.append(Local(2, Block(1.0, (), self.out, self.channel)))
         return LocalJacobian(self.terms, self.batch_dims)
 
 
@@ -71,29 +67,22 @@ def layer_norm(node: Node) -> LocalJacobian:
 
     ∂out[b,j]/∂w[j′] = δ[j,j′] x̂[b,j]      ∂out[b,j]/∂c[j′] = δ[j,j′]      the rows b of x pass
     """
-    lead = len(node.shape) - len(node.saved("normalized_shape"))
-    affine = _Affine(node, range(lead, len(node.shape)))
-    if node.needs(0):
-        affine.batch_dims[0] = tuple((d, d) for d in range(lead))
-    if node.needs(1) and torch.is_grad_enabled():
-        affine.weight_by_seeds()
-    elif node.needs(1):
-        affine.weight(FIRST[node.name](node).unit)
-    affine.bias()
-    return affine.known()
+    return _by_rows(node, lambda: FIRST[node.name](node).unit)
 
 
 @rule("FusedRmsNormBackward0", kind="mixing")
 def rms_norm(node: Node) -> LocalJacobian:
     """RMS norm: out[b, j] = w[j] x[b, j] / rms(x[b]); the rows b of x pass."""
+    return _by_rows(node, lambda: node.saved("input") * node.saved("result1"))
+
+
+def _by_rows(node: Node, unit: Callable[[], Tensor]) -> LocalJacobian:
+    """Return what is known where each row is normalised."""
     lead = len(node.shape) - len(node.saved("normalized_shape"))
     affine = _Affine(node, range(lead, len(node.shape)))
     if node.needs(0):
         affine.batch_dims[0] = tuple((d, d) for d in range(lead))
-    if node.needs(1) and torch.is_grad_enabled():
-        affine.weight_by_seeds()
-    elif node.needs(1):
-        affine.weight(node.saved("input") * node.saved("result1"))
+    affine.weight(unit)
     return affine.known()
 
 
@@ -114,11 +103,7 @@ def batch_norm(node: Node) -> LocalJacobian:
         affine.batch_dims[0] = ((1, 1),)
     elif node.needs(0):
         affine.terms.append(affine.scaled(FIRST[node.name](node)))
-    if node.needs(1) and training and torch.is_grad_enabled():
-        affine.weight_by_seeds()
-    elif node.needs(1):
-        affine.weight(FIRST[node.name](node).unit)
-    affine.bias()
+    affine.weight(lambda: FIRST[node.name](node).unit, training)
     return affine.known()
 
 
@@ -135,11 +120,7 @@ def group_norm(node: Node) -> LocalJacobian:
     if node.needs(0):
         affine.batch_dims[0] = ((0, 0),)
         alternatives[0] = _by_group(node)
-    if node.needs(1) and torch.is_grad_enabled():
-        affine.weight_by_seeds()
-    elif node.needs(1):
-        affine.weight(FIRST[node.name](node).unit)
-    affine.bias()
+    affine.weight(lambda: FIRST[node.name](node).unit)
     return affine.known()._replace(alternatives=alternatives)
 
 

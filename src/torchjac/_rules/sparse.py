@@ -31,17 +31,17 @@ def to_sparse(node: Node) -> list[Local]:
 @rule("ToDenseBackward0", any_dtype=True)
 def to_dense(node: Node) -> list[Local]:
     """A sparse tensor as a dense one: ∂out[i]/∂x[i′] = δ[i,i′] where x stores an entry, zero elsewhere."""
-    (stored,) = call(node, [ones(node)])
-    if stored is None:
+    (found,) = call(node, [ones(node)])
+    if found is None:
         return []
-    return [diagonal_term(node, 0, fit(stored, node.into(0)).detach())._replace(selects=True)]
+    return [diagonal_term(node, 0, fit(found, node.into(0)).detach())._replace(selects=True)]
 
 
 @rule("SparseCooTensorWithDimsAndTensorsBackward0", any_dtype=True)
 def sparse_coo_tensor(node: Node) -> list[Local]:
     """A sparse tensor from values: out[at[k], …] += values[k, …]."""
-    stored, whole = _stored(node.saved("result"))
-    return [Local(0, Block(1.0, (), whole, stored))]
+    each, whole = stored(node.saved("result"))
+    return [Local(0, Block(1.0, (), whole, each))]
 
 
 @rule("ValuesBackward0", any_dtype=True)
@@ -50,11 +50,11 @@ def values(node: Node) -> list[Local] | None:
     x = node.saved("self")
     if x.layout is not torch.sparse_coo:
         return None
-    stored, whole = _stored(x)
-    return [Local(0, Block(1.0, (), stored, whole))]
+    each, whole = stored(x)
+    return [Local(0, Block(1.0, (), each, whole))]
 
 
-def _stored(x: Tensor) -> tuple[tuple[Map, ...], tuple[Map, ...]]:
+def stored(x: Tensor) -> tuple[tuple[Map, ...], tuple[Map, ...]]:
     """Maps of the values of a sparse tensor and of the whole: each value stands at a place, its own dims follow."""
     entry = Label(x._nnz())
     rest = tuple(bare(Label(size)) for size in x.shape[x.sparse_dim() :])

@@ -6,27 +6,19 @@ As in `sparse` an entry is named as that of the dense tensor; what is not stored
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from .._blocks.block import Block
-from .._blocks.maps import Gather, Label, Map, bare
+from .._blocks.maps import Gather, Label
 from .._blocks.tracing import is_known
 from .._capture.tape import Node
 from .registry import Local, rule
-
-
-def _places(x: Tensor) -> tuple[Map, ...]:
-    """Return maps of the places where a sparse tensor stores something, each once."""
-    x = x.coalesce()
-    entry = Label(x._nnz())
-    rest = [bare(Label(size)) for size in x.shape[x.sparse_dim() :]]
-    return (*(Gather(at, (entry,)) for at in x.indices()), *rest)
+from .sparse import stored
 
 
 @rule("SparseSumBackward0", any_dtype=True)
 def sparse_sum(node: Node) -> list[Local]:
     """A sum along dims of a sparse tensor: ∂out[i]/∂x[i′,j] = δ[i,i′] where x stores an entry."""
-    places = _places(node.saved("self").detach())
+    _, places = stored(node.saved("self").detach().coalesce())
     summed = {dim % len(places) for dim in node.saved("dim")}
     out = tuple([map_ for dim, map_ in enumerate(places) if dim not in summed])
     return [Local(0, Block(1.0, (), out, places))]
@@ -35,7 +27,7 @@ def sparse_sum(node: Node) -> list[Local]:
 @rule("SparseMaskBackward0", any_dtype=True)
 def sparse_mask(node: Node) -> list[Local]:
     """A tensor where a mask stores an entry: out[at[e]] = x[at[e]]."""
-    places = _places(node.saved("mask").detach())
+    _, places = stored(node.saved("mask").detach().coalesce())
     return [Local(0, Block(1.0, (), places, places))]
 
 
