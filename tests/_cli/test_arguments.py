@@ -148,7 +148,7 @@ def test_bad_files(tmp_path, name):
     write(tmp_path / name)
     with pytest.raises(Stop, match=rf"--args .*{name}: cannot be read as tensors: .*{said}") as stop:
         from_file(tmp_path / name)
-    assert stop.value.status == BAD_USAGE
+    assert stop.value.exit_code == BAD_USAGE
     assert not re.search(r"weights_only|trust|allow_pickle|\n", str(stop.value))
 
 

@@ -37,7 +37,7 @@ def test_raises():
     with pytest.raises(Stop) as stop:
         Request(f"{MODEL}:raises", ("7",)).load().value()
     message = str(stop.value)
-    assert stop.value.status == RAISED
+    assert stop.value.exit_code == RAISED
     assert "model.py:raises(float64 (7,)) raised RuntimeError: The size of tensor a (6)" in message
     assert "return x[1:] + torch.ones(3)" in message
     assert "request.py" not in message
@@ -69,7 +69,7 @@ def test_bad_usage_is_found_first(tmp_path, options):
     (tmp_path / "breaks.py").write_text("raise RuntimeError\n")
     with pytest.raises(Stop) as stop:
         Request(f"{tmp_path / 'breaks.py'}:f", **options).load()
-    assert stop.value.status == BAD_USAGE
+    assert stop.value.exit_code == BAD_USAGE
 
 
 def test_nothing_to_differentiate():

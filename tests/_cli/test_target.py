@@ -78,7 +78,7 @@ def test_not_found(here, target, status, said):
     with pytest.raises(Stop) as stop:
         find(target)
     assert said in str(stop.value)
-    assert stop.value.status == status
+    assert stop.value.exit_code == status
 
 
 def test_where_an_import_raised(here):

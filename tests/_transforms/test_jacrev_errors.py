@@ -49,7 +49,9 @@ CASES = {
         lambda j: j(lambda a: X * a)(2.0), ValueError, "must be a tensor, got 2.0 of type float",
     ),
     "None as input": (lambda j: j(lambda a: X)(None), ValueError, "must be a tensor, got None"),
-    "array as input": (lambda j: j(lambda a: a)(X.numpy()), ValueError, "a NumPy array"),
+    "array as input": (lambda j: j(lambda a: a)(X.numpy()), ValueError, "a NumPy array of .*; use torch.from_numpy"),
+    "array as output": (lambda j: j(lambda a: a.detach().numpy())(X), RuntimeError, "compute it with torch"),
+    "what a function returns": (lambda j: j(X.sin())(X), TypeError, "give the function itself"),
     "number in a tree": (
         lambda j: j(lambda t: t["x"])({"x": X, "n": 3}), ValueError, "must be a tensor, got 3",
     ),

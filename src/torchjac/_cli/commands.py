@@ -38,33 +38,20 @@ MOST_THREADS = 1024
 MOST_SECONDS = 1_000_000
 
 
-class Stopped(click.ClickException):
-    """A `Stop` as click knows it."""
-
-    def __init__(self, stop: Stop) -> None:
-        """Take over message and status."""
-        super().__init__(str(stop))
-        self.exit_code = stop.status  # type: ignore[misc]  # click says so in its class, not in its type
-
-
 class Commands(click.Group):
-    """A group whose commands may end by `Stop`."""
+    """A group whose commands end by `Stop`, whatever is raised in them."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:
             return super().invoke(ctx)
-        except Stop as stop:
-            raise Stopped(stop) from stop
-        except KeyboardInterrupt:
-            raise Stopped(Stop("interrupted", INTERRUPTED)) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
-        except (
-            Exception,
-            SystemExit,
-        ) as error:  # the function ends the process, or fails in a later call only
-            raise Stopped(raised(str(ctx.invoked_subcommand), error)) from error
+        except KeyboardInterrupt:
+            raise Stop("interrupted", INTERRUPTED) from None
+        # The function ends the process, or fails in a later call only.
+        except (Exception, SystemExit) as error:
+            raise raised(str(ctx.invoked_subcommand), error) from error
 
 
 def _positions(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
@@ -133,14 +120,9 @@ def commands() -> None:
 @click.option("--costs/--no-costs", default=True, help="Measure time and memory, in fresh processes.")
 @click.option("--progress/--no-progress", default=None, help="Show bars (default: on a terminal).")
 def explain(
-    request: Request,
-    limit: Limit,
-    spy: str | None,
-    report: str | None,
-    walk: bool | None,
-    costs: bool,
+    request: Request, limit: Limit, spy: str | None, report: str | None, walk: bool | None, costs: bool,
     progress: bool | None,
-) -> None:
+) -> None:  # fmt: skip
     """Tell structure, where it was lost, and what it costs."""
     if spy:
         check_spy(spy)
@@ -199,13 +181,8 @@ def _cost_rows(measured: Sequence[Cost]) -> list[list[str]]:
         if cost.seconds is None:
             rows.append([cost.way, cost.failed])
         else:
-            rows.append(
-                [
-                    cost.way,
-                    number_format.seconds(cost.seconds),
-                    number_format.size(cost.peak) if cost.peak is not None else "?",
-                ]
-            )
+            peak = "?" if cost.peak is None else number_format.size(cost.peak)
+            rows.append([cost.way, number_format.seconds(cost.seconds), peak])
     return rows
 
 
@@ -269,11 +246,6 @@ def bench(request: Request, limit: Limit, seconds: float, threads: int | None) -
             rows.append([timing.way, timing.failed])
             continue
         ratio = "" if peer is None else number_format.times(peer / timing.median)
-        rows.append(
-            [
-                timing.way,
-                *map(number_format.seconds, (timing.median, min(timing.times), max(timing.times))),
-                ratio,
-            ]
-        )
+        seconds_of = map(number_format.seconds, (timing.median, min(timing.times), max(timing.times)))
+        rows.append([timing.way, *seconds_of, ratio])
     click.echo(number_format.table(rows, {1, 2, 3, 4}))

@@ -13,6 +13,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, NoReturn
 
+import click
 import torch
 
 #: Exit statuses; 0 is success.
@@ -26,13 +27,13 @@ INTERRUPTED = 130  # by Ctrl-C; as a shell
 LINES = 4
 
 
-class Stop(Exception):
-    """The command cannot go on; ``status`` is what it exits with."""
+class Stop(click.ClickException):
+    """The command cannot go on; it prints the message and exits with ``status``."""
 
     def __init__(self, message: str, status: int = BAD_USAGE) -> None:
         """Keep the message for the user."""
         super().__init__(message)
-        self.status = status
+        self.exit_code = status  # type: ignore[misc]  # click says so in its class, not in its type
 
 
 @contextmanager

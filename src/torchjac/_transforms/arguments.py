@@ -74,17 +74,24 @@ def check_leaf(leaf: Any, what: str, side: str) -> None:
     """Raise unless a leaf is a dense floating-point tensor; the exceptions are of torch.func's types."""
     if type(leaf) is Tensor and leaf.dtype in _TAKEN and leaf.layout is torch.strided and not leaf.is_nested:
         return  # nearly every leaf
-    if isinstance(leaf, numpy.ndarray):
-        raise (RuntimeError if side == "output" else ValueError)(
-            f"{what}: every differentiated {side} must be a tensor, got a NumPy array of shape {leaf.shape} and "
-            f"{leaf.dtype}; use torch.from_numpy"
-        )
     if not isinstance(leaf, Tensor):
-        hint = "" if side == "input" else "; return anything else as aux, with has_aux=True"
-        raise (RuntimeError if side == "output" else ValueError)(
-            f"{what}: every differentiated {side} must be a tensor, got {leaf!r} of type "
-            f"{type(leaf).__name__}{hint}"
+        got, error = (
+            f"{leaf!r} of type {type(leaf).__name__}",
+            ValueError if side == "input" else RuntimeError,
         )
+        hint = (
+            "make it with torch.tensor"
+            if side == "input"
+            else "return anything else as aux, with has_aux=True"
+        )
+        if isinstance(leaf, numpy.ndarray):
+            got = f"a NumPy array of shape {leaf.shape} and {leaf.dtype}"
+            hint = (
+                "use torch.from_numpy"
+                if side == "input"
+                else "NumPy has no derivatives: compute it with torch"
+            )
+        raise error(f"{what}: every differentiated {side} must be a tensor, got {got}; {hint}")
     sharded = sys.modules.get("torch.distributed.tensor")  # never imported here
     if isinstance(leaf, getattr(sharded, "DTensor", ())):
         raise NotImplementedError(

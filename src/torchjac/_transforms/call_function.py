@@ -203,10 +203,16 @@ class _NotRounded(Change):
         torch.set_autocast_enabled(self.kind, True)
 
 
+def check_callable(func: Any, what: str) -> None:
+    """Raise unless the function can be called."""
+    if not callable(func):
+        hint = "; give the function itself, not what it returns" if isinstance(func, Tensor) else ""
+        raise TypeError(f"{what}: func must be callable, got {func!r} of type {type(func).__name__}{hint}")
+
+
 def check_function(func: Any, argnums: Any, chunk_size: Any, what: str) -> None:
     """Raise unless the function can be called and the chunk size is a positive int or None."""
-    if not callable(func):
-        raise TypeError(f"{what}: func must be callable, got {func!r} of type {type(func).__name__}")
+    check_callable(func, what)
     if isinstance(argnums, Tensor):  # anything else that is no argnums is told when the arguments are there
         raise RuntimeError(
             f"{what}: argnums must be an int or a tuple of ints, got a tensor of shape {tuple(argnums.shape)}; "

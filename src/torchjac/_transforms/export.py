@@ -15,6 +15,7 @@ from .._answers.frame import SparseParts
 from .._answers.operator import Jacobian
 from .._torch import inductor, pytree
 from .backend import inductor_settings
+from .call_function import check_callable
 from .compile import Compiled, observed
 from .op_recording import is_random
 from .program import trace
@@ -75,8 +76,7 @@ def export(
         tensor([[2., 1., 0.],
                 [0., 3., 2.]])
     """
-    if not callable(func):
-        raise TypeError(f"export: func must be callable, got {func!r} of type {type(func).__name__}")
+    check_callable(func, "export")
     path = Path(path)
     if path.suffix != ".pt2":
         raise ValueError(f"export: path must end with .pt2, got {str(path)!r}")
