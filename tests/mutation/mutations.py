@@ -317,8 +317,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/matmul.py", "α forgotten in every product",
-        "value = value if factor == 1 else value * factor\n    return",
-        "return",
+        "scaled(value, alpha), on=on)",
+        "scaled(value, 1.0), on=on)",
     ),
     Mutation(
         "_rules/matmul.py", "β forgotten",
@@ -699,8 +699,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/sparse_factor.py", "α forgotten",
-        "values if scale == 1 else values * scale",
-        "values",
+        "value if factor == 1 else value * factor",
+        "value",
     ),
     Mutation(
         "_rules/sparse.py", "wrong sign",

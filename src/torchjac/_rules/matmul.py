@@ -16,13 +16,7 @@ from .._capture.tape import Node
 from .einsum_notation import local
 from .pointwise import diagonal_term
 from .registry import Local, rule
-from .sparse_factor import entries_local
-
-
-def _scaled(value: Tensor, factor: complex) -> Tensor:
-    value = value if factor == 1 else value * factor
-    return value.conj_physical() if value.is_complex() else value
-
+from .sparse_factor import entries_local, scaled
 
 #: Of a factor its input, the spellings of out and of wrt, and that of the other factor
 _Factor: TypeAlias = tuple[int, str, str, str]
@@ -38,7 +32,7 @@ def _product(
             factor = node.saved(other)
             if factor.layout is torch.strided:
                 value, on = _as_it_lies(factor, on)
-                terms.append(local(node, k, out, wrt, _scaled(value, alpha), on=on))
+                terms.append(local(node, k, out, wrt, scaled(value, alpha), on=on))
             else:
                 terms.append(entries_local(node, k, out, wrt, factor, alpha, on))
     return terms

@@ -8,7 +8,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from .._blocks.block import Block
+from .._blocks.block import Block, identity
 from .._blocks.block_views import swapped
 from .._blocks.maps import Affine, Gather, Label, Map, bare, constant, positions
 from .._capture.tape import Node
@@ -43,8 +43,7 @@ def kept(node: Node, hole: Tensor) -> list[Local]:
 
 
 def _all_kept(node: Node) -> list[Local]:
-    maps = tuple(map(bare, new_labels(node.shape)))
-    return [Local(0, Block(1.0, (), maps, maps))] if node.needs(0) else []
+    return [Local(0, identity(node.shape))] if node.needs(0) else []
 
 
 def _outside(node: Node, dim: int, start: int, step: int, count: int) -> list[Local]:

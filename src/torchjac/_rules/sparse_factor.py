@@ -27,14 +27,14 @@ def entries_local(node: Node, k: int, out: str, wrt: str, factor: Tensor, scale:
     labels: dict[str, Map] = {
         letter: Gather(index, (entry,)) for letter, index in zip(on.split(), factor.indices(), strict=True)
     }
-    sides = [
-        tuple(
-            [
-                labels.setdefault(letter, bare(Label(size)))
-                for letter, size in zip(words.split(), shape, strict=True)
-            ]
-        )
-        for words, shape in ((out, node.shape), (wrt, node.into(k).shape))
-    ]
-    values = values if scale == 1 else values * scale
-    return Local(k, Block(values.conj_physical() if values.is_complex() else values, (entry,), *sides))
+    sides = []
+    for words, shape in ((out, node.shape), (wrt, node.into(k).shape)):
+        dims = zip(words.split(), shape, strict=True)
+        sides.append(tuple([labels.setdefault(letter, bare(Label(size))) for letter, size in dims]))
+    return Local(k, Block(scaled(values, scale), (entry,), *sides))
+
+
+def scaled(value: Tensor, factor: complex) -> Tensor:
+    """Return a multiple of a factor of a product as its local Jacobian holds it: conjugate."""
+    value = value if factor == 1 else value * factor
+    return value.conj_physical() if value.is_complex() else value
