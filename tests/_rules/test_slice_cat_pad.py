@@ -1,7 +1,11 @@
 """Cutting and joining: shifted identities, one block for each piece."""
 
+import pytest
 import torch
 from tests._rules.cases import Case, Sampler, case, check, over_cases
+
+import torchjac
+from torchjac.testing import finite_differences, loop_jacobian
 
 s = Sampler()
 
@@ -76,6 +80,7 @@ CASES = [
     case("RollBackward0", lambda x: x.roll(2), s(2, 3), stored=[12]),
     case("RollBackward0", lambda x: x.roll((1, 1), (0, 0)), s(4), stored=[0], blocks=[2]),
     case("RollBackward0", lambda x: x.roll(1, 0), s(0)),
+    case("RollBackward0", lambda x: x.roll(1), s(), stored=[0]),
     case("RollBackward0", lambda x: x.roll(1, 0), s(1), stored=[0]),
     case("ConstantPadNdBackward0", lambda x: F.pad(x, (1, 2)), s(2, 3), stored=[0]),
     case("ConstantPadNdBackward0", lambda x: F.pad(x, (1, 0, 2, 1), value=3.0), s(2, 3), stored=[0]),
@@ -166,3 +171,27 @@ CASES = [
 def test_piece(one: Case) -> None:
     """Pieces are shifted identities: nothing is stored but the tables of mirrored pads and triangles."""
     check(one)
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 2])
+@pytest.mark.parametrize("hooked", [False, True])
+def test_a_number_is_rolled_by_itself(hooked: bool, chunk: int | None) -> None:
+    """Rows through the roll of a 0-dim tensor stay where they are: PyTorch rolls a batch of such (torch 2.9-2.14)."""
+
+    def func(x: torch.Tensor) -> torch.Tensor:
+        number = x.prod()
+        if hooked:
+            number.register_hook(lambda cotangent: cotangent.clone())
+        return number.roll(1) / x
+
+    x = s(3)
+    found = torchjac.jacrev(func, chunk_size=chunk)
+    for _ in range(4):
+        torch.testing.assert_close(found(x), loop_jacobian(func, x))
+    torch.testing.assert_close(torchjac.jacfwd(func)(x), loop_jacobian(func, x))
+    torch.testing.assert_close(
+        torchjac.hessian(lambda x: func(x).prod())(x),
+        finite_differences(lambda x: torchjac.grad(lambda x: func(x).prod())(x), x),
+        rtol=1e-6,
+        atol=1e-6,
+    )

@@ -115,7 +115,7 @@ def _flip(node: Node, count: int, rows: Tensor) -> Results:
 def _roll(node: Node, count: int, rows: Tensor) -> Results:
     shifts, dims = node.saved("shifts"), node.saved("dims")
     if not dims:  # the flattened tensor is rolled
-        return [rows.flatten(1).roll(-shifts[0], 1).view(rows.shape)]
+        return [rows.unsqueeze(-1).flatten(1).roll(-shifts[0], 1).view(rows.shape)]
     return [rows.roll([-shift for shift in shifts], [dim % len(node.shape) + 1 for dim in dims])]
 
 

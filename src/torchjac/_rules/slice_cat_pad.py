@@ -7,12 +7,14 @@ from itertools import product
 from math import prod
 
 import torch
+from torch import Tensor
 
 from .._blocks.block import Block, interned, zeroed
 from .._blocks.block_views import swapped
 from .._blocks.domain import at_most
 from .._blocks.maps import Affine, Gather, Label, Map, bare, constant
 from .._capture.tape import Node
+from .backward_overrides import Anew, register
 from .einsum_notation import diagonal, new_labels, reindexing
 from .registry import Local, rule
 from .views import unravel
@@ -171,6 +173,14 @@ def roll(node: Node) -> list[Local]:
     # A dim that is rolled is two pieces, which change places: (size, where it stands in x, where in out).
     choices = [_rolled(size, total.get(dim, 0) % size) for dim, size in enumerate(shape)]
     return [Local(0, _window(*zip(*pieces, strict=True))) for pieces in product(*choices)]
+
+
+def _roll_of_a_number(node: Node, lead: object, rows: Tensor) -> list[Tensor | None] | None:
+    return None if node.shape else [rows]
+
+
+# On a batch of 0-dim tensors PyTorch rolls the batch (torch 2.9-2.14).
+register(["RollBackward0"], Anew(_roll_of_a_number, fails=lambda node: not node.shape))
 
 
 def _rolled(size: int, shift: int) -> list[tuple[int, int, int]]:
