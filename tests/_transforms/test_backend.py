@@ -1,0 +1,31 @@
+"""What a recorded graph is compiled with: code of vectors only where it gains more than it takes to be made."""
+
+import pytest
+import torch
+
+from torchjac._transforms.backend import FEW_ENTRIES, OP_ENTRIES, inductor_settings
+from torchjac._transforms.op_recording import record_ops
+
+
+def scanned(given):
+    """Hundreds of ops on a few numbers each, of which every one is part of the answer."""
+    (x,) = given
+    found = [x]
+    for _ in range(200):
+        found.append(found[-1].sin() * 1.5)
+    return [torch.stack(found)]
+
+
+@pytest.mark.parametrize(
+    ("function", "entries", "vectors"),
+    [
+        pytest.param(lambda given: [given[0].sin()], FEW_ENTRIES // 32, False, id="few entries"),
+        pytest.param(lambda given: [given[0].sin()], FEW_ENTRIES, True, id="an op on many entries"),
+        pytest.param(scanned, OP_ENTRIES // 20, False, id="many ops on a few entries each"),
+        pytest.param(scanned, OP_ENTRIES, True, id="many ops on many entries"),
+    ],
+)
+def test_vectors_where_they_pay(function, entries, vectors) -> None:
+    """Each op takes a compiler longer as code of vectors, whatever the entries that it is faster on."""
+    graph = record_ops(function, [torch.rand(entries, dtype=torch.float64)]).graph
+    assert (inductor_settings(graph)["cpp.simdlen"] is None) is vectors
