@@ -146,7 +146,7 @@ def _vectors_pay(graph: fx.GraphModule) -> bool:
     work, answer = sum(map(_work, graph.graph.nodes)), sum(map(_numel, outputs))
     if any(is_large(_numel(node), node.meta["val"].dtype, node.meta["val"].device) for node in outputs):
         return work > answer // 4
-    ops = sum([node.op == "call_function" and not looks(node) for node in graph.graph.nodes])
+    ops = len([node for node in graph.graph.nodes if node.op == "call_function" and not looks(node)])
     return work + answer > max(FEW_ENTRIES, OP_ENTRIES * ops)
 
 
