@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -71,11 +72,8 @@ inplace_requires_grad_allowed: Callable[[], bool] = _functorch.get_inplace_requi
 set_inplace_requires_grad_allowed: Callable[[bool], None] = _functorch.set_inplace_requires_grad_allowed
 
 
-def forward_level() -> int:
-    """Return the number of the innermost level of `torch.autograd.forward_ad`, -1 where there is none."""
-    return forward_ad._current_level
-
-
+#: The number of the innermost level of `torch.autograd.forward_ad`, -1 where there is none
+forward_level: Callable[[], int] = partial(vars(forward_ad).__getitem__, "_current_level")
 #: Whether a tensor asks for gradients, and its node, as its C properties say: those of `Tensor` may be replaced
 requires_grad_of: Callable[[torch.Tensor], bool] = TensorBase.requires_grad.__get__  # type: ignore[attr-defined]
 grad_fn_of: Callable[[torch.Tensor], Any] = vars(TensorBase)["grad_fn"].__get__

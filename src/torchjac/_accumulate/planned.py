@@ -68,7 +68,7 @@ def planned(
     """
     source = captured.recorded
     outputs, nodes = source.outputs, source.graph.nodes
-    graph = signature(source.graph, outputs) if may_plan(captured) else None
+    graph = signature(source.graph, outputs) if may_plan(source) else None
     if graph is None:
         return compute(None)
     asked = (asked, captured.added)
@@ -183,9 +183,9 @@ def _price(made: Program | None, candidate: Candidate | None) -> float:
 
 
 def may_plan(captured: Captured) -> bool:
-    """Tell whether what a call does is all done by ops that a recorder sees, for no one else to see or change."""
+    """Tell whether all that is done with a recorded graph is done by ops that a recorder sees, and no one else."""
     return not (
-        len(captured.recorded.graph.nodes) > MOST_NODES
+        len(captured.graph.nodes) > MOST_NODES
         or captured.hooked
         or dispatch_mode_count() > 0  # a trace is one
         or function_mode_count() > 0

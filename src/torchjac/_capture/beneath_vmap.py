@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .._blocks.lazy import lazy
 from . import samples  # noqa: F401  (it lets samples tell)
-from .capture import Captured, capture
+from .capture import Captured, capture_in_autograd
 from .graph import Graph, read_graph
 from .recognise import graph_between
 from .vmap_levels import Levels, levels_entered, levels_left, lifted, lowered
@@ -70,31 +70,36 @@ def capture_beneath(
     Raises:
         RuntimeError: where the function asks a tensor for what only a level of its own gives it, as a hook or ``data``.
     """
-    physical = [lowered(tensor) for tensor in inputs]
+    physical, in_levels = _all_lowered(inputs)
     groups: dict[Levels, list[int]] = {}
-    for number, (_, levels) in enumerate(physical):
+    for number, levels in enumerate(in_levels):
         groups.setdefault(levels, []).append(number)
     with levels_left() as stack:
 
         def beneath(leaves: list[Tensor]) -> tuple[list[Tensor], Any]:
             with levels_entered(stack):
-                outputs, extra = run(
-                    [lifted(leaf, levels) for leaf, (_, levels) in zip(leaves, physical, strict=True)]
-                )
-            whole = [lowered(output) for output in outputs]
-            return [tensor for tensor, _ in whole], (outputs, [levels for _, levels in whole], extra)
+                outputs, extra = run(list(map(lifted, leaves, in_levels)))
+            whole, out_levels = _all_lowered(outputs)
+            return whole, (outputs, out_levels, extra)
 
-        captured = capture(beneath, [tensor for tensor, _ in physical])
+        captured = capture_in_autograd(beneath, physical)
     if not captured.graph.names.isdisjoint(WRONG_BENEATH):
         raise RuntimeError("beneath vmap the graph of this function has wrong derivatives")
-    outputs, out_levels, extra = captured.extra
-    captured.extra = extra
-    parts = [
-        Part(numbers, _part(captured, numbers, tuple([_samples(own, levels) for own in out_levels])))
-        for levels, numbers in groups.items()
-    ]
-    in_levels = [levels for _, levels in physical]
-    return captured, Beneath([tensor for tensor, _ in physical], in_levels, out_levels, outputs, parts)
+    outputs, out_levels, captured.extra = captured.extra
+    parts = []
+    for levels, numbers in groups.items():
+        dims = tuple([_samples(own, levels) for own in out_levels])
+        parts.append(Part(numbers, _part(captured, numbers, dims)))
+    return captured, Beneath(physical, in_levels, out_levels, outputs, parts)
+
+
+def _all_lowered(tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[Levels]]:
+    physical, levels = [], []
+    for tensor in tensors:
+        whole, own = lowered(tensor)
+        physical.append(whole)
+        levels.append(own)
+    return physical, levels
 
 
 @lru_cache(maxsize=1024)
@@ -156,8 +161,7 @@ class Summed(Captured):
 
     def made(self, is_read: bool) -> list[Any]:
         """Return the sums and their nodes, or Nones if a program does not read them."""
-        summed = [number for number, dims in enumerate(self.dims) if dims]
         if not is_read:
-            return [None] * (2 * len(summed))
-        sums = [self.outputs[number] for number in summed]
+            return [None] * (2 * sum(map(bool, self.dims)))
+        sums = [output for output, dims in zip(self.outputs, self.dims, strict=True) if dims]
         return [*sums, *[each.grad_fn for each in sums]]

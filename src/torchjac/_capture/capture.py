@@ -164,8 +164,7 @@ def left_level(tensor: Tensor) -> Tensor:
 
 def capture(run: Run, inputs: Sequence[Tensor]) -> Captured:
     """Call ``run`` on inputs that are differentiated."""
-    refuse_program("a graph of its own")
-    return capture_at_level(run, inputs) if inside_functorch() else _in_autograd(run, inputs)
+    return capture_at_level(run, inputs) if inside_functorch() else capture_in_autograd(run, inputs)
 
 
 def entry(tensor: Tensor) -> Tensor:
@@ -173,7 +172,9 @@ def entry(tensor: Tensor) -> Tensor:
     return tensor.clone()
 
 
-def _in_autograd(run: Run, inputs: Sequence[Tensor]) -> Captured:
+def capture_in_autograd(run: Run, inputs: Sequence[Tensor]) -> Captured:
+    """Run outside of functorch."""
+    refuse_program("a graph of its own")
     enabled = torch.is_grad_enabled()
     if torch.is_inference_mode_enabled():
         with normal_mode(), torch.enable_grad():
@@ -190,10 +191,10 @@ def _with_grad(run: Run, inputs: Sequence[Tensor], recording: bool, inferring: b
     leaves: list[Tensor] = []
 
     def recorded() -> tuple[list[Any], list[Tensor], Any]:
-        sources = [
-            tensor if recording and requires_grad_of(tensor) else _leaf(tensor, leaves) for tensor in inputs
-        ]
-        entries = [entry(tensor) for tensor in sources]
+        entries = []
+        for tensor in inputs:
+            is_given = recording and requires_grad_of(tensor)
+            entries.append(entry(tensor if is_given else _leaf(tensor, leaves)))
         starts = list(map(grad_fn_of, entries))  # read now: a write in place gives the tensor another
         return starts, *run(entries)
 

@@ -139,10 +139,8 @@ def put_arguments(
     return tuple(replaced)
 
 
-def split_aux(result: Any, has_aux: bool, what: str) -> tuple[Any, Any]:
+def split_aux(result: Any, what: str) -> tuple[Any, Any]:
     """Return the output to differentiate and the auxiliary one."""
-    if not has_aux:
-        return result, None
     if not isinstance(result, tuple) or len(result) != 2:
         got = f"a tuple of {len(result)}" if isinstance(result, tuple) else f"{type(result).__name__}"
         raise RuntimeError(

@@ -65,7 +65,7 @@ class Recorded(NamedTuple):
     @property
     def is_cut(self) -> bool:
         """True where answers come with a graph that nobody asked for."""
-        return not self.captured.records and self.walks_recorded
+        return not self.captured.records and self.beneath is None and is_transformed()
 
     def cut(self, answer: Any) -> Any:
         """Return an answer without a graph that nobody asked for, if it is a tensor."""
@@ -96,7 +96,7 @@ def record(
     def run(leaves: list[Tensor]) -> tuple[list[Tensor], tuple[Any, Any]]:
         chosen = unflatten(leaves, in_spec)
         result = func(*put_arguments(args, argnums, positions, chosen), **kwargs)
-        output, aux = split_aux(result, has_aux, what)
+        output, aux = split_aux(result, what) if has_aux else (result, None)
         outputs, out_spec = check_outputs(output, what)
         return outputs, (out_spec, aux)
 
@@ -127,7 +127,8 @@ def found(
     _, _, in_spec, out_spec, aux, *_ = recorded
     with levels_left():
         for numbers, captured in beneath.parts:
-            inputs = [beneath.inputs[number] for number in numbers]
+            is_whole = len(numbers) == len(beneath.inputs)
+            inputs = beneath.inputs if is_whole else [beneath.inputs[number] for number in numbers]
             lead = len(beneath.in_levels[numbers[0]])
             part = Recorded(captured, inputs, in_spec, out_spec, aux, None, True, lead)
             modes = walking(part)

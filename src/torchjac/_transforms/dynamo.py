@@ -196,7 +196,7 @@ def in_dynamo(
         chosen = unflatten(given, in_spec)
         with torch.enable_grad():  # as it will run: modules ask for the mode
             result = func(*put_arguments(args, argnums, positions, chosen), **kwargs)
-            output, aux = split_aux(result, has_aux, what)
+            output, aux = split_aux(result, what) if has_aux else (result, None)
             outputs, _ = check_outputs(output, what)
             # Dynamo names a tensor once, however often it is returned: an output twice, or as aux too, would be lost.
             own = tuple([each.view_as(each) for each in outputs])

@@ -105,7 +105,7 @@ def _gradient_and_value(
 
     def of_real(*args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
         result = func(*args, **kwargs)
-        output, aux = split_aux(result, has_aux, what)
+        output, aux = split_aux(result, what) if has_aux else (result, None)
         if isinstance(output, Tensor) and output.dim() != 0:
             raise RuntimeError(
                 f"{what}: the function must return a tensor of one number, of shape (), got shape "
