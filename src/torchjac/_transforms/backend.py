@@ -144,9 +144,9 @@ def _vectors_pay(graph: fx.GraphModule) -> bool:
     """Return whether a program takes long enough to be code of vectors; see `FEW_ENTRIES`."""
     outputs = graph.graph.output_node().all_input_nodes
     work, answer = sum(map(_work, graph.graph.nodes)), sum(map(_numel, outputs))
-    if any(is_large(_numel(node), node.meta["val"].dtype, node.meta["val"].device) for node in outputs):
-        return work > answer // 4
     ops = len([node for node in graph.graph.nodes if node.op == "call_function" and not looks(node)])
+    if any(is_large(_numel(node), node.meta["val"].dtype, node.meta["val"].device) for node in outputs):
+        return work > max(answer // 4, OP_ENTRIES * ops)
     return work + answer > max(FEW_ENTRIES, OP_ENTRIES * ops)
 
 
