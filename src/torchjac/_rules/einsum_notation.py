@@ -129,7 +129,8 @@ def reindexing(
         def moved(node: Node) -> list[Local]:
             if not node.needs(0):  # a backward formula takes the tensor too, for its shape
                 return []
-            shapes, back = (node.shape, node.into(0).shape), node.name in transposes
+            shapes = node.shape, node.into(0).shape
+            back = node.name.removesuffix("_copy") in transposes
             block = function(node, *(shapes[::-1] if back else shapes))
             if block is None:
                 return []

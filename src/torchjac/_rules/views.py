@@ -179,7 +179,7 @@ def _on_diagonal(short: tuple[int, ...], rank: int, first: int, second: int, off
 @reindexing("UnfoldBackward0", transposes=("UnfoldBackwardBackward0",))
 def unfold(node: Node, windows: tuple[int, ...], whole: tuple[int, ...]) -> Block:
     """Sliding windows: out[…, w, …, k] = x[…, step·w + k, …]; or windows are added where they overlap."""
-    name = "dimension" if node.name == "UnfoldBackward0" else "dim"
+    name = "dim" if node.name == "UnfoldBackwardBackward0" else "dimension"
     dim = node.saved(name) % len(whole) if whole else None
     return _unfolded(windows, dim, node.saved("step"))
 
