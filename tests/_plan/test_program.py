@@ -548,3 +548,18 @@ def test_a_constant_answer_belongs_to_its_caller(f) -> None:
         found = jacrev(f)(x)
         torch.testing.assert_close(found, expected)
         found.zero_()
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, 3])
+@pytest.mark.parametrize(
+    "f",
+    [lambda x: x[1:], lambda x: x.reshape(2, 2).T, lambda x: torch.cat([x, x]), lambda x: x.sin()[1:]],
+    ids=["slice", "transpose", "cat", "pointwise"],
+)
+def test_constants_written_into_an_answer(f, chunk_size) -> None:
+    """Chunks of rows that are the same at each run are written into the new memory of every answer."""
+    for seed in range(4):
+        x = torch.rand(4, dtype=D, generator=torch.Generator().manual_seed(seed))
+        found = jacrev(f, chunk_size=chunk_size)(x)
+        torch.testing.assert_close(found, loop_jacobian(f, x))
+        found.fill_(7.0)  # what the next answer's memory may hold

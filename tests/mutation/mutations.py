@@ -1167,6 +1167,11 @@ MUTATIONS: tuple[Mutation, ...] = (
         "    given: set[int] = set()",
     ),
     Mutation(
+        "_plan/program.py", "what is the same at each run not written into memory that is new",
+        "if register in fixed and (writes is None or writes in fixed):",
+        "if register in fixed:",
+    ),
+    Mutation(
         "_accumulate/seeds.py", "positions that two labels meet at ride along",
         "return type(map_) is Affine and (len(map_.terms) < 2 or is_injective(dict(map_.terms), map_.labels))",
         "return type(map_) is Affine",

@@ -209,7 +209,7 @@ def _live(
     for number in range(len(steps) - 1, -1, -1):
         _, reads, register, writes, kept = steps[number]
         if not kept:
-            if register in fixed:
+            if register in fixed and (writes is None or writes in fixed):
                 continue
             if register not in needed and (writes is None or registers[writes].memory not in memories):
                 continue
