@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from torchjac._blocks.maps import positions
-from torchjac._rules.strided import around, bounds, box_of, law_of, placed, same
+from torchjac._rules.strided import around, bounds, box_of, law_of, placed
 
 
 def in_order(shape):
@@ -103,10 +103,3 @@ def test_around(shape, hole) -> None:
     inside[hole] = True
     assert torch.equal(count, (~inside).long())
     assert bounds(inside) == hole
-
-
-def test_one_for_both_ends() -> None:
-    """A box is not the whole tensor, which the same maps at both ends would say."""
-    block = same(((1, 3),))
-    assert block.out == block.wrt
-    assert block.out is not block.wrt

@@ -656,11 +656,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         "False",
     ),
     Mutation(
-        "_rules/strided.py", "one box for both ends, as the whole tensor has",
-        "return Block(1.0, (), tuple(maps), tuple(maps))",
-        "return Block(1.0, (), *[tuple(maps)] * 2)",
-    ),
-    Mutation(
         "_rules/strided.py", "a dim that runs over into the next",
         ">= shape[at]:",
         "> 9 * shape[at]:",
@@ -833,9 +828,9 @@ MUTATIONS: tuple[Mutation, ...] = (
         "spread(hole.to(",
     ),
     Mutation(
-        "_rules/scatter.py", "what lies behind the slice dropped",
-        "for at, length in ((0, start), (start + count, size - start - count)):",
-        "for at, length in ((0, start),):",
+        "_rules/strided.py", "what lies behind a box dropped",
+        "for start, stop in ((window[dim].start, part.start), (part.stop, window[dim].stop)):",
+        "for start, stop in ((window[dim].start, part.start),):",
     ),
     Mutation(
         "_rules/scatter.py", "index add: α forgotten",
@@ -1295,9 +1290,9 @@ MUTATIONS: tuple[Mutation, ...] = (
         "return place is not None",
     ),
     Mutation(
-        "_blocks/coordinates.py", "dims of a list in the other order",
-        "    maps.reverse()\n",
-        "",
+        "_blocks/dense_views.py", "positions along dims in the other order",
+        "return found[::-1]",
+        "return found",
     ),
     Mutation(
         "_blocks/coo_product.py", "rows of a sparse product counted by its rows",
@@ -1335,13 +1330,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         "steps.append((lambda t, a, b: t.select(a, 0).movedim(b - 1, -1), (first, second)))",
     ),
     Mutation(
-        "_blocks/merge.py", "maps told apart without strides",
-        "key.append((number.setdefault(label, len(number)), label.size, stride))",
+        "_blocks/spelling.py", "maps told apart without strides",
+        "key.append((number.setdefault(label, len(number)), label.size, step))",
         "key.append((number.setdefault(label, len(number)), label.size))",
     ),
     Mutation(
-        "_blocks/merge.py", "maps told apart without offsets",
-        "            key.append(map_[0])\n",
+        "_blocks/spelling.py", "maps told apart without offsets",
+        "            key.append(map_.offset)\n",
         "",
     ),
     Mutation(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, wraps
 from itertools import count
 from math import prod
-from typing import Any, NamedTuple, ParamSpec, Protocol
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 from .maps import Affine, Gather, InternedMaps, Label, Map, align, bare, bare_label, labels_of
 
 P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., Any])
 
 #: How many laws of one kind are remembered.
 KEPT = 4096
@@ -107,15 +108,27 @@ def _of(what: str, over: Sequence[Label], names: Mapping[Label, str]) -> str:
     return f"{what}[{', '.join(names[label] for label in over)}]"
 
 
+def of_maps(find: F) -> F:
+    """Return a function of a block's maps, which is called once for those that are remembered."""
+    kept = lru_cache(maxsize=KEPT)(find)
+
+    @wraps(find)
+    def found(out: tuple[Map, ...], wrt: tuple[Map, ...], *more: Any) -> Any:
+        remembered = type(out) is InternedMaps and type(wrt) is InternedMaps
+        return kept(out, wrt, *more) if remembered else find(out, wrt, *more)
+
+    return found  # type: ignore[return-value]  # of the same arguments
+
+
+@of_maps
+def _labels(out: tuple[Map, ...], wrt: tuple[Map, ...]) -> tuple[Label, ...]:
+    return tuple(labels_of(out + wrt))
+
+
 def labels(block: Block) -> tuple[Label, ...]:
     """Return all labels of a block, in the order in which its maps name them."""
     _, _, out, wrt = block
-    return _labels(out, wrt) if is_remembered(block) else tuple(labels_of(out + wrt))
-
-
-@lru_cache(maxsize=KEPT)
-def _labels(out: InternedMaps, wrt: InternedMaps) -> tuple[Label, ...]:
-    return tuple(labels_of(out + wrt))
+    return _labels(out, wrt)
 
 
 def values_over(block: Block, over: tuple[Label, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

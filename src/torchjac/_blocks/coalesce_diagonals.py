@@ -8,7 +8,7 @@ join to a box they are one block, its value zero-padded where a part adds nothin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache, reduce
+from functools import reduce
 from itertools import chain
 from math import prod
 from typing import NamedTuple
@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .._torch import tracer_mode
-from .block import KEPT, Block, Kind, is_remembered, stored
+from .block import Block, Kind, of_maps, stored
 from .cost import is_long
-from .maps import Affine, Gather, InternedMaps, Label, Map, align
+from .maps import Affine, Gather, Label, Map, align
 from .tracing import leaves_a_trail
 
 
@@ -101,7 +101,7 @@ def _boxes(boxes: list[Box], anyway: bool) -> list[Box]:
 def line(block: Block) -> tuple[tuple[object, ...], Ranged]:
     """Return what blocks of one line have in common, and where on it the block stands."""
     _, _, out, wrt = block
-    key, labels, starts = _remembered_place(out, wrt) if is_remembered(block) else _place(out, wrt)
+    key, labels, starts = _place(out, wrt)
     return key, Ranged(block, labels, starts)
 
 
@@ -113,6 +113,7 @@ class Place(NamedTuple):
     starts: tuple[int, ...]
 
 
+@of_maps
 def _place(out: tuple[Map, ...], wrt: tuple[Map, ...]) -> Place:
     """Return each label begins where its first map puts it, digit by digit where a map has several.
 
@@ -150,11 +151,6 @@ def _place(out: tuple[Map, ...], wrt: tuple[Map, ...]) -> Place:
     return Place(tuple(key), labels, tuple([start[label] for label in labels]))
 
 
-@lru_cache(maxsize=KEPT)
-def _remembered_place(out: InternedMaps, wrt: InternedMaps) -> Place:
-    return _place(out, wrt)
-
-
 def _on(one: Ranged) -> set[int]:
     return {one.labels.index(label) for label in one.block.on}
 
@@ -180,13 +176,13 @@ def _joined(a: Box, b: Box, apart: Sequence[int]) -> tuple[tuple[int, ...], tupl
 def _sum(box: Box, like: Kind) -> Block:
     """Return the sum of blocks as one over their box."""
     first = box.members[0].block  # the largest: mostly the whole box already
-    move = _remembered_move if is_remembered(first) else _move
-    labels, out, wrt = move(first.out, first.wrt, box.starts, box.sizes)
+    labels, out, wrt = _move(first.out, first.wrt, box.starts, box.sizes)
     on = sorted(box.on)
     value = _values(box, on, like, *[one.block.value for one in box.members])
     return Block(value, tuple([labels[k] for k in on]), out, wrt)
 
 
+@of_maps
 def _move(
     out: tuple[Map, ...], wrt: tuple[Map, ...], starts: tuple[int, ...], sizes: tuple[int, ...]
 ) -> tuple[tuple[Label, ...], tuple[Map, ...], tuple[Map, ...]]:
@@ -200,19 +196,8 @@ def _move(
     shift = {
         label: (new, at - before) for label, new, at, before in zip(old, labels, starts, begin, strict=True)
     }
-    moved = tuple([_moved(map_, shift) for map_ in out])
-    return labels, moved, moved if wrt is out else tuple([_moved(map_, shift) for map_ in wrt])
-
-
-@lru_cache(maxsize=KEPT)
-def _remembered_move(
-    out: InternedMaps, wrt: InternedMaps, starts: tuple[int, ...], sizes: tuple[int, ...]
-) -> tuple[tuple[Label, ...], InternedMaps, InternedMaps]:
-    labels, rows, columns = _move(out, wrt, starts, sizes)
-    if rows is out:
-        return labels, out, wrt
-    kept = InternedMaps(rows)
-    return labels, kept, kept if columns is rows else InternedMaps(columns)
+    moved = type(out)([_moved(map_, shift) for map_ in out])
+    return labels, moved, moved if wrt is out else type(wrt)([_moved(map_, shift) for map_ in wrt])
 
 
 def _moved(map_: Map, shift: dict[Label, tuple[Label, int]]) -> Map:

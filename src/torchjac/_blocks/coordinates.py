@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .block import Block, Kind, labels, values_over
-from .dense_views import is_injective, locate, strides
+from .dense_views import is_injective, locate, strides, unravelled
 from .maps import Gather, Label
 
 
@@ -45,11 +45,7 @@ def coordinate_block(
 def block_at(where: Tensor, values: Tensor, out_shape: Sequence[int], wrt_shape: Sequence[int]) -> Block:
     """Return the block whose entries stand at some positions in the flattened dense tensor."""
     label = Label(where.numel())
-    maps: list[Gather] = []
-    for size in reversed((*out_shape, *wrt_shape)):
-        maps.append(Gather(where % max(size, 1), (label,)))
-        where = where // max(size, 1)
-    maps.reverse()
+    maps = tuple([Gather(at, (label,)) for at in unravelled(where, (*out_shape, *wrt_shape))])
     if not maps:  # one scalar by another: no dim has the label
         return Block(values.sum(), (), (), ())
-    return Block(values, (label,), tuple(maps[: len(out_shape)]), tuple(maps[len(out_shape) :]))
+    return Block(values, (label,), maps[: len(out_shape)], maps[len(out_shape) :])

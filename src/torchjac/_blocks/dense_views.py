@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
 from itertools import pairwise
 from math import prod
 from operator import itemgetter
@@ -13,8 +12,8 @@ import numpy
 import torch
 from torch import Tensor
 
-from .block import KEPT, Block, is_remembered, labels
-from .maps import Affine, InternedMaps, Label, positions
+from .block import Block, labels, of_maps
+from .maps import Affine, Label, Map, positions
 
 #: Sizes, strides and offset of a view of the flattened tensor.
 Window: TypeAlias = tuple[list[int], list[int], int]
@@ -28,15 +27,12 @@ MANY = 1_000_000
 def window_of(block: Block, shape: tuple[int, ...]) -> Window | None:
     """Return the window that a block covers, if it covers each entry of it once."""
     _, _, out, wrt = block
-    return _remembered(out, wrt, shape) if is_remembered(block) else _find(block, shape)
+    return _window(out, wrt, shape)
 
 
-@lru_cache(maxsize=KEPT)
-def _remembered(out: InternedMaps, wrt: InternedMaps, shape: tuple[int, ...]) -> Window | None:
-    return _find(Block(1.0, (), out, wrt), shape)
-
-
-def _find(block: Block, shape: tuple[int, ...]) -> Window | None:
+@of_maps
+def _window(out: tuple[Map, ...], wrt: tuple[Map, ...], shape: tuple[int, ...]) -> Window | None:
+    block = Block(1.0, (), out, wrt)
     place, over = strides(block, shape), labels(block)
     if place is None or not is_injective(place[1], over):
         return None
@@ -50,6 +46,15 @@ def locate(block: Block, over: tuple[Label, ...], shape: Sequence[int], device: 
     for map_, size in zip(block.out + block.wrt, shape, strict=True):
         at = at * size + positions(map_, over, device)
     return at
+
+
+def unravelled(at: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """Return positions in a flattened tensor as positions along each of its dims."""
+    found = []
+    for size in reversed(sizes):
+        found.append(at % max(size, 1))
+        at = at // max(size, 1)
+    return found[::-1]
 
 
 def strides(block: Block, shape: Sequence[int]) -> tuple[int, dict[Label, int]] | None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 from torch import Tensor
 
 from .batched import in_one
-from .block import KEPT, Block, Kind, is_remembered, whole
+from .block import Block, Kind, whole
 from .coalesce_diagonals import join_lines
 from .coordinates import coordinate_block
 from .cost import coordinates_pay, densifies, has_few_entries, is_long, is_many, is_sparse, may_overlap
 from .domain import domain_of, hull
-from .maps import Affine, Gather, InternedMaps, Label, Map, align
+from .maps import Affine, Label, align
+from .spelling import spell
 from .write import dense
 
 
@@ -47,9 +47,9 @@ def _merged(
     if is_many(blocks):
         blocks = join_lines(blocks, like)
     elif len(blocks) > 1:
-        merged: dict[tuple[object, ...], Block] = {}
+        merged: dict[object, Block] = {}
         for block in blocks:
-            key = _key(block)
+            key = spell(block).law
             other = merged.get(key)
             merged[key] = block if other is None else _add(other, block)
         blocks = list(merged.values())
@@ -97,40 +97,9 @@ def dense_block(blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequen
     return whole(tuple(out_shape), tuple(wrt_shape))._replace(value=value)
 
 
-def _key(block: Block) -> tuple[object, ...]:
-    """Equal for two blocks exactly when a renaming of labels makes their maps the same."""
-    _, _, out, wrt = block
-    return _spelled(out, wrt) if is_remembered(block) else _spell(out + wrt)
-
-
-@lru_cache(maxsize=KEPT)
-def _spelled(out: InternedMaps, wrt: InternedMaps) -> tuple[object, ...]:
-    return _spell(out + wrt)
-
-
-def _spell(maps: tuple[Map, ...]) -> tuple[object, ...]:
-    number: dict[Label, int] = {}
-    key: list[object] = []
-    for map_ in maps:
-        if type(map_) is Affine:
-            terms = map_[1]
-            key.append(map_[0])
-            for label, stride in sorted(terms, key=_falling) if len(terms) > 1 else terms:
-                key.append((number.setdefault(label, len(number)), label.size, stride))
-        else:
-            key.append(id(map_.index))
-            for label in map_.labels:
-                key.append((number.setdefault(label, len(number)), label.size))
-    return tuple(key)
-
-
 def _add(first: Block, second: Block) -> Block:
-    """Return the sum of two blocks with the same maps."""
-    rename: dict[Label, Label] = {}
-    if second.on:
-        for mine, theirs in zip(first.out + first.wrt, second.out + second.wrt, strict=True):
-            for label, other in zip(_ordered(theirs), _ordered(mine), strict=True):
-                rename.setdefault(label, other)
+    """Return the sum of two blocks of one law."""
+    rename = dict(zip(spell(second).over, spell(first).over, strict=True)) if second.on else {}
     value, on = _sum(first, second.value, tuple([rename[label] for label in second.on]))
     return Block(value, on, first.out, first.wrt)
 
@@ -143,18 +112,6 @@ def _sum(first: Block, b: Tensor | float, on: tuple[Label, ...]) -> tuple[Tensor
     if not on or not first.on or first.on == on:
         return first.value + b, over
     return align(first.value, first.on, over) + align(b, on, over), over  # type: ignore[arg-type]  # with labels
-
-
-def _ordered(map_: Map) -> Sequence[Label]:
-    """Return the labels of a map in the order `_key` spells them."""
-    if type(map_) is Gather:
-        return map_.labels
-    terms = map_.terms
-    return [label for label, _ in (sorted(terms, key=_falling) if len(terms) > 1 else terms)]
-
-
-def _falling(term: tuple[Label, int]) -> int:
-    return -term[1]
 
 
 def is_coordinates(block: Block) -> bool:

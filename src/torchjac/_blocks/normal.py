@@ -7,8 +7,7 @@ What stands above the diagonal is one block, its mirror image another with the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from math import prod
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from .block import Block, identity, labels
 from .block_views import swapped
+from .dense_views import unravelled
 from .maps import Gather, Label
 from .pattern import Pattern, keep
 from .places import Places
@@ -139,7 +139,7 @@ def _block(row: Tensor, column: Tensor, shape: tuple[int, ...]) -> Block:
     """Return the block of a list of places, without a value; the maps of a diagonal are the same at both ends."""
     label = Label(row.numel())
     out, wrt = (
-        tuple([Gather(keep(at), (label,)) for at in _unravelled(end, shape)]) for end in (row, column)
+        tuple([Gather(keep(at), (label,)) for at in unravelled(end.long(), shape)]) for end in (row, column)
     )
     return Block(1.0, (label,), out, out if row is column else wrt)
 
@@ -159,13 +159,3 @@ def _groups(begin: Tensor, index: Tensor, counts: Tensor) -> Tensor:
     differs[1:] |= counts[1:] != counts[:-1]
     group[1:] = differs[1:].cumsum(0)
     return group
-
-
-def _unravelled(flat: Tensor, shape: Sequence[int]) -> list[Tensor]:
-    found = []
-    flat = flat.long()
-    below = prod(shape)
-    for size in shape:
-        below //= max(size, 1)
-        found.append(flat // max(below, 1) % max(size, 1))
-    return found

@@ -43,11 +43,12 @@ def sort_entries(
     keys = []
     for block in blocks:
         out, wrt = block.out[:out_dims], block.wrt[:in_dims]
-        keys.append(_key(out, wrt))
-        if keys[-1] not in lists:
-            named = spell_maps(out, wrt).over
+        spelled = spell_maps(out, wrt)
+        keys.append(spelled.law)
+        if spelled.law not in lists:
+            named = spelled.over
             ends = _flat(out, named, out_shape, device), _flat(wrt, named, in_shape, device)
-            lists[keys[-1]] = ends[0].to(size), ends[1].to(size)
+            lists[spelled.law] = ends[0].to(size), ends[1].to(size)
     empty = torch.zeros(0, dtype=size, device=device)
     place, row, column = sorted_places(
         torch.cat([empty, *(cells[0] for cells in lists.values())]),
@@ -101,7 +102,7 @@ def _cell_dims(blocks: Sequence[Block], out_shape: Sequence[int], in_shape: Sequ
     for block in blocks:
         out, wrt = block.out[dims[0] :], block.wrt[dims[1] :]
         shared = not set(labels_of(out)).isdisjoint(labels_of(wrt))
-        (partly if shared else full).add(_key(block.out[: dims[0]], block.wrt[: dims[1]]))
+        (partly if shared else full).add(spell_maps(block.out[: dims[0]], block.wrt[: dims[1]]).law)
     return dims if partly <= full else none
 
 
@@ -137,12 +138,6 @@ def _is_whole(map_: Map, size: int) -> bool:
     if type(map_) is not Affine or map_.offset:
         return False
     return [(label.size, step) for label, step in map_.terms] == [(size, 1)] or (size == 1 and not map_.terms)
-
-
-def _key(out: Sequence[Map], wrt: Sequence[Map]) -> object:
-    """Return what cells of the same places have in common."""
-    found = spell_maps(out, wrt)
-    return found.key, tuple([id(table) for table in found.tables])
 
 
 def _whole(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from .block import KEPT, Block, is_remembered
-from .maps import Affine, InternedMaps, Label, Map
+from .block import Block, of_maps
+from .maps import Affine, Label, Map
 
 
 class Spelled(NamedTuple):
@@ -19,20 +17,19 @@ class Spelled(NamedTuple):
     over: tuple[Label, ...]
     tables: tuple[Tensor, ...]
 
+    @property
+    def law(self) -> object:
+        """The key and the very tables that it names."""
+        return self.key, *map(id, self.tables)
+
 
 def spell(block: Block) -> Spelled:
     """Return the maps of a block in the spelling that all blocks of the same law share."""
-    return (
-        _spell_remembered(block.out, block.wrt) if is_remembered(block) else spell_maps(block.out, block.wrt)
-    )
+    return spell_maps(block.out, block.wrt)
 
 
-@lru_cache(maxsize=KEPT)
-def _spell_remembered(out: InternedMaps, wrt: InternedMaps) -> Spelled:
-    return spell_maps(out, wrt)
-
-
-def spell_maps(out: Sequence[Map], wrt: Sequence[Map]) -> Spelled:
+@of_maps
+def spell_maps(out: tuple[Map, ...], wrt: tuple[Map, ...]) -> Spelled:
     """Return the maps of a block in the spelling that all of the same law share."""
     number: dict[Label, int] = {}
     key: list[Any] = []

@@ -7,11 +7,12 @@ it is; two arithmetic progressions meet in a third one; anything else is joined 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import gcd, prod
+from math import gcd
 from operator import itemgetter
 
 import torch
 
+from .dense_views import unravelled
 from .maps import Affine, Gather, Label, Map, Substitution, bare, bare_label, constant, positions, substitute
 from .tracing import is_known
 
@@ -216,12 +217,7 @@ def _flat(index: torch.Tensor, labels: tuple[Label, ...]) -> torch.Tensor:
 
 
 def _unravel(flat: torch.Tensor, labels: tuple[Label, ...]) -> list[torch.Tensor]:
-    parts = []
-    below = prod(label.size for label in labels)
-    for label in labels:
-        below //= max(label.size, 1)
-        parts.append(flat // max(below, 1) % max(label.size, 1))
-    return parts
+    return unravelled(flat, [label.size for label in labels])
 
 
 def _tabulate(tables: dict[Label, torch.Tensor], count: int) -> Substitution | None:

@@ -64,6 +64,11 @@ def anew(node: Node, cotangents: Cotangents) -> Results | None:
     return _ANEW[node.name].formula(node, lead, *cotangents)
 
 
+def plus(value: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """Return the sum of two cotangents, either of which may be none."""
+    return value if other is None else other if value is None else value + other
+
+
 def is_recorded(*_: object) -> bool:
     """Return whether a graph of a formula is recorded."""
     return torch.is_grad_enabled()

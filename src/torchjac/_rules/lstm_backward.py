@@ -22,7 +22,7 @@ from torch import Tensor
 
 from .._blocks.tracing import inside_functorch
 from .._capture.tape import Node
-from .backward_overrides import Anew, Results, register, shaped
+from .backward_overrides import Anew, Results, plus, register, shaped
 
 #: What PyTorch calls an LSTM among its recurrent layers
 LSTM = 2
@@ -72,9 +72,9 @@ def _backward(node: Node, lead: Sequence[int], *cotangents: Tensor | None) -> Re
         each = each[::-1] if node.saved("reverse") else each
     dzs = []
     for t in range(len(each) - 1, -1, -1):
-        dh = _plus(dh, each[t])
+        dh = plus(dh, each[t])
         if dh is not None:
-            dc = _plus(dc, dh * layer.to_cell[t])
+            dc = plus(dc, dh * layer.to_cell[t])
         assert dc is not None
         through = dc.unsqueeze(-2) * layer.of_cell[t]
         last = torch.zeros_like(through[..., :1, :]) if dh is None else dh.unsqueeze(-2) * layer.to_output[t]
@@ -90,10 +90,6 @@ def _backward(node: Node, lead: Sequence[int], *cotangents: Tensor | None) -> Re
     by_x = rows.mT @ layer.x.flatten(0, 1) if node.needs(1) else None
     by_h = rows.mT @ layer.before.flatten(0, 1) if node.needs(2) else None
     return shaped(node, lead, [back, by_x, by_h, bias, bias, dh, dc])
-
-
-def _plus(value: Tensor | None, other: Tensor | None) -> Tensor | None:
-    return value if other is None else other if value is None else value + other
 
 
 register(["MkldnnRnnLayerBackward0"], Anew(_backward, lambda node, cotangents: inside_functorch()))

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from .._capture.capture import is_wrapped
 from .._capture.tape import Node
-from .backward_overrides import Anew, Cotangents, Results, is_recorded, register, shaped
+from .backward_overrides import Anew, Cotangents, Results, is_recorded, plus, register, shaped
 from .norms import FIRST, SECOND
 
 
@@ -56,7 +56,7 @@ def _first(node: Node, lead: Sequence[int], g: Tensor | None, *statistics: Tenso
             size = prod([norm.view[dim] for dim in norm.over])
             each = cotangent.reshape(*lead, *norm.scale.shape) / size
             value = each.expand(*lead, *norm.view) if slot == 1 else -each * norm.scale**2 * norm.unit
-            results[0] = _plus(results[0], value)
+            results[0] = plus(results[0], value)
     return shaped(node, lead, results)
 
 
@@ -78,16 +78,12 @@ def _second(node: Node, lead: Sequence[int], u: Tensor | None, v: Tensor | None,
             results[at_weight] = norm.summed(g * down)
     if v is not None:
         v = v.reshape(*lead, *norm.channel)
-        results[0] = _plus(results[0], v * norm.unit)
+        results[0] = plus(results[0], v * norm.unit)
         if node.needs(1):
-            results[1] = _plus(results[1], norm.down(v * g))
+            results[1] = plus(results[1], norm.down(v * g))
     if t is not None:
-        results[0] = _plus(results[0], t.reshape(*lead, *norm.channel).expand(*lead, *norm.view))
+        results[0] = plus(results[0], t.reshape(*lead, *norm.channel).expand(*lead, *norm.view))
     return shaped(node, lead, results)
-
-
-def _plus(value: Tensor | None, other: Tensor) -> Tensor:
-    return other if value is None else value + other
 
 
 register(FIRST, Anew(_first, _is_recorded_on_many, lambda node: node.reads_others))

@@ -15,7 +15,8 @@ from .._capture.tape import Node
 from .einsum_notation import broadcast, new_labels, reindexing, spread
 from .gather import along, index_maps
 from .registry import Local, rule
-from .slice_cat_pad import shifted, slice_start
+from .slice_cat_pad import slice_start, window
+from .strided import Box, around
 from .views import diagonal, unravel
 
 
@@ -48,19 +49,21 @@ def _all_kept(node: Node) -> list[Local]:
 
 def _outside(node: Node, dim: int, start: int, step: int, count: int) -> list[Local]:
     """Return the tensor written into, where a slice along one dim was overwritten: what lies before and after."""
-    if not node.needs(0):
-        return []
-    size = node.shape[dim]
     if step != 1 and count > 1:
-        hole = torch.zeros(size, dtype=torch.bool, device=node.outputs[0].device)
+        hole = torch.zeros(node.shape[dim], dtype=torch.bool, device=node.outputs[0].device)
         hole[start : start + step * count : step] = True
         return kept(node, hole.view([-1 if d == dim else 1 for d in range(len(node.shape))]))
+    box = [slice(0, size) for size in node.shape]
+    box[dim] = slice(start, start + count)
+    return outside(node, tuple(box))
+
+
+def outside(node: Node, hole: Box) -> list[Local]:
+    """Return the tensor written into, outside of a box."""
     terms = []
-    for at, length in ((0, start), (start + count, size - start - count)):
-        if length > 0:
-            maps = [bare(label) for label in new_labels(node.shape)]
-            maps[dim] = shifted(length, at)[1]
-            terms.append(Local(0, Block(1.0, (), tuple(maps), tuple(maps))))
+    for box in around(node.shape, hole) if node.needs(0) else ():
+        starts = tuple([part.start for part in box])
+        terms.append(Local(0, window(tuple([part.stop - part.start for part in box]), starts, starts)))
     return terms
 
 

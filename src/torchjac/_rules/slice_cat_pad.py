@@ -172,7 +172,7 @@ def roll(node: Node) -> list[Local]:
         total[dim % len(shape)] = total.get(dim % len(shape), 0) + shift
     # A dim that is rolled is two pieces, which change places: (size, where it stands in x, where in out).
     choices = [_rolled(size, total.get(dim, 0) % size) for dim, size in enumerate(shape)]
-    return [Local(0, _window(*zip(*pieces, strict=True))) for pieces in product(*choices)]
+    return [Local(0, window(*zip(*pieces, strict=True))) for pieces in product(*choices)]
 
 
 def _roll_of_a_number(node: Node, lead: object, rows: Tensor) -> list[Tensor | None] | None:
@@ -189,9 +189,7 @@ def _rolled(size: int, shift: int) -> list[tuple[int, int, int]]:
 
 
 @interned
-def _window(
-    sizes: Sequence[int] = (), in_starts: Sequence[int] = (), out_starts: Sequence[int] = ()
-) -> Block:
+def window(sizes: Sequence[int] = (), in_starts: Sequence[int] = (), out_starts: Sequence[int] = ()) -> Block:
     """Return a window of a tensor that stands somewhere in another."""
     over = new_labels(sizes)
     out, wrt = (
@@ -210,7 +208,7 @@ def constant_pad_nd(node: Node, _: tuple[int, ...], shape: tuple[int, ...]) -> B
         before, after = (pad[last], pad[last + 1]) if last < len(pad) else (0, 0)
         cut = max(-before, 0)
         kept.append((max(size - cut - max(-after, 0), 0), cut, max(before, 0)))
-    return _window(*zip(*kept, strict=True))
+    return window(*zip(*kept, strict=True))
 
 
 MIRROR_PADS = [f"{how}Pad{n}DBackward" for how in ("Reflection", "Replication") for n in (1, 2, 3)]

@@ -82,14 +82,6 @@ def placed(law: Law, size: Sequence[int], in_shape: Sequence[int]) -> Block:
     return Block(1.0, (), out, broadcast(over, in_shape))
 
 
-@interned
-def same(box: tuple[tuple[int, int], ...]) -> Block:
-    """∂out[i]/∂x[i] = 1 for the positions in a box."""
-    over = new_labels([stop - start for start, stop in box])
-    maps = [Affine(start, ((label, 1),)) for (start, _), label in zip(box, over, strict=True)]
-    return Block(1.0, (), tuple(maps), tuple(maps))  # two tuples: one for both ends means the whole tensor
-
-
 @lru_cache(maxsize=KEPT)
 def box_of(law: Law, size: Sequence[int]) -> Box | None:
     """Return the box that a part fills, None where it leaves gaps."""

@@ -30,8 +30,8 @@ from .._plan.recording import unrecorded
 from .._plan.steps import MismatchError
 from .call import call
 from .registry import Local
-from .scatter import kept
-from .strided import Box, Law, around, bounds, box_of, is_injective, law_of, placed, same
+from .scatter import kept, outside
+from .strided import Law, bounds, box_of, is_injective, law_of, placed
 
 
 class Part(NamedTuple):
@@ -262,25 +262,19 @@ def _base(node: Node, result: Tensor, given: Tensor, part: Part | None) -> list[
     if not _equal(result, left):
         return None
     box = box_of(part.law, part.size)
-    return _around(node, plain(left) != plain(given)) if box is None else _outside(node, box)
+    return _around(node, plain(left) != plain(given)) if box is None else outside(node, box)
 
 
 def _around(node: Node, hole: Tensor) -> list[Local]:
     """Return what lies outside of a hole: boxes where the hole is one, else a diagonal with zeros."""
     box = bounds(hole)
     if bool(hole[box].all()):
-        return _outside(node, box)
+        return outside(node, box)
     for dim in range(hole.dim()):  # a dim along which the hole is the same needs no zeros of its own
         first = hole.narrow(dim, 0, 1)
         if bool((hole == first).all()):
             hole = first
     return kept(node, hole)
-
-
-def _outside(node: Node, hole: Box) -> list[Local]:
-    """Return the tensor written into, outside of a box."""
-    boxes = around(node.shape, hole)
-    return [Local(0, same(tuple([(part.start, part.stop) for part in box]))) for box in boxes]
 
 
 #: The nodes that may do nothing but move entries, and how that is found out

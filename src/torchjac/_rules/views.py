@@ -9,6 +9,7 @@ from math import prod
 import torch
 
 from .._blocks.block import Block, interned
+from .._blocks.dense_views import unravelled
 from .._blocks.maps import Affine, Gather, Label, Map, bare, constant
 from .._capture.tape import Node
 from .einsum_notation import diagonal as diagonal_block
@@ -63,11 +64,8 @@ def _dims(shape: Sequence[int], below: list[int], labels: list[tuple[int, Label]
 
 def unravel(at: torch.Tensor, over: tuple[Label, ...], shape: Sequence[int]) -> tuple[Map, ...]:
     """Return the maps of positions in a flattened tensor, one for each of its dims."""
-    maps: list[Map] = []
-    for size in reversed(shape):
-        maps.append(Gather(at % max(size, 1), over) if size != 1 else constant(0))
-        at = at // max(size, 1)
-    return tuple(reversed(maps))
+    found = zip(unravelled(at, shape), shape, strict=True)
+    return tuple([Gather(part, over) if size != 1 else constant(0) for part, size in found])
 
 
 @reindexing("PermuteBackward0")
