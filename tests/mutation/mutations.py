@@ -1168,7 +1168,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_accumulate/seeds.py", "positions that two labels meet at ride along",
-        "return type(map_) is Affine and (len(map_.terms) < 2 or is_injective(dict(map_.terms), map_.labels))",
+        "return type(map_) is Affine and (len(map_.terms) < 2 or stands_for_one(map_))",
         "return type(map_) is Affine",
     ),
     Mutation(
@@ -1286,8 +1286,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_blocks/coordinates.py", "entries named twice not seen",
-        "return place is not None and is_injective(place[1], labels(block))",
-        "return place is not None",
+        "return window_of(block, tuple(shape)) is not None",
+        "return True",
     ),
     Mutation(
         "_blocks/dense_views.py", "positions along dims in the other order",
@@ -1391,8 +1391,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_blocks/dense_views.py", "strides that meet taken for apart",
-        "if stride <= reach:",
-        "if stride < reach:",
+        "if size > 1 and step <= reach:",
+        "if size > 1 and step < reach:",
     ),
     Mutation(
         "_blocks/dense_views.py", "windows that meet taken for apart",

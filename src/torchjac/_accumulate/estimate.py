@@ -88,15 +88,6 @@ def places(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> list[Place]:
     return found
 
 
-def forward_work(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> float:
-    """Return the work of forward order alone, as the first of `places` has it."""
-    if "up" not in tape.estimates:
-        each = [_linked(node) for node in tape.nodes]
-        tape.estimates["up"] = _rise(tape, each, samples_of(tape, out_shapes))[1][0]
-    work: float = tape.estimates["up"]
-    return work
-
-
 def narrowest(tape: Tape) -> int:
     """Return the least size of what is alive together at a place of a tape between its ends."""
     alive = {end: size_of(end) for end in tape.outputs if end is not None}

@@ -21,7 +21,6 @@ class Order(NamedTuple):
         middle: the tensors of the cut, first outputs of nodes.
         above: the order above the cut.
         below: the order below it.
-        work: what it was estimated to take; nothing where it was not weighed.
     """
 
     tape: Tape
@@ -29,15 +28,6 @@ class Order(NamedTuple):
     middle: tuple[Node, ...] = ()
     above: Order | None = None
     below: Order | None = None
-    work: float = 0.0
-
-
-class _Choice(NamedTuple):
-    """An order of a tape, which it may keep: the direction, the place of a cut, and the estimated work."""
-
-    direction: str
-    work: float = 0.0
-    at: int = 0
 
 
 def pick(tape: Tape, out_shapes: Sequence[Sequence[int]], factors: bool = False) -> Order:
@@ -49,31 +39,32 @@ def pick(tape: Tape, out_shapes: Sequence[Sequence[int]], factors: bool = False)
     key = "factors" if factors else "order"
     if key not in tape.estimates:
         tape.estimates[key] = _choose(tape, out_shapes, factors)
-    direction, work, at = tape.estimates[key]
-    if direction == "cut":
-        return split(tape, at, out_shapes, work)
-    return Order(tape, direction, work=work)
+    direction, at = tape.estimates[key]
+    return split(tape, at, out_shapes) if direction == "cut" else Order(tape, direction)
 
 
-def _choose(tape: Tape, out_shapes: Sequence[Sequence[int]], factors: bool) -> _Choice:
+def _choose(tape: Tape, out_shapes: Sequence[Sequence[int]], factors: bool) -> tuple[str, int]:
+    """Return the direction of an order, and the place of a cut."""
     if not ((factors or _may_turn(tape, out_shapes)) and can_weigh(tape, out_shapes)):
-        return _Choice("reverse")
+        return "reverse", 0
     narrow = _is_narrow(tape, out_shapes)
     # Factors may hold little where no place is narrow too, as A ⊗ B does: for that, much must be held otherwise.
-    if not (narrow and factors) and not _work_matters(tape, out_shapes, narrow):
-        return _Choice("reverse", reverse_walk(tape, out_shapes).work)
+    if not (narrow and factors) and not work_matters(
+        reverse_walk(tape, out_shapes).work, len(tape.nodes), narrow
+    ):
+        return "reverse", 0
     found = places(tape, out_shapes)
     forward, reverse = found[0].work, found[-1].work
     cuts = [place for place in found[1:-1] if place.splits]
     if cuts and factors:
         slim = min(cuts, key=lambda place: place.held)
         if factors_pay(slim.held, found[-1].held - sum([node.numel for node in tape.inputs])):
-            return _Choice("cut", slim.work, slim.at)
+            return "cut", slim.at
     if cuts:
         quick = min(cuts, key=lambda place: place.work)
         if turn_pays(quick.work, min(forward, reverse)):
-            return _Choice("cut", quick.work, quick.at)
-    return _Choice("forward", forward) if turn_pays(forward, reverse) else _Choice("reverse", reverse)
+            return "cut", quick.at
+    return ("forward" if turn_pays(forward, reverse) else "reverse"), 0
 
 
 def _may_turn(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
@@ -94,18 +85,14 @@ def _is_narrow(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
     )
 
 
-def _work_matters(tape: Tape, out_shapes: Sequence[Sequence[int]], narrow: bool) -> bool:
-    return work_matters(reverse_walk(tape, out_shapes).work, len(tape.nodes), narrow)
-
-
 def can_weigh(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> bool:
     """Return whether other orders are possible, and no tensor on the tape is empty, as then no shares follow."""
     shapes = [*out_shapes, *(meta.shape for node in (*tape.nodes, *tape.inputs) for meta in node.outputs)]
     return goes_forward(tape) and not any(0 in shape for shape in shapes)
 
 
-def split(tape: Tape, at: int, out_shapes: Sequence[Sequence[int]], work: float = 0.0) -> Order:
-    """Return the order that cuts a tape below some nodes, estimated to take ``work``."""
+def split(tape: Tape, at: int, out_shapes: Sequence[Sequence[int]]) -> Order:
+    """Return the order that cuts a tape below some nodes."""
     upper, lower = tape.nodes[:at], tape.nodes[at:]
     made = set(upper)
     reached = [*tape.outputs, *(edge for node in upper for edge in node.inputs)]
@@ -113,4 +100,4 @@ def split(tape: Tape, at: int, out_shapes: Sequence[Sequence[int]], work: float 
     above = Tape(upper, tape.outputs, {node: number for number, node in enumerate(middle)}, tape.foreign)
     below = Tape(lower, [(node, 0) for node in middle], tape.inputs, tape.foreign)
     shapes = [node.shape for node in middle]
-    return Order(tape, "cut", middle, pick(above, out_shapes), pick(below, shapes), work)
+    return Order(tape, "cut", middle, pick(above, out_shapes), pick(below, shapes))

@@ -18,7 +18,7 @@ from torch import Tensor
 from .._blocks.block import Block, identity, zeroed
 from .._blocks.compose import compose
 from .._blocks.cost import own_rows_pay, seeds_pay
-from .._blocks.dense_views import is_injective
+from .._blocks.dense_views import stands_for_one
 from .._blocks.domain import at_most, domain_of, hull, without
 from .._blocks.maps import Affine, Label, Map, bare, labels_of, take
 from .._blocks.merge import dense_block
@@ -182,7 +182,7 @@ def _rides(block: Block, dims: frozenset[int]) -> frozenset[int]:
     """
 
     def can(map_: Map) -> bool:
-        return type(map_) is Affine and (len(map_.terms) < 2 or is_injective(dict(map_.terms), map_.labels))
+        return type(map_) is Affine and (len(map_.terms) < 2 or stands_for_one(map_))
 
     return frozenset(dim for dim in dims if can(block.wrt[dim]))
 

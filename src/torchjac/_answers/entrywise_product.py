@@ -7,14 +7,13 @@ belongs without being written out first.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .._blocks.block import KEPT, Block, Kind, Zeroed, is_remembered, labels
+from .._blocks.block import Block, Kind, Zeroed, labels, of_maps
 from .._blocks.dense_views import is_injective, strides
 from .._blocks.maps import Label, Map, align
 from .._blocks.zeros import zeros
@@ -38,22 +37,21 @@ def views_of(block: Block, out_shape: tuple[int, ...], in_shape: tuple[int, ...]
     """Return the views of a block; None where entries are summed, a map is a table, or zeros drop what they meet."""
     if type(block) is Zeroed and block.drops:
         return None
-    find = _remembered if is_remembered(block) else _find
-    return find(block.out, block.wrt, out_shape, in_shape)
+    return _find(block.out, block.wrt, out_shape, in_shape)
 
 
+@of_maps
 def _find(
     out: tuple[Map, ...], wrt: tuple[Map, ...], out_shape: tuple[int, ...], in_shape: tuple[int, ...]
 ) -> Views | None:
     over = labels(Block(1.0, (), out, wrt))
     into, of = strides(Block(1.0, (), out, ()), out_shape), strides(Block(1.0, (), wrt, ()), in_shape)
-    if into is None or of is None or not is_injective(into[1], over) or min(of[1].values(), default=0) < 0:
+    if into is None or of is None or min(of[1].values(), default=0) < 0:
         return None
-    places = [([max(each.get(label, 0), 0) for label in over], begin) for begin, each in (into, of)]
-    return Views(over, *places)
-
-
-_remembered = lru_cache(maxsize=KEPT)(_find)
+    first, second = ([each.get(label, 0) for label in over] for _, each in (into, of))
+    if not is_injective([label.size for label in over], first):
+        return None
+    return Views(over, ([max(step, 0) for step in first], into[0]), (second, of[0]))
 
 
 def entrywise_product(

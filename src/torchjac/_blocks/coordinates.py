@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .block import Block, Kind, labels, values_over
-from .dense_views import is_injective, locate, strides, unravelled
+from .dense_views import locate, unravelled, window_of
 from .maps import Gather, Label
 
 
@@ -19,7 +19,7 @@ def coordinates(blocks: Sequence[Block], shape: Sequence[int], like: Kind) -> tu
     for block in blocks:
         over = labels(block)
         value = values_over(block, over, like.dtype, like.device)
-        at.append(locate(block, over, shape, like.device).expand(value.shape).reshape(-1))
+        at.append(locate(block.out + block.wrt, over, shape, like.device).expand(value.shape).reshape(-1))
         values.append(value.reshape(-1))
     where, back = torch.unique(torch.cat(at), return_inverse=True)
     flat = torch.cat(values)
@@ -31,8 +31,7 @@ def coordinates(blocks: Sequence[Block], shape: Sequence[int], like: Kind) -> tu
 
 def covers_once(block: Block, shape: Sequence[int]) -> bool:
     """Return whether no entry is named twice, as far as strides tell."""
-    place = strides(block, shape)
-    return place is not None and is_injective(place[1], labels(block))
+    return window_of(block, tuple(shape)) is not None
 
 
 def coordinate_block(

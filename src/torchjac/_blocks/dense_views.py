@@ -34,16 +34,18 @@ def window_of(block: Block, shape: tuple[int, ...]) -> Window | None:
 def _window(out: tuple[Map, ...], wrt: tuple[Map, ...], shape: tuple[int, ...]) -> Window | None:
     block = Block(1.0, (), out, wrt)
     place, over = strides(block, shape), labels(block)
-    if place is None or not is_injective(place[1], over):
+    if place is None:
         return None
-    offset, step = place
-    return [label.size for label in over], [max(step.get(label, 0), 0) for label in over], offset
+    sizes, steps = [label.size for label in over], [place[1].get(label, 0) for label in over]
+    return (sizes, [max(step, 0) for step in steps], place[0]) if is_injective(sizes, steps) else None
 
 
-def locate(block: Block, over: tuple[Label, ...], shape: Sequence[int], device: torch.device) -> Tensor:
-    """Return the positions of a block's entries in the flattened dense tensor, broadcast over ``over``."""
+def locate(
+    maps: Sequence[Map], over: tuple[Label, ...], shape: Sequence[int], device: torch.device
+) -> Tensor:
+    """Return the positions of maps in a flattened tensor, to be broadcast over the labels ``over``."""
     at = torch.zeros((1,) * len(over), dtype=torch.int64, device=device)
-    for map_, size in zip(block.out + block.wrt, shape, strict=True):
+    for map_, size in zip(maps, shape, strict=True):
         at = at * size + positions(map_, over, device)
     return at
 
@@ -71,17 +73,22 @@ def strides(block: Block, shape: Sequence[int]) -> tuple[int, dict[Label, int]] 
     return offset, each
 
 
-def is_injective(each: dict[Label, int], over: tuple[Label, ...]) -> bool:
-    """Return whether no two values of the labels fall on one entry: each stride passes all below it."""
+def is_injective(sizes: Iterable[int], steps: Iterable[int]) -> bool:
+    """Return whether no two entries of a strided part are one: each step passes all that shorter ones reach.
+
+    Negative steps, which as_strided lacks, take the general way too.
+    """
     reach = 0
-    for label in sorted(over, key=lambda label: abs(each.get(label, 0))):
-        if label.size <= 1:
-            continue
-        stride = each.get(label, 0)
-        if stride <= reach:  # negative strides, which as_strided lacks, take the general way too
+    for step, size in sorted(zip(steps, sizes, strict=True)):
+        if size > 1 and step <= reach:
             return False
-        reach += stride * (label.size - 1)
+        reach += step * max(size - 1, 0)
     return True
+
+
+def stands_for_one(map_: Affine) -> bool:
+    """Return whether each position stands for one value of each label, as its digits do."""
+    return is_injective([label.size for label in map_.labels], [stride for _, stride in map_.terms])
 
 
 #: Up to this number of windows are written one by one rather than stacked first.

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from .block import Block
-from .maps import Affine, Label, Map, align, labels_of, positions
+from .dense_views import locate
+from .maps import Affine, Label, Map, align, labels_of
 from .spelling import spell_maps
 
 
@@ -76,9 +77,9 @@ def sort_entries(
         at = align(first[cells].view([label.size for label in named]), named, labels)
         if high > 1:
             step = align(apart[cells].view([label.size for label in named]), named, labels)
-            at = at + _whole(block.out[out_dims:], labels, out_shape[out_dims:], device) * step
+            at = at + locate(block.out[out_dims:], labels, out_shape[out_dims:], device) * step
         if wide > 1:
-            at = wide * at + _whole(block.wrt[in_dims:], labels, in_shape[in_dims:], device)
+            at = wide * at + locate(block.wrt[in_dims:], labels, in_shape[in_dims:], device)
         places.append(at.to(narrow(nnz)).expand([label.size for label in labels]).reshape(-1))
     once = len(lists) == len(blocks) and row.numel() == place.numel()
     return ByRow(begin, index, places, once)
@@ -140,19 +141,9 @@ def _is_whole(map_: Map, size: int) -> bool:
     return [(label.size, step) for label, step in map_.terms] == [(size, 1)] or (size == 1 and not map_.terms)
 
 
-def _whole(
-    maps: Sequence[Map], over: tuple[Label, ...], shape: Sequence[int], device: torch.device
-) -> Tensor:
-    """Return the positions in the flattened dims, to be broadcast over the labels."""
-    at = torch.zeros((1,) * len(over), dtype=torch.int64, device=device)
-    for map_, size in zip(maps, shape, strict=True):
-        at = at * size + positions(map_, over, device)
-    return at
-
-
 def _flat(maps: Sequence[Map], over: tuple[Label, ...], shape: Sequence[int], device: torch.device) -> Tensor:
     """Return the positions in the flattened dims, one for each value of the labels."""
-    found = _whole(maps, over, shape[: len(maps)], device)
+    found = locate(maps, over, shape[: len(maps)], device)
     return found.expand([label.size for label in over]).reshape(-1)
 
 

@@ -12,7 +12,7 @@ from operator import itemgetter
 
 import torch
 
-from .dense_views import unravelled
+from .dense_views import stands_for_one, unravelled
 from .maps import Affine, Gather, Label, Map, Substitution, bare, bare_label, constant, positions, substitute
 from .tracing import is_known
 
@@ -60,7 +60,7 @@ def _solve(a: Map, b: Map, size: int, device: torch.device) -> Substitution | No
         if len(a.terms) <= 1 and len(b.terms) <= 1 and (a.labels != b.labels or not a.labels):
             return _meet(a, b)
         fixed, number = (b, a) if a.terms else (a, b)
-        if not fixed.terms and _is_mixed_radix(number):
+        if not fixed.terms and stands_for_one(number):
             return _digits(fixed.offset - number.offset, number)
     elif type(a) is not type(b):
         table, progression = (a, b) if type(a) is Gather else (b, a)
@@ -137,16 +137,6 @@ def _look_up(table: Gather, progression: Affine) -> Substitution | None:
     return _tabulate(tables, matches[0].numel())
 
 
-def _is_mixed_radix(map_: Affine) -> bool:
-    """Return whether each position stands for one value of each label: its digits."""
-    reach = 0
-    for label, stride in sorted(map_.terms, key=itemgetter(1)):
-        if stride <= reach and label.size != 1:
-            return False
-        reach += stride * (label.size - 1)
-    return True
-
-
 def _digits(position: int, number: Affine) -> Substitution | None:
     """Return the digits of a position as a mixed-radix number, as the entry of a joined dim has; None if it is none."""
     found: Substitution = {}
@@ -166,9 +156,7 @@ def _match_digits(a: Map, b: Map) -> Substitution | None:
     for (la, sa), (lb, sb) in zip(left, right, strict=True):
         if sa != sb or la.size != lb.size or la in b.labels:
             return None
-    return (
-        {lb: bare(la) for (la, _), (lb, _) in zip(left, right, strict=True)} if _is_mixed_radix(a) else None
-    )
+    return {lb: bare(la) for (la, _), (lb, _) in zip(left, right, strict=True)} if stands_for_one(a) else None
 
 
 def _join(a: Map, b: Map, size: int, device: torch.device) -> Substitution | None:

@@ -133,7 +133,7 @@ def _write(
         value, over, window = block.value, labels(block), window_of(block, shape)
         if window is None:
             entries = values_over(block, over, dtype, device)
-            at = locate(block, over, shape, device).expand(entries.shape)
+            at = locate(block.out + block.wrt, over, shape, device).expand(entries.shape)
             flat.index_add_(0, at.reshape(-1), entries.reshape(-1))
             continue
         if isinstance(value, Tensor):

@@ -51,7 +51,8 @@ def write_traced(
             adds = not (fresh or apart)
             flat = base.as_strided_scatter(base.as_strided(*window) + value if adds else value, *window)
             continue
-        at = locate(blocks[number], labels(blocks[number]), shape, device).expand(value.shape).reshape(-1)
+        block = blocks[number]
+        at = locate(block.out + block.wrt, labels(block), shape, device).expand(value.shape).reshape(-1)
         value = value.reshape(-1)
         if is_known(at) and at.unique().numel() == at.numel():  # no two on one entry: no sum, which is slow
             flat = base.index_put((at,), value if fresh else base[at] + value)

@@ -12,6 +12,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from .._blocks.dense_views import is_injective
 from .._blocks.maps import Affine, Label, Map, bare_label, labels_of
 from .._blocks.tracing import is_tracing
 from .._capture.tape import Node
@@ -19,7 +20,6 @@ from .._plan.recorder import recorder
 from .._plan.recording import unrecorded
 from .batched_formulas import Results, formula
 from .registry import Local
-from .strided import is_injective
 from .view_assignment import guarded
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .._blocks.block import Block
-from .._blocks.dense_views import is_injective
+from .._blocks.dense_views import stands_for_one
 from .._blocks.maps import Affine, Label, Map
 from .._blocks.tracing import is_known, leaves_a_trail
 from .._capture.tape import Node
@@ -84,8 +84,7 @@ def probed(node: Node) -> LocalJacobian | None:
 def _overlaps(term: Local) -> bool:
     """Return whether two values of the labels of a term read one entry."""
     return any(
-        type(map_) is Affine and len(map_.terms) > 1 and not is_injective(dict(map_.terms), map_.labels)
-        for map_ in term.block.wrt
+        type(map_) is Affine and len(map_.terms) > 1 and not stands_for_one(map_) for map_ in term.block.wrt
     )
 
 

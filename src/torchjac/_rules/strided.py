@@ -94,16 +94,6 @@ def box_of(law: Law, size: Sequence[int]) -> Box | None:
     return tuple(box) if len(set(used)) == len(used) else None
 
 
-def is_injective(size: Sequence[int], stride: Sequence[int]) -> bool:
-    """Return whether no two entries of a strided part are one: each step passes all that shorter ones reach."""
-    reach = 0
-    for step, count in sorted(zip(stride, size, strict=True)):
-        if count > 1 and step <= reach:
-            return False
-        reach += step * (count - 1)
-    return True
-
-
 def bounds(mask: Tensor) -> Box:
     """Return the smallest box that holds all true entries, of which there is one at least."""
     if mask.dim() == 0:

@@ -22,6 +22,7 @@ from torch.nn import Parameter
 
 from .._blocks.block import identity
 from .._blocks.block_views import swapped
+from .._blocks.dense_views import is_injective
 from .._blocks.tracing import is_tracing
 from .._capture.capture import plain
 from .._capture.tape import Meta, Node
@@ -31,7 +32,7 @@ from .._plan.steps import MismatchError
 from .call import call
 from .registry import Local
 from .scatter import kept, outside
-from .strided import Law, bounds, box_of, is_injective, law_of, placed
+from .strided import Law, bounds, box_of, law_of, placed
 
 
 class Part(NamedTuple):
