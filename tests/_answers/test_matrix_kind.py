@@ -20,7 +20,7 @@ TABLE = torch.tensor([0, 2, 2, 5])
 def test_gram_matrices_are_symmetric() -> None:
     """By tables each number stands for two, on or beside a diagonal that was added to."""
     jac = jacobian(lambda x: x[TABLE] * x[TABLE.flip(0)].sin())(X)
-    pattern = consolidated(jac.form).gram(torch.rand(4, dtype=torch.float64))
+    pattern = consolidated(jac.form).gram(jac.form, torch.rand(4, dtype=torch.float64))
     assert is_symmetric(pattern)
     damped = add_diagonal(SumOfBlocks((6,), (6,), jac.dtype, jac.device, tuple(pattern)), 2.0)
     assert is_symmetric(damped.blocks)

@@ -35,10 +35,9 @@ def consolidated(form: Form) -> Consolidated:
 
 
 class Consolidated:
-    """Products of a form and its transpose by one matrix, once there is one."""
+    """Products of a form and its transpose by one matrix, once there is one; the form, which keeps it, is given."""
 
     def __init__(self, form: Form) -> None:
-        self._form = form
         self._products = 0
         self._matrix: Any = None
         self._assembled: tuple[Pattern, Tensor] | None = None
@@ -53,9 +52,8 @@ class Consolidated:
         nnz = self._matrix.nnz if not isinstance(self._matrix, Tensor) else self._matrix._nnz()
         return f"products: by one matrix of {nnz:,} nonzeros, made at product {self._products}: blocks hold tables"
 
-    def for_many(self) -> Any:
+    def for_many(self, form: Form) -> Any:
         """SciPy's matrix, made now for an iterative solver, which asks for many products; None where it has none."""
-        form = self._form
         if (
             not self._pays
             or form.device.type != "cpu"
@@ -66,35 +64,33 @@ class Consolidated:
             return None
         if self._matrix is None:
             self._products += 1
-            self._matrix = _matrix(form, *self._values())
+            self._matrix = _matrix(form, *self._values(form))
         return self._matrix
 
-    def times(self, vectors: Tensor, transposed: bool) -> Tensor | None:
+    def times(self, form: Form, vectors: Tensor, transposed: bool) -> Tensor | None:
         """Return the product with flattened vectors in columns; None where it must go through the blocks."""
         if not self._pays or not is_plain(vectors) or vectors.dtype not in KNOWN:
             return None
-        if any(isinstance(block.value, Tensor) and not is_plain(block.value) for block in self._form.blocks):
+        if any(isinstance(block.value, Tensor) and not is_plain(block.value) for block in form.blocks):
             return None
         if self._matrix is None:
             self._products += 1
             if self._products == 1 and self._assembled is None:
                 return None
-            self._matrix = _matrix(self._form, *self._values())
+            self._matrix = _matrix(form, *self._values(form))
         if isinstance(self._matrix, Tensor):
             return (self._matrix.mT if transposed else self._matrix) @ vectors
         matrix = self._matrix.T if transposed else self._matrix
         return torch.from_numpy(matrix @ vectors.detach().numpy())
 
-    def gram(self, weight: Tensor | None) -> list[Block] | None:
+    def gram(self, form: Form, weight: Tensor | None) -> list[Block] | None:
         """Return the blocks of JᵀWJ by the values of the matrix, which products use too; None where it does not pay."""
-        form = self._form
         pattern = pattern_of(form.blocks, form.out_shape, form.in_shape, form.device)
-        return None if pattern is None else normal(pattern, lambda: self._values(pattern)[1], weight)
+        return None if pattern is None else normal(pattern, lambda: self._values(form, pattern)[1], weight)
 
-    def _values(self, pattern: Pattern | None = None) -> tuple[Pattern, Tensor]:
+    def _values(self, form: Form, pattern: Pattern | None = None) -> tuple[Pattern, Tensor]:
         """Return the pattern, if it is not given, and the values of its nonzeros, filled once."""
         if self._assembled is None:
-            form = self._form
             blocks = [block._replace(value=cut(block.value)) for block in form.blocks]
             pattern = pattern or pattern_of(blocks, form.out_shape, form.in_shape, form.device)
             assert pattern is not None

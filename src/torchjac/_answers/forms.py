@@ -148,7 +148,10 @@ def parts(form: Form) -> tuple[str, int]:
 
 
 def kept(form: Form, name: Hashable, make: Callable[[], T]) -> T:
-    """Return what was made of a form before, or make it, whatever grad mode it is first asked for in, and keep it."""
+    """Return what was made of a form before, or make it, whatever grad mode it is first asked for in, and keep it.
+
+    It must not hold the form, which then would go only when the garbage collector runs.
+    """
     there = vars(form).setdefault("_kept", {})
     if name not in there:
         with torch.enable_grad():

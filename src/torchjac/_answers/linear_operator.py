@@ -31,11 +31,12 @@ def linear_operator(form: Form) -> Any:
     """Return SciPy's operator with the flattened input and output as vectors."""
     scipy = import_scipy("as_linear_operator").sparse.linalg
     owner, is_transpose = with_owner(form)
-    whole = consolidated(owner).for_many() if not isinstance(form, ProductOfFactors) else None
+    whole = consolidated(owner).for_many(owner) if not isinstance(form, ProductOfFactors) else None
     if whole is not None:
         return scipy.aslinearoperator(whole.T if is_transpose else whole)
     for factor in form.factors if isinstance(form, ProductOfFactors) else ():
-        consolidated(with_owner(factor)[0]).for_many()
+        inner, _ = with_owner(factor)
+        consolidated(inner).for_many(inner)
 
     def by(operator: Form) -> Callable[[numpy.ndarray], numpy.ndarray]:
         def run(array: numpy.ndarray) -> numpy.ndarray:

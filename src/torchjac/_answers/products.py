@@ -74,7 +74,7 @@ def times_sum(form: SumOfBlocks, vectors: Tensor) -> Tensor:
     count = len(form.in_shape)
     tail = tuple(vectors.shape[count:])
     owner, is_transpose = with_owner(form)
-    whole = consolidated(owner).times(vectors.reshape(prod(form.in_shape), *tail), is_transpose)
+    whole = consolidated(owner).times(owner, vectors.reshape(prod(form.in_shape), *tail), is_transpose)
     if whole is not None:
         return whole.reshape((*form.out_shape, *tail))
     return _by_blocks(form.blocks, vectors, form.out_shape, form.in_shape, form)
@@ -149,7 +149,7 @@ def gram(form: Form, weight: Tensor | None) -> Form:
         tensors.append(weight)
     found = None
     if lists_pay(left, blocks, shapes, form.device, ends=True) and all(map(is_plain, tensors)):
-        found = consolidated(form).gram(weight)
+        found = consolidated(form).gram(form, weight)
         if found is not None and not coordinates_pay(found, (), in_shape, in_shape):
             found = None
     if found is None:
