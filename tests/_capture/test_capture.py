@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from torchjac._blocks.tracing import inside_functorch
-from torchjac._capture.capture import as_batched, batched_zero, capture, is_wrapped, mapped_over, plain
+from torchjac._capture.capture import as_batched, batched_zero, capture, mapped_over, plain
+from torchjac._torch import is_level_tensor
 
 
 def _run(f):
@@ -94,7 +95,7 @@ def test_plain():
     seen = []
     x = torch.randn(2, 3)
     torch.func.vmap(torch.func.grad(lambda x: (seen.append(x), x.sum())[1]))(x)
-    assert is_wrapped(seen[0])
+    assert is_level_tensor(seen[0])
     assert plain(seen[0]).data_ptr() == x.data_ptr()
     assert plain(x) is x
 

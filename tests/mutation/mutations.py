@@ -435,8 +435,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/norm_backward.py", "PyTorch's own formula recorded on a batch",
-        "or any(cotangent is not None and is_wrapped(cotangent)",
-        "and any(cotangent is not None and is_wrapped(cotangent)",
+        "or any(cotangent is not None and is_level_tensor(cotangent)",
+        "and any(cotangent is not None and is_level_tensor(cotangent)",
     ),
     Mutation(
         "_rules/norm_backward.py", "the statistics of a group norm left to PyTorch",
@@ -1420,14 +1420,19 @@ MUTATIONS: tuple[Mutation, ...] = (
         "return sum(map(stored, blocks)) > prod(out_shape)",
     ),
     Mutation(
-        "_rules/batched_vjp.py", "a result made without the cotangents is taken for rows",
-        "if result is not None and result.shape != rows.shape:",
+        "_rules/batched_formulas.py", "a result made without the cotangents is taken for rows",
+        "if any(result is not None and result.shape != rows.shape for result in results):",
         "if False:",
     ),
     Mutation(
         "_rules/batched_formulas.py", "dims are not counted behind the rows",
         "% max(rank, 1) + 1",
         "% max(rank, 1)",
+    ),
+    Mutation(
+        "_rules/batched_vjp.py", "rows of a later output taken for those of the first",
+        "given[slot] = row",
+        "given[0] = row",
     ),
     Mutation(
         "_rules/batched_vjp.py", "of two ways to one tensor the last counts",

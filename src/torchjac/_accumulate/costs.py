@@ -65,11 +65,6 @@ class Costs:
         return "\n".join([*lines, "", *told])
 
     @property
-    def is_measured(self) -> bool:
-        """A test: was any candidate run?"""
-        return any(cost.measured is not None for cost in self.candidates)
-
-    @property
     def summary(self) -> str:
         """One line: the chosen candidate, the steps of its program, and what the others were."""
         chosen = next(cost for cost in self.candidates if cost.candidate == self.chosen)

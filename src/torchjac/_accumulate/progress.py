@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from functools import wraps
 from typing import Any, TypeVar
 
-from .._capture.state import Change, undisturbed
+from .._capture.state import setting, undisturbed
 
 T = TypeVar("T")
 
@@ -30,25 +30,10 @@ def watched(function: Callable[..., T]) -> Callable[..., T]:
 
     @wraps(function)
     def shown(*args: Any, **kwargs: Any) -> T:
-        with undisturbed(), _Watching():
+        with undisturbed(), setting(_watched, True):
             return function(*args, **kwargs)
 
     return shown
-
-
-class _Watching(Change):
-    """Bars are asked for."""
-
-    def __init__(self) -> None:
-        self.before = _watched.get()
-
-    def make(self) -> None:
-        """Ask for them."""
-        _watched.set(True)
-
-    def undo(self) -> None:
-        """Go on as before."""
-        _watched.set(self.before)
 
 
 def track(items: Sequence[T], what: str) -> Sequence[T]:

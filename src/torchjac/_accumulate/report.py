@@ -156,10 +156,12 @@ class Report:
 
     def _below(self) -> list[str]:
         """Return what stands below the table, its parts by themselves."""
-        parts = [str(self.costs)] if self.costs is not None and self.costs.is_measured else []
+        costs = self.costs
+        measured = costs is not None and any(cost.measured is not None for cost in costs.candidates)
+        parts = [str(costs)] if measured else []
         if self.answers:
             parts.append("\n".join(self.answers))
-        last = [self.summary] if self.costs is None else [self.summary, self.costs.summary]
+        last = [self.summary] if costs is None else [self.summary, costs.summary]
         return [*parts, "\n".join(last)]
 
 

@@ -37,13 +37,12 @@ from .._torch import (
     saved_hooks_refusal,
     set_grad_enabled,
     set_inplace_requires_grad_allowed,
-    unwrap_if_dead,
     unwrapped,
     wrap_for_grad,
 )
 from .deletion import anchor
 from .detach import detach_keep_tangent
-from .graph import Graph, mark_private_leaf, read_graph
+from .graph import SPENT, Graph, read_graph
 from .hooks import has_hooks, hooks_made
 from .inference import run_normally
 from .read_tape import tape_of
@@ -120,14 +119,9 @@ def as_batched(tensor: Tensor, like: Tensor) -> Tensor:
 
 def plain(tensor: Tensor) -> Tensor:
     """Return the tensor that the levels of functorch wrapped, with all their batch dims."""
-    while is_wrapped(tensor):
+    while is_level_tensor(tensor):
         tensor = unwrapped(tensor)
     return tensor
-
-
-def is_wrapped(tensor: Tensor) -> bool:
-    """Return whether a tensor belongs to a functorch level, so that its values may not be known."""
-    return is_level_tensor(tensor)
 
 
 def memory_of(tensor: Tensor) -> int:
@@ -136,7 +130,7 @@ def memory_of(tensor: Tensor) -> int:
     Forward mode makes zeros without memory, private to torch 2.9-2.13, that do not tell either, nor do sparse
     tensors. Inside a trace there are no addresses, but the storage object is one for all its tensors.
     """
-    if is_wrapped(tensor) or tensor.layout is not torch.strided or tensor._is_zerotensor():
+    if is_level_tensor(tensor) or tensor.layout is not torch.strided or tensor._is_zerotensor():
         return 0
     storage = tensor.untyped_storage()
     return storage._cdata if is_tracing() else storage.data_ptr()
@@ -157,19 +151,9 @@ def map_rows(function: Callable[..., Sequence[R]], rows: Sequence[Tensor]) -> li
         leave_vmap()
 
 
-def left_level(tensor: Tensor) -> Tensor:
-    """Return a tensor of a functorch level that has ended, as the level outside sees it."""
-    return unwrap_if_dead(tensor)
-
-
 def capture(run: Run, inputs: Sequence[Tensor]) -> Captured:
     """Call ``run`` on inputs that are differentiated."""
     return capture_at_level(run, inputs) if inside_functorch() else capture_in_autograd(run, inputs)
-
-
-def entry(tensor: Tensor) -> Tensor:
-    """Return a copy that the graph begins with: the function may write into it, and the caller's tensor stays."""
-    return tensor.clone()
 
 
 def capture_in_autograd(run: Run, inputs: Sequence[Tensor]) -> Captured:
@@ -194,7 +178,8 @@ def _with_grad(run: Run, inputs: Sequence[Tensor], recording: bool, inferring: b
         entries = []
         for tensor in inputs:
             is_given = recording and requires_grad_of(tensor)
-            entries.append(entry(tensor if is_given else _leaf(tensor, leaves)))
+            # The graph begins with a copy: the function may write into it, and the caller's tensor stays.
+            entries.append((tensor if is_given else _leaf(tensor, leaves)).clone())
         starts = list(map(grad_fn_of, entries))  # read now: a write in place gives the tensor another
         return starts, *run(entries)
 
@@ -208,7 +193,7 @@ def _with_grad(run: Run, inputs: Sequence[Tensor], recording: bool, inferring: b
                 if grad_fn_of(tensor) is not None:  # a chain of calls is one graph
                     anchor(start)
     for leaf in leaves:
-        mark_private_leaf(leaf)
+        setattr(leaf, SPENT, True)
     if graph.known is None:
         _refuse_reentrant(graph)
     return Captured(outputs, extra, graph, records, hooks_made() != before and has_hooks(graph))
@@ -260,7 +245,7 @@ def capture_at_level(run: Run, inputs: Sequence[Tensor]) -> Captured:
         level = enter_grad()
         try:
             with torch.enable_grad():
-                entries = [entry(tensor) for tensor in _sources(inputs, level)]
+                entries = [tensor.clone() for tensor in _sources(inputs, level)]
                 starts = [tensor.grad_fn for tensor in entries]
                 if None in starts:
                     raise RuntimeError(

@@ -14,7 +14,7 @@ import torch
 from torch.utils import checkpoint
 
 from .._torch import graph_exec_group, graph_task_id
-from .state import Change
+from .state import setting
 from .vmap_levels import levels_entered, levels_now
 
 #: So many blocks stay unpacked at once: nested ones need each other, and a walk passes from one to the next.
@@ -61,19 +61,9 @@ if _Group is not None and isinstance(_Alone, type):
     checkpoint._checkpoint_hook = Shared  # type: ignore[assignment,misc]
 
 
-class blocks_kept(Change):  # a context manager, and used as one
+def blocks_kept() -> setting:
     """Keep what the latest blocks saved, for as long as a walk goes on."""
-
-    def __init__(self) -> None:
-        self.before = _kept.get()
-
-    def make(self) -> None:
-        """Keep none yet."""
-        _kept.set({})
-
-    def undo(self) -> None:
-        """Forget them."""
-        _kept.set(self.before)
+    return setting(_kept, {})
 
 
 def _unpack(block: Any, holder: Any, alone: Callable[[Any], torch.Tensor]) -> torch.Tensor:

@@ -149,7 +149,8 @@ def _read(root: Any, number: dict[Any, int | None], graph: Graph, read: list[tup
             graph.foreign = True
 
 
-#: What a leaf is marked with that a capture made for itself, once its function has run
+#: What a leaf is marked with that a capture made for itself, once its function has run, and nobody can ask for its
+#: gradient: the Jacobian of a function that takes another inside would else be recorded for the inner one's leaf
 SPENT = "_torchjac_spent"
 
 
@@ -240,11 +241,3 @@ def exact(value: Any) -> Hashable:
     if isinstance(value, type):
         return value
     raise UnkeyedError
-
-
-def mark_private_leaf(leaf: torch.Tensor) -> None:
-    """Mark a leaf that a capture made for itself: once its function has run, nobody can ask for its gradient.
-
-    The Jacobian of a function that takes another inside would otherwise be recorded for the inner one's leaf.
-    """
-    setattr(leaf, SPENT, True)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from contextvars import ContextVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -37,6 +38,8 @@ from .._torch import (
     set_inplace_requires_grad_allowed,
     top_saved_hooks,
 )
+
+T = TypeVar("T")
 
 #: Makes a named tuple of a tuple, without the call of its class
 _new = tuple.__new__
@@ -73,6 +76,19 @@ class Change:
             _here.changes.pop()
         self.undo()
         _here.changes.pop()
+
+
+class setting(Change):  # a context manager, and used as one
+    """Set a variable of the thread for a while."""
+
+    def __init__(self, variable: ContextVar[T], value: T) -> None:
+        self.variable, self.value, self.before = variable, value, variable.get()
+
+    def make(self) -> None:
+        self.variable.set(self.value)
+
+    def undo(self) -> None:
+        self.variable.set(self.before)
 
 
 class normal_mode(Change):
@@ -126,12 +142,6 @@ def state() -> State:
     return _new(State, parts)
 
 
-def _saving() -> tuple[Any, Any] | None:
-    """Return the innermost hooks of saved tensors, which a checkpointed block sets for as long as it runs."""
-    found: tuple[Any, Any] | None = top_saved_hooks(True)
-    return found
-
-
 def set_back(before: State) -> None:
     """Make the state of this thread what it was."""
     now = state()
@@ -147,7 +157,7 @@ def set_back(before: State) -> None:
         end_levels_above(before.levels)
     set_inplace_requires_grad_allowed(before.writes_allowed)
     set_grad_enabled(before.grad)
-    while _saving() not in (before.saving, None):
+    while top_saved_hooks(True) not in (before.saving, None):  # which a checkpointed block sets while it runs
         pop_saved_hooks()
     if before.hooks_disabled is None:
         allow_saved_hooks()

@@ -55,6 +55,15 @@ def formula(*names: str, recorded: bool = True) -> Callable[[Formula], Formula]:
     return register
 
 
+@formula(*BROADCAST)
+def _broadcast(node: Node, count: int, rows: Tensor) -> Results | None:
+    found = node.vjp(rows)
+    results: Results = found if type(found) is tuple else (found,)
+    if any(result is not None and result.shape != rows.shape for result in results):
+        return None  # made without looking at the cotangent
+    return results
+
+
 def dim_of(node: Node, name: str, rank: int) -> int:
     """Return a saved dim of a tensor, as the dim of its rows."""
     dim: int = node.saved(name) % max(rank, 1) + 1

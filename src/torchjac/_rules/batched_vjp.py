@@ -17,7 +17,7 @@ from .._capture.tape import Meta, Node
 from .._plan.recording import whole
 from . import batched_assign, batched_linalg, batched_products, batched_tables  # noqa: F401  (they register formulas)
 from .backward_overrides import anew, fails, is_anew
-from .batched_formulas import BROADCAST, FORMULAS, Results
+from .batched_formulas import FORMULAS, Results
 from .batched_parts import Waiting, hold, joined
 from .call import call, fit
 from .call_counts import rows_price
@@ -25,12 +25,11 @@ from .call_counts import rows_price
 
 def goes_in_front(name: str) -> bool:
     """Return whether nodes of this name have a formula here."""
-    return name in BROADCAST or name in FORMULAS or is_anew(name)
+    return name in FORMULAS or is_anew(name)
 
 
 def vjp_rows(node: Node, pending: Waiting, count: int) -> None:
     """Take the ``count`` cotangents that wait at a node, a dim in front of their own, to the tensors below it."""
-    shape: Sequence[int] | None = None
     if len(node.outputs) == 1:  # nearly every node: on a tiny graph each microsecond counts
         rows = joined(pending.pop((node, 0), None), node.outputs[0], count)
         if rows is None:
@@ -48,8 +47,6 @@ def vjp_rows(node: Node, pending: Waiting, count: int) -> None:
     results: Results | None = None
     if fails(node):
         results = anew(node, cotangents)
-    elif node.name in BROADCAST:
-        results, shape = _broadcast(node, rows), node.shape  # type: ignore[arg-type]  # it has one output
     elif node.name in FORMULAS:
         results = FORMULAS[node.name](node, count, *cotangents)
     elif is_anew(node.name):
@@ -63,8 +60,7 @@ def vjp_rows(node: Node, pending: Waiting, count: int) -> None:
         if edge is not None and result is not None:
             below, slot = edge
             meta = below.outputs[slot]
-            if meta.shape != shape or result.dtype is not meta.dtype:
-                result = _fit(result, meta, count)
+            result = _fit(result, meta, count)
             other = joined(pending.get(edge), meta, count)
             pending[edge] = result if other is None else other + result
 
@@ -85,15 +81,6 @@ def by_formula(
         else _fit(result, edge[0].outputs[edge[1]], count)
         for k, (result, edge) in enumerate(zip_longest(results, node.inputs))
     ]
-
-
-def _broadcast(node: Node, rows: Tensor) -> Results | None:
-    found = node.vjp(rows)
-    results: tuple[Tensor | None, ...] = found if type(found) is tuple else (found,)
-    for result in results:
-        if result is not None and result.shape != rows.shape:  # made without looking at the cotangent
-            return None
-    return results
 
 
 def _fit(result: Tensor, meta: Meta, count: int) -> Tensor:

@@ -26,8 +26,8 @@ from math import prod
 
 from torch import Tensor
 
-from .._capture.capture import is_wrapped
 from .._capture.tape import Node
+from .._torch import is_level_tensor
 from .backward_overrides import Anew, Cotangents, Results, is_recorded, plus, register, shaped
 from .norms import FIRST, SECOND
 
@@ -36,7 +36,7 @@ def _is_recorded_on_many(node: Node, cotangents: Cotangents) -> bool:
     """Of one cotangent PyTorch records one node, but for a group norm, of which it records twice as many as here."""
     return is_recorded() and (
         node.name == "NativeGroupNormBackward0"
-        or any(cotangent is not None and is_wrapped(cotangent) for cotangent in cotangents)
+        or any(cotangent is not None and is_level_tensor(cotangent) for cotangent in cotangents)
     )
 
 

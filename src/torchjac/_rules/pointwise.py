@@ -16,9 +16,9 @@ from torch import Tensor
 from .._blocks.block import KEPT, Block
 from .._blocks.maps import Label
 from .._blocks.tracing import has_tangents, is_known, is_number, is_tracing, number_in
-from .._capture.capture import is_wrapped
 from .._capture.tape import Node
 from .._plan.recorder import recorder
+from .._torch import is_level_tensor
 from .call import call
 from .einsum_notation import diagonal, ones, spread
 from .registry import BatchDims, Local, LocalJacobian, rule
@@ -252,12 +252,12 @@ def _saved_factor(node: Node, name: str) -> Tensor | float:
     factor = node.saved(name)
     if not isinstance(factor, Tensor):
         return float(factor)
-    if factor.dim() == 0 and is_wrapped(factor):
+    if factor.dim() == 0 and is_level_tensor(factor):
         number = number_in(factor)
         if number is not None:
             return number
     dtype = node.outputs[0].dtype
-    if factor.dim() or not factor.is_cpu or factor.requires_grad or is_wrapped(factor) or has_tangents():
+    if factor.dim() or not factor.is_cpu or factor.requires_grad or is_level_tensor(factor) or has_tangents():
         return factor if factor.dtype is dtype else factor.to(dtype)
     if is_tracing() and not (is_known(factor) or is_number(factor)):
         return factor.to(dtype)

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from .._blocks.tracing import inside_functorch, is_tracing, is_transformed
 from .._capture.beneath_vmap import Beneath, capture_beneath
-from .._capture.capture import Captured, capture, left_level
+from .._capture.capture import Captured, capture
 from .._capture.checkpoints import any_made, blocks_kept
 from .._capture.constant_folding import constants_computed
 from .._capture.detach import detach_keep_tangent
 from .._capture.state import Change, normal_mode
 from .._capture.vmap_levels import inside_vmaps_only, levels_left
-from .._torch import dispatch_mode_count, is_any_autocast_enabled, set_grad_enabled
+from .._torch import dispatch_mode_count, is_any_autocast_enabled, set_grad_enabled, unwrap_if_dead
 from .arguments import (
     check_argnums,
     check_outputs,
@@ -78,7 +78,7 @@ class Recorded(NamedTuple):
         tree = nest(answers, self.out_spec, self.in_spec)
         if not has_aux:
             return tree
-        return tree, map_tensors(left_level if self.captured.records else Tensor.detach, self.aux)
+        return tree, map_tensors(unwrap_if_dead if self.captured.records else Tensor.detach, self.aux)
 
 
 def record(

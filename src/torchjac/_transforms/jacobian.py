@@ -10,8 +10,8 @@ from torch import Tensor
 from .._accumulate.progress import watched
 from .._answers.operator import Jacobian
 from .._blocks.tracing import inside_functorch
-from .._capture.capture import left_level
 from .._capture.state import undisturbed
+from .._torch import unwrap_if_dead
 from .arguments import unflatten
 from .call_function import Recorded, check_function, record
 from .dynamo import seen_by_tracers
@@ -178,7 +178,7 @@ def _value(recorded: Recorded) -> Any:
     """Return the output of the recorded call, as the caller's own level of functorch transforms knows it."""
     outputs = recorded.captured.outputs if recorded.beneath is None else recorded.beneath.outputs
     if recorded.beneath is None and inside_functorch():
-        outputs = [left_level(output) for output in outputs]
+        outputs = [unwrap_if_dead(output) for output in outputs]
     elif not recorded.captured.records:
         outputs = [output.detach() for output in outputs]
     return unflatten(outputs, recorded.out_spec)
