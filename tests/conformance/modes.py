@@ -1,6 +1,7 @@
-"""The modes in which a sample is compared with the row-by-row loop: its values in five, its structure in two.
+"""The modes in which a sample is compared with the row-by-row loop: its values in six, its structure in two.
 
 plain        jacrev(f)(x)
+chunks       jacrev(f, chunk_size=2)(x)
 vmap         vmap(jacrev(f))(two different x, stacked)
 hessian      jacrev(jacrev(g))(x), g a weighted sum of f
 inner_vmap   jacrev(vmap(f))(two different x, stacked)
@@ -28,7 +29,7 @@ from torch import Tensor
 
 import torchjac
 
-MODES = ("plain", "vmap", "hessian", "inner_vmap", "forward")
+MODES = ("plain", "chunks", "vmap", "hessian", "inner_vmap", "forward")
 STRUCTURES = ("first_order", "second_order")
 
 #: A Hessian is compared while the function has at most so many inputs: a million entries again.
@@ -116,6 +117,11 @@ def _plain(op: Any, f: Problem, around: Around) -> Outcome:
     if outcome.status not in ("wrong", "error") and around is WALKS["structure"]:
         outcome.walk = walked(f)
     return outcome
+
+
+def _chunks(op: Any, f: Problem, around: Around) -> Outcome:
+    expected = f.once("loop", lambda: _loop(f))
+    return _judged(lambda jacrev, inputs: jacrev(f, chunk_size=2)(inputs), f.inputs, expected, around)
 
 
 def _twin(tensor: Tensor) -> Tensor:
@@ -245,6 +251,7 @@ def _pairs(found: Rows, expected: Rows) -> Iterator[tuple[Tensor, Tensor]]:
 
 CHECKS: dict[str, Callable[[Any, Problem, Around], Outcome]] = {
     "plain": _plain,
+    "chunks": _chunks,
     "vmap": _vmap,
     "hessian": _hessian,
     "inner_vmap": _inner_vmap,

@@ -28,7 +28,7 @@ def forced(walk: str = "auto") -> Iterator[None]:
     """What surrounds every torchjac call: "auto" lets jacrev choose its way, any other is forced.
 
     "planned" runs the program that a call with other inputs left, "planned structure" that of the structured walk,
-    "planned forward" that of the walk from the inputs up.
+    "planned rows" that of rows, "planned forward" that of the walk from the inputs up.
 
     Most samples are tiny, and there jacrev rightly leaves its own walk aside: then it would go untested.
     """
@@ -54,6 +54,7 @@ WALKS: dict[str, Around] = {
         "structure",
         "planned",
         "planned structure",
+        "planned rows",
         "planned forward",
         "rows",
         "columns",
