@@ -7,6 +7,7 @@ import threading
 import weakref
 from contextlib import suppress
 from math import inf
+from unittest import mock
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from tests.allocations import Alive
 from torchjac import hessian, jacobian, jacrev, program_cache
 from torchjac._accumulate import planned
 from torchjac._accumulate.candidates import Candidate, candidates
+from torchjac._accumulate.dense_columns import dense_columns
 from torchjac._accumulate.planned import PROGRAMS
 from torchjac._plan.cache import Cache, Entry
 from torchjac._plan.program import RUNS, Program, program
@@ -518,6 +520,29 @@ def test_where_no_program_can_be_made_others_are_tried(monkeypatch) -> None:
     (entry,) = PROGRAMS.entries.values()
     assert tried == ["columns", "reverse"]
     assert entry.program is not None
+
+
+def test_no_program_gives_way_to_columns() -> None:
+    """They are estimated only, as none can be made of them: few inputs of many small ops go so at first calls alone."""
+
+    def steps(x: torch.Tensor) -> torch.Tensor:
+        y, out = x.new_ones(30), []
+        for _ in range(40):
+            y = y + 0.1 * (x[0] * y.sin() - x[1] * y)
+            out.append(y)
+        return torch.stack(out)
+
+    x = torch.rand(2, dtype=D)
+    expected = loop_jacobian(steps, x)
+    with mock.patch("torchjac._transforms.dense.dense_columns", side_effect=dense_columns) as asked:
+        torch.testing.assert_close(jacrev(steps)(x), expected)
+    assert asked.call_count == 1
+    for _ in range(planned.RECORDED_AT + RUNS + 2):
+        torch.testing.assert_close(jacrev(steps)(x), expected)
+    (entry,) = PROGRAMS.entries.values()
+    assert entry.program is not None
+    assert entry.best.way != "columns"
+    assert all(candidate.way != "columns" for candidate, _ in entry.left)
 
 
 def test_a_candidate_that_is_far_is_not_recorded() -> None:

@@ -90,7 +90,8 @@ def candidates(
 ) -> list[Candidate]:
     """Return the candidates, the one that is estimated to take least for a first call and ``calls`` programs first.
 
-    Where numbers are few, and rows lose less than an estimate takes, rows stand alone and nothing is estimated.
+    Where numbers are few, and rows lose less than an estimate takes, rows stand alone and nothing is estimated. Columns
+    go through PyTorch's engine, which leaves no program: they stand for a first call only.
     ``mixed`` tells that inputs and outputs differ in precision: then columns differ from rows.
     """
     rows = sum(map(prod, out_shapes))
@@ -99,7 +100,8 @@ def candidates(
             return [ROWS if all(map(takes_rows_itself, tape.nodes)) else REVERSE]
         if rows <= 1 or _takes_rows(tape) or not engine_refuses(tape.nodes):
             return [ROWS]
-    return sorted(estimated(tape, out_shapes, mixed), key=lambda each: each.total(calls))
+    found = [each for each in estimated(tape, out_shapes, mixed) if calls == 1 or each.way != "columns"]
+    return sorted(found, key=lambda each: each.total(calls))
 
 
 def order_of(candidate: Candidate, tape: Tape, out_shapes: Sequence[Sequence[int]]) -> Order | None:
