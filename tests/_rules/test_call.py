@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from torchjac import jacobian, jacrev, vmap
+from torchjac._capture.tape import Meta
+from torchjac._rules.call import fit
 from torchjac.testing import check_jacobian
 
 
@@ -124,3 +126,10 @@ def test_outputs_that_are_no_tensors_get_no_zeros(shape, number):
     torch.testing.assert_close(vmap(vmap(lambda x: jacobian(lambda x: f(x)[1])(x).to_dense()))(x), right[1])
     three = torch.stack([x, 2 * x])
     torch.testing.assert_close(vmap(vmap(vmap(jacrev(f))))(three)[0][0], right[0])
+
+
+def test_a_complex_result_for_a_real_input() -> None:
+    """Only its real part goes on, summed over what was broadcast, as in PyTorch's engine."""
+    result = torch.tensor([[1 + 2j, 3 - 1j], [5j, 1 + 0j]])
+    found = fit(result, Meta((2,), torch.float64, torch.device("cpu")))
+    assert torch.equal(found, torch.tensor([1.0, 4.0], dtype=torch.float64))

@@ -44,6 +44,7 @@ CASES = [
     case("MaskedSelectBackward0", lambda x: x.masked_select(mask), s(3), stored=[4]),
     case("MaskedSelectBackward0", lambda x: x.masked_select(mask[0]), s(2, 3), stored=[8]),
     case("MaskedSelectBackward0", lambda x: x.masked_select(mask & False), s(2, 3)),
+    case("MaskedSelectBackward0", lambda x: x.masked_select(mask[0, 0] | True), s(), stored=[0]),
     case("EmbeddingBackward0", lambda w: F.embedding(i23, w), s(3, 4), stored=[6]),
     case(
         "EmbeddingBackward0",

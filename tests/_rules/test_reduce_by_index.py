@@ -104,3 +104,19 @@ def test_inside_vmap() -> None:
                 lambda z, k=k, a=argnum: f(*((z, y[k]) if a == 0 else (x[k], z)), index[k]), (x, y)[argnum][k]
             )
             torch.testing.assert_close(found[argnum][k], expected.to_dense())
+
+
+@pytest.mark.parametrize(
+    ("how", "own", "other"),
+    [("sum", 1, 1), ("mean", 0.5, 0.5), ("prod", 5, 3), ("amax", 0, 1), ("amin", 1, 0)],
+)
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_number_as_index(how: str, own: float, other: float, size: int) -> None:
+    """An index without dims names one entry, and of the source the first; autograd fails at a mean."""
+    x, y = torch.tensor([2.0, 3, 4], dtype=torch.float64), torch.tensor([5.0, 7], dtype=torch.float64)[:size]
+    f = lambda x, y: x.scatter_reduce(0, torch.tensor(1), y, how)
+    by_x, by_y = jacobian(f, (0, 1))(x, y)
+    assert torch.equal(by_x.to_dense(), torch.diag(torch.tensor([1.0, own, 1], dtype=torch.float64)))
+    expected = torch.zeros(3, size, dtype=torch.float64)
+    expected[1, 0] = other
+    assert torch.equal(by_y.to_dense(), expected)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from tests._rules.cases import Case, Sampler, case, check, over_cases
+from tests.allocations import Allocations
 
 import torchjac
 from torchjac import jacobian, jacrev
@@ -111,3 +112,37 @@ def test_zeros_of_the_triangle(mode: str) -> None:
         expected = weight.nan_to_num(0, 0, 0) @ table
         expected[0, :2] += bad
         torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+def test_infinite_slopes_above_a_triangle() -> None:
+    """What lies beyond the diagonal drops an infinite slope; elsewhere it stays, and of both signs it is NaN.
+
+    With y = log Σ exp x and 1/y infinite at y = 0: only entries up to that position see the slope of it.
+    """
+    x = torch.tensor([0.0, -1.0, 2.0], dtype=torch.float64)
+    weight = torch.tensor([[1.0, 3.0, 2.0], [-2.0, 0.0, 4.0]], dtype=torch.float64)
+    J = jacobian(lambda x: weight @ (1 / x.logcumsumexp(0)))(x).to_dense()
+    y = x.logcumsumexp(0)
+    later = weight[:, 2] * -y[2].pow(-2) * (x[2] - y[2]).exp()
+    torch.testing.assert_close(J[:, 2], later)
+    torch.testing.assert_close(
+        J[:, 1],
+        torch.stack(
+            [
+                row[1] * -y[1].pow(-2) * (x[1] - y[1]).exp() + row[2] * -y[2].pow(-2) * (x[1] - y[2]).exp()
+                for row in weight
+            ]
+        ),
+    )
+    assert J[:, 0].tolist() == [-torch.inf, torch.inf]
+
+
+def test_a_product_with_a_triangle_is_summed_at_once() -> None:
+    """Weights times the triangle of a running logsumexp: a product of matrices, no number for each three positions."""
+    n = 40
+    x, weight = s(n), s(n, n)
+    f = lambda x: weight @ x.logcumsumexp(0)
+    with Allocations(n**3 // 2) as seen:
+        J = jacobian(f)(x).to_dense()
+    assert not seen.storages
+    torch.testing.assert_close(J, loop_jacobian(f, x))

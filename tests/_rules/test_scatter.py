@@ -142,6 +142,11 @@ CASES = [
         s(2, 3),
         stored=[8],
     ),
+    case(
+        "MaskedScatterBackwardBackward0",
+        lambda g: torch.ops.aten.masked_scatter_backward(g, mask & False, [5]),
+        s(2, 3),
+    ),
     case("MaskedFillBackward1", lambda x, v: x.masked_fill(mask, v), s(2, 3), s(), stored=[6, 6]),
     case("MaskedFillBackward1", lambda x, v: x.masked_fill(mask[0], v), s(2, 3), s(), stored=[3, 3]),
     case("PutBackward0", lambda x, y: x.put(torch.tensor([5, 0]), y), s(2, 3), s(2), stored=[6, 4]),

@@ -720,18 +720,18 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/reduce.py", "norm: the subgradient at 0 always multiplies",
-        "[term._replace(selects=_drops_at_zero(node)) for term in terms]",
-        "terms",
+        "[term._replace(selects=drops) for term in _reduction(node, None)]",
+        "_reduction(node, None)",
     ),
     Mutation(
         "_rules/reduce.py", "norm: the subgradient at 0 always drops",
-        "[term._replace(selects=_drops_at_zero(node)) for term in terms]",
-        "[term._replace(selects=True) for term in terms]",
+        "[term._replace(selects=drops) for term in _reduction(node, None)]",
+        "[term._replace(selects=True) for term in _reduction(node, None)]",
     ),
     Mutation(
         "_rules/reduce.py", "two reductions: both take the first cotangent",
-        "terms = _reduction(node, None, slot)",
-        "terms = _reduction(node, None, 0)",
+        "for term in _reduction(node, None, slot)]",
+        "for term in _reduction(node, None, 0)]",
     ),
     # ------------------------------------------------------------------------------------------ front
     Mutation(

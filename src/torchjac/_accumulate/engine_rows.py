@@ -241,8 +241,6 @@ def finish_rows(
     goals = list(tape.inputs)
     for output in {output for blocks in waiting.values() for output in blocks}:
         shape = out_shapes[output]
-        if not prod(shape):
-            continue
         rows = {
             edge: _rows(blocks[output][0], len(shape), prod(shape))
             for edge, blocks in waiting.items()

@@ -261,8 +261,6 @@ def _call_rows(
         present[:] = given
         return tuple(fit(result, meta) for result, meta in given.values())
 
-    if count == 0:
-        return [None] * len(metas)
     if count == 1:
         found: Sequence[Tensor] = tuple(result.unsqueeze(0) for result in one(rows[0]))
     elif not can_vmap(node):

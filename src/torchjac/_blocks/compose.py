@@ -32,7 +32,7 @@ from .maps import (
     reading,
     substitute,
 )
-from .multiply import Joint, joint, multiply, select, select_summed
+from .multiply import Joint, can_look, joint, multiply, select, select_summed
 from .unify import unify
 
 
@@ -110,11 +110,9 @@ def _product(
         right = read(how_right, right)
     if times != 1:
         left = left * times
-    if how.other_dims or how.equation:
-        if selects or selected:
-            return select_summed(left, right, how, (selected, selects))  # type: ignore[arg-type]  # no numbers
-        return multiply(left, right, how)
     if selects or selected:
+        if how.other_dims or how.equation or ((how.matrix or how.batches) and can_look(left)):
+            return select_summed(left, right, how, (selected, selects))  # type: ignore[arg-type]  # no numbers
         found = select(left, how_left.on, right, how_right.on, how.on, (selected, selects))
         if found is not None:
             summed = joint(found[1], (), gone)

@@ -71,9 +71,6 @@ def _shortened(
     large: list[Block] = []
     for block in blocks:
         (small if has_few_entries(block, is_coordinates(block)) else large).append(block)
-    if len(small) == 1:
-        large += small
-        small = []
     # On the meta device no value tells which coordinates are the same.
     if like.device.type == "meta" or not coordinates_pay(small, large, out_shape, wrt_shape):
         return [_all_in_one(blocks, out_shape, wrt_shape, like, sparse)]

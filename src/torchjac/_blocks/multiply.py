@@ -253,6 +253,12 @@ def _finite_where(drops: Tensor | float, other: Tensor | float) -> Tensor:
     return torch.where(drops == 0, 0, other)
 
 
+def can_look(value: Tensor | float) -> bool:
+    """Return whether it may be asked if numbers are finite: they are known, and no GPU is waited for."""
+    on_cpu = isinstance(value, Tensor) and value.device.type == "cpu"
+    return on_cpu and not (inside_functorch() or is_tracing())
+
+
 def select_summed(left: Tensor, right: Tensor, how: Joint, drop: tuple[bool, bool]) -> Tensor | float:
     """Return the product summed over labels of both, in which zeros of one value drop what they meet.
 
@@ -260,7 +266,7 @@ def select_summed(left: Tensor, right: Tensor, how: Joint, drop: tuple[bool, boo
     """
     product = multiply(left, right, how)
     assert isinstance(product, Tensor)
-    if inside_functorch() or is_tracing() or product.device.type != "cpu" or has_finite_sum(product):
+    if not can_look(product) or has_finite_sum(product):
         return product
     given, zeros = (left, right) if drop[1] else (right, left)
 

@@ -141,9 +141,7 @@ class Node:
 
     @property
     def function(self) -> type[torch.autograd.Function] | None:
-        """The `torch.autograd.Function` whose node this is, None for any other node."""
-        if not self.is_python:
-            return None
+        """The `torch.autograd.Function` whose node this is; of such a node only."""
         made: Any = type(self.fn)._forward_cls
         if not issubclass(made, torch.autograd.Function):
             # Inside functorch, a class made for one level, which keeps the Function in a closure (torch 2.9-2.13).

@@ -195,8 +195,6 @@ def build(tree: Any, slot: Callable[[Any], int | None]) -> Tree:
         if type(tree) is not list and all(type(part) is _Constant for part in parts):
             return _Constant(tree)
         return _Sequence(list if type(tree) is list else _make(tree), parts)
-    if type(tree) is slice:
-        return _Slice([build(part, slot) for part in (tree.start, tree.stop, tree.step)])
     at = None if tree is None or isinstance(tree, (str, bool)) else slot(tree)
     return _Constant(tree) if at is None else _Slot(at)
 
@@ -225,19 +223,6 @@ class _Sequence(Tree):
             return f"({inner})"
         names[name := f"m{len(names)}"] = self.make
         return f"{name}(({inner}))"
-
-
-class _Slice(Tree):
-    __slots__ = ("parts",)
-
-    def __init__(self, parts: list[Tree]) -> None:
-        self.parts = parts
-
-    def __call__(self, values: Sequence[Any]) -> Any:
-        return slice(*[part(values) for part in self.parts])
-
-    def spell(self, read: Callable[[int], str], names: dict[str, Any]) -> str:
-        return f"slice({', '.join(part.spell(read, names) for part in self.parts)})"
 
 
 class _Constant(Tree):

@@ -122,12 +122,9 @@ def _windows(meta: Meta, coarse: int, fine: int, window: tuple[int, int, int], c
     for shift in range(-p, k - p):
         first = max(-(shift // s), 0)
         label = Label(max(min((fine - 1 - shift) // s + 1, coarse) - first, 0))
-        weight = (
-            inverse.narrow(0, first, label.size) if isinstance(inverse, Tensor) and label.size else inverse
-        )
-        if label.size:
-            maps = Affine(first, ((label, 1),)), Affine(s * first + shift, ((label, s),))
-            parts.append(Part(*maps, label, weight))
+        weight = inverse.narrow(0, first, label.size) if isinstance(inverse, Tensor) else inverse
+        maps = Affine(first, ((label, 1),)), Affine(s * first + shift, ((label, s),))
+        parts.append(Part(*maps, label, weight))
     return parts
 
 

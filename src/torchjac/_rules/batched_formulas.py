@@ -166,13 +166,6 @@ def _reduced(node: Node, count: int, rows: Tensor) -> Results | None:
     return [rows.reshape(count, *kept) * factor]
 
 
-@formula("SelectBackward0")
-def _select(node: Node, count: int, rows: Tensor) -> Results:
-    shape = node.into(0).shape
-    dim = dim_of(node, "dim", len(shape))
-    return [torch.ops.aten.select_backward.default(rows, (count, *shape), dim, node.saved("index"))]
-
-
 @formula("SliceBackward0")
 def _slice(node: Node, count: int, rows: Tensor) -> Results:
     shape = node.into(0).shape

@@ -101,9 +101,9 @@ def _scatter(node: Node, count: int, rows: Tensor) -> Results | None:
 @formula(
     "MaxBackward0", "MinBackward0", "SortBackward0", "SortBackward1", "TopkBackward0", "KthvalueBackward0"
 )
-def _selected(node: Node, count: int, rows: Tensor | None, *_: Tensor | None) -> Results | None:
+def _selected(node: Node, count: int, rows: Tensor, *_: None) -> Results | None:
     table, rank = node.saved("indices"), len(node.into(0).shape)
-    if rows is None or not rank:
+    if not rank:
         return None
     dim = dim_of(node, "dim", rank)
     if table.dim() < rank:
@@ -121,10 +121,8 @@ def _cumprod(node: Node, count: int, rows: Tensor) -> Results | None:
 
 
 @formula("MaxPool2DWithIndicesBackward0")
-def _max_pool(node: Node, count: int, rows: Tensor | None, *_: Tensor | None) -> Results | None:
+def _max_pool(node: Node, count: int, rows: Tensor, *_: None) -> Results:
     table, shape = node.saved("result1"), node.into(0).shape
-    if rows is None:
-        return None
     planes, image = prod(shape[:-2]), prod(shape[-2:])
     zeros = torch.zeros((count, planes, image), dtype=rows.dtype, device=rows.device)
     table = table.reshape(1, planes, -1).expand(count, -1, -1)

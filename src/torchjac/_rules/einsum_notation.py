@@ -18,8 +18,8 @@ from .registry import Local, TermCost, rule
 
 ZERO = constant(0)
 
-#: The one term of an op with one input, by the shapes of its output and its input; None where it moves nothing
-Reindexing: TypeAlias = Callable[[Node, tuple[int, ...], tuple[int, ...]], Block | None]
+#: The one term of an op with one input, by the shapes of its output and its input
+Reindexing: TypeAlias = Callable[[Node, tuple[int, ...], tuple[int, ...]], Block]
 R = TypeVar("R", bound=Reindexing)
 
 #: A block without entries
@@ -132,8 +132,6 @@ def reindexing(
             shapes = node.shape, node.into(0).shape
             back = node.name.removesuffix("_copy") in transposes
             block = function(node, *(shapes[::-1] if back else shapes))
-            if block is None:
-                return []
             return [Local(0, swapped(block) if back else block, selects=selects)]
 
         return function

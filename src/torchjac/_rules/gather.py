@@ -55,22 +55,19 @@ def take(node: Node, shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Block
 
 
 @reindexing("IndexBackward0", "UnsafeIndexBackward0")
-def index(node: Node, _: tuple[int, ...], in_shape: tuple[int, ...]) -> Block | None:
+def index(node: Node, _: tuple[int, ...], in_shape: tuple[int, ...]) -> Block:
     """Advanced indexing: out[l…] = x[index₀[l…], :, index₁[l…], …]."""
-    picked, whole = index_maps(node.saved("indices"), in_shape)
-    return None if picked is None else Block(1.0, (), picked, whole)
+    return Block(1.0, (), *index_maps(node.saved("indices"), in_shape))
 
 
 @reindexing("MaskedSelectBackward0")
-def masked_select(node: Node, chosen: tuple[int, ...], shape: tuple[int, ...]) -> Block | None:
+def masked_select(node: Node, _: tuple[int, ...], shape: tuple[int, ...]) -> Block:
     """Masked select: out[i] is the i-th entry where the mask is true; mask and tensor broadcast."""
     mask = node.saved("mask")
     common = torch.broadcast_shapes(mask.shape, shape)
     if not common:  # index_maps has one table for each dim: none here
-        return Block(1.0, (), (constant(0),), ()) if chosen[0] else None
+        return Block(1.0, (), (constant(0),), ())
     picked, whole = index_maps([mask.expand(common)], common)
-    if picked is None:
-        return None
     whole = whole[len(common) - len(shape) :]
     wrt = tuple(constant(0) if size == 1 else map_ for map_, size in zip(whole, shape, strict=True))
     return Block(1.0, (), picked, wrt)
@@ -78,8 +75,8 @@ def masked_select(node: Node, chosen: tuple[int, ...], shape: tuple[int, ...]) -
 
 def index_maps(
     indices: Sequence[Tensor | None], shape: Sequence[int]
-) -> tuple[tuple[Map, ...] | None, tuple[Map, ...]]:
-    """Return maps of the picked tensor and of the whole one, for ``whole[indices]``; None if nothing is picked."""
+) -> tuple[tuple[Map, ...], tuple[Map, ...]]:
+    """Return maps of the picked tensor and of the whole one, for ``whole[indices]``."""
     tables: list[Tensor | None] = []
     for table in indices:
         if table is not None and table.dtype in (torch.bool, torch.uint8):
@@ -91,8 +88,6 @@ def index_maps(
     common = torch.broadcast_shapes(*(table.shape for table in named.values())) if named else ()
     over = new_labels(common)
     whole: list[Map] = [bare(Label(size)) for size in shape]
-    if 0 in common:
-        return None, tuple(whole)
     for dim, table in named.items():
         table = table.to(torch.int64)
         table = torch.where(table < 0, table + shape[dim], table)

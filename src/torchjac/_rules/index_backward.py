@@ -32,18 +32,15 @@ def _read(rows: Tensor, dim: int, index: Tensor, factor: Tensor | float, shape: 
     return torch.nn.functional.pad(found, margins[::-1]) if any(margins) else found
 
 
-def _scatter(node: Node, lead: Sequence[int], g: Tensor) -> Results | None:
-    """Scatter and scatter-add; a 0-dim tensor is taken for one of an entry."""
+def _scatter(node: Node, lead: Sequence[int], g: Tensor) -> Results:
+    """Scatter and scatter-add, whose source is differentiated; a 0-dim tensor is taken for one of an entry."""
     index = node.saved("index")
-    if index is None:  # of scatter-add, where self alone is differentiated
-        return None
     shape = node.shape or (1,)
     index, dim = index.reshape(index.shape or (1,)), node.saved("dim") % len(shape) + 1
     rows = g.reshape(prod(lead), *shape)
     adds = node.name == "ScatterAddBackward0"
     own = (rows if adds else _own(rows, dim, index)) if node.needs(0) else None
-    source = _read(rows, dim, index, 1.0, node.into(1).shape) if node.needs(1) else None
-    return shaped(node, lead, [own, source])
+    return shaped(node, lead, [own, _read(rows, dim, index, 1.0, node.into(1).shape)])
 
 
 def _reduce(node: Node, lead: Sequence[int], g: Tensor) -> Results:

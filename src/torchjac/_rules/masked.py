@@ -16,23 +16,23 @@ from .registry import Local, rule
 
 
 @reindexing("UnsafeMaskedIndexBackward0", selects=True)
-def masked_index(node: Node, _: tuple[int, ...], in_shape: tuple[int, ...]) -> Block | None:
+def masked_index(node: Node, _: tuple[int, ...], in_shape: tuple[int, ...]) -> Block:
     """Read where a mask is true: out[l…] = mask[l…] x[index₀[l…], …]."""
     picked, whole = _maps(node, in_shape)
-    return None if picked is None else Block(*_where(node, picked), picked, whole)
+    return Block(*_where(node, picked), picked, whole)
 
 
 @rule("UnsafeMaskedIndexPutAccumulateBackward0", any_dtype=True)
 def masked_index_put(node: Node) -> list[Local]:
     """Add where a mask is true: out = x and then out[index₀[l…], …] += mask[l…] source[l…]."""
     terms = [diagonal_term(node, 0, 1.0)] if node.needs(0) else []
-    picked, whole = _maps(node, node.shape)
-    if node.needs(1) and picked is not None:
+    if node.needs(1):
+        picked, whole = _maps(node, node.shape)
         terms.append(Local(1, Block(*_where(node, picked), whole, picked), selects=True))
     return terms
 
 
-def _maps(node: Node, shape: Sequence[int]) -> tuple[tuple[Map, ...] | None, tuple[Map, ...]]:
+def _maps(node: Node, shape: Sequence[int]) -> tuple[tuple[Map, ...], tuple[Map, ...]]:
     """Return maps of what is read or added and of the whole, positions outside brought inside: a mask hides those."""
     indices = [
         index if index is None else index.clamp(-size, size - 1)

@@ -118,8 +118,6 @@ def _linear(node: Node, *factors: float) -> LocalJacobian:
     needed = tuple([
         None if k >= len(inputs) or inputs[k] is None else node.into(k).shape for k in range(len(factors))
     ])  # fmt: skip
-    if 0.0 in factors:  # what is remembered would be found for -0.0 too
-        return _linear_terms.__wrapped__(node.shape, needed, factors)
     return _linear_terms(node.shape, needed, factors)
 
 

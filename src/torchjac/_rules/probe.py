@@ -42,8 +42,6 @@ def probed(node: Node) -> LocalJacobian | None:
     """
     meta = node.outputs[0]
     size = prod(meta.shape)
-    if size == 0:
-        return None
     seen = moved(node)
     if seen is None and meta.dtype.is_complex:
         return None
@@ -112,8 +110,6 @@ def _terms(node: Node, k: int, part: _Found) -> list[Local]:
     """Return terms for one input: ∂out[at[i]]/∂x[i] = factor[i], broadcast dims of the input summed."""
     shape, out_shape = node.into(k).shape, node.shape
     factor, at, used = part.factor, part.source, part.touched
-    if not bool(used.any()):
-        return []
     terms = []
     for window in _boxes(used):
         here, value = at[window], factor[window]

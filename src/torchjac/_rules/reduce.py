@@ -15,14 +15,12 @@ from .einsum_notation import new_labels, ones, reduced_dims, spread
 from .registry import Local, rule
 
 
-def _reduction(node: Node, value: Tensor | float | None, slot: int = 0) -> list[Local] | None:
+def _reduction(node: Node, value: Tensor | float | None, slot: int = 0) -> list[Local]:
     """Return the term of a reduction, its factors given or found by a call on ones, which may find that it is zero."""
     shape = node.into(0).shape
     dims, kept = reduced_dims(node)
     rank = len(node.outputs[slot].shape)
     _, over, out, wrt = _reduced(shape, frozenset(dims), kept and rank == len(shape))
-    if len(out) != rank:
-        return None
     on: tuple[Label, ...] = ()
     if value is None:
         cotangents: list[Tensor | None] = [None] * len(node.outputs)
@@ -48,13 +46,13 @@ def _reduced(shape: tuple[int, ...], dims: frozenset[int], kept: bool) -> Block:
 
 
 @rule("SumBackward0", "SumBackward1", any_dtype=True)
-def sum_(node: Node) -> list[Local] | None:
+def sum_(node: Node) -> list[Local]:
     """Sum: ∂out[i]/∂x[i′,j] = δ[i,i′]."""
     return _reduction(node, 1.0)
 
 
 @rule("MeanBackward0", "MeanBackward1")
-def mean(node: Node) -> list[Local] | None:
+def mean(node: Node) -> list[Local]:
     """Mean over n entries: ∂out[i]/∂x[i′,j] = δ[i,i′] / n."""
     return _reduction(node, prod(node.shape) / prod(node.into(0).shape))
 
@@ -71,34 +69,24 @@ SELECTING = frozenset((
     "LogsumexpBackward0", "AmaxBackward0", "AminBackward0", "MaxBackward1", "MinBackward1", "MedianBackward0",
     "NanmedianBackward0",
 )  # fmt: skip
-def reduction(node: Node) -> list[Local] | None:
+def reduction(node: Node) -> list[Local]:
     """Any reduction along dims: ∂out[i]/∂x[i′,j] = δ[i,i′] · node(1)[i,j]."""
     return _reduction(node, None)
 
 
 @rule("NormBackward0", "NormBackward1", "NormBackward2", "NormBackward3", "LinalgVectorNormBackward0")
-def norm(node: Node) -> list[Local] | None:
+def norm(node: Node) -> list[Local]:
     """Norm along dims: a reduction whose subgradient at 0 is 0.
 
     PyTorch multiplies with that 0 for the orders 1, 2, ∞ and those below 1 (an infinite cotangent makes NaN),
     and for the others drops whatever arrives there (torch 2.9-2.13).
     """
-    terms = _reduction(node, None)
-    return None if terms is None else [term._replace(selects=_drops_at_zero(node)) for term in terms]
-
-
-def _drops_at_zero(node: Node) -> bool:
     order = node.saved("ord" if node.name.startswith("Linalg") else "p")
-    return order is not None and order > 1 and order not in (2, math.inf)
+    drops = order is not None and order > 1 and order not in (2, math.inf)
+    return [term._replace(selects=drops) for term in _reduction(node, None)]
 
 
 @rule("VarMeanBackward0", "StdMeanBackward0", "AminmaxBackward0")
-def reductions(node: Node) -> list[Local] | None:
+def reductions(node: Node) -> list[Local]:
     """Two reductions along the same dims, each a term of its own."""
-    found: list[Local] = []
-    for slot in range(len(node.outputs)):
-        terms = _reduction(node, None, slot)
-        if terms is None:
-            return None
-        found += terms
-    return found
+    return [term for slot in range(len(node.outputs)) for term in _reduction(node, None, slot)]

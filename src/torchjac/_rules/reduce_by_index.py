@@ -124,5 +124,5 @@ def reduce_by_index(node: Node) -> list[Local]:
     on: tuple[Label, ...] = ()
     if isinstance(factor, Tensor):
         on = labels(block)
-        factor = factor.reshape([label.size for label in on]) if on else factor
+        factor = factor.reshape([label.size for label in on])
     return [*terms, Local(1, Block(factor, on, block.out, block.wrt))]

@@ -93,11 +93,9 @@ def select_scatter(node: Node) -> list[Local]:
 
 
 @rule("IndexPutBackward0", "IndexPutImplBackward0", "UnsafeIndexPutBackward0", any_dtype=True)
-def index_put(node: Node) -> list[Local] | None:
+def index_put(node: Node) -> list[Local]:
     """Write or add at positions held in tensors: out[index₀[l], index₁[l], …] = or += source[l]."""
     picked, whole = index_maps(node.saved("indices"), node.shape)
-    if picked is None:
-        return _all_kept(node)
     source = _source(node, 1, picked, whole)
     if node.saved("accumulate"):
         return _all_kept(node) + source
@@ -219,18 +217,18 @@ def masked_scatter(node: Node) -> list[Local]:
     """Masked scatter: the i-th entry where the mask is true becomes the i-th entry of the source."""
     mask = node.saved("mask").expand(node.shape)
     terms = kept(node, mask)
-    picked, whole = index_maps([mask], node.shape)
-    if node.needs(1) and picked is not None:
+    if node.needs(1):
+        picked, whole = index_maps([mask], node.shape)
         terms.append(Local(1, Block(1.0, (), whole, _flat(node.into(1).shape, picked, mask.device))))
     return terms
 
 
 @reindexing("MaskedScatterBackwardBackward0")
-def masked_scatter_backward(node: Node, shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Block | None:
+def masked_scatter_backward(node: Node, shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Block:
     """The entries where the mask is true, in order, then zeros."""
     mask = node.saved("mask").expand(in_shape)
     picked, whole = index_maps([mask], in_shape)
-    return None if picked is None else Block(1.0, (), _flat(shape, picked, mask.device), whole)
+    return Block(1.0, (), _flat(shape, picked, mask.device), whole)
 
 
 def _flat(shape: Sequence[int], picked: Sequence[Map], device: torch.device) -> tuple[Map, ...]:
