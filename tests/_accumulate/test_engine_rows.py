@@ -62,3 +62,27 @@ def test_an_input_that_nothing_reaches_in_chunks():
     assert not found[0][1].any()
     assert not found[1][0].any()
     assert not found[1][1].any()
+
+
+@pytest.mark.parametrize(
+    ("op", "batched"),
+    [
+        (lambda x: x.prod().expand(5), True),
+        (lambda x: x.pow(x), True),
+        (lambda x: x.sum().roll(1) * x, False),
+    ],
+    ids=["prod", "power", "a number that is rolled"],
+)
+def test_hooked_rows_go_at_once(op, batched) -> None:
+    """A hook is called once for all rows, unless a formula of PyTorch is wrong on a batch alone."""
+    calls = []
+
+    def f(x):
+        x = x.sin()
+        x.register_hook(calls.append)
+        return op(x + 2)
+
+    x = torch.rand(5, dtype=torch.float64, requires_grad=True)  # so that the formulas are recorded
+    expected = loop_jacobian(lambda x: op(x.sin() + 2), x)
+    torch.testing.assert_close(jacrev(f)(x), expected)
+    assert len(calls) == (1 if batched else 5)

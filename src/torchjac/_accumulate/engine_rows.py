@@ -20,7 +20,6 @@ from .._capture.capture import map_rows
 from .._capture.tape import Edge, Node, Tape
 from .._plan.price import ENGINE_NODE, NUMBER, mapped
 from .._plan.recording import engine_runs, whole
-from .._rules.backward_overrides import fails
 from .._rules.batched_parts import Waiting, joined
 from .._rules.batched_vjp import goes_in_front, vjp_rows
 from .._rules.vjp_support import (
@@ -28,6 +27,7 @@ from .._rules.vjp_support import (
     all_can_vmap,
     can_vmap,
     engine_refuses,
+    engine_takes_batches,
     needs_own_vjp,
     noted,
     raise_if_out_of_memory,
@@ -58,7 +58,7 @@ def engine_rows(
     written ``into`` the tensors given for the inputs, of all rows each.
     """
     size = chunk or rows_at_once(nodes, count, through=True)
-    batched = count > FEW_ROWS and all_can_vmap({node.name for node in nodes}) and not any(map(fails, nodes))
+    batched = count > FEW_ROWS and engine_takes_batches(nodes)
     edges = [goal for goal in inputs if not isinstance(goal, Tensor)]
     if size >= count and not into and len(edges) == len(inputs):
         ends = [

@@ -179,7 +179,7 @@ def _roll_of_a_number(node: Node, lead: object, rows: Tensor) -> list[Tensor | N
     return None if node.shape else [rows]
 
 
-# On a batch of 0-dim tensors PyTorch rolls the batch (torch 2.9-2.14).
+# PyTorch's own is wrong on a batch: see `vjp_support.engine_takes_batches`.
 register(["RollBackward0"], Anew(_roll_of_a_number, fails=lambda node: not node.shape))
 
 

@@ -106,6 +106,15 @@ def all_can_vmap(names: Set[str]) -> bool:
     )
 
 
+def engine_takes_batches(nodes: Sequence[Node]) -> bool:
+    """Return whether PyTorch's engine is right on a batch of rows, as far as it is on one row.
+
+    Of a batch of 0-dim tensors PyTorch's vmap rolls the batch (torch 2.9-2.14).
+    """
+    names = {node.name for node in nodes}
+    return all_can_vmap(names) and not any(node.name == "RollBackward0" and not node.shape for node in nodes)
+
+
 def needs_own_vjp(names: Set[str]) -> bool:
     """Return whether the formulas of nodes of these names would be recorded with wrong derivatives, or none."""
     return torch.is_grad_enabled() and not names.isdisjoint(WRONG_TWICE)
