@@ -8,7 +8,6 @@ from torchjac import hessian, jacfwd, jacobian, jacrev, vmap
 from torchjac._capture.graph import read_graph
 from torchjac._capture.read_tape import tape_of
 from torchjac._capture.tape import Meta
-from torchjac._capture.tape_cache import MOST_NODES, Memo
 from torchjac.testing import loop_jacobian
 
 
@@ -231,16 +230,16 @@ def test_make():
     assert tapes[0].estimates is not tapes[1].estimates
 
 
-def test_memo_forgets():
-    """Beyond so many nodes all is forgotten; a value that is put anew is no other tape."""
-    kept = Memo()
-    for value in range(3):
-        assert kept.put("a", value, MOST_NODES - 1) == value
-    kept.put("b", 1, 1)
-    assert kept.kept == {"a": 2, "b": 1}
-    kept.put("c", 0, 1)
-    assert kept.kept == {"c": 0}
-    assert kept.get("a", None) is None
+def test_estimates_are_forgotten(monkeypatch):
+    """Once tapes of so many parts were estimated, all is; those who have one keep it."""
+    monkeypatch.setattr("torchjac._capture.tape._estimates", {})
+    tapes = [_recorded(lambda x: x.sin(), torch.randn(size)) for size in (2, 3, 4)]
+    monkeypatch.setattr("torchjac._capture.tape.MOST_PARTS", 2 * len(tapes[0].make) - 1)
+    first, second, third = (tape.estimates for tape in tapes)
+    again = [_recorded(lambda x: x.sin(), torch.randn(size)).estimates for size in (4, 2)]
+    assert again[0] is third
+    assert again[1] is not first
+    assert tapes[0].estimates is first is not second
 
 
 RESHAPED = {

@@ -384,9 +384,9 @@ MUTATIONS: tuple[Mutation, ...] = (
         "Local(2, Block(2.0, (), self.out, self.channel))",
     ),
     Mutation(
-        "_rules/normalise.py", "the backward of a layer norm by the weight: the mean is not taken off",
-        "dtype=norm.unit.dtype, device=norm.unit.device) - 1 / n\n",
-        "dtype=norm.unit.dtype, device=norm.unit.device)\n",
+        "_rules/norms.py", "the backward of a layer norm by the weight: the mean is not taken off",
+        "device=unit.device) - 1 / n\n",
+        "device=unit.device)\n",
     ),
     Mutation(
         "_rules/batched_linalg.py", "rows through a triangle: solved from the wrong end",
@@ -528,13 +528,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     # ------------------------------------------------------------------------------------------ pointwise
     Mutation(
         "_rules/pointwise.py", "difference: wrong sign",
-        "return _with_alpha(node, 1.0, -1.0)",
-        "return _with_alpha(node, 1.0, 1.0)",
+        "return _with_alpha(node, -1.0)",
+        "return _with_alpha(node, 1.0)",
     ),
     Mutation(
         "_rules/pointwise.py", "sum: α forgotten",
-        "_linear(node, first, second * float(alpha))",
-        "_linear(node, first, second)",
+        "_linear(node, 1.0, sign * float(alpha))",
+        "_linear(node, 1.0, sign)",
     ),
     Mutation(
         "_rules/pointwise.py", "reversed difference: the two inputs swapped",

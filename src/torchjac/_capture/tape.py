@@ -13,7 +13,6 @@ from torch.autograd.function import BackwardCFunction
 from .._blocks.lazy import lazy
 from .._plan.recorder import recorder
 from .detach import detach_keep_tangent
-from .tape_cache import Memo
 
 
 class Meta(NamedTuple):
@@ -199,7 +198,9 @@ def _signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
-_estimates: Memo[dict[Any, Any]] = Memo()
+#: What was estimated of tapes, by their makes; all is forgotten once these have so many parts, some four for a node
+_estimates: dict[tuple[object, ...], dict[Any, Any]] = {}
+MOST_PARTS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -241,8 +242,12 @@ class Tape:
         """The estimates of tapes of this make, by the questions."""
         if None in self.outputs:  # how large these are stands nowhere on the tape
             return {}
-        found = _estimates.get(self.make, None)
-        return _estimates.put(self.make, {}, len(self.nodes)) if found is None else found
+        found = _estimates.get(self.make)
+        if found is None:
+            if sum(map(len, _estimates)) > MOST_PARTS:
+                _estimates.clear()
+            found = _estimates[self.make] = {}
+        return found
 
     @property
     def inputs_apart(self) -> bool:

@@ -134,9 +134,7 @@ def _by_group(node: Node) -> Callable[[int, Sequence[Block]], TermCost | None]:
 
     def make() -> list[Local]:
         norm = FIRST[node.name](node)
-        unit = norm.unit.reshape(shape[0], groups, n)
-        mixed = torch.eye(n, dtype=unit.dtype, device=unit.device) - 1 / n
-        mixed = mixed - unit.unsqueeze(-1) * (unit / n).unsqueeze(-2)
+        mixed = norm.mixed(norm.unit.reshape(shape[0], groups, n))
         scale = norm.weighted(norm.scale.expand(shape[0], groups, inner, 1)).expand(
             shape[0], groups, inner, n // inner
         )
@@ -171,11 +169,8 @@ def layer_norm_backward(node: Node) -> LocalJacobian:
         on = affine.over + inner
 
         def make() -> list[Local]:
-            n = prod(own)
-            mixed = torch.eye(n, dtype=norm.unit.dtype, device=norm.unit.device) - 1 / n
-            mixed = mixed - norm.unit.unsqueeze(-1) * (norm.unit / n).unsqueeze(-2)
             g = node.saved("grad_out").reshape(norm.view)
-            value = mixed * norm.scale.unsqueeze(-1) * g.unsqueeze(-2)
+            value = norm.mixed(norm.unit) * norm.scale.unsqueeze(-1) * g.unsqueeze(-2)
             block = Block(
                 value.reshape([label.size for label in on]), on, affine.out, tuple(map(bare, inner))
             )

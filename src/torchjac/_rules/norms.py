@@ -51,6 +51,12 @@ class Norm(NamedTuple):
             h = h - self.mean(h) - self.unit * self.mean(self.unit * h)
         return h * self.scale
 
+    def mixed(self, unit: Tensor) -> Tensor:
+        """Return D / r as matrices, of x̂ seen in a shape whose last dim holds what is normalised together."""
+        n = unit.shape[-1]
+        mixed = torch.eye(n, dtype=unit.dtype, device=unit.device) - 1 / n
+        return mixed - unit.unsqueeze(-1) * (unit / n).unsqueeze(-2)
+
     def weighted(self, value: Tensor) -> Tensor:
         """Return the product with w."""
         return value if self.weight is None else value * self.weight

@@ -135,13 +135,13 @@ def _linear_terms(
 @rule("AddBackward0", "AddBackward1", any_dtype=True, kind="pointwise")
 def add(node: Node) -> LocalJacobian | None:
     """Sum: out = x + α y."""
-    return _with_alpha(node, 1.0, 1.0)
+    return _with_alpha(node, 1.0)
 
 
 @rule("SubBackward0", "SubBackward1", any_dtype=True, kind="pointwise")
 def sub(node: Node) -> LocalJacobian | None:
     """Difference: out = x − α y."""
-    return _with_alpha(node, 1.0, -1.0)
+    return _with_alpha(node, -1.0)
 
 
 @rule("RsubBackward0", "RsubBackward1", any_dtype=True, kind="pointwise")
@@ -151,9 +151,9 @@ def rsub(node: Node) -> LocalJacobian | None:
     return None if isinstance(alpha, complex) else _linear(node, -float(alpha), 1.0)
 
 
-def _with_alpha(node: Node, first: float, second: float) -> LocalJacobian | None:
+def _with_alpha(node: Node, sign: float) -> LocalJacobian | None:
     alpha = node.saved("alpha") if node.needs(1) else 1.0
-    return None if isinstance(alpha, complex) else _linear(node, first, second * float(alpha))
+    return None if isinstance(alpha, complex) else _linear(node, 1.0, sign * float(alpha))
 
 
 @rule(

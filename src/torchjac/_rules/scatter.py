@@ -20,17 +20,17 @@ from .strided import Box, around
 from .views import diagonal, unravel
 
 
-def _source(node: Node, k: int, picked: Sequence[Map], whole: Sequence[Map]) -> list[Local]:
+def _source(node: Node, picked: Sequence[Map], whole: Sequence[Map]) -> list[Local]:
     """Return the source of a write, which may broadcast over the part written."""
-    if not node.needs(k):
+    if not node.needs(1):
         return []
-    shape = node.into(k).shape
+    shape = node.into(1).shape
     lead = len(picked) - len(shape)
     wrt = tuple(
         map_ if size != 1 or not map_.labels or map_.labels[0].size == 1 else constant(0)
         for map_, size in zip(picked[lead:], shape, strict=True)
     )
-    return [Local(k, Block(1.0, (), tuple(whole), wrt))]
+    return [Local(1, Block(1.0, (), tuple(whole), wrt))]
 
 
 def kept(node: Node, hole: Tensor) -> list[Local]:
@@ -79,7 +79,7 @@ def slice_scatter(node: Node) -> list[Local]:
     whole = [bare(other) for other in new_labels(node.shape)]
     picked = list(whole)
     picked[dim], whole[dim] = bare(label), Affine(start, ((label, step),))
-    return _outside(node, dim, start, step, count) + _source(node, 1, picked, whole)
+    return _outside(node, dim, start, step, count) + _source(node, picked, whole)
 
 
 @rule("SelectScatterBackward0", any_dtype=True)
@@ -89,14 +89,14 @@ def select_scatter(node: Node) -> list[Local]:
     at = node.saved("index") % node.shape[dim]
     picked = [bare(label) for d, label in enumerate(new_labels(node.shape)) if d != dim]
     whole = (*picked[:dim], constant(at), *picked[dim:])
-    return _outside(node, dim, at, 1, 1) + _source(node, 1, picked, whole)
+    return _outside(node, dim, at, 1, 1) + _source(node, picked, whole)
 
 
 @rule("IndexPutBackward0", "IndexPutImplBackward0", "UnsafeIndexPutBackward0", any_dtype=True)
 def index_put(node: Node) -> list[Local]:
     """Write or add at positions held in tensors: out[index₀[l], index₁[l], …] = or += source[l]."""
     picked, whole = index_maps(node.saved("indices"), node.shape)
-    source = _source(node, 1, picked, whole)
+    source = _source(node, picked, whole)
     if node.saved("accumulate"):
         return _all_kept(node) + source
     return kept(node, _written(node, whole)) + source

@@ -152,14 +152,12 @@ class Dense(Layout):
         return max(size // row, 1), max(CHUNK_BYTES // row, 1)
 
     def create(self) -> None:
-        """Make the array."""
         width = max(min(self.columns, CHUNK_BYTES // numpy.dtype(self.plan.dtype).itemsize), 1)
         height = min(self.pieces(0)[1], self.plan.piece)
         shard = (self.plan.piece, -(-max(self.columns, 1) // width) * width)
         self.make("", (self.rows, self.columns), self.plan.dtype, (height, width), shards=shard)
 
     def find(self, recorded: Recorded, rows: range) -> numpy.ndarray[Any, Any]:
-        """Rows, dense."""
         parts = []
         for box in found(part_of(recorded, 0, rows), lambda part: dense_answers(part, None)):
             flat = [
@@ -170,15 +168,12 @@ class Dense(Layout):
         return self.joined(parts)
 
     def joined(self, parts: list[numpy.ndarray[Any, Any]]) -> numpy.ndarray[Any, Any]:
-        """Ranges of rows as one."""
         return parts[0] if len(parts) == 1 else numpy.concatenate(parts)
 
     def write(self, begin: int, rows: numpy.ndarray[Any, Any], nonzeros: int) -> None:
-        """Write rows."""
         self._whole[begin : begin + len(rows)] = rows
 
     def nonzeros(self, rows: numpy.ndarray[Any, Any]) -> int:
-        """None is counted."""
         return 0
 
     @cached_property
@@ -186,16 +181,13 @@ class Dense(Layout):
         return self.array()
 
     def read(self, begin: int, end: int) -> numpy.ndarray[Any, Any]:
-        """Return rows as an array."""
         return numpy.asarray(self._whole[begin:end])
 
     def files(self, nonzeros: int) -> Iterator[Path]:
-        """Yield the shards."""
         for number in range(-(-self.rows // self.plan.piece) if self.columns else 0):
             yield self.path / f"c.{number}.0"
 
     def crc32(self, rows: numpy.ndarray[Any, Any]) -> int:
-        """Return the checksum of the numbers."""
         return _crc32(rows)
 
 
@@ -221,12 +213,10 @@ class Csr(Layout):
         yield "indptr", "int64", self.rows + 1
 
     def find(self, recorded: Recorded, rows: range) -> tuple[numpy.ndarray[Any, Any], ...]:
-        """Return rows in CSR."""
         matrix = block([jacobian_rows(recorded, 0, rows, "store.write")]).to_sparse(torch.sparse_csr)
         return _numpy(matrix.values()), _numpy(matrix.col_indices()), _numpy(matrix.crow_indices())
 
     def joined(self, parts: list[tuple[numpy.ndarray[Any, Any], ...]]) -> tuple[numpy.ndarray[Any, Any], ...]:
-        """Ranges of rows as one."""
         if len(parts) == 1:
             return parts[0]
         data, indices, indptr = zip(*parts, strict=True)
@@ -235,11 +225,9 @@ class Csr(Layout):
         return numpy.concatenate(data), numpy.concatenate(indices), numpy.concatenate(begins)
 
     def nonzeros(self, rows: tuple[numpy.ndarray[Any, Any], ...]) -> int:
-        """Return the number of values."""
         return len(rows[0])
 
     def write(self, begin: int, rows: tuple[numpy.ndarray[Any, Any], ...], nonzeros: int) -> None:
-        """Write rows, which the arrays grow by."""
         data, indices, indptr = rows
         end = nonzeros + len(data)
         for name, numbers in (("data", data), ("indices", indices)):
@@ -253,7 +241,6 @@ class Csr(Layout):
         return self.array("data"), self.array("indices"), self.array("indptr")
 
     def read(self, begin: int, end: int) -> Any:
-        """Return rows as a SciPy array."""
         data, indices, indptr = self._arrays
         at = numpy.asarray(indptr[begin : end + 1])
         span = slice(int(at[0]), int(at[-1]))
@@ -263,7 +250,6 @@ class Csr(Layout):
         return matrix
 
     def files(self, nonzeros: int) -> Iterator[Path]:
-        """Yield the chunks."""
         for name, dtype, size in self._names(nonzeros):
             for number in range(-(-size // _length(dtype))):
                 yield self.path / name / f"c.{number}"
