@@ -6,7 +6,7 @@ import torch
 from tests._blocks.blocks import CPU, Maker, at, spelled_out
 
 from torchjac._blocks.block import Block, identity, labels
-from torchjac._blocks.block_views import joined, relabelled, same_positions, swapped, tied
+from torchjac._blocks.block_views import joined, relabelled, same_positions, side_of_diagonal, swapped, tied
 from torchjac._blocks.maps import Affine, Gather, Label, bare
 
 
@@ -104,3 +104,35 @@ def test_tied_shifts_never_meet() -> None:
     i = Label(4)
     shifted = Block(torch.ones(4), (i,), (Affine(1, ((i, 1),)),), (bare(i),))
     assert tied(shifted, [(shifted.out[0], shifted.wrt[0], 5)], CPU) is None
+
+
+def test_side_of_diagonal() -> None:
+    """What is told of all entries holds for each of them, by affine maps and by tables."""
+    told = set()
+    for seed in range(400):
+        make = Maker(seed)
+        out_shape, wrt_shape = make.shape(2), make.shape(2)
+        block = make.block(out_shape, wrt_shape)
+        side = side_of_diagonal(block, out_shape, wrt_shape)
+        row, column = joined(block.out, out_shape), joined(block.wrt, wrt_shape)
+        over = labels(block)
+        points = [
+            dict(zip(over, values, strict=True))
+            for values in itertools.product(*(range(label.size) for label in over))
+        ]
+        apart = [at(column, point) - at(row, point) for point in points]
+        if side is not None and apart:
+            assert {(each > 0) - (each < 0) for each in apart} == {side}
+            told.add((side, any(type(map_) is Gather for map_ in block.out + block.wrt)))
+    assert told >= {(1, True), (-1, True), (1, False), (-1, False)}
+
+
+def test_side_of_tables() -> None:
+    """Ends of springs: one block below the diagonal, its transpose above; the same table at both ends is on it."""
+    e, i, j = Label(3), Label(2), Label(2)
+    high, low = (Gather(torch.tensor(ends), (e,)) for ends in ([3, 2, 4], [1, 0, 3]))
+    block = Block(1.0, (), (high, bare(i)), (low, bare(j)))
+    assert side_of_diagonal(block, (5, 2), (5, 2)) == -1
+    assert side_of_diagonal(swapped(block), (5, 2), (5, 2)) == 1
+    assert side_of_diagonal(Block(1.0, (), (high, bare(i)), (high, bare(i))), (5, 2), (5, 2)) == 0
+    assert side_of_diagonal(Block(1.0, (), (high, bare(i)), (high, bare(j))), (5, 2), (5, 2)) is None

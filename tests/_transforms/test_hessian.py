@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.allocations import Alive
 from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
@@ -206,6 +207,37 @@ def test_a_triangle_of_a_chain_is_never_cut(monkeypatch) -> None:
     x = torch.rand(9, dtype=torch.float64)
     found = hessian(f, layout=torch.sparse_csr, triangle="lower")(x)
     torch.testing.assert_close(found.to_dense(), hessian(f)(x).tril())
+
+
+def test_a_triangle_by_tables(monkeypatch) -> None:
+    """Entries of tables tell on which side a block stands, at each call: ends of springs may change places."""
+    cuts = []
+    cut = sparse._triangle
+    monkeypatch.setattr(sparse, "_triangle", lambda *given: (cuts.append(1), cut(*given))[1])
+    ends = torch.tensor([[3, 1, 7, 8], [2, 0, 5, 4]])
+    f = lambda x: ((x[ends[0]] - x[ends[1]]) ** 3).sum()
+    half = hessian(f, layout=torch.sparse_csr, triangle="lower")
+    for swapped, is_cut in (([], False), ([0, 1, 2, 3], False), ([1, 2], True)):
+        ends[:, swapped] = ends[:, swapped].flip(0)
+        for _ in range(4):
+            x = torch.rand(9, dtype=torch.float64)
+            torch.testing.assert_close(
+                half(x).to_dense(), loop_jacobian(jacrev(f), x).tril(), rtol=0, atol=1e-14
+            )
+        assert bool(cuts) == is_cut
+
+
+def test_memory_of_a_triangle() -> None:
+    """The first call takes at most four times the bytes of the half that it gives, with the graph of the function."""
+    number = torch.arange(100 * 100).view(100, 100)
+    ends = [(number[1:], number[:-1]), (number[:, 1:], number[:, :-1]), (number[1:, 1:], number[:-1, :-1])]
+    a, b = (torch.cat([pair[k].reshape(-1) for pair in ends]) for k in (0, 1))
+    f = lambda x: ((x[a] - x[b]).square().sum(-1) - 1).square().sum()
+    x = torch.rand(100 * 100, 2, dtype=torch.float64)
+    with Alive() as seen:
+        half = hessian(f, layout=torch.sparse_csr, triangle="lower")(x)
+    size = half.crow_indices().nbytes + half.col_indices().nbytes + half.values().nbytes
+    assert seen.most <= 4 * size
 
 
 def test_a_known_triangle_computes_one_half() -> None:

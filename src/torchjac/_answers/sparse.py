@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,9 +11,10 @@ from torch import Tensor
 
 # It is PyTorch's own way to key by a tensor that may go (torch 2.9-2.13).
 from .._blocks.block import Block, Kind
-from .._blocks.block_views import in_triangle, side_of_diagonal
+from .._blocks.block_views import in_triangle
 from .._blocks.domain import inside
 from .._blocks.pattern import Pattern, law
+from .._blocks.sort_entries import narrow, rows_of
 from .._blocks.spelling import spell
 from .._blocks.tracing import inside_functorch, is_known
 from .._plan.recorder import recorder
@@ -57,14 +59,12 @@ def entries_of(
     """Return a sparse matrix as its frame and its values; of a program the frame is a constant. See `sparse_tensor`."""
     _check_asked(layout, triangle, what)
     _check_transforms([block.value for block in blocks], layout, what)
+    cut_off = False
     if triangle is not None:
-        blocks = in_triangle(blocks, out_shape, in_shape, triangle)
+        blocks, cut_off = in_triangle(blocks, out_shape, in_shape, triangle)
     blocks = inside(blocks, like.device)
     look_at([table for block in blocks for table in spell(block).tables])
     with unrecorded():
-        cut_off = triangle is not None and any(
-            side_of_diagonal(block, out_shape, in_shape) is None for block in blocks
-        )
         ends = by_layout(blocks, out_shape, in_shape, layout)
         found = assemble(*ends, like)
         if cut_off:
@@ -99,18 +99,19 @@ def _values(frame: Frame, *values: Tensor | float) -> Tensor:
 def _triangle(found: Assembled, below: bool) -> Assembled:
     """Return the entries on the diagonal and on one side of it; which they are is kept with the pattern."""
 
-    def stand() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        row = found.row()
+    def stand() -> tuple[Tensor, Tensor, Tensor]:
+        row = rows_of(found.begin, found.column.numel())
         at = ((found.column <= row) if below else (found.column >= row)).nonzero()[:, 0]
-        row, column = row.index_select(0, at), found.column.index_select(0, at)
-        return at, pointers(row, found.size[0]), row, column
+        at = at.to(narrow(row.numel()))
+        return at, pointers(row.index_select(0, at), found.size[0]), found.column.index_select(0, at)
 
-    at, begin, row, column = found.note(("triangle", below), stand)
+    at, begin, column = found.note(("triangle", below), stand)
 
     def finish(values: Tensor) -> Tensor:
         return values.index_select(0, at)
 
-    return found._replace(begin=begin, column=column, row=lambda: row, finish=finish, held=not_held)
+    row = partial(rows_of, begin, column.numel())
+    return found._replace(begin=begin, column=column, row=row, finish=finish, held=not_held)
 
 
 def pattern_tensor(

@@ -6,9 +6,23 @@ from collections.abc import Sequence
 
 import torch
 
+from .._plan.recording import look_at, unrecorded
 from .block import Block, labels
-from .maps import Affine, Gather, Label, Map, Substitution, bare, positions, substitute, take
-from .tracing import is_known
+from .maps import (
+    Affine,
+    Gather,
+    Label,
+    Map,
+    Substitution,
+    align,
+    bare,
+    labels_of,
+    positions,
+    substitute,
+    take,
+)
+from .spelling import spell
+from .tracing import is_known, is_tracing
 from .unify import unify
 
 
@@ -66,17 +80,33 @@ def same_positions(a: Map, b: Map) -> bool:
 def side_of_diagonal(block: Block, out_shape: Sequence[int], in_shape: Sequence[int]) -> int | None:
     """1 where all entries stand above the diagonal of the flattened matrix, −1 below, 0 on it; None where they differ.
 
-    None for tables too, whose positions are not looked at.
+    None too where tables cannot be looked at, or have labels of affine maps and so tell too little.
     """
-    row, column = joined(block.out, out_shape), joined(block.wrt, in_shape)
-    if type(row) is not Affine or type(column) is not Affine:
-        return None
-    steps = dict(column.terms)
-    for label, step in row.terms:
-        steps[label] = steps.get(label, 0) - step
-    first = column.offset - row.offset
-    reach = [step * (label.size - 1) for label, step in steps.items()]
-    least, most = first + sum(min(each, 0) for each in reach), first + sum(max(each, 0) for each in reach)
+    least = most = 0  # of the column less the row
+    steps: dict[Label, int] = {}
+    tables: dict[tuple[int, tuple[Label, ...]], tuple[Gather, int]] = {}
+    for sign, maps, shape in ((1, block.wrt, in_shape), (-1, block.out, out_shape)):
+        for map_, size in zip(reversed(maps), reversed(shape), strict=True):
+            if type(map_) is Affine:
+                least, most = least + sign * map_.offset, most + sign * map_.offset
+                for label, step in map_.terms:
+                    steps[label] = steps.get(label, 0) + sign * step
+            else:
+                key = id(map_.index), map_.labels
+                tables[key] = map_, tables.get(key, (map_, 0))[1] + sign
+            sign *= size
+    used = [(map_, step) for map_, step in tables.values() if step]
+    if used:
+        if is_tracing() or not all(is_known(map_.index) for map_, _ in used):
+            return None
+        over = tuple(labels_of(tuple([map_ for map_, _ in used])))
+        terms = [step * align(map_.index, map_.labels, over) for map_, step in used]
+        apart = sum(terms[1:], terms[0])
+        low, high = apart.aminmax() if apart.numel() else (0, 0)
+        least, most = least + int(low), most + int(high)
+    for label, step in steps.items():
+        reach = step * (label.size - 1)
+        least, most = least + min(reach, 0), most + max(reach, 0)
     if least == most == 0:
         return 0
     return 1 if least > 0 else -1 if most < 0 else None
@@ -84,10 +114,14 @@ def side_of_diagonal(block: Block, out_shape: Sequence[int], in_shape: Sequence[
 
 def in_triangle(
     blocks: Sequence[Block], out_shape: Sequence[int], in_shape: Sequence[int], triangle: str
-) -> list[Block]:
-    """Return the blocks that may have entries in a triangle, "lower" or "upper", of the flattened matrix."""
+) -> tuple[list[Block], bool]:
+    """Return the blocks that may have entries in a triangle, "lower" or "upper", and whether one has others too."""
+    look_at([table for block in blocks for table in spell(block).tables])
     other = 1 if triangle == "lower" else -1
-    return [block for block in blocks if side_of_diagonal(block, out_shape, in_shape) != other]
+    with unrecorded():
+        sides = [side_of_diagonal(block, out_shape, in_shape) for block in blocks]
+    kept = [block for block, side in zip(blocks, sides, strict=True) if side != other]
+    return kept, None in sides
 
 
 def tied(block: Block, pairs: Sequence[tuple[Map, Map, int]], device: torch.device) -> Block | None:

@@ -6,6 +6,7 @@ It follows from the maps alone, so it is made once for all Jacobians of one make
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from math import prod
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from .boxes import Boxes, boxes
 from .fill import ENTRIES_AT_ONCE, Parts, aligned, in_parts, read, window, write
 from .lazy import Notes, lazy
 from .maps import Affine, Gather, Label, align
-from .sort_entries import narrow, sort_entries
+from .sort_entries import narrow, rows_of, sort_entries
 from .spelling import spell
 from .tracing import inside_functorch, is_tracing
 from .write import dense
@@ -125,9 +126,7 @@ class Pattern:
     @lazy
     def row(self) -> Tensor:
         """The row of each nonzero."""
-        counts = self.begin.diff()
-        rows = torch.arange(self.rows, dtype=narrow(self.rows), device=self.device)
-        return rows.repeat_interleave(counts, output_size=self.nnz)
+        return rows_of(self.begin, self.nnz)
 
     @lazy
     def _parts(self) -> list[Parts]:
@@ -160,14 +159,14 @@ class Pattern:
                 [aligned(block, labels, flat) for block, labels in zip(blocks, over, strict=True)],
             )
             return flat
-        values = [
-            values_over(block, labels, flat.dtype, flat.device).detach().reshape(-1)
-            for block, labels in zip(blocks, over, strict=True)
-        ]
+        named = zip(blocks, over, strict=True)
         put = flat.scatter_ if self._once else flat.zero_().scatter_add_
         for count, places in self._places:
-            here, values = values[:count], values[count:]
-            put(0, places.long(), torch.cat(here) if count > 1 else here[0])
+            values = [
+                values_over(block, labels, flat.dtype, flat.device).detach().reshape(-1)
+                for block, labels in islice(named, count)
+            ]
+            put(0, places.long(), torch.cat(values) if count > 1 else values[0])
         return flat
 
     def held(self, blocks: Sequence[Block], like: Kind) -> Held | None:

@@ -152,6 +152,13 @@ def narrow(largest: int) -> torch.dtype:
     return torch.int32 if largest < 2**31 else torch.int64
 
 
+def rows_of(begin: Tensor, nnz: int) -> Tensor:
+    """Return the row of each nonzero, by where each row begins and the last one ends."""
+    rows = begin.numel() - 1
+    numbers = torch.arange(rows, dtype=narrow(rows), device=begin.device)
+    return numbers.repeat_interleave(begin.diff(), output_size=nnz)
+
+
 def sorted_places(row: Tensor, column: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return where each entry goes among the nonzeros, row by row, and the row and the column of each nonzero.
 

@@ -92,7 +92,7 @@ def hessian(
         memory: as for `jacrev`; what the gradient itself keeps is not counted.
         triangle: "lower" or "upper", with a sparse layout, for the diagonal and what is below or above it: half of a
             symmetric matrix, of a function that gives one number of one tensor. Blocks that stand wholly on the other
-            side are not computed from the second call on; those with tables, whose places only values tell, are.
+            side are not computed from the second call on.
 
     Returns:
         A function of the same arguments, which returns the Hessian: with one tensor in and one out, a tensor of

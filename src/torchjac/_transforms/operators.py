@@ -128,7 +128,7 @@ def _in_triangle(factors: list[Factor], triangle: str) -> list[Factor]:
     if len(factors) > 1:  # the product of factors is multiplied out where it is written
         return factors
     return [
-        factor._replace(blocks=in_triangle(factor.blocks, factor.out_shape, factor.in_shape, triangle))
+        factor._replace(blocks=in_triangle(factor.blocks, factor.out_shape, factor.in_shape, triangle)[0])
         for factor in factors
     ]
 

@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is public, but not exported by name
 
 from ..._blocks.lazy import Notes, lazy
+from ..._blocks.sort_entries import rows_of
 from ..._blocks.tracing import is_plain
 from ..assembly import Assembled, not_held
 from ..sparse import import_scipy
@@ -44,9 +45,7 @@ class System:
     @lazy
     def places(self) -> tuple[Tensor, Tensor]:
         """The row and the column of each nonzero."""
-        index = self._index.long()
-        rows = torch.arange(self.size, device=index.device)
-        return rows.repeat_interleave(self._begin.diff(), output_size=index.numel()), index
+        return rows_of(self._begin, self._index.numel()).long(), self._index.long()
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the factors, which cannot all be copied: a copy factorises anew where it has to."""
