@@ -22,11 +22,17 @@ Run: TypeAlias = Callable[[list[Tensor]], Sequence[Tensor]]
 #: Inductor's settings where its own are not the best for many small calls (torch 2.13): sizes are known from the
 #: signature, a thread is not worth its start for less than this many entries, and sums of up to 16 terms are written
 #: out, since a loop over fewer than fill its vectors is slow (k-means with points of 8 numbers: 3.5 ms, then 0.1 ms).
+#: What is read more than once is stored from 16 ops on, where Inductor writes up to 50 out at each reader: of a
+#: recurrence those are more with each step, by a factor (an epidemic of 20 days: over 150 s, then 5), and a value is
+#: computed as often as it is read (four steps of a wave on 100,000 points: 21 ms, then 8). Which loops become one is
+#: asked of fewer pairs, since those were a third of a long program's time.
 _SETTINGS = {
     "size_asserts": False,
     "alignment_asserts": False,
     "cpp.min_chunk_size": 4096,
     "unroll_reductions_threshold": 17,
+    "realize_opcount_threshold": 16,
+    "max_fusion_buffer_group_pairwise_attempts": 8,
 }
 
 #: Code of vectors takes two to four times as long to compile as code of numbers. It is for programs that compute and
