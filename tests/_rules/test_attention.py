@@ -6,6 +6,7 @@ from tests._rules.cases import Sampler
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from torchjac import hessian, jacobian, jacrev, vmap
+from torchjac._accumulate.planned import PROGRAMS
 from torchjac._rules.attention import FUSED
 from torchjac._rules.backward_overrides import anew
 from torchjac._transforms.call_function import record, walking
@@ -117,3 +118,23 @@ def test_half_precision():
     found, expected = hessian(scalar(f))(*args), hessian(scalar(f))(*[arg.double() for arg in args])
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.double(), expected, rtol=5e-2, atol=5e-2)
+
+
+def test_rows_go_through_attention_that_is_recorded_too() -> None:
+    """PyTorch's formula has no derivative, ours has: so rows are a candidate where parameters require grad."""
+    attention = torch.nn.MultiheadAttention(8, 2, batch_first=True, dtype=torch.float64)
+    f = lambda x: attention(x, x, x, need_weights=False)[0]
+    x, weight = torch.randn(1, 6, 8, dtype=torch.float64), attention.in_proj_weight
+    expected = loop_jacobian(f, x)
+    for _ in range(12):
+        found = jacrev(f)(x)
+        torch.testing.assert_close(found, expected)
+    (entry,) = PROGRAMS.entries.values()
+    assert entry.best.way == "rows"
+    (slope,) = torch.autograd.grad(found.square().sum(), weight)
+    step = 1e-5 * torch.randn(weight.shape, dtype=torch.float64)
+    ends = []
+    for moved in (weight.detach() + step, weight.detach() - step):
+        weight.data.copy_(moved)
+        ends.append(loop_jacobian(f, x).square().sum())
+    torch.testing.assert_close((slope * step).sum(), (ends[0] - ends[1]) / 2, rtol=1e-6, atol=1e-12)

@@ -26,7 +26,7 @@ from .._capture.capture import mapped_over
 from .._capture.tape import Tape
 from .._plan.price import BLOCK, ENGINE_NODE, LAUNCH, NODE, NUMBER
 from .._rules.nnz_estimate import kind_of
-from .._rules.vjp_support import all_can_vmap, can_vmap, engine_refuses, needs_own_vjp, takes_rows_itself
+from .._rules.vjp_support import all_can_vmap, engine_refuses, needs_own_vjp, takes_rows_itself
 from .estimate import Place, places, reverse_walk, rows_work
 from .order import Order, can_weigh, split
 from .tape_costs import ENDS_NODES, goes_in_columns, is_small, walks_slower
@@ -96,9 +96,11 @@ def candidates(
     """
     rows = sum(map(prod, out_shapes))
     if rows <= 1 or is_small(tape.nodes, rows * calls):
+        if _takes_rows(tape):
+            return [ROWS]
         if needs_own_vjp(tape.names):
-            return [ROWS if all(map(takes_rows_itself, tape.nodes)) else REVERSE]
-        if rows <= 1 or _takes_rows(tape) or not engine_refuses(tape.nodes):
+            return [REVERSE]
+        if rows <= 1 or not engine_refuses(tape.nodes):
             return [ROWS]
     found = [each for each in estimated(tape, out_shapes, mixed) if calls == 1 or each.way != "columns"]
     return sorted(found, key=lambda each: each.total(calls))
@@ -174,5 +176,5 @@ def _turned(found: Sequence[Place]) -> tuple[Place, Place | None]:
 
 def _takes_rows(tape: Tape) -> bool:
     """Return whether rows are right, and go through every node at once."""
-    names = tape.names
-    return not needs_own_vjp(names) and (all_can_vmap(names) or all(map(can_vmap, tape.nodes)))
+    by_engine = all_can_vmap(tape.names) and not needs_own_vjp(tape.names)
+    return by_engine or all(map(takes_rows_itself, tape.nodes))
