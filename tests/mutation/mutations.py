@@ -1251,8 +1251,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_blocks/write.py", "digits that leave positions out taken for all",
-        "if terms and reach == size else None",
-        "if terms else None",
+        "if not digits or prod([label.size for label in digits]) != size:",
+        "if not digits:",
     ),
     Mutation(
         "_rules/einsum_notation.py", "a term that sums taken for one that scales",

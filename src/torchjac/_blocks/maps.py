@@ -219,7 +219,7 @@ def reading(on: tuple[Label, ...], by: Substitution) -> Reading:
             steps.append((_windows, (dim, map_.offset, at.size, step, place.size)))
             labels.append(at)
             inside.append(place)
-        elif type(map_) is Affine and (digits := _digits(map_)):
+        elif type(map_) is Affine and (digits := digits_of(map_)):
             sizes = tuple([digit.size for digit in digits])
             if prod(sizes) != label.size:
                 steps.append((Tensor.narrow, (dim, map_.offset, prod(sizes))))
@@ -253,12 +253,13 @@ def _window(map_: Affine) -> tuple[Label, int, Label] | None:
     return (at, step, place) if one == 1 and at.size and place.size else None
 
 
-def _digits(map_: Affine) -> list[Label]:
+def digits_of(map_: Affine) -> list[Label]:
     """Return the labels of a map that counts through a range without a gap, the slowest first; none of another one."""
     digits: list[Label] = []
     count = 1
-    for label, stride in sorted(map_.terms, key=lambda term: term[1]):
-        if stride != count or label.size < 2:
+    terms = map_.terms
+    for label, stride in sorted(terms, key=lambda term: term[1]) if len(terms) > 1 else terms:
+        if stride != count:
             return []
         digits.insert(0, label)
         count *= label.size

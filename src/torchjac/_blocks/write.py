@@ -17,7 +17,7 @@ from .._plan.key import KeyOf
 from .._plan.recording import whole
 from .block import Block, Kind, labels, values_over
 from .dense_views import locate, window_of
-from .maps import Affine, Gather, Label, Map, align, bare, take
+from .maps import Affine, Gather, Label, Map, align, bare, digits_of, take
 from .tracing import is_tracing, leaves_a_trail
 from .write_traced import write_traced
 from .zeros import zeros
@@ -67,27 +67,14 @@ def _as_whole(block: Block, shape: tuple[int, ...]) -> Tensor | None:
         return None
     over: list[Label] = []
     for map_, size in zip(block.out + block.wrt, shape, strict=True):
-        found = _digits(map_, size)
-        if found is None:
+        digits = digits_of(map_) if type(map_) is Affine and not map_.offset else []
+        if not digits or prod([label.size for label in digits]) != size:
             return None
-        over += found
+        over += digits
     if len(set(over)) < len(over):
         return None
     value = align(block.value, block.on, tuple(over)).expand([label.size for label in over])
     return value if len(over) == len(shape) else value.reshape(shape)
-
-
-def _digits(map_: Map, size: int) -> list[Label] | None:
-    """Return the labels of a map that reaches each position of a dim once, as digits do; the highest first."""
-    if type(map_) is not Affine or map_.offset:
-        return None
-    reach = 1
-    terms = sorted(map_.terms, key=lambda term: term[1]) if len(map_.terms) > 1 else map_.terms
-    for label, stride in terms:
-        if stride != reach:
-            return None
-        reach *= label.size
-    return [label for label, _ in reversed(terms)] if terms and reach == size else None
 
 
 def _take_out(block: Block, tensors: list[Tensor]) -> Block:
