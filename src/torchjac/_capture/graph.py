@@ -7,6 +7,7 @@ and devices, with the same saved numbers, strings and flags.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
@@ -42,6 +43,7 @@ class Signature:
         return isinstance(other, Signature) and self.hash == other.hash and self.parts == other.parts
 
 
+@dataclass(slots=True, eq=False)
 class Graph:
     """Nodes of autograd, each after those below it; first those that the inputs began as.
 
@@ -54,21 +56,11 @@ class Graph:
         known: the signature of a graph that was recognised.
     """
 
-    __slots__ = ("edges", "ends", "foreign", "known", "nodes")
-
-    def __init__(
-        self,
-        nodes: list[Any],
-        edges: list[tuple[tuple[int | None, int], ...]],
-        ends: list[tuple[int, int] | None],
-        foreign: bool = False,
-        known: Signature | None = None,
-    ) -> None:
-        self.nodes = nodes
-        self.edges = edges
-        self.ends = ends
-        self.foreign = foreign
-        self.known = known
+    nodes: list[Any]
+    edges: list[tuple[tuple[int | None, int], ...]]
+    ends: list[tuple[int, int] | None]
+    foreign: bool = False
+    known: Signature | None = None
 
     @property
     def inputs(self) -> int:

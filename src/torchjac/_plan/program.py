@@ -7,6 +7,7 @@ at. Steps that nothing reads are left out.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -19,6 +20,7 @@ from .registers import Register, Step
 from .steps import Equal, Load, SameMemory, Tree, Whole, build, called
 
 
+@dataclass(slots=True, eq=False)
 class Program:
     """Steps on registers, of which some begin with values; and how the result is made of the registers.
 
@@ -27,25 +29,15 @@ class Program:
     function, which spares the interpretation of each.
     """
 
-    def __init__(
-        self,
-        registers: list[Any],
-        origins: int,
-        last: int,
-        steps: list[Step],
-        result: Tree,
-        bytes: int,
-        price: float,
-    ) -> None:
-        self.registers = registers
-        self.origins = origins
-        self.last = last
-        self.steps = steps
-        self.result = result
-        self.bytes = bytes
-        self.price = price
-        self.runs = 0
-        self.compiled: Callable[[Sequence[Any]], Any] | None = None
+    registers: list[Any]
+    origins: int
+    last: int
+    steps: list[Step]
+    result: Tree
+    bytes: int
+    price: float
+    runs: int = 0
+    compiled: Callable[[Sequence[Any]], Any] | None = None
 
     def run(self, origins: Sequence[Any]) -> Any:
         """Return the result for other objects from outside.

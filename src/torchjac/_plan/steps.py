@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -14,14 +15,12 @@ class MismatchError(Exception):
     """A guard of a program does not hold: the computation has to be recorded anew."""
 
 
+@dataclass(slots=True, eq=False)
 class Check:
     """A test whose outcome the program was recorded with."""
 
-    __slots__ = ("expected", "function")
-
-    def __init__(self, function: Callable[..., Any], expected: Any) -> None:
-        self.function = function
-        self.expected = expected
+    function: Callable[..., Any]
+    expected: Any
 
     def __call__(self, *args: Any) -> None:
         """Raise MismatchError if the outcome is another one."""
@@ -30,13 +29,11 @@ class Check:
             raise MismatchError
 
 
+@dataclass(slots=True, eq=False)
 class SameMemory:
     """A guard: what is loaded from an object is the very tensor that was loaded before."""
 
-    __slots__ = ("load",)
-
-    def __init__(self, load: Callable[[Any], Any]) -> None:
-        self.load = load
+    load: Callable[[Any], Any]
 
     def __call__(self, origin: Any, other: Any) -> None:
         """Raise MismatchError if it is another one."""
@@ -49,27 +46,23 @@ def call(function: Callable[..., Any], *args: Any) -> Any:
     return function(*args)
 
 
+@dataclass(slots=True, eq=False)
 class Take:
     """One of several results."""
 
-    __slots__ = ("k",)
-
-    def __init__(self, k: int) -> None:
-        self.k = k
+    k: int
 
     def __call__(self, results: Sequence[Any]) -> Any:
         """Return it."""
         return results[self.k]
 
 
+@dataclass(slots=True, eq=False)
 class Part:
     """Read one of the tensors of an attribute."""
 
-    __slots__ = ("k", "name")
-
-    def __init__(self, name: str, k: int) -> None:
-        self.name = name
-        self.k = k
+    name: str
+    k: int
 
     def __call__(self, origin: Any) -> Any:
         """Return it; raise MismatchError where there is none."""
@@ -108,14 +101,12 @@ class Load:
         return value
 
 
+@dataclass(slots=True, eq=False)
 class Equal:
     """A load of an index table, of which every entry was looked at."""
 
-    __slots__ = ("load", "table")
-
-    def __init__(self, load: Callable[[Any], Any], table: Tensor) -> None:
-        self.load = load
-        self.table = table
+    load: Callable[[Any], Any]
+    table: Tensor
 
     def __call__(self, origin: Any) -> Tensor:
         """Return the table of the recording; raise MismatchError if the one that is loaded has other entries."""
@@ -205,12 +196,10 @@ def _make(tree: Any) -> Callable[[Any], Any]:
     return make  # type: ignore[no-any-return]
 
 
+@dataclass(slots=True, eq=False)
 class _Sequence(Tree):
-    __slots__ = ("make", "parts")
-
-    def __init__(self, make: Callable[..., Any], parts: list[Tree]) -> None:
-        self.make = make
-        self.parts = parts
+    make: Callable[..., Any]
+    parts: list[Tree]
 
     def __call__(self, values: Sequence[Any]) -> Any:
         return self.make([part(values) for part in self.parts])
@@ -225,11 +214,9 @@ class _Sequence(Tree):
         return f"{name}(({inner}))"
 
 
+@dataclass(slots=True, eq=False)
 class _Constant(Tree):
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
+    value: Any
 
     def __call__(self, values: Sequence[Any]) -> Any:
         return self.value
@@ -241,11 +228,9 @@ class _Constant(Tree):
         return name
 
 
+@dataclass(slots=True, eq=False)
 class _Slot(Tree):
-    __slots__ = ("at",)
-
-    def __init__(self, at: int) -> None:
-        self.at = at
+    at: int
 
     def __call__(self, values: Sequence[Any]) -> Any:
         return values[self.at]
