@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
@@ -165,20 +165,6 @@ def called(function: Callable[..., Any]) -> Callable[..., Any]:
     return function.function if type(function) is Nested else function
 
 
-class Tree:
-    """A tree of lists and tuples whose leaves are constants or values at places."""
-
-    __slots__ = ()
-
-    def __call__(self, values: Sequence[Any]) -> Any:
-        """Return the tree with the values at its places."""
-        raise NotImplementedError
-
-    def spell(self, read: Callable[[int], str], names: dict[str, Any]) -> str:
-        """Return the tree as an expression; ``read`` spells a place, ``names`` takes constants."""
-        raise NotImplementedError
-
-
 def build(tree: Any, slot: Callable[[Any], int | None]) -> Tree:
     """Return a tree to be made again; ``slot`` gives the place of a leaf, None where it is a constant."""
     if type(tree) in (list, tuple) or hasattr(tree, "_fields"):
@@ -197,7 +183,7 @@ def _make(tree: Any) -> Callable[[Any], Any]:
 
 
 @dataclass(slots=True, eq=False)
-class _Sequence(Tree):
+class _Sequence:
     make: Callable[..., Any]
     parts: list[Tree]
 
@@ -215,7 +201,7 @@ class _Sequence(Tree):
 
 
 @dataclass(slots=True, eq=False)
-class _Constant(Tree):
+class _Constant:
     value: Any
 
     def __call__(self, values: Sequence[Any]) -> Any:
@@ -229,7 +215,7 @@ class _Constant(Tree):
 
 
 @dataclass(slots=True, eq=False)
-class _Slot(Tree):
+class _Slot:
     at: int
 
     def __call__(self, values: Sequence[Any]) -> Any:
@@ -237,3 +223,8 @@ class _Slot(Tree):
 
     def spell(self, read: Callable[[int], str], names: dict[str, Any]) -> str:
         return read(self.at)
+
+
+#: A tree of lists and tuples whose leaves are constants or values at places. Called, it gives the tree with these
+#: values; ``spell`` gives it as an expression, where ``read`` spells a place and ``names`` takes constants
+Tree: TypeAlias = _Sequence | _Constant | _Slot
