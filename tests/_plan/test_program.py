@@ -7,6 +7,7 @@ import threading
 import weakref
 from contextlib import suppress
 from math import inf
+from unittest import mock
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from torchjac import hessian, jacobian, jacrev, program_cache
 from torchjac._accumulate import planned
 from torchjac._accumulate.candidates import Candidate, candidates
 from torchjac._accumulate.planned import PROGRAMS
+from torchjac._blocks.dense_views import locate
 from torchjac._plan.cache import Cache, Entry
 from torchjac._plan.program import RUNS, Program, program
 from torchjac._plan.recorder import Recorder
@@ -536,6 +538,25 @@ def test_no_program_gives_way_to_columns(monkeypatch) -> None:
     assert entry.program is not None
     assert entry.best.way != "columns"
     assert all(candidate.way != "columns" for candidate, _ in entry.left)
+
+
+def test_a_recorded_answer_finds_its_places_once(monkeypatch) -> None:
+    """Where entries of blocks with tables stand is no part of a run, also where a graph of the answer is recorded."""
+    monkeypatch.setattr("torchjac._transforms.dense.candidates", lambda *_: [Candidate("reverse")])
+    at = torch.tensor([[0, 3], [4, 1], [2, 2]])
+    scale = torch.tensor([1.5, -0.5], dtype=D, requires_grad=True)
+    f = lambda x: (x[at] * scale).sin().sum(1)
+    for seed in range(4):
+        x = torch.rand(5, dtype=D, generator=torch.Generator().manual_seed(seed))
+        with mock.patch("torchjac._blocks.write.locate", side_effect=locate) as asked:
+            found = jacrev(f)(x)
+        assert asked.call_count == 0 if seed else asked.call_count > 0
+        torch.testing.assert_close(found, loop_jacobian(f, x))
+        (slope,) = torch.autograd.grad(found.square().sum(), scale)
+        angle = x[at] * scale.detach()  # Σ over equal indices of scale cos(angle), squared
+        rows = torch.zeros(3, 5, dtype=D).scatter_add(1, at, scale.detach() * angle.cos())
+        each = rows.gather(1, at) * 2 * (angle.cos() - angle * angle.sin())
+        torch.testing.assert_close(slope, each.sum(0))
 
 
 def test_a_candidate_that_is_far_is_not_recorded() -> None:

@@ -11,7 +11,7 @@ from .._blocks import cost
 from .._blocks.tracing import inside_functorch, is_tracing
 from .._capture.capture import mapped_over
 from .._capture.tape import Node, Tape
-from .._plan.price import NODE, NUMBER
+from .._plan.price import NODE, NUMBER, RECORDED
 from .._rules.nnz_estimate import is_opaque, links, mixes_nothing, windows
 from .._rules.vjp_support import WRONG_TWICE, all_can_vmap
 from .progress import is_watched
@@ -45,7 +45,7 @@ def is_small(nodes: Sequence[Node], rows: float) -> bool:
 
 def walks_slower() -> int:
     """Return how many times longer Python takes at each node: where a graph is recorded, and through functorch."""
-    return (2 if torch.is_grad_enabled() else 1) * (3 if inside_functorch() else 1)
+    return (RECORDED if torch.is_grad_enabled() else 1) * (3 if inside_functorch() else 1)
 
 
 def dense_is_cheaper(tape: Tape, position: int, blocks: int, out_shapes: Sequence[Sequence[int]]) -> bool:

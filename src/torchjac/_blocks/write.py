@@ -6,14 +6,17 @@ of a Jacobian keeps the structure of both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from math import prod
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .._plan.key import KeyOf
+from .._plan.price import BLOCK, NODE, NUMBER
 from .._plan.recording import whole
 from .block import Block, Kind, labels, values_over
 from .dense_views import locate, window_of
@@ -24,12 +27,16 @@ from .zeros import zeros
 
 
 class Layout(NamedTuple):
-    """Blocks with their tensors taken out: each tensor is the number of its place in a list."""
+    """Blocks with their tensors taken out: each tensor is the number of its place in a list.
+
+    ``places`` are the numbers of those that tell where the entries of blocks stand, and the numbers of these blocks.
+    """
 
     templates: tuple[Block, ...]
     shape: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
+    places: dict[int, int]
 
 
 def dense(
@@ -52,10 +59,27 @@ def dense(
         return _write(blocks, shape, like.dtype, like.device, into)
     tensors: list[Tensor] = []
     templates = tuple(_take_out(block, tensors) for block in blocks)
-    return _recorded(Layout(templates, shape, like.dtype, like.device), *tensors)
+    places = {}
+    for number, block in enumerate(blocks):
+        if window_of(block, shape) is None:  # a program finds them once
+            places[number] = len(tensors)
+            tensors.append(_place(block, shape, like.device))
+    return _recorded(Layout(templates, shape, like.dtype, like.device, places), *tensors)
 
 
-@whole
+def _place(block: Block, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return where the entries of a block stand in the flattened tensor."""
+    over = labels(block)
+    at = locate(block.out + block.wrt, over, shape, device)
+    return at.expand([label.size for label in over]).reshape(-1)
+
+
+def _price(layout: Layout, *tensors: Tensor) -> float:
+    """Return what a recorded write takes, in microseconds: Python works at each block."""
+    return len(layout.templates) * (NODE + BLOCK) + NUMBER * prod(layout.shape)
+
+
+@partial(whole, price=_price)
 def _recorded(layout: Layout, *tensors: Tensor) -> Tensor:
     found: Tensor = Write.apply(layout, *tensors)  # type: ignore[no-untyped-call]
     return found
@@ -110,6 +134,7 @@ def _write(
     dtype: torch.dtype,
     device: torch.device,
     into: Tensor | None = None,
+    places: Mapping[int, Tensor] = MappingProxyType({}),
 ) -> Tensor:
     if is_tracing():
         whole = write_traced(blocks, shape, dtype, device)
@@ -119,9 +144,8 @@ def _write(
     for number, block in enumerate(blocks):
         value, over, window = block.value, labels(block), window_of(block, shape)
         if window is None:
-            entries = values_over(block, over, dtype, device)
-            at = locate(block.out + block.wrt, over, shape, device).expand(entries.shape)
-            flat.index_add_(0, at.reshape(-1), entries.reshape(-1))
+            at = places[number] if number in places else _place(block, shape, device)
+            flat.index_add_(0, at, values_over(block, over, dtype, device).reshape(-1))
             continue
         if isinstance(value, Tensor):
             value = align(value, block.on, over)
@@ -143,7 +167,8 @@ class Write(torch.autograd.Function):
     def forward(layout: Layout, *tensors: Tensor) -> Tensor:
         """Write every block."""
         blocks = [_put_back(template, tensors) for template in layout.templates]
-        return _write(blocks, layout.shape, layout.dtype, layout.device)
+        places = {number: tensors[at] for number, at in layout.places.items()}
+        return _write(blocks, layout.shape, layout.dtype, layout.device, places=places)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -167,7 +192,7 @@ class Write(torch.autograd.Function):
         """Write the tangents; constants have none."""
         kept = [t for t in ctx.layout.templates if isinstance(t.value, int) and tangents[t.value] is not None]
         tensors = [ctx.tables.get(k, tangents[k]) for k in range(ctx.count)]
-        layout = ctx.layout._replace(templates=tuple(kept))
+        layout = ctx.layout
         return dense([_put_back(t, tensors) for t in kept], layout.shape, (), layout)
 
     @staticmethod
@@ -194,7 +219,7 @@ class Write(torch.autograd.Function):
             return Block(template.value, on, (bare(batch), *maps), ())
 
         templates = tuple(grow(template) for template in layout.templates)
-        grown = layout._replace(templates=templates, shape=(info.batch_size, *layout.shape))
+        grown = layout._replace(templates=templates, shape=(info.batch_size, *layout.shape), places={})
         return Write.apply(grown, *tensors), 0  # type: ignore[no-untyped-call]
 
 

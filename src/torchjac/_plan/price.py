@@ -39,6 +39,9 @@ NODE = 14.0
 #: And a block beside the first that arrives there
 BLOCK = 9.4
 
+#: Where a graph is recorded, a call or Python's work takes so many times as long
+RECORDED = 2
+
 _LOOKS = frozenset((Check, Load, SameMemory))
 _VIEWS = frozenset(
     ("reshape", "view", "permute", "transpose", "select", "narrow", "expand", "unsqueeze", "squeeze", "as_strided",
@@ -85,6 +88,8 @@ def _price(step: Step, registers: Sequence[Register]) -> float:
     op = function.func if isinstance(function, partial) else function
     name = getattr(op, "__name__", "").partition(".")[0]
     launches = LAUNCH * (_LAUNCHES.get(name, 1) + _ARGUMENT * len(step.reads))
+    if isinstance(value, Tensor) and value.requires_grad:
+        launches *= RECORDED
     if name in _VIEWS:
         return launches
     others = [_numel(registers[at].value) for at in step.reads]
