@@ -44,8 +44,6 @@ def usage(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except Stop:
-        raise
     except Exception as error:
         raise Stop(f"{what}: {first_line(error)}") from error
 
