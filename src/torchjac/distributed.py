@@ -3,6 +3,10 @@
 Under ``torchrun``, each process is a rank of a `DeviceMesh` of one dim. Needs ``torch.distributed``.
 """
 
+# Its functions have the group of the moment when they are imported as a default, which outlives its end: gloo's threads
+# then meet an interpreter that ends, and the process may abort. The first DTensor imports them (torch 2.9-2.14).
+import torch.distributed.nn.functional  # noqa: F401
+
 from ._distributed.find import jacobian, local_jacobian, value_and_local_jacobian
 from ._distributed.group import RankError, together
 from ._distributed.halo import Halo

@@ -2,9 +2,12 @@
 
 import datetime
 import os
+import subprocess
+import sys
 import time
 from contextlib import suppress
 from math import inf
+from pathlib import Path
 
 import pytest
 import torch
@@ -60,6 +63,33 @@ def test_late_and_gone(tmp_path):
     for name in ("late", "silent", "gone", "still gone"):
         assert "is gone, or did not answer within the timeout" in told[name]
         assert "torch.distributed says" in told[name]
+
+
+#: A process that uses a group and leaves it, then counts gloo's threads
+LEFT = """
+from pathlib import Path
+import torch, torchjac.distributed as sharded, torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
+
+def work(mesh):
+    x = distribute_tensor(torch.ones(6), mesh, [Shard(0)])
+    return sharded.jacobian(lambda x: x.roll(1) * x, mesh)(torch.ones(6)) @ x
+
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+work(init_device_mesh("cpu", (1,)))
+dist.destroy_process_group()
+print(sum("gloo" in (task / "comm").read_text() for task in Path("/proc/self/task").iterdir()))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are listed on Linux")
+def test_no_thread_outlives_the_group():
+    """What products hold of a group goes with it: gloo's threads end before the interpreter does."""
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT], capture_output=True, text=True, timeout=100, check=True
+    )
+    assert done.stdout.strip() == "0"
 
 
 @pytest.fixture
