@@ -36,7 +36,8 @@ class Recorded(NamedTuple):
     """A captured call: the differentiated tensors and the trees that answers take.
 
     ``beneath`` tells that it was captured beneath vmap, in parts, and ``is_part`` that this is one of them, of whose
-    inputs the first dims, as many as ``lead``, tell samples apart.
+    inputs the first dims, as many as ``lead``, tell samples apart. ``outermost`` tells that no Jacobian is taken of the
+    answers, though a graph may be recorded.
     """
 
     captured: Captured
@@ -47,6 +48,7 @@ class Recorded(NamedTuple):
     beneath: Beneath | None = None
     is_part: bool = False
     lead: int = 0
+    outermost: bool = False
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
@@ -130,7 +132,7 @@ def found(
             is_whole = len(numbers) == len(beneath.inputs)
             inputs = beneath.inputs if is_whole else [beneath.inputs[number] for number in numbers]
             lead = len(beneath.in_levels[numbers[0]])
-            part = Recorded(captured, inputs, in_spec, out_spec, aux, None, True, lead)
+            part = Recorded(captured, inputs, in_spec, out_spec, aux, None, True, lead, recorded.outermost)
             modes = walking(part)
             with modes:
                 rows, is_cut = find(part), modes.records and not captured.records

@@ -34,12 +34,8 @@ def dense_jacobians(
     chunk_size: int | None,
     mode: str = "auto",
     outs: Outs | None = None,
-    outermost: bool = False,
 ) -> list[list[Tensor]]:
-    """Return the dense Jacobians ``[output][input]`` of a call, as the caller sees them, in ``outs`` if given.
-
-    ``outermost`` tells that no Jacobian is taken of them, though a graph may be recorded.
-    """
+    """Return the dense Jacobians ``[output][input]`` of a call, as the caller sees them, in ``outs`` if given."""
 
     def find(part: Recorded) -> list[list[Tensor]]:
         if outs is None:
@@ -47,9 +43,7 @@ def dense_jacobians(
             answers = planned(
                 part.captured,
                 asked,
-                lambda candidate: dense_answers(
-                    part, chunk_size, mode, candidate=candidate, outermost=outermost
-                ),
+                lambda candidate: dense_answers(part, chunk_size, mode, candidate=candidate),
                 lambda calls: candidates(part.captured.tape, part.shapes, is_mixed(part), calls),
             )
         else:
@@ -69,7 +63,6 @@ def dense_answers(
     mode: str = "auto",
     into: Targets | None = None,
     candidate: Candidate | None = None,
-    outermost: bool = False,
 ) -> list[list[Tensor]]:
     """Return the Jacobians ``[output][input]`` as dense tensors, by a candidate or the one that a first call takes.
 
@@ -101,7 +94,7 @@ def dense_answers(
             if by_engine or not careful:
                 raise
     # Where the walk is recorded to be walked itself, zeros must stay zeros.
-    if candidate is None and not forward and (outermost or not torch.is_grad_enabled()):
+    if candidate is None and not forward and (recorded.outermost or not torch.is_grad_enabled()):
         return _fewest_ops(recorded, chunk_size, mode, into)
     return _by_structure(recorded, chunk_size, mode, into, candidate, forward)
 

@@ -100,7 +100,8 @@ def _run(
     folding = constants_computed()
     with folding as constants, torch.autograd.set_detect_anomaly(False):
         recorded = record(what, func, tuple(range(inputs)), True, tuple(given_leaves), {})
-        answers = dense_jacobians(recorded, chunk_size, mode, outermost=folding.begun)
+        recorded = recorded._replace(outermost=folding.begun)
+        answers = dense_jacobians(recorded, chunk_size, mode)
         _, others = recorded.finish(answers, True)
         given = (*others, *[answer for row in answers for answer in row])
         return tuple([constants.now(each) if isinstance(each, Tensor) else each for each in given])
