@@ -95,21 +95,29 @@ def side_of_diagonal(block: Block, out_shape: Sequence[int], in_shape: Sequence[
                 key = id(map_.index), map_.labels
                 tables[key] = map_, tables.get(key, (map_, 0))[1] + sign
             sign *= size
-    used = [(map_, step) for map_, step in tables.values() if step]
-    if used:
-        if is_tracing() or not all(is_known(map_.index) for map_, _ in used):
-            return None
-        over = tuple(labels_of(tuple([map_ for map_, _ in used])))
-        terms = [step * align(map_.index, map_.labels, over) for map_, step in used]
-        apart = sum(terms[1:], terms[0])
-        low, high = apart.aminmax() if apart.numel() else (0, 0)
-        least, most = least + int(low), most + int(high)
+    reach = _reach([(map_, step) for map_, step in tables.values() if step])
+    if reach is None:
+        return None
+    least, most = least + reach[0], most + reach[1]
     for label, step in steps.items():
-        reach = step * (label.size - 1)
-        least, most = least + min(reach, 0), most + max(reach, 0)
+        last = step * (label.size - 1)
+        least, most = least + min(last, 0), most + max(last, 0)
     if least == most == 0:
         return 0
     return 1 if least > 0 else -1 if most < 0 else None
+
+
+def _reach(tables: Sequence[tuple[Gather, int]]) -> tuple[int, int] | None:
+    """Return the least and the most of a sum of multiples of tables; None where they cannot be looked at."""
+    if not tables:
+        return 0, 0
+    if is_tracing() or not all(is_known(map_.index) for map_, _ in tables):
+        return None
+    over = tuple(labels_of(tuple([map_ for map_, _ in tables])))
+    first, *others = [step * align(map_.index, map_.labels, over) for map_, step in tables]
+    total = sum(others, first)
+    low, high = total.aminmax() if total.numel() else (0, 0)
+    return int(low), int(high)
 
 
 def in_triangle(
