@@ -140,11 +140,7 @@ def trilinear(node: Node) -> list[Local]:
 
     ∂out[b,o]/∂x[b′,i] = δ[b,b′] Σⱼ y[b,j] w[o,i,j]
     """
-    factors = [node.saved(f"i{k}") for k in (1, 2, 3)]
-    spread_along = [node.saved(f"expand{k}") for k in (1, 2, 3)]
-    summed = set(node.saved("sumdim"))
-    rank = len(node.shape) + len(summed)
-    own = [[dim for dim in range(rank) if dim not in lacks] for lacks in spread_along]
+    factors, own, out_dims = trilinear_dims(node)
     sizes: dict[int, int] = {}
     for dims, factor in zip(own, factors, strict=True):
         if factor is not None:
@@ -154,11 +150,20 @@ def trilinear(node: Node) -> list[Local]:
         if node.needs(k):
             a, b = (m for m in range(3) if m != k)
             labels = {dim: Label(size) for dim, size in zip(own[k], node.into(k).shape, strict=True)}
-            on = [dim for dim in sorted({*own[a], *own[b]}) if dim not in summed or dim in own[k]]
+            on = [dim for dim in sorted({*own[a], *own[b]}) if dim in out_dims or dim in own[k]]
             for dim in on:
                 labels.setdefault(dim, Label(sizes[dim]))
             value = torch.einsum(factors[a], own[a], factors[b], own[b], on)
-            out = tuple(bare(labels[dim]) for dim in range(rank) if dim not in summed)
+            out = tuple(bare(labels[dim]) for dim in out_dims)
             wrt = tuple(bare(labels[dim]) for dim in own[k])
             terms.append(Local(k, Block(value, tuple(labels[dim] for dim in on), out, wrt)))
     return terms
+
+
+def trilinear_dims(node: Node) -> tuple[list[Tensor], list[list[int]], list[int]]:
+    """Return the factors of a product of three tensors, the dims that each has, and those of the output."""
+    factors = [node.saved(f"i{k}") for k in (1, 2, 3)]
+    summed = set(node.saved("sumdim"))
+    rank = len(node.shape) + len(summed)
+    own = [[dim for dim in range(rank) if dim not in node.saved(f"expand{k}")] for k in (1, 2, 3)]
+    return factors, own, [dim for dim in range(rank) if dim not in summed]
