@@ -22,9 +22,10 @@ CHUNKS, MOST_ALONE = (1, 16, 64), 128
 WIDER, FEW = 8, 64
 #: Whose first call takes so many times the fastest one's takes no turns
 FAR = 4
-#: So many calls of ours come before the turns, or as many as fit into so many times the seconds of a way: a graph is
-#: planned at its first calls, and its program becomes a Python function when it has run a few times
-CALLS_BEFORE, SECONDS_BEFORE = 40, 10
+#: So many calls of ours come before the turns, or as many as fit into so many times the seconds of a way, but no fewer
+#: than the last figure: a graph is planned at its first calls, and its program becomes a Python function when it ran
+#: a few times
+CALLS_BEFORE, SECONDS_BEFORE, LEAST_BEFORE = 40, 10, 20
 #: How far answers may be from the loop over rows, of the largest entry
 TOLERANCES = {"float64": 1e-8, "float32": 2e-3}
 #: Small functions: so many recorded nodes and inputs at most, and their goal
@@ -154,7 +155,8 @@ def measure(call: Call, dtype: str, seconds: float, clock: str, limit: float) ->
     again = {name: turn(calls[name], clock=clock) for name in calls if name != "ours"}
     fastest = min(again.values())
     going = {name: each for name, each in calls.items() if name == "ours" or again[name] <= FAR * fastest}
-    for _ in range(min(CALLS_BEFORE, int(SECONDS_BEFORE * seconds / once["ours"]) + 5)):
+    fitting = int(SECONDS_BEFORE * seconds / once["ours"])
+    for _ in range(min(CALLS_BEFORE, max(LEAST_BEFORE, fitting))):
         calls["ours"]()
     timed = {name: found[0] for name, found in alternate(going, seconds, clock).items() if found}
     ours = timed.pop("ours")
