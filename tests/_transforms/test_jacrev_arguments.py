@@ -240,6 +240,28 @@ def test_memory_layouts(layout, agrees):
     agrees(lambda x: x.sin().sum(1) * x[:, 0] + x.reshape(-1)[:4], LAYOUTS[layout](), differences=False)
 
 
+def test_a_function_that_looks_at_strides():
+    """It sees those of its argument, also where there are gaps between the entries: what it makes of them counts."""
+    whole = torch.arange(18, dtype=torch.float64).reshape(3, 3, 2)
+    x, line = whole[..., 0], torch.randn(8, dtype=torch.float64)[1::2]
+    corners = torch.zeros(3, 3, 3, dtype=torch.float64)
+    for k in range(3):
+        corners[k, k, 0] = 2 * x[k, 0]
+    torch.testing.assert_close(jacrev(lambda x: x.as_strided((3,), (6,)) ** 2)(x), corners)
+    torch.testing.assert_close(jacrev(lambda x: x * x.stride(0))(line), 2 * torch.eye(4, dtype=torch.float64))
+
+    def writes(x):
+        x.mul_(x.detach().cos())
+        return x.as_strided((2,), (4,)) * 3
+
+    before = line.clone()
+    expected = torch.zeros(2, 4, dtype=torch.float64)
+    expected[0, 0], expected[1, 2] = 3 * line[0].cos(), 3 * line[2].cos()
+    for _ in range(4):
+        torch.testing.assert_close(jacrev(writes)(line), expected)
+    torch.testing.assert_close(line, before)  # the caller's own is not written
+
+
 def test_aux_of_any_kind():
     """Aux may be anything; tensors in it come detached where nothing outside requires grad."""
     thing = object()

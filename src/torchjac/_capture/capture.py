@@ -179,7 +179,7 @@ def _with_grad(run: Run, inputs: Sequence[Tensor], recording: bool, inferring: b
         for tensor in inputs:
             is_given = recording and requires_grad_of(tensor)
             # The graph begins with a copy: the function may write into it, and the caller's tensor stays.
-            entries.append((tensor if is_given else _leaf(tensor, leaves)).clone())
+            entries.append(_copy(tensor if is_given else _leaf(tensor, leaves)))
         starts = list(map(grad_fn_of, entries))  # read now: a write in place gives the tensor another
         return starts, *run(entries)
 
@@ -206,6 +206,16 @@ def _refuse_reentrant(graph: Graph) -> None:
             "torch.utils.checkpoint with use_reentrant=True works with .backward() only, not with Jacobians "
             "or torch.autograd.grad; call checkpoint(..., use_reentrant=False)"
         )
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    """Return a copy with the same strides, gaps between its entries included: a function may look at them."""
+    copied = tensor.clone()
+    if tensor.layout is not torch.strided or is_tracing() or copied.stride() == tensor.stride():
+        return copied
+    if any(step == 0 and size > 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True)):
+        return copied  # of entries that are one place in memory, none can be written alone
+    return tensor.new_empty_strided(tensor.shape, tensor.stride()).copy_(tensor)
 
 
 def _leaf(tensor: Tensor, leaves: list[Tensor]) -> Tensor:
