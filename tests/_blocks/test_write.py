@@ -126,3 +126,14 @@ def test_gradient_of_a_constant_along_a_label() -> None:
     corner = identity((2,))._replace(wrt=(Affine(0, ()),))
     found = torch.autograd.grad(dense([block, corner], (2,), (3,), LIKE).sum(), value)
     assert found[0].tolist() == [3.0, 3.0]
+
+
+def test_a_graph_keeps_no_places() -> None:
+    """Where entries stand follows from the tables, which alone stay with the graph of a recorded write."""
+    label = Label(3)
+    table = torch.tensor([2, 0, 2])
+    value = torch.randn(3, dtype=torch.float64, requires_grad=True)
+    found = dense([Block(value, (label,), (Gather(table, (label,)),), (bare(label),))], (4,), (3,), LIKE)
+    assert [kept.data_ptr() for kept in found.grad_fn.tables.values()] == [table.data_ptr()]
+    (slope,) = torch.autograd.grad(found[2].sum(), value)
+    torch.testing.assert_close(slope, torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64))

@@ -6,6 +6,9 @@ from tests._rules.cases import Case, Sampler, case, check, over_cases
 s = Sampler()
 c = s(2, 4)
 
+#: The weight of a bilinear map, a constant
+WEIGHT = s(4, 2, 1)
+
 CASES = [
     case("MmBackward0", torch.mm, s(2, 3), s(3, 4), stored=[12, 6]),
     case("MmBackward0", torch.mm, s(1, 3), s(3, 1), stored=[3, 3]),
@@ -100,6 +103,12 @@ CASES = [
         stored=[40, 60, 30, 0],
     ),
     case("TrilinearBackward0", torch.nn.functional.bilinear, s(1, 2), s(1, 3), s(4, 2, 3), stored=[8, 12, 6]),
+    case(
+        "TrilinearBackward0",
+        lambda x: torch.nn.functional.bilinear(x, torch.ones_like(x[:, :1]), WEIGHT),
+        s(5, 2),
+        stored=[40],
+    ),
 ]
 
 

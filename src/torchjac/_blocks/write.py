@@ -176,7 +176,12 @@ class Write(torch.autograd.Function):
         layout, *tensors = inputs
         ctx.layout = layout
         ctx.torchjac_key = KeyOf(layout)
-        ctx.tables = {k: t for k, t in enumerate(tensors) if not t.is_floating_point() and not t.is_complex()}
+        spare = set(layout.places.values())  # what follows from the others, and only a write reads
+        ctx.tables = {
+            k: tensor
+            for k, tensor in enumerate(tensors)
+            if k not in spare and not tensor.is_floating_point() and not tensor.is_complex()
+        }
         ctx.count = len(tensors)
 
     @staticmethod

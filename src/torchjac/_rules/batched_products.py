@@ -8,7 +8,7 @@ from torch import Tensor
 from .._capture.tape import Node
 from .batched_formulas import Results, formula
 from .conv_input import image_cotangents, input_cotangent
-from .matmul import trilinear_dims
+from .matmul import trilinear_factors
 
 
 @formula("MmBackward0", "BmmBackward0")
@@ -47,19 +47,12 @@ def _of_factors(node: Node, rows: Tensor, k: int, left: str) -> list[Tensor | No
 @formula("TrilinearBackward0")
 def _three(node: Node, count: int, rows: Tensor) -> Results | None:
     """Multiply rows with the product of the two other factors, which is made once."""
-    factors, own, out_dims = trilinear_dims(node)
-    if any(factor is None for factor in factors):
-        return None
     found: list[Tensor | None] = [None] * 3
-    for k in range(3):
-        if node.needs(k):
-            a, b = (m for m in range(3) if m != k)
-            on = [dim for dim in sorted({*own[a], *own[b]}) if dim in out_dims or dim in own[k]]
-            if not set(own[k]) <= {*on, *out_dims}:
-                return None  # summed along a dim of its own
-            others = torch.einsum(factors[a], own[a], factors[b], own[b], on)
-            front = max(*out_dims, *on) + 1
-            found[k] = torch.einsum(rows, [front, *out_dims], others, on, [front, *own[k]])
+    for k, others, on, own, out_dims in trilinear_factors(node):
+        if not set(own) <= {*on, *out_dims}:
+            return None  # summed along a dim of its own
+        front = max([*out_dims, *on], default=-1) + 1
+        found[k] = torch.einsum(rows, [front, *out_dims], others, on, [front, *own])
     return found
 
 

@@ -5,6 +5,7 @@ The cotangent of a complex factor is the product with the conjugate of the other
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TypeAlias
 
 import torch
@@ -140,30 +141,28 @@ def trilinear(node: Node) -> list[Local]:
 
     ∂out[b,o]/∂x[b′,i] = δ[b,b′] Σⱼ y[b,j] w[o,i,j]
     """
-    factors, own, out_dims = trilinear_dims(node)
-    sizes: dict[int, int] = {}
-    for dims, factor in zip(own, factors, strict=True):
-        if factor is not None:
-            sizes.update(zip(dims, factor.shape, strict=True))
     terms = []
-    for k in range(3):
-        if node.needs(k):
-            a, b = (m for m in range(3) if m != k)
-            labels = {dim: Label(size) for dim, size in zip(own[k], node.into(k).shape, strict=True)}
-            on = [dim for dim in sorted({*own[a], *own[b]}) if dim in out_dims or dim in own[k]]
-            for dim in on:
-                labels.setdefault(dim, Label(sizes[dim]))
-            value = torch.einsum(factors[a], own[a], factors[b], own[b], on)
-            out = tuple(bare(labels[dim]) for dim in out_dims)
-            wrt = tuple(bare(labels[dim]) for dim in own[k])
-            terms.append(Local(k, Block(value, tuple(labels[dim] for dim in on), out, wrt)))
+    for k, value, on, own, out_dims in trilinear_factors(node):
+        labels = {dim: Label(size) for dim, size in zip(own, node.into(k).shape, strict=True)}
+        for dim, size in zip(on, value.shape, strict=True):
+            labels.setdefault(dim, Label(size))
+        out, wrt = (tuple(bare(labels[dim]) for dim in dims) for dims in (out_dims, own))
+        terms.append(Local(k, Block(value, tuple(labels[dim] for dim in on), out, wrt)))
     return terms
 
 
-def trilinear_dims(node: Node) -> tuple[list[Tensor], list[list[int]], list[int]]:
-    """Return the factors of a product of three tensors, the dims that each has, and those of the output."""
-    factors = [node.saved(f"i{k}") for k in (1, 2, 3)]
+def trilinear_factors(node: Node) -> Iterator[tuple[int, Tensor, list[int], list[int], list[int]]]:
+    """Yield each input of a product of three tensors with the product of the other two, as it is multiplied by.
+
+    Its dims, those of the input and those of the output are counted among the dims of all three.
+    """
     summed = set(node.saved("sumdim"))
     rank = len(node.shape) + len(summed)
+    out_dims = [dim for dim in range(rank) if dim not in summed]
     own = [[dim for dim in range(rank) if dim not in node.saved(f"expand{k}")] for k in (1, 2, 3)]
-    return factors, own, [dim for dim in range(rank) if dim not in summed]
+    for k in range(3):
+        if node.needs(k):
+            a, b = (m for m in range(3) if m != k)
+            on = [dim for dim in sorted({*own[a], *own[b]}) if dim in out_dims or dim in own[k]]
+            left, right = (node.saved(f"i{m + 1}") for m in (a, b))
+            yield k, torch.einsum(left, own[a], right, own[b], on), on, own[k], out_dims
