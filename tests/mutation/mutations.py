@@ -337,8 +337,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/matmul.py", "bilinear: wrong sign",
-        "value = torch.einsum(factors[a]",
-        "value = -torch.einsum(factors[a]",
+        "yield k, torch.einsum(left",
+        "yield k, -torch.einsum(left",
     ),
     # ------------------------------------------------------------------------------------------ attention
     Mutation(
