@@ -11,7 +11,7 @@ from torch import nn
 from torch.func import functional_call, grad, grad_and_value, hessian, jacfwd, jvp, linearize, vjp, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from torchjac import jacobian, jacrev, value_and_jacobian
+from torchjac import compile, jacobian, jacrev, value_and_jacobian
 from torchjac.testing import finite_differences, loop_jacobian
 
 A = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(4, 3)
@@ -431,3 +431,23 @@ def test_no_grad_inside_a_gradient():
 
     x = torch.randn(3, dtype=torch.float64)
     torch.testing.assert_close(grad(f)(x), x.cos())
+
+
+AROUND = {
+    "grad": lambda h, x: grad(lambda x: h(x).sum())(x),
+    "grad of grad": lambda h, x: grad(lambda x: grad(lambda x: (h(x) * x).sum())(x).sum() / 2)(x),
+    "jvp": lambda h, x: jvp(h, (x,), (torch.ones_like(x),))[1],
+    "linearize": lambda h, x: linearize(h, x)[1](torch.ones_like(x)),
+    "vmap of grad": lambda h, x: vmap(grad(lambda x: h(x).sum()))(x[None].expand(1, *x.shape))[0],
+    "make_fx": lambda h, x: make_fx(lambda x: h(x) / x)(x)(x),
+    "grad of make_fx": lambda h, x: make_fx(grad(lambda x: h(x).sum()))(x)(x),
+    "compile": lambda h, x: compile(lambda x: h(x) / x, backend="eager")(x),
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_strides_inside_a_transform(name):
+    """A function sees those of its argument, gaps included, whatever is around: here it computes with them."""
+    x = torch.rand(3, 6, dtype=torch.float64)[:, ::2]
+    h = lambda x: jacrev(lambda x: (x * x.stride(0)) ** 2)(x).sum((0, 1))
+    torch.testing.assert_close(AROUND[name](h, x), torch.full_like(x, 2 * 6**2))

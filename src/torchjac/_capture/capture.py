@@ -211,10 +211,14 @@ def _refuse_reentrant(graph: Graph) -> None:
 def _copy(tensor: Tensor) -> Tensor:
     """Return a copy with the same strides, gaps between its entries included: a function may look at them."""
     copied = tensor.clone()
-    if tensor.layout is not torch.strided or is_tracing() or copied.stride() == tensor.stride():
+    if tensor.layout is not torch.strided or copied.stride() == tensor.stride():
         return copied
     if any(step == 0 and size > 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True)):
         return copied  # of entries that are one place in memory, none can be written alone
+    if is_tracing():  # a trace may lose what is written in place
+        span = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+        where = tensor.shape, tensor.stride(), 0
+        return tensor.new_zeros(span).as_strided_scatter(tensor, *where).as_strided(*where)
     return tensor.new_empty_strided(tensor.shape, tensor.stride()).copy_(tensor)
 
 
@@ -255,7 +259,7 @@ def capture_at_level(run: Run, inputs: Sequence[Tensor]) -> Captured:
         level = enter_grad()
         try:
             with torch.enable_grad():
-                entries = [tensor.clone() for tensor in _sources(inputs, level)]
+                entries = list(map(_copy, _sources(inputs, level)))
                 starts = [tensor.grad_fn for tensor in entries]
                 if None in starts:
                     raise RuntimeError(
