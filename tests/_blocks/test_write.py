@@ -1,12 +1,14 @@
 """Writing blocks into a dense tensor, and differentiating the write."""
 
+import inspect
+
 import pytest
 import torch
 from tests._blocks.blocks import LIKE, Maker, spelled_out
 
 from torchjac._blocks.block import Block, identity
 from torchjac._blocks.maps import Affine, Gather, Label, bare
-from torchjac._blocks.write import dense
+from torchjac._blocks.write import Write, dense
 
 
 def test_dense_is_the_sum() -> None:
@@ -137,3 +139,8 @@ def test_a_graph_keeps_no_places() -> None:
     assert [kept.data_ptr() for kept in found.grad_fn.tables.values()] == [table.data_ptr()]
     (slope,) = torch.autograd.grad(found[2].sum(), value)
     torch.testing.assert_close(slope, torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64))
+
+
+def test_a_recorded_write_inspects_no_signature() -> None:
+    """PyTorch asks for that of the forward at each call: it is not made anew."""
+    assert inspect.signature(Write.forward) is inspect.signature(Write.forward)

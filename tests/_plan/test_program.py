@@ -522,6 +522,19 @@ def test_where_no_program_can_be_made_others_are_tried(monkeypatch) -> None:
     assert entry.program is not None
 
 
+def test_a_program_far_above_its_estimate_gives_way_at_once(monkeypatch) -> None:
+    """Rows stand with what they are estimated to take: the other candidate waits for no more runs than may pay."""
+    tried = recorded_ways(monkeypatch)
+    reverse, rows = Candidate("reverse", 10.0, 1e-4, 1e-3), Candidate("rows", 10.0, 1e-3, 1e-3)
+    monkeypatch.setattr("torchjac._transforms.dense.candidates", lambda *_: [reverse, rows])
+    monkeypatch.setattr(planned, "RECORDING", 0.01)
+    f = lambda x: x.exp().sin() * x
+    x = torch.rand(30, dtype=D)
+    for _ in range(3):
+        torch.testing.assert_close(jacrev(f)(x), loop_jacobian(f, x))
+    assert tried == ["reverse", "rows"]
+
+
 def test_no_program_gives_way_to_columns(monkeypatch) -> None:
     """They are estimated only, as none can be made of them: few inputs of many small ops go so at first calls alone.
 

@@ -150,8 +150,29 @@ def test_only_what_is_wanted_is_formed():
     (node,) = recorded.captured.tape.nodes
     rows = torch.randn(4, *node.shape, dtype=torch.float64)
     with walking(recorded):
-        assert by_formula(node, rows, 4, (0, 1)) is None
-        found, *rest = by_formula(node, rows, 4, (0,))
+        assert by_formula(node, 0, rows, (0, 1)) is None
+        found, *rest = by_formula(node, 0, rows, (0,))
         alone = torch.stack([call(node, [row])[0] for row in rows])
     torch.testing.assert_close(found, alone)
     assert rest == [None] * len(rest)
+
+
+def test_formulas_where_a_graph_is_recorded():
+    """Where parameters require grad too, rows go by a formula without vmap, differentiable."""
+    weight = torch.randn(5, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(3, 5, dtype=torch.float64)
+
+    def normed(x):
+        return torch.nn.functional.layer_norm(x, (5,), weight)
+
+    recorded = record("test", normed, (0,), False, (x,), {})
+    (node,) = recorded.captured.tape.nodes
+    rows = torch.randn(4, 3, 5, dtype=torch.float64)
+    with walking(recorded):
+        found, *_ = by_formula(node, 0, rows, (0,))
+        alone = torch.stack([call(node, [row])[0] for row in rows])
+    torch.testing.assert_close(found, alone)
+    for ours, theirs in zip(
+        *[torch.autograd.grad(v.square().sum(), weight, retain_graph=True) for v in (found, alone)]
+    ):
+        torch.testing.assert_close(ours, theirs)

@@ -132,7 +132,7 @@ def _record(
 ) -> T:
     """Compute a result, and keep the program of that where it is cheaper than the one of an entry.
 
-    Where there can be none, others of the ``candidates`` take their turn.
+    Where there can be none, or it takes more than was estimated at most, others of the ``candidates`` take their turn.
     """
     result, made = recorded(origins, lambda: compute(candidate))
     if made is not None and made.bytes > PROGRAMS.most:  # it would drive all others out
@@ -145,7 +145,7 @@ def _record(
         entry = entry._replace(
             program=made, bytes=size, calls=entry.runs, left=left, best=candidate, price=price
         )
-    if made is None and candidates is not None:
+    if candidates is not None and (made is None or (candidate is not None and 0 < candidate.most < price)):
         entry = entry._replace(left=_others(entry, candidates(inf)))
     PROGRAMS.put(key, entry)
     return result

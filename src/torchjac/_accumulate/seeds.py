@@ -230,7 +230,7 @@ def call_rows(
     count = rows.shape[0]
     with noted(f"calling {node.name}, to find a Jacobian by {count} rows"):
         batched = count > 1 and can_vmap(node) and _at_once(node, count, chunk) >= count
-        formula = by_formula(node, rows, count, wanted) if batched and not torch.is_grad_enabled() else None
+        formula = by_formula(node, slot, rows, wanted) if batched else None
         if formula is not None:
             return list(formula)
         return _call_rows(node, slot, rows, wanted, chunk)

@@ -6,7 +6,7 @@ of a Jacobian keeps the structure of both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import prod
 from types import MappingProxyType
@@ -18,6 +18,7 @@ from torch import Tensor
 from .._plan.key import KeyOf
 from .._plan.price import BLOCK, NODE, NUMBER
 from .._plan.recording import whole
+from .._torch import signed
 from .block import Block, Kind, labels, values_over
 from .dense_views import locate, window_of
 from .maps import Affine, Gather, Label, Map, align, bare, digits_of, take
@@ -75,8 +76,8 @@ def _place(block: Block, shape: tuple[int, ...], device: torch.device) -> Tensor
 
 
 def _price(layout: Layout, *tensors: Tensor) -> float:
-    """Return what a recorded write takes, in microseconds: Python works at each block."""
-    return len(layout.templates) * (NODE + BLOCK) + NUMBER * prod(layout.shape)
+    """Return what a recorded write takes, in microseconds: a Function as long as two nodes, and Python at each block."""
+    return 2 * NODE + len(layout.templates) * BLOCK + NUMBER * prod(layout.shape)
 
 
 @partial(whole, price=_price)
@@ -106,25 +107,32 @@ def _take_out(block: Block, tensors: list[Tensor]) -> Block:
         tensors.append(tensor)
         return len(tensors) - 1
 
-    def empty(map_: Map) -> Map:
-        return map_ if type(map_) is Affine else Gather(slot(map_.index), map_.labels)
+    def empty(map_: Gather) -> Map:
+        return Gather(slot(map_.index), map_.labels)
 
     value = block.value
     # A slot is told from a constant by its type: slots are ints, constants floats.
     value = slot(value) if isinstance(value, Tensor) else float(value)
-    return Block(value, block.on, tuple(map(empty, block.out)), tuple(map(empty, block.wrt)))
+    return Block(value, block.on, _changed(block.out, empty), _changed(block.wrt, empty))
+
+
+def _changed(maps: tuple[Map, ...], change: Callable[[Gather], Map]) -> tuple[Map, ...]:
+    """Return maps with those changed that read a table; the same tuple where none does, for it may be remembered."""
+    if all([type(map_) is Affine for map_ in maps]):
+        return maps
+    return tuple([change(map_) if type(map_) is Gather else map_ for map_ in maps])
 
 
 def _put_back(template: Block, tensors: Sequence[Tensor] | dict[int, Tensor]) -> Block:
-    def fill(map_: Map) -> Map:
-        return map_ if type(map_) is Affine else Gather(tensors[map_.index], map_.labels)  # type: ignore[call-overload,index]  # a slot
+    def fill(map_: Gather) -> Map:
+        return Gather(tensors[map_.index], map_.labels)  # type: ignore[call-overload,index]  # a slot
 
     value = template.value
     return Block(
         tensors[value] if isinstance(value, int) else value,
         template.on,
-        tuple(map(fill, template.out)),
-        tuple(map(fill, template.wrt)),
+        _changed(template.out, fill),
+        _changed(template.wrt, fill),
     )
 
 
@@ -164,6 +172,7 @@ class Write(torch.autograd.Function):
     """The sum of blocks as a dense tensor, from their values and index tensors; linear in the values."""
 
     @staticmethod
+    @signed
     def forward(layout: Layout, *tensors: Tensor) -> Tensor:
         """Write every block."""
         blocks = [_put_back(template, tensors) for template in layout.templates]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from operator import attrgetter
 from typing import Any
 
@@ -203,7 +204,9 @@ def saved_names(kind: type) -> list[str] | None:
     return _saved(kind) if kind in _READERS else None
 
 
+@cache
 def _saved(kind: type) -> list[str]:
+    """Return the saved values of a type of nodes that are no tensors; `dir` takes longer than all else here."""
     names = dir(kind)
     return [name for name in names if name.startswith("_saved_") and f"_raw{name}" not in names]
 

@@ -44,14 +44,7 @@ def vjp_rows(node: Node, pending: Waiting, count: int) -> None:
         ]
         if all(rows is None for rows in cotangents):
             return
-    results: Results | None = None
-    if fails(node):
-        results = anew(node, cotangents)
-    elif node.name in FORMULAS:
-        results = FORMULAS[node.name](node, count, *cotangents)
-    elif is_anew(node.name):
-        # Of one row PyTorch records its own formula as one node.
-        results = None if count == 1 and torch.is_grad_enabled() else anew(node, cotangents)
+    results = _formula(node, count, cotangents)
     if results is None:
         results = _mapped(node, cotangents) if count > 1 else _alone(node, cotangents)
     else:
@@ -65,13 +58,25 @@ def vjp_rows(node: Node, pending: Waiting, count: int) -> None:
             pending[edge] = result if other is None else other + result
 
 
+def _formula(node: Node, count: int, cotangents: Sequence[Tensor | None]) -> Results | None:
+    """Return rows of the inputs by a formula that takes them without vmap; None where there is none."""
+    if fails(node):
+        return anew(node, cotangents)
+    if node.name in FORMULAS:
+        return FORMULAS[node.name](node, count, *cotangents)
+    if is_anew(node.name):
+        # Of one row PyTorch records its own formula as one node.
+        return None if count == 1 and torch.is_grad_enabled() else anew(node, cotangents)
+    return None
+
+
 def by_formula(
-    node: Node, rows: Tensor, count: int, wanted: Collection[int]
+    node: Node, slot: int, rows: Tensor, wanted: Collection[int]
 ) -> Sequence[Tensor | None] | None:
-    """Return rows of the wanted inputs, of those of a node's one output, by a formula; None where there is none."""
-    if len(node.outputs) > 1 or node.name not in FORMULAS or fails(node):
-        return None
-    results = FORMULAS[node.name](node.narrowed(wanted), count, rows)
+    """Return rows of the wanted inputs, of those of one output, by a formula; None where there is none."""
+    count = rows.shape[0]
+    given = [rows if k == slot else None for k in range(len(node.outputs))]
+    results = _formula(node.narrowed(wanted), count, given)
     if results is None:
         return None
     node.calls += 1
