@@ -76,7 +76,7 @@ def _place(block: Block, shape: tuple[int, ...], device: torch.device) -> Tensor
 
 
 def _price(layout: Layout, *tensors: Tensor) -> float:
-    """Return what a recorded write takes, in microseconds: a Function as long as two nodes, and Python at each block."""
+    """Return what a recorded write takes, in microseconds: a Function is as long as two nodes."""
     return 2 * NODE + len(layout.templates) * BLOCK + NUMBER * prod(layout.shape)
 
 
@@ -118,7 +118,7 @@ def _take_out(block: Block, tensors: list[Tensor]) -> Block:
 
 def _changed(maps: tuple[Map, ...], change: Callable[[Gather], Map]) -> tuple[Map, ...]:
     """Return maps with those changed that read a table; the same tuple where none does, for it may be remembered."""
-    if all([type(map_) is Affine for map_ in maps]):
+    if Gather not in map(type, maps):
         return maps
     return tuple([change(map_) if type(map_) is Gather else map_ for map_ in maps])
 

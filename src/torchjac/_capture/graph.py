@@ -188,7 +188,7 @@ _READERS: dict[type, Callable[[Any], Any] | None] = {}
 
 def reader(fn: Any) -> Callable[[Any], Any] | None:
     """Return what reads all that a node, and those of its type, saved and that is no tensor."""
-    kind = type(fn)
+    kind: Any = type(fn)
     if issubclass(kind, BackwardCFunction):  # a type for each Function, inside functorch for each call
         return _function
     saved = _saved(kind)
