@@ -25,6 +25,7 @@ from .._blocks.merge import dense_block
 from .._blocks.write import dense
 from .._capture.capture import map_rows
 from .._capture.tape import Meta, Node
+from .._plan.price import NODE
 from .._plan.recording import whole
 from .._rules.batched_vjp import by_formula
 from .._rules.call import call, fit
@@ -240,7 +241,7 @@ def _at_once(node: Node, count: int, chunk: int | None) -> int:
     return chunk or rows_at_once([node, *(below for below, _ in filter(None, node.inputs))], count)
 
 
-@partial(whole, price=lambda node, slot, rows, *_: rows_price(node, [rows]))
+@partial(whole, price=lambda node, slot, rows, *_: NODE + rows_price(node, [rows]))
 def _call_rows(
     node: Node, slot: int, rows: Tensor, wanted: Collection[int], chunk: int | None
 ) -> list[Tensor | None]:
