@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -203,3 +205,18 @@ def test_private_names_of_torch(path):
         ".".join(name) for name in private if name[:2] != ["torch", "ops"]
     }  # ops are public, whatever their names
     assert taken == set()
+
+
+def test_what_an_import_takes():
+    """What compilation, the command line, plots and solvers alone need is imported when they are used.
+
+    With SymPy, of PyTorch's symbols for sizes, an import would take two thirds longer.
+    """
+    script = (
+        "import sys, torch\nbefore = set(sys.modules)\nimport torchjac\n"
+        "print({name.partition('.')[0] for name in set(sys.modules) - before})"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    taken = ast.literal_eval(done.stdout)
+    assert "torchjac" in taken
+    assert taken.isdisjoint({"sympy", "scipy", "matplotlib", "click", "tqdm", "zarr", "triton"})

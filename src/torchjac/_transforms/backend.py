@@ -8,10 +8,9 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, fx
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from .._blocks.zeros import is_large
-from .._torch import FakeTensorMode, TracingContext, dynamo, inductor, tracing
+from .._torch import FakeTensorMode, TracingContext, dynamo, inductor, symbolic_shapes, tracing
 from .group_loops import group_loops
 from .simplify_graph import base_of, looks, written
 from .small_products import join_shared_products, spell_out_small_products
@@ -61,7 +60,7 @@ def compile_graph(graph: fx.GraphModule, example: list[Tensor], backend: Any) ->
     """Compile a graph of ATen ops for tensors like ``example``; a backend is a name or a function of both."""
     with torch.no_grad():
         if backend == "inductor":
-            fake = FakeTensorMode(shape_env=ShapeEnv())
+            fake = FakeTensorMode(shape_env=symbolic_shapes().ShapeEnv())
             with fake:
                 example = [_like(tensor) for tensor in example]
             with tracing(TracingContext(fake)):  # where the keys of PyTorch's caches on the disk are made

@@ -13,9 +13,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, fx
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
-from .._torch import FakeTensorMode, OpOverload, TracingContext, dynamo, tracing
+from .._torch import FakeTensorMode, OpOverload, TracingContext, dynamo, symbolic_shapes, tracing
 from .backend import Run, compile_graph, compiled_by
 
 #: A number at each size seen, and its kind: int, or for floats the dtype that it is computed with.
@@ -143,7 +142,7 @@ class _General:
         #: The columns that are inputs: each stands for all that were equal to it at all sizes.
         self._inputs = list(dict.fromkeys(filter(_differs, self._columns)))
         self._facts: list[tuple[Any, Get]] = []
-        self._env = ShapeEnv(duck_shape=False)
+        self._env = symbolic_shapes().ShapeEnv(duck_shape=False)
         mode = FakeTensorMode(shape_env=self._env)
         given = [
             *self._without_sizes(example, mode),
@@ -175,17 +174,16 @@ class _General:
 
     def _without_sizes(self, example: Sequence[Tensor], mode: FakeTensorMode) -> Iterator[Tensor]:
         """Yield tensors whose sizes are symbols where they differed, and note what their sizes and strides are."""
-        columns = iter(self._columns)
+        columns, shapes = iter(self._columns), symbolic_shapes()
+        dynamic, static = shapes.DimDynamic.DYNAMIC, shapes.DimDynamic.STATIC
         for number, tensor in enumerate(example):
-            dims: Any = [
-                DimDynamic.DYNAMIC if _differs(next(columns)) else DimDynamic.STATIC for _ in tensor.shape
-            ]
+            dims: Any = [dynamic if _differs(next(columns)) else static for _ in tensor.shape]
             real = torch.empty_strided(
                 tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device
             )
             fake = mode.from_tensor(
                 real,
-                symbolic_context=StatelessSymbolicContext(dynamic_sizes=dims),
+                symbolic_context=shapes.StatelessSymbolicContext(dynamic_sizes=dims),
                 source=dynamo("source").LocalSource(f"tensor{number}"),
             )
             for dim in range(tensor.dim()):
@@ -198,7 +196,9 @@ class _General:
         if column[0] is not int:
             return mode.from_tensor(torch.tensor(column[-1], dtype=column[0]))
         source = dynamo("source").ConstantSource(f"size{len(self._facts)}")
-        symbol = self._env.create_symbol(column[-1], source=source, dynamic_dim=DimDynamic.DYNAMIC)
+        symbol = self._env.create_symbol(
+            column[-1], source=source, dynamic_dim=symbolic_shapes().DimDynamic.DYNAMIC
+        )
         made = self._env.create_symintnode(symbol, hint=column[-1], source=source)
         self._note(made, lambda _, found: int(found[column]))
         return made
