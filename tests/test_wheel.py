@@ -37,9 +37,10 @@ def built(tmp_path_factory):
 
 
 def test_wheel_contents(built):
-    """The wheel holds every file of the package, the mark of its types, the licence, and nothing else."""
+    """The wheel holds every file of the package, its command, the mark of its types, the licence, and nothing else."""
     names = set(zipfile.ZipFile(built[1]).namelist())
-    package = {name for name in names if name.startswith("torchjac/")}
+    package = {name for name in names if name.startswith("torchjac/")} | {"torchjac_command.py"}
+    assert "torchjac_command.py" in names
     assert {name for name in package if name.endswith(".py")} == SOURCES
     assert {"torchjac/py.typed", "torchjac/_cli/page.html"} <= package
     rest = names - package

@@ -12,12 +12,13 @@ from torchjac._cli.main import main
 ROOT = Path(__file__).parents[2]
 
 
-def program(*words, cwd):
+def program(*words, cwd, stdout=subprocess.PIPE):
     """Run it as a user does, with this source tree in front."""
     path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "torchjac", *words]
+    environment = {**os.environ, "PYTHONPATH": path}
     return subprocess.run(
-        command, cwd=cwd, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=300
+        command, cwd=cwd, env=environment, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=300
     )
 
 
@@ -46,6 +47,34 @@ def test_ctrl_c(tmp_path):
     )
     done = program("check", "mine:f", "--arg", "6", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "Error: interrupted\n")
+
+
+def test_ctrl_c_at_once():
+    """Also while PyTorch is imported, which takes the first seconds of a command."""
+    code = (
+        "import builtins, os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "def interrupted(name, *args, import_it=builtins.__import__):\n"
+        "    if name == 'torch':\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return import_it(name, *args)\n"
+        "builtins.__import__ = interrupted\n"
+        "import torchjac_command\n"
+        "torchjac_command.main()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Error: interrupted\n")
+
+
+def test_nobody_reads_on(tmp_path):
+    """What is piped into `head` ends without a word."""
+    (tmp_path / "mine.py").write_text("def f(x):\n    return x * 2\n")
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = program("explain", "mine:f", "--arg", "6", "--no-costs", cwd=tmp_path, stdout=writer)
+    os.close(writer)
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize("missing", ["click", "jinja2", "tqdm"])

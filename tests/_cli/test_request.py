@@ -49,6 +49,7 @@ def test_raises():
         ({"specs": ("3",), "file": "a.pt"}, "not by both"),
         ({"specs": ("3",), "argnums": (1,)}, "--argnums 1: out of range for 1 argument"),
         ({"specs": ("3",), "argnums": (0, -2)}, "--argnums 0,-2: out of range"),
+        ({"specs": ("3",), "argnums": (0, -1)}, "--argnums 0,-1: names an argument twice"),
         ({"specs": ("3",), "device": "nowhere"}, "--device nowhere"),
         ({"specs": ("3",), "device": "xpu:97"}, "--device xpu:97"),
         ({}, "was given 0 arguments"),

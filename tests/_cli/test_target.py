@@ -60,8 +60,8 @@ def test_file_in_another_folder(here):
         ("none.py:f", BAD_USAGE, "no file none.py"),
         ("near_by:residuum", BAD_USAGE, "did you mean residual?"),
         ("near_by:Holder.triple", BAD_USAGE, "has no 'Holder.triple'"),
-        ("near_by:VALUE", BAD_USAGE, "no function but a int"),
-        ("near_by:made", BAD_USAGE, "no function but a Holder"),
+        ("near_by:VALUE", BAD_USAGE, "no function, but of type int"),
+        ("near_by:made", BAD_USAGE, "no function, but of type Holder"),
         ("near_by:Holder", BAD_USAGE, "is a class"),
         (
             "needs:f",

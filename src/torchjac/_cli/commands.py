@@ -17,7 +17,7 @@ from tqdm import tqdm
 from . import number_format
 from .bench import bench as run_bench
 from .check import compare
-from .errors import INTERRUPTED, WRONG, Limit, Stop, raised, refused, usage, within
+from .errors import INTERRUPTED, RAISED, WRONG, Limit, Stop, raised, refused, usage, within
 from .measure import Cost, dense_bytes, does_not_fit, in_fresh_process
 from .output import check_spy, check_writable, save_spy
 from .peers import PEER, WAYS
@@ -36,22 +36,6 @@ MOST_THREADS = 1024
 
 #: A process can be waited for a few weeks.
 MOST_SECONDS = 1_000_000
-
-
-class Commands(click.Group):
-    """A group whose commands end by `Stop`, whatever is raised in them."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
-        try:
-            return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
-        except KeyboardInterrupt:
-            raise Stop("interrupted", INTERRUPTED) from None
-        # The function ends the process, or fails in a later call only.
-        except (Exception, SystemExit) as error:
-            raise raised(str(ctx.invoked_subcommand), error) from error
 
 
 def _positions(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
@@ -76,7 +60,17 @@ def problem_options(command: Callable[..., None]) -> Callable[..., None]:
         device: str, limit: float | None, **others: Any,
     ) -> None:  # fmt: skip
         request = Request(target, tuple(specs), file, argnums, fill, seed, device)
-        command(request, limit=Limit(limit), **others)
+        try:
+            command(request, limit=Limit(limit), **others)
+        except (click.ClickException, BrokenPipeError):  # click ends quietly where nobody reads on
+            raise
+        except KeyboardInterrupt:
+            raise Stop("interrupted", INTERRUPTED) from None
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # the function ends the process, or fails in a later call only
+            raise raised(target, error) from error
 
     for option in reversed((
         click.argument("target", metavar="MODULE:FUNCTION"),
@@ -99,7 +93,6 @@ def problem_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.group(
-    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=(
         "MODULE:FUNCTION is found as `python -m` finds a module, the current directory first; FILE.py:FUNCTION "
@@ -249,3 +242,5 @@ def bench(request: Request, limit: Limit, seconds: float, threads: int | None) -
         seconds_of = map(number_format.seconds, (timing.median, min(timing.times), max(timing.times)))
         rows.append([timing.way, *seconds_of, ratio])
     click.echo(number_format.table(rows, {1, 2, 3, 4}))
+    if limit.left() and not any(timing.times for timing in timings):
+        raise Stop(f"{problem.in_words()} fails in every way", RAISED)

@@ -110,12 +110,12 @@ def refused(what: str, error: BaseException) -> Stop:
 
 
 def _where(error: BaseException) -> str:
-    """Return the user's own lines of a traceback: frames of torch, torchjac and Python's import are left out."""
+    """Return the user's own lines of a traceback: frames of torch, torchjac, click and Python's import are left out."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_foreign(frame.filename)]
     return "".join(["\n", *traceback.format_list(frames[-LINES:])]).rstrip()
 
 
 def _is_foreign(filename: str) -> bool:
     ours = Path(__file__).parents[1]
-    theirs = (Path(module.__file__).parent for module in (torch, importlib) if module.__file__)
+    theirs = (Path(module.__file__).parent for module in (torch, click, importlib) if module.__file__)
     return filename.startswith(("<frozen", *(f"{folder}{os.sep}" for folder in (ours, *theirs))))

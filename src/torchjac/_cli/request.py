@@ -92,8 +92,11 @@ class Request:
                 f"{self.target} needs an argument to differentiate; give one with --arg, as --arg 2,500"
             )
         count = len(arguments)
+        said = f"--argnums {','.join(map(str, self.argnums))}"
         if any(not -count <= n < count for n in self.argnums):
-            raise Stop(f"--argnums {','.join(map(str, self.argnums))}: out of range for {count} arguments")
+            raise Stop(f"{said}: out of range for {count} argument{'s' * (count != 1)}")
+        if len({n % count for n in self.argnums}) < len(self.argnums):
+            raise Stop(f"{said}: names an argument twice")
         argnums = self.argnums[0] if len(self.argnums) == 1 else self.argnums
         return Problem(function, arguments, argnums, self.target)
 

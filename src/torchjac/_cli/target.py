@@ -32,7 +32,7 @@ def find(target: str) -> Callable[..., Any]:
     if isinstance(found, type):
         raise Stop(f"{target} is a class; name a function, or an instance of it that can be called")
     if not callable(found):
-        raise Stop(f"{target} is no function but a {type(found).__name__}")
+        raise Stop(f"{target} is no function, but of type {type(found).__name__}")
     function: Callable[..., Any] = found
     return function
 
