@@ -133,6 +133,13 @@ def test_nan_agrees_with_nan():
             r"loop_jacobian: .* must be a tensor, got \[1.0\]",
         ),
         (lambda: finite_differences(torch.sin, s(3), step=0), ValueError, "step must be positive, got 0"),
+        (
+            lambda: finite_differences(torch.sin, s(3).float()),
+            ValueError,
+            "step 1e-06 is lost in .* at least 3e-04",
+        ),
+        (lambda: check_rule(3), TypeError, "check_rule: give the op's arguments, .* got no arguments"),
+        (lambda: check_rule(torch.sin, 3), TypeError, "a floating-point tensor among them; got int"),
         (lambda: finite_differences(torch.exp, torch.arange(3)), RuntimeError, "floating-point.*int64"),
     ],
 )

@@ -58,7 +58,8 @@ def finite_differences(
 ) -> Tensor:
     """Return the Jacobian by central differences, (f(x + h e) − f(x − h e)) / 2h for each entry of the input.
 
-    Takes what `loop_jacobian` takes; meant for float64, where the error is about 1e-9 of the values.
+    Takes what `loop_jacobian` takes; meant for float64, where the error is about 1e-9 of the values. A step below the
+    square root of the dtype's precision is refused.
 
     Example:
         >>> import torch
@@ -68,6 +69,12 @@ def finite_differences(
     argnum, given = _differentiated(args, argnum, "finite_differences")
     if not step > 0:
         raise ValueError(f"finite_differences: step must be positive, got {step}")
+    least = torch.finfo(given.dtype).eps ** 0.5
+    if step < least:
+        raise ValueError(
+            f"finite_differences: step {step} is lost in the rounding of {given.dtype}; give float64 tensors, or a "
+            f"step of at least {least:.0e}"
+        )
     source = given.detach()
     columns = []
     with torch.no_grad():
@@ -156,6 +163,7 @@ def check_rule(op: Callable[..., Tensor], *args: Any, differences: bool = True) 
 
     Raises:
         AssertionError: where they do not agree with the loop or with finite differences.
+        TypeError: if there is no such tensor.
 
     Example:
         >>> import torch
@@ -164,6 +172,11 @@ def check_rule(op: Callable[..., Tensor], *args: Any, differences: bool = True) 
         [12, 6]
     """
     argnums = [k for k, arg in enumerate(args) if isinstance(arg, Tensor) and arg.is_floating_point()]
+    if not argnums:
+        kinds = ", ".join(type(arg).__name__ for arg in args) or "no arguments"
+        raise TypeError(
+            f"check_rule: give the op's arguments, a floating-point tensor among them; got {kinds}"
+        )
     return check_jacobian(op, *args, argnums=argnums, differences=differences)
 
 

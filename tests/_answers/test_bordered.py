@@ -49,6 +49,8 @@ def test_gradients_pass() -> None:
     ("parts", "error", "message"),
     [
         (lambda J: [], ValueError, "rows of equal length"),
+        (lambda J: J, TypeError, "needs a list of rows"),
+        (lambda J: [J, J], TypeError, "needs a list of rows"),
         (lambda J: [[J], [J, J]], ValueError, "rows of equal length"),
         (lambda J: [[J, J[1:]]], ValueError, r"row 0 must have parts of one size, got sizes \[3, 2\]"),
         (lambda J: [[J, None]], ValueError, "column 1 .* only zeros"),

@@ -298,6 +298,8 @@ def test_refused():
         accumulate.sums(torch.mul, ones, [ones], every=0)
     with pytest.raises(ValueError, match=r"layout must be one of .* got torch\.sparse_csc"):
         accumulate.sums(torch.mul, ones, [ones], layout=torch.sparse_csc)
+    with pytest.raises(TypeError, match="data must be batches, as a DataLoader or a list, got int"):
+        accumulate.sums(torch.mul, ones, 3)
     with pytest.raises(TypeError, match="func must give one tensor, got tuple"):
         accumulate.sums(lambda p, x: (p, x), ones, [ones])
     with pytest.raises(ValueError, match=r"residual must give a tensor of shape \(2,\), got \(3,\)"):

@@ -153,6 +153,8 @@ def test_refused_name(tmp_path):
     """AOTInductor wants its own suffix."""
     with pytest.raises(ValueError, match=r"must end with \.pt2"):
         export(jacrev(torch.sin), (X,), tmp_path / "refused.zip")
+    with pytest.raises(TypeError, match=r"a tuple of arguments, as \(x,\), got Tensor"):
+        export(jacrev(torch.sin), X, tmp_path / "refused.pt2")
 
 
 class Holds(nn.Module):

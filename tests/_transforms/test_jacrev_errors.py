@@ -96,6 +96,12 @@ def test_exceptions_are_torchs(case):
     assert isinstance(ours.value, type(theirs.value))
 
 
+def test_layout_of_an_operator():
+    """It is another transform's."""
+    with pytest.raises(ValueError, match="got 'operator'; jacobian gives the operator"):
+        jacrev(torch.sin, layout="operator")
+
+
 def test_boolean_argnums():
     """A boolean is refused: torch takes True for 1, which nobody means."""
     with pytest.raises(RuntimeError, match="got True of type bool"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from . import arithmetic, products
 from .base import Answer
 from .forms import Form
-from .linear_operator import on_array
+from .linear_operator import V, on_array
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -37,6 +37,12 @@ class Algebra(Answer):
     def T(self) -> Self:
         """The transpose, as `mT`."""
         return self.mT
+
+    @overload
+    def __matmul__(self, other: Answer) -> Self: ...
+
+    @overload
+    def __matmul__(self, other: V) -> V: ...
 
     def __matmul__(self, other: Any) -> Any:
         """``J @ v``: Σ_i J[o…, i…] v[i…] for a tensor of shape ``in_shape``; or the product of two Jacobians.
@@ -68,7 +74,7 @@ class Algebra(Answer):
             return on_array(self, other, lambda v: self @ v, self.in_shape)
         return products.times(self.form, products.check_operand(other, self.in_shape, self, "J @ v: v"))
 
-    def __rmatmul__(self, other: Any) -> Any:
+    def __rmatmul__(self, other: V) -> V:
         """``v @ J``: Σ_o v[o…] J[o…, i…] for a tensor of shape ``out_shape``, of shape ``in_shape``.
 
         Costs what ``J @ v`` does, and raises the same.
@@ -185,7 +191,7 @@ class Algebra(Answer):
         """
         return self._with(arithmetic.add_diagonal(self.form, values))
 
-    def matmat(self, vectors: Any) -> Any:
+    def matmat(self, vectors: V) -> V:
         """``J @ v`` for k vectors at once: shape ``in_shape + (k,)`` gives ``out_shape + (k,)``; an array gives one.
 
         Costs k times as much arithmetic as one, in the same number of calls. ``J.mT.matmat`` multiplies from

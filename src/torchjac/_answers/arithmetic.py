@@ -17,14 +17,14 @@ from .._blocks.product import product
 from .factored import chained
 from .forms import Form, LowRankUpdate, ProductOfFactors, SumOfBlocks
 from .low_rank_update import plus
-from .products import check_operand
+from .products import check_operand, no_tensor
 
 
 def check_number(given: Any, like: Kind, what: str) -> Tensor | float:
     """Return the number given, as a float or a 0-dim tensor of the Jacobian's dtype on its device."""
     if not isinstance(given, Tensor):
         if isinstance(given, bool) or not isinstance(given, Real):
-            raise TypeError(f"{what} must be a number or a tensor, got {type(given).__name__}")
+            raise TypeError(f"{what} must be a number or a tensor, got {no_tensor(given)}")
         return float(given)
     if given.dim() or given.is_complex() or given.device != like.device:
         raise ValueError(

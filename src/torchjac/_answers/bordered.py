@@ -39,6 +39,9 @@ def block(parts: Sequence[Sequence[A | None]]) -> A:
                 [0., 6., 1.],
                 [1., 1., 0.]])
     """
+    rows = [parts, *parts] if isinstance(parts, (tuple, list)) else [parts]
+    if not all(isinstance(row, (tuple, list)) for row in rows):
+        raise TypeError("block: needs a list of rows of Jacobians, as [[A, B], [C, None]]")
     given = [part for row in parts for part in row if part is not None]
     wrong = next((part for part in given if not isinstance(part, Answer)), None)
     if wrong is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy
 import torch
@@ -15,6 +15,9 @@ from .consolidate import consolidated
 from .forms import Form, ProductOfFactors
 from .products import times, transposed, with_owner
 from .sparse import import_scipy
+
+#: Vectors as they are given: the answer is of the same kind
+V = TypeVar("V", Tensor, numpy.ndarray)
 
 
 def on_array(

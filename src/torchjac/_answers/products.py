@@ -183,20 +183,26 @@ def weighting(weight: Tensor | Form, like: Form) -> Form:
     return SumOfBlocks(shape, shape, like.dtype, like.device, (block,))
 
 
+def no_tensor(given: Any) -> str:
+    """Return what was given where a tensor is needed, and what makes one of it."""
+    make = {numpy.ndarray: "; use torch.from_numpy", list: "; use torch.tensor", tuple: "; use torch.tensor"}
+    return type(given).__name__ + make.get(type(given), "")
+
+
 def check_operand(given: Any, shape: tuple[int, ...], like: Kind, what: str, batch: bool = False) -> Tensor:
     """Return the tensor given, if its shape, dtype and device fit; ``batch`` asks for one more dim at its end."""
     needed = f"{shape} + (k,)" if batch else f"{shape}"
     if not isinstance(given, Tensor):
-        also = "; use torch.from_numpy" if isinstance(given, numpy.ndarray) else ""
-        raise TypeError(f"{what} must be a tensor of shape {needed}, got {type(given).__name__}{also}")
+        raise TypeError(f"{what} must be a tensor of shape {needed}, got {no_tensor(given)}")
     if given.layout is not torch.strided:
         raise ValueError(
             f"{what} must be a dense tensor of shape {needed}, got layout {given.layout}; use to_dense()"
         )
     fits = tuple(given.shape[: len(shape)]) == shape and given.dim() == len(shape) + batch
     if not fits:
-        many = "@" in what and given.dim() == len(shape) + 1 and tuple(given.shape[:-1]) == shape
-        also = "; many vectors at once go through matmat" if many else ""
+        many = "@" in what and shape in (tuple(given.shape[:-1]), tuple(given.shape[1:]))
+        matmat = "matmat" if what.startswith("J") else "J.mT.matmat"
+        also = f"; many vectors at once go through {matmat}, side by side in the last dim" if many else ""
         raise ValueError(f"{what} must have shape {needed}, got {tuple(given.shape)}{also}")
     if given.dtype != like.dtype or given.device != like.device:
         raise ValueError(

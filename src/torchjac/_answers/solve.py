@@ -39,9 +39,10 @@ def check_square(form: Form, what: str) -> int:
     """Return the number of rows; raises ValueError where there are not as many columns."""
     rows, columns = prod(form.out_shape), prod(form.in_shape)
     if rows != columns:
+        also = "; for least squares there is J.lstsq" if what == "solve" else ""
         raise ValueError(
             f"{what}: needs as many outputs as inputs, got {rows} for {columns} (shapes {form.out_shape} "
-            f"and {form.in_shape}); for least squares there is J.lstsq"
+            f"and {form.in_shape}){also}"
         )
     return rows
 

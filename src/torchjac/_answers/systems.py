@@ -9,14 +9,23 @@ from torch import Tensor
 
 from . import lstsq, products, solve
 from .base import Answer
-from .linear_operator import on_array
+from .linear_operator import V, on_array
 from .solve import SlogDet
+
+#: What there is in place of a method of tensors
+_INSTEAD = {
+    "inverse": "solve(b) solves a system with it",
+    "logdet": "slogdet() gives the sign and log |det|",
+    "det": "slogdet() gives the sign and log |det|",
+    "mm": "J @ K, J @ v and matmat are products",
+    "matmul": "J @ K, J @ v and matmat are products",
+}
 
 
 class Systems(Answer):
     """Solutions and determinants."""
 
-    def solve(self, right: Any, solver: Any = None, preconditioner: Any = None) -> Any:
+    def solve(self, right: V, solver: Any = None, preconditioner: Any = None) -> V:
         """Return X with J X = right, of shape ``in_shape`` for one right side and ``in_shape + (k,)`` for k of them.
 
         `solved_as` tells the way. "diagonal" divides; "block-diagonal" solves its blocks by `torch.linalg.solve`;
@@ -64,7 +73,7 @@ class Systems(Answer):
             return solve.solve(self.form, right)
         return solve.solve_by(self.form, right, solver, preconditioner)
 
-    def lstsq(self, right: Any) -> Any:
+    def lstsq(self, right: V) -> V:
         """Return the x with the least |J x − b|, and of several the shortest; J has full rank.
 
         By QR where J is dense or block-diagonal, else by a sparse system that has J and Jᵀ in it: the product JᵀJ,
@@ -113,10 +122,13 @@ class Systems(Answer):
     if not TYPE_CHECKING:  # a checker would think that there is everything
 
         def __getattr__(self, name: str) -> Any:
-            """Tell SciPy's solvers, which ask for "matvec" and read ``J.dtype`` as one of NumPy's, what to take."""
+            """Tell what to take: SciPy's solvers, which ask for "matvec", and who takes a Jacobian for a tensor."""
             if name == "matvec":
                 raise TypeError(
                     "SciPy's solvers do not take a Jacobian as it is: they read its dtype as one of NumPy's, and it is "
                     "PyTorch's; give them J.as_linear_operator(), or call J.solve(b, solver='cg')"
                 )
+            if hasattr(Tensor, name) and not name.startswith("_"):
+                instead = _INSTEAD.get(name, "to_dense() gives a tensor, which has it")
+                raise AttributeError(f"a Jacobian is no tensor and has no {name!r}; {instead}")
             return object.__getattribute__(self, name)

@@ -112,6 +112,8 @@ def sums(
         raise ValueError(f"sums: every must be a positive number of batches, got {every}")
     if layout not in LAYOUTS:
         raise ValueError(f"sums: layout must be one of {LAYOUTS}, got {layout}")
+    if not hasattr(data, "__iter__") and not hasattr(data, "__getitem__"):
+        raise TypeError(f"sums: data must be batches, as a DataLoader or a list, got {type(data).__name__}")
     running = _Running(func, parameters, of, weight, residual, dtype, layout)
     if mesh is None:
         running.over(data, _checkpoint(checkpoint, running, of, None), every, progress)

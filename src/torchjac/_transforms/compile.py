@@ -18,6 +18,7 @@ from .._answers.operator import Jacobian
 from .._blocks.tracing import inside_functorch
 from .._torch import dispatch_mode_count, forward_level
 from .backend import compile_graph
+from .call_function import check_callable
 from .capture_watch import Observer
 from .dynamic import SharedCode
 from .guards import Guards
@@ -110,8 +111,7 @@ class Compiled:
         self, func: Callable[..., Any], backend: Any, cache_size: int, dynamic: bool = False
     ) -> None:
         """Capture nothing yet."""
-        if not callable(func):
-            raise TypeError(f"compile: func must be callable, got {func!r} of type {type(func).__name__}")
+        check_callable(func, "compile")
         if not isinstance(cache_size, int) or cache_size < 1:
             raise ValueError(f"compile: cache_size must be a positive int, got {cache_size!r}")
         update_wrapper(self, func, updated=())

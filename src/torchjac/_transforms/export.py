@@ -63,8 +63,8 @@ def export(
         RuntimeError: where `compile` raises it, as where the nonzeros stand depends on values; if ``func`` draws
             random numbers or writes into tensors that it captures.
         NotImplementedError: for tensor arguments, or captured tensors, that are not dense.
-        TypeError: if ``func`` is not callable, an argument is neither a tensor nor hashable, or the answer holds
-            something else than tensors and Jacobians.
+        TypeError: if ``func`` is not callable, ``example_args`` is neither a tuple nor a list, an argument is neither a
+            tensor nor hashable, or the answer holds something else than tensors and Jacobians.
         ValueError: if ``path`` does not end with ``.pt2``.
 
     Example:
@@ -80,6 +80,10 @@ def export(
     path = Path(path)
     if path.suffix != ".pt2":
         raise ValueError(f"export: path must end with .pt2, got {str(path)!r}")
+    if not isinstance(example_args, (tuple, list)):
+        raise TypeError(
+            f"export: example_args must be a tuple of arguments, as (x,), got {type(example_args).__name__}"
+        )
     args, kwargs = tuple(example_args), dict(example_kwargs or {})
     call = read_call(args, kwargs)
     check_call(call)

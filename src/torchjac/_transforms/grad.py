@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor
@@ -18,6 +18,25 @@ from .._torch import pytree
 from .arguments import check_argnums, chosen_arguments, put_arguments, split_aux
 from .call_function import check_function
 from .jacrev import reverse
+
+if TYPE_CHECKING:
+    from .overloads import A, First, No, P, Yes, Zero
+
+
+@overload
+def grad(func: First[P, Tensor], argnums: Zero = 0, has_aux: No = False) -> First[P, Tensor]: ...
+
+
+@overload
+def grad(
+    func: First[P, tuple[Tensor, A]], argnums: Zero = 0, *, has_aux: Yes
+) -> First[P, tuple[Tensor, A]]: ...
+
+
+@overload
+def grad(
+    func: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False
+) -> Callable[..., Any]: ...
 
 
 def grad(
@@ -64,6 +83,24 @@ def grad(
         return (found, value[1]) if has_aux else found
 
     return gradient
+
+
+@overload
+def grad_and_value(
+    func: First[P, Tensor], argnums: Zero = 0, has_aux: No = False
+) -> First[P, tuple[Tensor, Tensor]]: ...
+
+
+@overload
+def grad_and_value(
+    func: First[P, tuple[Tensor, A]], argnums: Zero = 0, *, has_aux: Yes
+) -> First[P, tuple[Tensor, tuple[Tensor, A]]]: ...
+
+
+@overload
+def grad_and_value(
+    func: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False
+) -> Callable[..., tuple[Any, Any]]: ...
 
 
 def grad_and_value(

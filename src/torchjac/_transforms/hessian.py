@@ -59,6 +59,7 @@ def hessian(
     *,
     has_aux: bool = False,
     layout: Layout = torch.strided,
+    triangle: str | None = None,
     **options: Unpack[MemoryOptions],
 ) -> Any: ...
 

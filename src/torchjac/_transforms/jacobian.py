@@ -22,7 +22,7 @@ from .row_ranges import operators_within
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from .overloads import A, Both, First, JacobianOptions, No, OperatorOptions, P, Pair, Yes, Zero
+    from .overloads import A, Both, First, JacobianOptions, No, One, OperatorOptions, P, Pair, Yes, Zero
 
 MODES = ("auto", "reverse", "forward")
 
@@ -37,6 +37,12 @@ def jacobian(
 def jacobian(
     func: First[P, tuple[Tensor, A]], argnums: Zero = 0, *, has_aux: Yes, **options: Unpack[JacobianOptions]
 ) -> First[P, tuple[Jacobian, A]]: ...
+
+
+@overload
+def jacobian(
+    func: Both[P, Tensor], argnums: One, *, has_aux: No = False, **options: Unpack[JacobianOptions]
+) -> Both[P, Jacobian]: ...
 
 
 @overload
@@ -116,6 +122,18 @@ def value_and_jacobian(
 def value_and_jacobian(
     func: First[P, tuple[Tensor, A]], argnums: Zero = 0, *, has_aux: Yes, **options: Unpack[OperatorOptions]
 ) -> First[P, tuple[tuple[Tensor, A], Jacobian]]: ...
+
+
+@overload
+def value_and_jacobian(
+    func: Both[P, Tensor], argnums: One, *, has_aux: No = False, **options: Unpack[OperatorOptions]
+) -> Both[P, tuple[Tensor, Jacobian]]: ...
+
+
+@overload
+def value_and_jacobian(
+    func: Both[P, Tensor], argnums: Pair, *, has_aux: No = False, **options: Unpack[OperatorOptions]
+) -> Both[P, tuple[Tensor, tuple[Jacobian, Jacobian]]]: ...
 
 
 @overload

@@ -23,7 +23,7 @@ from .sparse_layout import sparse_jacobians
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from .overloads import A, Both, First, JacrevOptions, No, P, Pair, Yes, Zero
+    from .overloads import A, Both, First, JacrevOptions, No, One, P, Pair, Yes, Zero
 
 
 @overload
@@ -36,6 +36,12 @@ def jacrev(
 def jacrev(
     func: First[P, tuple[Tensor, A]], argnums: Zero = 0, *, has_aux: Yes, **options: Unpack[JacrevOptions]
 ) -> First[P, tuple[Tensor, A]]: ...
+
+
+@overload
+def jacrev(
+    func: Both[P, Tensor], argnums: One, *, has_aux: No = False, **options: Unpack[JacrevOptions]
+) -> Both[P, Tensor]: ...
 
 
 @overload

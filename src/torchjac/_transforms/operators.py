@@ -146,9 +146,10 @@ def check_layout(layout: Layout, what: str) -> None:
     """Raise unless the layout is one that an answer can be written in; a Hessian's may be an operator."""
     operator, also = ((OPERATOR,), ' (or "operator")') if what == "hessian" else ((), "")
     if layout not in (*LAYOUTS, *operator):
+        hint = "; jacobian gives the operator" if layout == OPERATOR else ""
         raise ValueError(
             f"{what}: layout must be torch.strided, sparse_coo, sparse_csr, sparse_csc or sparse_bsr{also}, "
-            f"got {layout!r}"
+            f"got {layout!r}{hint}"
         )
 
 

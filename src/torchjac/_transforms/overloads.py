@@ -19,6 +19,7 @@ First = Callable[Concatenate[Tensor, P], R]
 Both = Callable[Concatenate[Tensor, Tensor, P], R]
 
 Zero = Literal[0]
+One = Literal[1]
 Pair = tuple[Literal[0], Literal[1]]
 No = Literal[False]
 Yes = Literal[True]
@@ -52,13 +53,19 @@ class MemoryOptions(TypedDict, total=False):
     memory: int | str | None
 
 
-class HessianOptions(MemoryOptions, total=False):
-    """Keywords of `hessian` where the answer is a tensor."""
+class LayoutOptions(MemoryOptions, total=False):
+    """Keywords of both where the answer is a tensor."""
 
     layout: torch.layout
 
 
-class JacrevOptions(HessianOptions, total=False):
+class HessianOptions(LayoutOptions, total=False):
+    """Keywords of `hessian` where the answer is a tensor."""
+
+    triangle: str | None
+
+
+class JacrevOptions(LayoutOptions, total=False):
     """Keywords of `jacrev`."""
 
     out: Any
