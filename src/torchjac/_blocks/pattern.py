@@ -26,7 +26,7 @@ from .spelling import spell
 from .tracing import inside_functorch, is_tracing
 from .write import dense
 
-#: Values of blocks with tables go to their places in one call for up to so many entries, which are joined first.
+#: Values of blocks with tables go to their places in calls of up to so many entries; those of small blocks are joined.
 JOINED = 1 << 16
 
 
@@ -160,14 +160,29 @@ class Pattern:
             )
             return flat
         named = zip(blocks, over, strict=True)
-        put = flat.scatter_ if self._once else flat.zero_().scatter_add_
-        for count, places in self._places:
-            values = [
-                values_over(block, labels, flat.dtype, flat.device).detach().reshape(-1)
-                for block, labels in islice(named, count)
-            ]
-            put(0, places.long(), torch.cat(values) if count > 1 else values[0])
+        self._put(
+            flat, [values_over(block, labels, flat.dtype, flat.device).detach() for block, labels in named]
+        )
         return flat
+
+    def _put(self, flat: Tensor, values: Sequence[Tensor]) -> None:
+        """Write values with tables, or add them up; blocks of one part of the rows meet while its lines are in cache."""
+        put = flat.scatter_ if self._once else flat.zero_().scatter_add_
+        numbers, large = iter(values), []
+        for count, places in self._places:
+            some = list(islice(numbers, count))
+            if places.numel() > JOINED:
+                large.append((some[0], places.view(some[0].shape)))
+            else:
+                put(0, places.long(), torch.cat([value.reshape(-1) for value in some]))
+        most = max([places.numel() for _, places in large], default=0)
+        parts = -(-most // JOINED) if flat.device.type == "cpu" else 1
+        for part in range(parts):
+            for value, places in large:
+                dim = max(range(value.dim()), key=value.shape.__getitem__)
+                low, high = (value.shape[dim] * at // parts for at in (part, part + 1))
+                at, some = (each.narrow(dim, low, high - low).reshape(-1) for each in (places, value))
+                put(0, at.long(), some)
 
     def held(self, blocks: Sequence[Block], like: Kind) -> Held | None:
         """Return the numbers of plain blocks as they are held; None where nonzeros are sums or placed by algebra."""
