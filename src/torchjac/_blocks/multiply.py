@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from .entrywise import times
 from .maps import Label, align
 from .tracing import has_finite_sum, inside_functorch, is_tracing
 
@@ -180,7 +181,7 @@ def multiply(left: Tensor | float, right: Tensor | float, how: Joint) -> Tensor 
         return right
     if type(right) is float and right == 1.0:
         return left
-    return _bring(left, how.left, how.outer) * _bring(right, how.right, how.outer)
+    return times(_bring(left, how.left, how.outer), _bring(right, how.right, how.outer))
 
 
 def _bring(value: Tensor | float, how: Brought, outer: bool) -> Tensor | float:
@@ -232,7 +233,7 @@ def select(
         for value, drops in zip((left, right), dropping, strict=True)
         if drops and isinstance(value, Tensor)
     ]
-    product: Tensor = left * right  # type: ignore[assignment]  # as above
+    product: Tensor = times(left, right)  # type: ignore[assignment]  # as above
     # Zero times what is finite is zero already. A sum tells that in a small part of the time of dropping.
     if product.device.type == "cpu" and has_finite_sum(product):
         return product, over

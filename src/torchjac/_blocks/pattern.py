@@ -166,11 +166,11 @@ class Pattern:
         return flat
 
     def _put(self, flat: Tensor, values: Sequence[Tensor]) -> None:
-        """Write values with tables, or add them up; blocks of one part of the rows meet while its lines are in cache."""
+        """Write values with tables, or add them up: a part of each block in turn, for they meet in cache lines."""
         put = flat.scatter_ if self._once else flat.zero_().scatter_add_
-        numbers, large = iter(values), []
+        given, large = iter(values), []
         for count, places in self._places:
-            some = list(islice(numbers, count))
+            some = list(islice(given, count))
             if places.numel() > JOINED:
                 large.append((some[0], places.view(some[0].shape)))
             else:
@@ -180,9 +180,9 @@ class Pattern:
         for part in range(parts):
             for value, places in large:
                 dim = max(range(value.dim()), key=value.shape.__getitem__)
-                low, high = (value.shape[dim] * at // parts for at in (part, part + 1))
-                at, some = (each.narrow(dim, low, high - low).reshape(-1) for each in (places, value))
-                put(0, at.long(), some)
+                low, high = (value.shape[dim] * k // parts for k in (part, part + 1))
+                at, numbers = (each.narrow(dim, low, high - low).reshape(-1) for each in (places, value))
+                put(0, at.long(), numbers)
 
     def held(self, blocks: Sequence[Block], like: Kind) -> Held | None:
         """Return the numbers of plain blocks as they are held; None where nonzeros are sums or placed by algebra."""
