@@ -114,6 +114,15 @@ enable_flash_sdp: Callable[[bool], None] = torch._C._set_sdp_use_flash
 #: The name of a device of somebody else
 privateuse1_backend_name: Callable[[], str] = torch._C._get_privateuse1_backend_name
 
+#: The names of all ops that are registered, and whether one has a kernel of its own at a dispatch key
+all_op_names: Callable[[], list[str]] = torch._C._dispatch_get_all_op_names
+has_kernel: Callable[[str, str], bool] = torch._C._dispatch_has_kernel_for_dispatch_key
+
+
+def decompositions() -> Any:
+    """Return PyTorch's decompositions of ops into others, by their overloads; vmap has loaded them."""
+    return importlib.import_module("torch._decomp").decomposition_table
+
 
 def tracer_mode(name: str) -> Any:
     """Return the active mode of a tracer, None if there is none: PROXY records ops, FAKE runs them without values.

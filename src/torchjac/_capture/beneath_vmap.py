@@ -17,15 +17,22 @@ from torch import Tensor
 
 from .._blocks.lazy import lazy
 from . import samples  # noqa: F401  (it lets samples tell)
+from .batching_rules import complete_rules
 from .capture import Captured, capture_in_autograd
 from .graph import Graph, read_graph
 from .recognise import graph_between
 from .vmap_levels import Levels, levels_entered, levels_left, lifted, lowered
 
-#: name → what a batching rule does that autograd, beneath it, differentiates wrongly (torch 2.9-2.13)
-WRONG_BENEATH: dict[str, str] = {
-    "ScatterBackward0": "that of select_scatter writes an entry once for each position, and each counts",
-}
+
+def _writes_twice(captured: Captured) -> bool:
+    """Return whether the graph is of select_scatter's batching rule, of which autograd makes something wrong.
+
+    It is a scatter that writes an entry once for each position, at one index for all, and each counts (torch 2.9-2.14).
+    """
+    if "ScatterBackward0" not in captured.graph.names:
+        return False
+    nodes = [fn for fn in captured.graph.nodes if type(fn).__name__ == "ScatterBackward0"]
+    return any(not any(fn._saved_index.stride()) for fn in nodes)
 
 
 class Part(NamedTuple):
@@ -70,6 +77,7 @@ def capture_beneath(
     Raises:
         RuntimeError: where the function asks a tensor for what only a level of its own gives it, as a hook or ``data``.
     """
+    complete_rules()
     physical, in_levels = _all_lowered(inputs)
     groups: dict[Levels, list[int]] = {}
     for number, levels in enumerate(in_levels):
@@ -83,7 +91,7 @@ def capture_beneath(
             return whole, (outputs, out_levels, extra)
 
         captured = capture_in_autograd(beneath, physical)
-    if not captured.graph.names.isdisjoint(WRONG_BENEATH):
+    if _writes_twice(captured):
         raise RuntimeError("beneath vmap the graph of this function has wrong derivatives")
     outputs, out_levels, captured.extra = captured.extra
     parts = []
