@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import sys
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,5 +90,8 @@ def links(text: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    for argument in sys.argv[1:]:
-        Path(argument).write_text(renewed(Path(argument)))
+    pages = [Path(argument).resolve() for argument in sys.argv[1:]]
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)  # a page writes files, as a reader's program does
+        for page in pages:
+            page.write_text(renewed(page))

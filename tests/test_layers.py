@@ -126,10 +126,12 @@ def opening(node: ast.Module | ast.ClassDef | ast.FunctionDef) -> str:
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_words_of_docstrings(path):
-    """A function's docstring begins with a verb, none with a question word; none has a phrase of no one's field.
+    """A function's docstring begins with a verb, none with a question word; no phrase is of no one's field.
 
     Attributes are nouns, and a rule begins with the name of its op.
     """
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        assert not PRIVATE.search(line.partition("#")[2]), f"{path.name}:{number}"
     for node in ast.walk(ast.parse(path.read_text())):
         if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
             continue

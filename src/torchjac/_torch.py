@@ -49,7 +49,7 @@ level_count: Callable[[], int] = _functorch.get_dynamic_layer_stack_depth
 #: Take the innermost level off the stack, and put one on, without ending it
 pop_level: Callable[[], Any] = _functorch.pop_dynamic_layer_stack
 push_level: Callable[[Any], Any] = _functorch.push_dynamic_layer_stack
-#: End levels until so many are left
+#: End levels until a given number of them is left
 end_levels_above: Callable[[int], None] = _functorch.pop_dynamic_layer_stack_and_undo_to_depth
 #: Begin and end a level of vmap (size, randomness), and one of grad
 enter_vmap: Callable[[int, str], int] = _functorch._vmap_increment_nesting

@@ -2,7 +2,7 @@
 
 The database (`op_db`) gives for each op a list of samples: shapes, dtypes, broadcasting, keyword
 arguments, edge cases, all written by PyTorch's authors. Each sample is a function of its differentiable
-tensors; torchjac must return what the row-by-row loop returns, in five modes (`tests.conformance.modes`), and name
+tensors; torchjac must return what the row-by-row loop returns, in six modes (`tests.conformance.modes`), and name
 no more entries than are there, or for a reason, in two more (`tests.conformance.structure`).
 
 Of plain mode it also tells how the structured walk went: which kinds of rules it found, whether structure

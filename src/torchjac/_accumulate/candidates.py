@@ -61,22 +61,22 @@ class Candidate(NamedTuple):
 
 ROWS, REVERSE = Candidate("rows"), Candidate("reverse")
 
-#: Python takes so many times `NODE` at each node: by rows, down and up by structure, where formulas are transposed
+#: Python's time at a node, in units of `NODE`: by rows, down and up by structure, where formulas are transposed
 PYTHON = {"rows": 0.5, "reverse": 1.5, "forward": 2.0, "cut": 2.0}
 
-#: And at a node that is called on seeds, or one that writes into a part, as long as at so many others
+#: Python's time at a node that is called on seeds, and at one that writes into a part, in other nodes
 CALLED_NODES, WRITE_NODES = 8, 4
 
-#: And a program makes as many calls of PyTorch as at so many others
+#: A program's calls of PyTorch at a node that is called on seeds, in other nodes
 CALLED_LAUNCHES = 16
 
-#: A program makes so many calls of PyTorch at a node: at least, and at most
+#: A program's calls of PyTorch at a node: at least, and at most
 LAUNCHES = {"rows": (1.5, 1.5), "reverse": (1.0, 4.0), "forward": (1.0, 16.0), "cut": (1.0, 25.0)}
 
-#: To begin with columns takes as long as a walk by structure at so many nodes
+#: The time to begin with columns, in nodes of a walk by structure
 COLUMNS_NODES = 40
 
-#: The formulas for columns leave a graph, through which PyTorch's engine goes again: as at so many nodes for each one
+#: The formulas for columns leave a graph, through which PyTorch's engine goes again: its time at each node, in nodes
 COLUMNS_PASSES = 4
 
 

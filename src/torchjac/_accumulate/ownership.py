@@ -11,14 +11,14 @@ from .._capture.tape import Tape
 
 
 def all_borrowed(tape: Tape) -> set[int]:
-    """Return the memory of what the nodes of a tape have lent to a walk (a matrix f multiplies with)."""
+    """Return the memory of what a walk borrows from the nodes of a tape (a matrix f multiplies with)."""
     if inside_functorch():  # its tensors do not tell where they are, and are not written into in place
         return set()
     return {memory_of(tensor) for node in tape.nodes for tensor in node.borrowed}
 
 
 def owned(blocks: list[Block], borrowed: set[int]) -> list[Block]:
-    """Return blocks, with values copied that stand in memory that was lent."""
+    """Return blocks, with values copied that stand in borrowed memory."""
     if not borrowed:
         return blocks
 

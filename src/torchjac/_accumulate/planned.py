@@ -35,13 +35,13 @@ from .report import warns
 
 T = TypeVar("T")
 
-#: Programs by their keys; at most so many bytes of tensors and steps
+#: Programs by their keys, and the most bytes that their tensors and steps take
 PROGRAMS = Cache(64 << 20)
 
 #: What a step and a register take
 STEP_BYTES = 400
 
-#: To record takes as long as so many calls lose by Python's work without a program
+#: The time of a recording, in calls' worth of Python's work without a program
 RECORDING = 4
 
 #: So the call of a graph at which it is recorded is this one
@@ -50,7 +50,7 @@ RECORDED_AT = 1 + round(PATIENCE * RECORDING)
 #: A graph of more nodes is never recorded: a program of it would fill the cache
 MOST_NODES = 20_000
 
-#: So often a program may fail its guards in a row before its key is given up
+#: The failures of a program's guards in a row after which its key is given up
 MOST_FAILURES = 3
 
 

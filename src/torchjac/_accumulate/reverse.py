@@ -86,7 +86,7 @@ def walk(
                 break
         _step(node, known, above, pending, out_shapes, limits)
         note_step(report, node, arrived, above)
-        del arrived, above, known  # what a node held goes before what waits at the next one is added up
+        del arrived, above, known  # what a node held goes before the blocks of the next one are added up
     answer: Answer = [[[] for _ in tape.inputs] for _ in out_shapes]
     for node, number in tape.inputs.items():
         for lot in _take(node, pending, out_shapes):

@@ -16,7 +16,7 @@ from .._rules.nnz_estimate import is_opaque, links, mixes_nothing, windows
 from .._rules.vjp_support import WRONG_TWICE, all_can_vmap
 from .progress import is_watched
 
-#: Python takes as long at both ends of a walk by structure as at so many nodes
+#: Python's time at both ends of a walk by structure, in nodes
 ENDS_NODES = 10
 
 

@@ -18,7 +18,7 @@ from .forms import Form, LowRankUpdate, ProductOfFactors, SumOfBlocks
 from .products import times
 from .to_dense import to_dense
 
-#: A product through so many times fewer numbers than it has rows is worth keeping apart.
+#: The factor by which the numbers that a product goes through are fewer than its rows where it is kept apart.
 LOW = 4
 
 #: Solves a system with a form.

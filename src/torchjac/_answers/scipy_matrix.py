@@ -13,7 +13,7 @@ from .._blocks.block import Block, Kind
 from .assembly import assemble, by_layout
 from .sparse import import_scipy
 
-#: A matrix by diagonals keeps whole ones; past so many numbers for each nonzero it is the wrong format.
+#: A matrix by diagonals keeps whole ones; past this many numbers for each nonzero it is the wrong format.
 MOST_FILL = 4
 
 

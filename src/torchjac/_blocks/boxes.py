@@ -24,7 +24,7 @@ AffineMaps: TypeAlias = tuple[tuple[Affine, ...], tuple[Affine, ...]]
 #: Boxes times blocks past which a search is cheaper than algebra.
 MOST_BOXES = 20_000
 
-#: Digits of up to so many positions are cut at each of them where entries stand in another order in some rows.
+#: The most positions of a digit that is cut at each of them where entries stand in another order in some rows.
 SHORT = 8
 
 

@@ -56,7 +56,7 @@ class Law(NamedTuple):
     renamed: Substitution
 
 
-#: Laws between remembered maps; None where the product is zero. Emptied when so many are kept.
+#: Laws between remembered maps; None where the product is zero. Emptied when `MOST_LAWS` are kept.
 _laws: dict[tuple[object, ...], Law | None] = {}
 MOST_LAWS = 1 << 14
 
@@ -157,7 +157,7 @@ def _law(block: Block, local: Block, shape: Sequence[int], device: torch.device)
             gone[label] = None
     if any(label.size == 0 for label in kept) or any(label.size == 0 for label in gone):
         return None
-    # A label that stands in no value is summed by multiplying with its size.
+    # A label of no value is summed by multiplying with its size.
     times = prod(label.size for label in gone if label not in left.on and label not in right.on)
     affine = not any(type(map_) is Gather for map_ in by.values())
     # The right one's own labels last: so the Jacobian of a layer's weight, of what is above the layer and its input,

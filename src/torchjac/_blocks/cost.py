@@ -17,11 +17,11 @@ MANY_BLOCKS = 8
 #: microseconds of Python at every later node, whatever its size.
 MOST_BLOCKS = 48
 
-#: In the time that a block costs at a node, so many coordinates are sorted; smaller blocks of a long list are
+#: The coordinates that are sorted in the time that a block costs at a node; smaller blocks of a long list are
 #: cheaper to carry as coordinates.
 BLOCK_ENTRIES = 256
 
-#: And about so many numbers are moved.
+#: And the numbers that are moved in it, about.
 LISTED_NUMBERS = 2048
 
 
@@ -44,7 +44,7 @@ def may_overlap(blocks: Sequence[Block], out_shape: Sequence[int], wrt_shape: Se
     )
 
 
-#: In the time that a block more takes at a node, so many numbers are written.
+#: The numbers that are written in the time that one more block takes at a node.
 BLOCK_NUMBERS = 500
 
 
@@ -125,15 +125,15 @@ def rows_of_node_pay(own: int, columns: int) -> bool:
 #: A number multiplied in a matrix product takes this part of the time that writing one takes
 PRODUCT_RATE = MULTIPLIED / NUMBER
 
-#: A number of a Jacobian that a node is called for on the way up takes so many times what writing one takes: seeds
+#: The time of a number of a Jacobian that a node is called for on the way up, in numbers written: seeds
 #: are laid out, the formula's graph is recorded and walked or its rows are copied, and what comes is composed.
 CALLED_RATE = 4
 
-#: Another order than reverse must take so many times less work: its estimate is rough, and a cotangent costs
+#: The factor by which an order other than reverse must take less work: its estimate is rough, and a cotangent costs
 #: less than a tangent where a node is called.
 TURN_GAIN = 2
 
-#: And it must save so many microseconds, about the time in which an order is picked
+#: The microseconds that it must save, about the time in which an order is picked
 TURN_LEAST = 10 * NODE
 
 
@@ -150,7 +150,7 @@ def is_narrow(rows: int, columns: int, least: int) -> bool:
     return least > 0 and (columns * TURN_GAIN <= rows or least * TURN_GAIN <= min(rows, columns))
 
 
-#: Where no place is narrow, numbers must take so many times what the nodes do for that to be worth while.
+#: The factor by which numbers must take longer than nodes for that to be worth while where no place is narrow.
 WEIGHED_OFTEN = 16
 
 
@@ -164,7 +164,7 @@ def turn_pays(work: float, otherwise: float) -> bool:
     return work * TURN_GAIN <= otherwise and NUMBER * (otherwise - work) > TURN_LEAST
 
 
-#: Two factors must hold so many times fewer numbers than their product to be kept: one list of blocks is easier
+#: The factor by which two factors must hold fewer numbers than their product to be kept: one list of blocks is easier
 #: to ask.
 FACTORS_GAIN = 4
 
@@ -174,10 +174,10 @@ def factors_pay(held: float, product: float) -> bool:
     return held * FACTORS_GAIN <= product and product > 0
 
 
-#: Past so many blocks at two nodes in a row it is asked whether dense rows are faster than blocks from there on.
+#: The blocks at two nodes in a row past which it is asked whether dense rows are faster from there on.
 SOME_BLOCKS = 2
 
-#: To write rows where they begin and end, in new memory, takes as long as so many nodes do.
+#: The time to write rows where they begin and end, in new memory, in nodes.
 ENDS_NODES = 12
 
 
@@ -202,7 +202,7 @@ def rows_pay_below(rows: int, columns: int, numbers: int, nodes: int) -> bool:
     return NUMBER * (rows - columns) * numbers < NODE / 2 * nodes
 
 
-#: A formula makes so many calls of PyTorch under vmap, with those around it, and a product of two blocks so many
+#: The calls of PyTorch that a formula makes under vmap, with those around it, and that a product of two blocks makes
 FORMULA_CALLS, PRODUCT_CALLS = 20, 3
 
 
@@ -215,7 +215,7 @@ def terms_pay(products: int, named: int, called: int) -> bool:
     return products * PRODUCT_CALLS * LAUNCH + 2 * NUMBER * named < mapped(FORMULA_CALLS, 0) + NUMBER * called
 
 
-#: Matching a position by its value takes the time of about so many multiplications.
+#: The time to match a position by its value, in multiplications.
 JOIN_NUMBERS = 32
 
 
@@ -224,7 +224,7 @@ def joins_pay(named: int, called: int) -> bool:
     return JOIN_NUMBERS * named < called
 
 
-#: To be called costs PyTorch's engine as much as calls of so many nodes under vmap.
+#: What a call of PyTorch's engine costs, in calls of nodes under vmap.
 ENGINE_NODES = 8
 
 
@@ -270,7 +270,7 @@ def rows_cached(rows: int, mean: float, widest: int) -> int:
     return max(1, min(rows, int(CACHE_BYTES // max(1.0, 4 * 8 * (mean * widest) ** 0.5))))
 
 
-#: Where progress is watched, rows go in about so many pieces, if they move more numbers than can matter.
+#: The pieces in which rows go where progress is watched, if they move more numbers than can matter.
 PIECES = 20
 PIECES_NUMBERS = 10_000_000
 

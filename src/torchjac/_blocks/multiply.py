@@ -43,7 +43,7 @@ class Joint(NamedTuple):
     batches: tuple[Brought, Brought, tuple[int, ...]] | None = None
 
 
-#: A product that sums over so many labels' values is worth bringing in the order in which both factors lie.
+#: The size of a sum from which on a product is worth bringing in the order in which both factors lie.
 WORTH_TURNING = 16
 
 

@@ -21,13 +21,13 @@ from .pattern import Pattern, keep
 from .places import Places
 from .sort_entries import narrow, sorted_places
 
-#: A row with so many entries makes its square of pairs; past so many pairs for each entry of J lists are cheaper.
+#: A row of n entries makes n² pairs; past this number of pairs for each entry of J lists are cheaper.
 MOST_PAIRS = 32
 
 #: Groups from which a call for each pair of entries, for all groups at once, is faster than a small matrix for each.
 MANY_GROUPS = 64
 
-#: So many products are made before they are summed where they go: they stay in the processor's cache.
+#: The products that are made before they are summed where they go: they stay in the processor's cache.
 PRODUCTS_AT_ONCE = 1 << 17
 
 

@@ -26,7 +26,7 @@ from .spelling import spell
 from .tracing import inside_functorch, is_tracing
 from .write import dense
 
-#: Values of blocks with tables go to their places in calls of up to so many entries; those of small blocks are joined.
+#: The most entries of blocks with tables whose values go to their places in one call; those of small blocks are joined.
 JOINED = 1 << 16
 
 

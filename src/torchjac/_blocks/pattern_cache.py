@@ -15,7 +15,7 @@ from .maps import Gather
 from .pattern import Pattern, law
 from .tracing import inside_functorch, is_tracing
 
-#: Patterns are kept up to so many bytes of index tensors in all, and so many of them.
+#: The most bytes of index tensors in all patterns that are kept, and the most patterns.
 MOST_BYTES = 1 << 28
 MOST_PATTERNS = 256
 

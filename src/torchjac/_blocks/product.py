@@ -11,8 +11,8 @@ from .cost import coordinates_pay
 from .merge import dense_block, merge
 from .table_product import product_of_two
 
-#: Products of many blocks by many others are merged whenever so many wait: a merge costs some milliseconds,
-#: and what waits holds a value each.
+#: The products of blocks that are held before they are merged: a merge costs some milliseconds,
+#: and each product holds a value.
 MOST_WAITING = 512
 
 

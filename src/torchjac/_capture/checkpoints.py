@@ -17,7 +17,7 @@ from .._torch import graph_exec_group, graph_task_id
 from .state import setting
 from .vmap_levels import levels_entered, levels_now
 
-#: So many blocks stay unpacked at once: nested ones need each other, and a walk passes from one to the next.
+#: The blocks that stay unpacked at once: nested ones need each other, and a walk passes from one to the next.
 MOST_KEPT = 4
 
 #: Blocks that the walk of this thread has run again, the latest last: block → holder → tensor

@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
-#: So many wrapped nodes follow each other at most before an anchor; one takes some 600 bytes of the stack.
+#: The most wrapped nodes that follow each other before an anchor; one takes some 600 bytes of the stack.
 MOST_NESTED = 64
 
 _KEY = "torchjac_below"

@@ -43,7 +43,7 @@ TELLING = frozenset(
 #: Nodes whose outputs have the dtype and the device of their first input, and a shape that they do not tell
 SHAPED = frozenset(("ExpandBackward0", "UnsafeViewBackward0", "ViewBackward0"))
 
-#: So many graphs that begin alike are tried at most, the last recognised first
+#: The most graphs that begin alike that are tried, the last recognised first
 MOST_ALIKE = 4
 
 #: By how graphs begin: the signatures of those that are recognised, which live as long as a program has them in its key

@@ -198,7 +198,7 @@ def _signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
-#: What was estimated of tapes, by their makes; all is forgotten once these have so many parts, some four for a node
+#: What was estimated of tapes, by their makes; all is forgotten once these have `MOST_PARTS`, some four for a node
 _estimates: dict[tuple[object, ...], dict[Any, Any]] = {}
 MOST_PARTS = 1 << 18
 

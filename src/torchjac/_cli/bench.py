@@ -11,7 +11,7 @@ from .measure import dense_bytes, does_not_fit, timed
 from .peers import WAYS
 from .request import Problem
 
-#: However long a call takes, each way is called so often.
+#: The least and the most calls of each way, however long a call takes.
 LEAST_ROUNDS = 3
 MOST_ROUNDS = 1000
 

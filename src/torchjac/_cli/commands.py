@@ -24,11 +24,11 @@ from .peers import PEER, WAYS
 from .request import Request
 from .structure import facts, look, lost_in_words
 
-#: The walk is printed where it has at most so many nodes, or where it is asked for.
+#: The most nodes of a walk that is printed without being asked for.
 SHORT_WALK = 60
 
 
-#: A way that is measured is given up after so many seconds where no limit is given; the command itself goes on.
+#: The seconds after which a way that is measured is given up where no limit is given; the command itself goes on.
 LIMIT = 60.0
 
 #: More threads than this are a mistake, which PyTorch dies of.

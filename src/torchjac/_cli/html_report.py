@@ -21,7 +21,7 @@ from .measure import Cost
 from .request import Problem
 from .structure import Named, facts
 
-#: A page draws at most so many cells for each Jacobian, at thirteen bytes each, and leaves a Jacobian out that
+#: The most cells that a page draws of each Jacobian, at thirteen bytes each; it leaves a Jacobian out that
 #: names more entries than it should take to find them.
 MOST_CELLS = 100_000
 MOST_ENTRIES = 50_000_000

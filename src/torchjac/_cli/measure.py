@@ -24,11 +24,11 @@ from .memory import Peak, available
 from .peers import BLOCKS, WAYS
 from .request import Problem, Request
 
-#: Calls are repeated so often, or for so many seconds, after the one whose memory is measured.
+#: The most calls, and their seconds, after the one whose memory is measured.
 CALLS = 9
 SECONDS = 1.0
 
-#: A dense way holds about so many arrays of the answer's size (the basis, rows of cotangents, the answer).
+#: The arrays of the answer's size that a dense way holds (the basis, rows of cotangents, the answer), about.
 DENSE_ARRAYS = 4
 
 

@@ -104,7 +104,7 @@ class Halo:
             there = apart[at.clamp(max=len(apart) - 1)] == taken
         mine = (taken >= own.start) & (taken < own.stop)
         behind = torch.where(there, len(own) + at, len(own) + len(apart))
-        #: Where each unit of the local tensor stands in them
+        #: The position in them of each unit of the local tensor
         self._index = torch.where(mine, taken - own.start, behind)
         self._runs = _runs(self._index, [0, len(own), len(own) + len(apart)])
 

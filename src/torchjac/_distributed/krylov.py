@@ -14,7 +14,7 @@ from .._answers.solvers.choose import factorise
 from .._answers.solvers.matrix import Pattern
 from .._blocks.lazy import Notes
 
-#: gmres begins anew after so many products.
+#: The products after which gmres begins anew.
 RESTART = 100
 
 

@@ -28,7 +28,7 @@ SUMS = ("gram", "gradient", "diagonal")
 #: What an iterator gives at its end
 END = object()
 
-#: So many bytes of dense rows are written out at once.
+#: The bytes of dense rows that are written out at once.
 ROWS = 1 << 26
 
 

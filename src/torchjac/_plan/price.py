@@ -39,7 +39,7 @@ NODE = 14.0
 #: And a block beside the first that arrives there
 BLOCK = 9.4
 
-#: Where a graph is recorded, a call or Python's work takes so many times as long
+#: The factor by which a call, or Python's work, takes longer where a graph is recorded
 RECORDED = 2
 
 _LOOKS = frozenset((Check, Load, SameMemory))

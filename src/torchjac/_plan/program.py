@@ -57,7 +57,7 @@ class Program:
         return self.result(values)
 
 
-#: After so many runs a program is compiled: a run saves about a sixteenth of the time that this takes
+#: The runs after which a program is compiled: each saves about a sixteenth of the time that this takes
 RUNS = round(16 * PATIENCE)
 
 

@@ -32,7 +32,7 @@ class Parts(NamedTuple):
     before: Parts | Tensor | None
 
 
-#: What waits at the tensors of a graph, a dim of rows in front
+#: The cotangents that are held at the tensors of a graph, a dim of rows in front
 Waiting: TypeAlias = dict[Edge, Tensor | Parts]
 
 

@@ -74,7 +74,7 @@ def renorm(node: Node) -> LocalJacobian:
     return LocalJacobian(batch_dims={0: ((dim, dim),)})
 
 
-#: node → core dims of each output, core dims of each input; what stands in front is a batch
+#: node → core dims of each output, core dims of each input; dims in front are a batch
 BATCHED_LINALG: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "LinalgInvExBackward0": ((2, 0), (2,)),
     "LinalgCholeskyExBackward0": ((2, 0), (2,)),

@@ -170,7 +170,7 @@ def roll(node: Node) -> list[Local]:
     total: dict[int, int] = {}
     for shift, dim in zip(shifts, dims, strict=True):
         total[dim % len(shape)] = total.get(dim % len(shape), 0) + shift
-    # A dim that is rolled is two pieces, which change places: (size, where it stands in x, where in out).
+    # A dim that is rolled is two pieces, which change places: (size, its position in x, that in out).
     choices = [_rolled(size, total.get(dim, 0) % size) for dim, size in enumerate(shape)]
     return [Local(0, window(*zip(*pieces, strict=True))) for pieces in product(*choices)]
 

@@ -28,7 +28,7 @@ from .call import call, fit
 from .registry import Local, LocalJacobian, local_jacobian
 from .view_assignment import MOVING, apart, moved
 
-#: What waits at a tensor of the graph: the number of a result, the block, and whether its zeros drop what they meet
+#: A cotangent held at a tensor of the graph: the number of a result, the block, and whether its zeros drop infinities
 _Waiting: TypeAlias = list[tuple[int, Block, bool]]
 
 Results: TypeAlias = tuple[Tensor | None, ...]

@@ -26,7 +26,7 @@ from .._transforms.row_ranges import jacobian_rows, part_of
 from .files import write_synced
 from .journal import Plan
 
-#: A chunk has about so many bytes
+#: The bytes of a chunk, about
 CHUNK_BYTES = 8 << 20
 
 

@@ -23,7 +23,7 @@ from .interrupt import HeldInterrupts
 from .trusted_code import RefusedError, impure_c, impure_python, is_library, looks_at_anything
 
 #: Of code: a library's; the user's; a library's whose answer is another each time, that looks at whatever it is
-#: given, that imports; and what the garbage collector calls, whoever runs.
+#: given, that imports; and what the garbage collector calls, whatever runs.
 _LIBRARY, _USER, _IMPURE, _LOOKS, _IMPORTS, _COLLECTS = range(6)
 
 #: Code between a function of a library and what calls it.

@@ -114,7 +114,7 @@ class Guards(GuardedValue):
                 self._seen[id(each)] = each
                 stack.extend(self._read(each))
 
-    # What stands in an object
+    # The attributes of an object
 
     def _read(self, found: Any) -> Iterator[Any]:
         kind = type(found)

@@ -18,7 +18,7 @@ T = TypeVar("T")
 _UNITS = {"": 1, **{f"{prefix}b": 1000**power for power, prefix in enumerate(("", "k", "m", "g", "t"))}}
 _UNITS.update({f"{prefix}ib": 1024**power for power, prefix in enumerate(("", "k", "m", "g", "t")) if power})
 
-#: Rows are added only where they are so many times more: each attempt is a walk
+#: The factor by which rows must grow for another attempt, which is a walk
 _WORTH = 1.25
 
 
@@ -127,7 +127,7 @@ def in_ranges(
     for begin in range(0, count, rows):
         if not begin and first is not None:
             yield range(rows), first
-            first = None  # whoever has taken it may drop it
+            first = None  # the caller may drop it
         else:
             yield from fitting(find, range(begin, min(begin + rows, count)), most, what)
 

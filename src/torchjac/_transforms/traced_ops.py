@@ -9,7 +9,7 @@ from torch import fx
 from .._torch import FakeTensorMode, tracer_mode
 from .simplify_graph import looks, spelled
 
-#: To compile an op takes a backend so many microseconds, and a compiled program is taken to run this often
+#: The microseconds that a backend takes to compile an op, and the runs that a compiled program is taken to have
 COMPILED_OP, COMPILED_RUNS = 1e4, 1000
 
 #: A program that is compiled instead has at most this part of the ops, and this many fewer if it runs longer: a smaller

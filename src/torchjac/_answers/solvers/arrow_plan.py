@@ -13,14 +13,14 @@ from .block_groups import Ends, Grouping, grouping
 from .matrix import Array, Pattern
 from .schur import Products, alike, pairs_of, products
 
-#: The border's unknowns, which are solved as a dense system, are at most so many, and this part of all.
+#: The most unknowns of the border, which are solved as a dense system, and the part of all that they are at most.
 MOST_BORDER = 4000
 BORDER_PART = 8
 
 #: Unknowns of a block, which is dense.
 MOST_BLOCK = 64
 
-#: The unknowns of the border have so many times more nonzeros than any other.
+#: The factor by which unknowns of the border have more nonzeros than any other.
 GAP = 3
 
 #: Products of what a block has in the border's rows and columns, for each nonzero of the matrix.

@@ -8,7 +8,7 @@ import numpy
 
 from .matrix import Array, DependentError, Pattern
 
-#: LAPACK's band holds whole diagonals; up to so many numbers for each nonzero it is faster than a sparse factorisation.
+#: LAPACK's band holds whole diagonals; up to this many numbers a nonzero it is faster than a sparse factorisation.
 MOST_FILL = 8
 
 

@@ -15,8 +15,8 @@ from .permuted import Permutation, permutation
 from .superlu import SuperLU, has_strong_diagonal
 from .tridiagonal import Tridiagonal
 
-#: Where pivots on the diagonal lost accuracy they are tried again, for other values may allow them: after so many
-#: systems of the pattern, then after twice as many each time, and so many at most.
+#: Where pivots on the diagonal lost accuracy they are tried again, for other values may allow them: after this many
+#: systems of the pattern, then after twice as many each time, up to a limit.
 SHORTEST_WAIT, LONGEST_WAIT = 4, 32
 
 

@@ -18,21 +18,21 @@ from torch import Tensor
 from .block_groups import Ends, Grouping, times
 from .matrix import Array
 
-#: So many products are one product of matrices.
+#: The products that are one product of matrices.
 JOINED = 16
 
-#: And so many of those are done at once: they stay in the processor's cache.
+#: And the number of those that are done at once: they stay in the processor's cache.
 AT_ONCE = 256
 
 
-#: Products of blocks are added entry by entry so many numbers at a time.
+#: The numbers of products of blocks that are added entry by entry at a time.
 PRODUCTS_AT_ONCE = 1 << 16
 
 #: Tiles of fewer unknowns are written entry by entry, which takes no longer.
 LEAST_TILE = 6
 
 
-#: Blocks are laid end to end where so many of them on average meet the same unknowns.
+#: The blocks that meet the same unknowns on average, from which on they are laid end to end.
 REPEATED = 2
 
 

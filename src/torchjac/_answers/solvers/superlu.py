@@ -9,7 +9,7 @@ import numpy
 from .matrix import Array, Pattern, UnfitError, singular
 from .permuted import Permutation, permutation
 
-#: A diagonal entry smaller than this part of its row's largest is a weak pivot; where so many rows have one, or none,
+#: A diagonal entry smaller than this part of its row's largest is a weak pivot; where too many rows have one, or none,
 #: an ordering that keeps the pivots there is not tried. Where it is, what it gives is checked.
 WEAK = 0.001
 MOST_WEAK = 0.01
@@ -18,7 +18,7 @@ MOST_WEAK = 0.01
 #: there (SciPy 1.17), and half of it where the factors do not fit into the processor's cache.
 FEW = 10_000_000
 
-#: Factors without a search for pivots must give back a right side to so many units in the last place.
+#: The units in the last place to which factors without a search for pivots must give back a right side.
 MOST_ERROR = 500
 
 

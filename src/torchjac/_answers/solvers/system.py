@@ -20,7 +20,7 @@ from .choose import factorise
 from .matrix import Factors, Pattern
 from .named import Factorise
 
-#: Columns of the inverse are formed so many at a time for the gradient of a determinant.
+#: The columns of the inverse that are formed at a time for the gradient of a determinant.
 COLUMNS_AT_ONCE = 64
 
 #: A solution is looked at where it may have lost all but two digits, and is none where it leaves a tenth.
