@@ -11,8 +11,8 @@ from .._plan.price import LAUNCH, NUMBER
 from .._plan.recording import whole
 from .tracing import is_plain
 
-#: PyTorch takes a loop for each run of entries along which a factor is one number: 25 ns (torch 2.13, CPU). Of runs of
-#: so many entries at most, and so many numbers at least, a call for each entry of the runs takes less.
+#: PyTorch takes a loop for each run of entries along which a factor is one number: 25 ns (torch 2.13, CPU). A
+#: call for each entry of a run takes less where runs have at most `SHORT` entries and the product at least `MANY`.
 SHORT, MANY = 4, 1 << 13
 
 
