@@ -112,6 +112,17 @@ OTHERS = {
     "the dim that is squeezed": (
         lambda x: x.view(3, 1, 1).squeeze(1).exp(), lambda x: x.view(1, 3, 1).squeeze(0).exp(),
     ),
+    "where a sequence is cut": (
+        lambda x: torch.cat([x[:1].sin(), x[1:]]).exp().sum(), lambda x: torch.cat([x[:2].sin(), x[2:]]).exp().sum(),
+    ),
+    "the batch of a product": (
+        lambda x: torch.bmm(x.repeat(2).view(1, 2, 3), x.view(1, 3, 1)).exp().sum(),
+        lambda x: torch.bmm(x.repeat(2).view(2, 1, 3), x.view(1, 3, 1).expand(2, 3, 1)).exp().sum(),
+    ),
+    "a dim of a diagonal": (
+        lambda x: torch.stack([x, x.sin()]).diagonal().exp().sum(),
+        lambda x: torch.stack([x, x.sin()], 1).diagonal().exp().sum(),
+    ),
     "a dtype": (lambda x: x.float().sin(), lambda x: x.half().float().sin().double()),
 }  # fmt: skip
 

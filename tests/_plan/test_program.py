@@ -427,6 +427,27 @@ def test_a_view_that_is_the_tensor_itself_is_no_step() -> None:
         assert "to" not in names
 
 
+@pytest.mark.parametrize("enabled", [False, True])
+def test_a_tensor_without_its_graph_is_no_step(enabled) -> None:
+    """Where no graph is recorded `detach` is left out, but of what a caller gets; of real numbers `conj` always is."""
+    origin = torch.nn.Linear(3, 4).double()
+    with torch.set_grad_enabled(enabled):
+        recording = Recorder([origin])
+        with recording:
+            weight = origin.weight
+            recording.loaded(origin, "weight", weight)
+            given = weight.detach()
+            result = (given, weight.detach().conj() * 2)
+        made = program(recording, result)
+        assert made is not None
+        names = [getattr(step.function, "__name__", "") for step in made.steps]
+        assert names.count("detach") == 1 + enabled
+        assert "conj" not in names
+        found = made.run([origin])
+        assert not any(each.requires_grad for each in found)
+        torch.testing.assert_close(found, (weight, weight * 2))
+
+
 def test_what_is_read_no_more_is_let_go(monkeypatch) -> None:
     """A run holds a few tensors at once however long it is, interpreted or compiled: each goes at its last use."""
     peaks, run = [], Program.run

@@ -26,8 +26,9 @@ MOST_NODES = 5_000
 DETERMINED = frozenset(
     f"{op}Backward{k}"
     for ops, k in [
-        ("Abs Add Clone Cos Div Erf Exp Exp2 Expm1 Log Log1p Mul Neg Permute Pow Reciprocal Relu Rsqrt Select Sigmoid "
-         "Sin Sinh Cosh Sqrt Stack Sub T Tan Tanh Transpose Unbind Unsqueeze", 0),
+        ("Abs Add Atan Bmm Cat Clone Cos Cosh Diagonal Div Erf Exp Exp2 Expm1 Flip Gelu Log Log1p Mul Mv Neg Permute "
+         "Pow Reciprocal Relu Roll Rsqrt Select Sigmoid Silu Sin Sinh Slice Softplus Split Sqrt Stack Sub T Tan Tanh "
+         "Transpose Tril Triu Unbind Unfold Unsqueeze", 0),
         ("Rsub", 1),
         *[("Squeeze", k) for k in range(6)],
     ]
@@ -36,9 +37,12 @@ DETERMINED = frozenset(
 
 #: Nodes that saved the sizes of their first input
 TELLING = frozenset(
-    ["ExpandBackward0", "MmBackward0", "UnsafeViewBackward0", "ViewBackward0"]
-    + [f"SqueezeBackward{k}" for k in range(6)]
-)
+    [f"SqueezeBackward{k}" for k in range(6)]
+    + [f"{op}Backward{k}" for op in ("Mean", "Sum") for k in range(2)]
+    + ["DiagonalBackward0", "ExpandBackward0", "IndexBackward0", "IndexSelectBackward0", "MmBackward0",
+       "RepeatBackward0", "SelectBackward0", "SliceBackward0", "SplitBackward0", "UnfoldBackward0",
+       "UnsafeViewBackward0", "ViewBackward0"]
+)  # fmt: skip
 
 #: Nodes whose outputs have the dtype and the device of their first input, and a shape that they do not tell
 SHAPED = frozenset(("ExpandBackward0", "UnsafeViewBackward0", "ViewBackward0"))

@@ -93,7 +93,9 @@ def _fit(result: Tensor, meta: Meta, count: int) -> Tensor:
     shape = (count, *meta.shape)
     if result.shape != shape:
         more = result.dim() - len(shape)
-        result = result.sum_to_size((count, *(1,) * more, *meta.shape))
+        kept = (count, *(1,) * more, *meta.shape)
+        dims = [dim for dim, size in enumerate(kept) if size == 1 and result.shape[dim] != 1]
+        result = result.sum(dims, keepdim=True) if dims else result  # `sum_to_size` takes twice as long
         result = result.view(shape) if more else result
     return result if result.dtype is meta.dtype else fit(result, Meta(shape, meta.dtype, meta.device))
 
