@@ -54,7 +54,8 @@ def test_facts() -> None:
     assert "solved as" not in facts(stencil(6).form)
     assert "solved as" not in facts(jacobian(torch.sin)(torch.zeros(6)).form)
     assert (
-        facts(jacobian(torch.flip)(torch.zeros(6), (0,)).form)["stored"] == "0 numbers (ones are not stored)"
+        facts(jacobian(torch.flip)(torch.zeros(6), (0,)).form)["stored"]
+        == "0 numbers (constants are not stored)"
     )
 
 
@@ -100,7 +101,13 @@ def test_spy(n) -> None:
     if n < 500:
         assert torch.equal(cells != 0, jac.pattern().to_dense())
     assert axes.get_xlabel() == f"input ({n},)"
+    assert all(float(tick).is_integer() for axis in (axes.xaxis, axes.yaxis) for tick in axis.get_ticklocs())
     assert jac.spy(axes) is axes
+
+
+def test_spy_of_one_entry() -> None:
+    """One is no plural."""
+    assert jacobian(torch.sin)(torch.zeros(1)).spy().get_title() == "1 nonzero from 1 stored numbers"
 
 
 def test_explain() -> None:

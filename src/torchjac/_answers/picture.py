@@ -27,8 +27,10 @@ FAINTEST = 0.3
 
 def spy(form: Form, ax: Any) -> Any:
     """Draw the pattern on matplotlib axes and return them."""
+    figure_class()
+    from matplotlib.ticker import AutoLocator
+
     if ax is None:
-        figure_class()
         from matplotlib import pyplot
 
         ax = pyplot.figure().add_subplot()
@@ -50,7 +52,11 @@ def spy(form: Form, ax: Any) -> Any:
     ax.set_box_aspect(1 / frame_ratio(rows, columns))
     ax.set_xlabel(f"input {tuple(form.in_shape)}")
     ax.set_ylabel(f"output {tuple(form.out_shape)}")
-    ax.set_title(f"{nnz(form):,} nonzeros from {form.stored:,} stored numbers")
+    for axis in (ax.xaxis, ax.yaxis):
+        if isinstance(axis.get_major_locator(), AutoLocator):  # none of the caller's own
+            axis.get_major_locator().set_params(integer=True)
+    count = nnz(form)
+    ax.set_title(f"{count:,} nonzero{'s' * (count != 1)} from {form.stored:,} stored numbers")
     return ax
 
 
@@ -130,7 +136,7 @@ def facts(form: Form) -> dict[str, str]:
             f"{fewer:,.0f} × fewer than dense" if fewer >= 100 else f"{fewer:.2g} × fewer than dense"
         )
     if is_cheap(form) and stored < nnz(form):
-        remarks.append("one stands for several nonzeros" if stored else "ones are not stored")
+        remarks.append("one stands for several nonzeros" if stored else "constants are not stored")
     found = kind(form).name
     how = solved_as(form).name if rows == columns else found
     name, count = parts(form)
