@@ -144,6 +144,17 @@ def test_words_of_docstrings(path):
                 assert opening(node) not in NOUNS, where
 
 
+def test_one_class_for_each_name():
+    """A reader who meets a class knows which one is meant."""
+    found = [
+        node.name
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert sorted(set(found)) == sorted(found)
+
+
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_order(path):
     """A file imports from its own folder and from those before it, nothing else of the package."""

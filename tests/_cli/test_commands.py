@@ -7,7 +7,7 @@ import numpy
 import pytest
 import torch
 
-from torchjac._cli.measure import Cost
+from torchjac._cli.measure import Measurement
 from torchjac._cli.peers import PEER
 
 
@@ -16,7 +16,7 @@ def measured(monkeypatch):
     """Costs without a process for each; test_measure.py starts real ones."""
 
     def cost(request, way, limit):
-        return Cost(way, failed="too slow") if way == PEER else Cost(way, 0.002, 3_000_000)
+        return Measurement(way, failed="too slow") if way == PEER else Measurement(way, 0.002, 3_000_000)
 
     monkeypatch.setattr("torchjac._cli.commands.in_fresh_process", cost)
 
@@ -223,7 +223,7 @@ def test_the_limit_bounds_the_command(run, monkeypatch):
     limits = []
     monkeypatch.setattr(
         "torchjac._cli.commands.in_fresh_process",
-        lambda request, way, limit: (limits.append(limit), time.sleep(0.1), Cost(way, 1.0))[-1],
+        lambda request, way, limit: (limits.append(limit), time.sleep(0.1), Measurement(way, 1.0))[-1],
     )
     run("explain", "{m}:stencil", "--arg", "3")
     assert limits == [60] * 3

@@ -13,7 +13,7 @@ import torch
 
 from torchjac._cli import html_report as module
 from torchjac._cli.html_report import page
-from torchjac._cli.measure import Cost
+from torchjac._cli.measure import Measurement
 from torchjac._cli.peers import BLOCKS, DENSE, PEER
 from torchjac._cli.request import Request
 from torchjac._cli.structure import look
@@ -21,7 +21,11 @@ from torchjac._cli.structure import look
 from .conftest import MODEL
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-COSTS = [Cost(BLOCKS, 0.001, 2_000_000), Cost(DENSE, 0.004, None), Cost(PEER, failed="RuntimeError: <no>")]
+COSTS = [
+    Measurement(BLOCKS, 0.001, 2_000_000),
+    Measurement(DENSE, 0.004, None),
+    Measurement(PEER, failed="RuntimeError: <no>"),
+]
 
 
 def written(name, *specs, costs=COSTS, **options):

@@ -6,7 +6,7 @@ from tests.allocations import Allocations
 
 from torchjac import hessian, jacrev
 from torchjac._capture.tape import Meta
-from torchjac._rules.batched_parts import Part, Parts, joined
+from torchjac._rules.batched_parts import DimPart, DimParts, joined
 from torchjac.testing import loop_jacobian
 
 D = torch.float64
@@ -40,9 +40,9 @@ def test_parts(name):
 def test_parts_are_joined_at_once():
     """Of a hundred parts one whole is made, and not a hundred."""
     meta = Meta((100, 3), D, torch.device("cpu"))
-    rows = {Part(k, k + 1, True): torch.randn(2, 3, dtype=D) for k in range(0, 100, 2)}
+    rows = {DimPart(k, k + 1, True): torch.randn(2, 3, dtype=D) for k in range(0, 100, 2)}
     with Allocations(600) as seen:
-        found = joined(Parts(0, rows, None), meta, 2)
+        found = joined(DimParts(0, rows, None), meta, 2)
     assert len(seen.storages) == 1
     expected = torch.zeros(2, 100, 3, dtype=D)
     expected[:, ::2] = torch.stack([*rows.values()], 1)

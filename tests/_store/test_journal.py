@@ -5,8 +5,8 @@ import pytest
 from torchjac._store.journal import (
     PIECES,
     PLAN,
-    Piece,
-    Plan,
+    StoredPiece,
+    StorePlan,
     add_piece,
     read_pieces,
     read_plan,
@@ -14,7 +14,7 @@ from torchjac._store.journal import (
     write_plan,
 )  # fmt: skip
 
-PLANNED = Plan("csr", [3, 4], [[5], []], "float64", 2, {"input": "abc"})
+PLANNED = StorePlan("csr", [3, 4], [[5], []], "float64", 2, {"input": "abc"})
 
 
 def test_a_plan_is_read_as_it_was_written(tmp_path) -> None:
@@ -35,7 +35,7 @@ def test_a_plan_is_read_as_it_was_written(tmp_path) -> None:
 def test_a_line_cut_short_is_no_piece(tmp_path) -> None:
     """However much of the last line is there, the pieces before it count, and it is removed before others follow."""
     assert read_pieces(tmp_path) == recover_pieces(tmp_path) == []
-    pieces = [Piece(2, 10, 123), Piece(4, 25, 4_000_000_000), Piece(5, 25, 0)]
+    pieces = [StoredPiece(2, 10, 123), StoredPiece(4, 25, 4_000_000_000), StoredPiece(5, 25, 0)]
     for piece in pieces:
         add_piece(tmp_path, piece)
     assert read_pieces(tmp_path) == recover_pieces(tmp_path) == pieces
@@ -56,5 +56,5 @@ def test_another_line_is_damage(tmp_path, line) -> None:
     (tmp_path / PIECES).write_bytes(line + b"[4, 25, 1]\n")
     with pytest.raises(ValueError, match=r"torchjac\.pieces is damaged in line [12]"):
         read_pieces(tmp_path)
-        add_piece(tmp_path, Piece(5, 25, 1))
+        add_piece(tmp_path, StoredPiece(5, 25, 1))
         read_pieces(tmp_path)

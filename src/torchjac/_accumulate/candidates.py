@@ -27,7 +27,7 @@ from .._capture.tape import Tape
 from .._plan.price import BLOCK, ENGINE_NODE, LAUNCH, NODE, NUMBER
 from .._rules.nnz_estimate import kind_of
 from .._rules.vjp_support import all_can_vmap, engine_refuses, needs_own_vjp, takes_rows_itself
-from .estimate import Place, places, reverse_walk, rows_work
+from .estimate import TurningPoint, places, reverse_walk, rows_work
 from .order import Order, can_weigh, split
 from .tape_costs import ENDS_NODES, goes_in_columns, is_small, walks_slower
 
@@ -168,7 +168,7 @@ def _estimated(tape: Tape, out_shapes: Sequence[Sequence[int]], mixed: bool) -> 
     return found
 
 
-def _turned(found: Sequence[Place]) -> tuple[Place, Place | None]:
+def _turned(found: Sequence[TurningPoint]) -> tuple[TurningPoint, TurningPoint | None]:
     """Return the place of forward order, and the best of a cut if that gains against it."""
     cuts = [place for place in found[1:-1] if place.splits and place.work * TURN_GAIN <= found[0].work]
     return found[0], min(cuts, key=lambda place: place.work, default=None)

@@ -32,7 +32,7 @@ from .._rules.nnz_estimate import (
 from .batch import Samples, samples_of
 
 
-class Place(NamedTuple):
+class TurningPoint(NamedTuple):
     """A place in the walking order, and what an order that turns there costs.
 
     Attributes:
@@ -50,7 +50,7 @@ class Place(NamedTuple):
     product: float = 0.0
 
 
-def places(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> list[Place]:
+def places(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> list[TurningPoint]:
     """Return every place of a tape, from above its first node to below its last; no tensor on it may be empty."""
     nodes = tape.nodes
     samples = samples_of(tape, out_shapes)
@@ -69,18 +69,18 @@ def places(tape: Tape, out_shapes: Sequence[Sequence[int]]) -> list[Place]:
     found, falling, whole = [], 0.0, load[-1]
     for at, node in enumerate(nodes):
         if at == 0:
-            found.append(Place(0, rising[0], frontier.held, not frontier.others))
+            found.append(TurningPoint(0, rising[0], frontier.held, not frontier.others))
         else:
             own = frontier.numbers
             work = min(falling, own * load[at]) + min(rising[at], own * (whole - load[at]))
             product = PRODUCT_RATE * frontier.product
-            found.append(Place(at, work, frontier.held, not frontier.others, product))
+            found.append(TurningPoint(at, work, frontier.held, not frontier.others, product))
         start = frontier.since.get((node, 0)) if is_pointwise(node.name) else None
         rate = frontier.take(node)
         for edge, size, count in each[at]:
             same = start if size == sizes[at] else None
             falling += PRODUCT_RATE * count * rate + frontier.add(edge, size, count * rate, same)
-    found.append(Place(len(nodes), falling, frontier.held, True))
+    found.append(TurningPoint(len(nodes), falling, frontier.held, True))
     answer = frontier.held - sum([node.numel for node in tape.inputs])
     for at in range(1, len(nodes)):
         product = found[at].product + answer

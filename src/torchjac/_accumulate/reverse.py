@@ -26,7 +26,7 @@ from .seeds import NO_LIMITS, Limits, push
 from .tape_costs import dense_is_cheaper
 
 #: The blocks of every output with respect to every input: ``[output][input]``
-Answer: TypeAlias = list[list[list[Block]]]
+WalkedBlocks: TypeAlias = list[list[list[Block]]]
 
 #: The Jacobian blocks that wait at an output of a node: ``pending[node, slot][output]``
 Pending: TypeAlias = dict[Edge, dict[int, list[Block]]]
@@ -37,7 +37,7 @@ def accumulate(
     out_shapes: Sequence[Sequence[int]],
     limits: Limits = NO_LIMITS,
     report: Report | None = None,
-) -> Answer:
+) -> WalkedBlocks:
     """Return the blocks of every output with respect to every input: ``blocks[output][input]``.
 
     Where the rows held at a node are limited, the caller wants dense rows in the end: once nothing else is
@@ -60,7 +60,7 @@ def walk(
     out_shapes: Sequence[Sequence[int]],
     limits: Limits = NO_LIMITS,
     report: Report | None = None,
-) -> Answer:
+) -> WalkedBlocks:
     """Return the pending blocks of a tape taken down to its inputs; `accumulate` begins with identities."""
     sparse = limits.row_bytes is None and not is_tracing()
     # Each op of a program is compiled; where the walk is walked in turn (for a Hessian), what is zero must stay so.
@@ -87,7 +87,7 @@ def walk(
         _step(node, known, above, pending, out_shapes, limits)
         note_step(report, node, arrived, above)
         del arrived, above, known  # what a node held goes before the blocks of the next one are added up
-    answer: Answer = [[[] for _ in tape.inputs] for _ in out_shapes]
+    answer: WalkedBlocks = [[[] for _ in tape.inputs] for _ in out_shapes]
     for node, number in tape.inputs.items():
         for lot in _take(node, pending, out_shapes):
             answer[lot.output][number] = _merged(lot, node.outputs[0], sparse).blocks

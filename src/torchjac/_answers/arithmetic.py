@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .._blocks.block import Block, Kind, diagonal_block, fitted, identity, valued
+from .._blocks.block import Block, TensorOptions, diagonal_block, fitted, identity, valued
 from .._blocks.merge import merge
 from .._blocks.product import product
 from .factored import chained
@@ -20,7 +20,7 @@ from .low_rank_update import plus
 from .products import check_operand, no_tensor
 
 
-def check_number(given: Any, like: Kind, what: str) -> Tensor | float:
+def check_number(given: Any, like: TensorOptions, what: str) -> Tensor | float:
     """Return the number given, as a float or a 0-dim tensor of the Jacobian's dtype on its device."""
     if not isinstance(given, Tensor):
         if isinstance(given, bool) or not isinstance(given, Real):
@@ -70,25 +70,25 @@ def add_diagonal(form: Form, values: Any) -> Form:
 
 
 @singledispatch
-def mapped(form: Form, change: Callable[[Block], Block], like: Kind) -> Form:
+def mapped(form: Form, change: Callable[[Block], Block], like: TensorOptions) -> Form:
     """Return the form with each of its blocks changed, in another dtype and on another device."""
     raise NotImplementedError
 
 
 @mapped.register(SumOfBlocks)
-def mapped_sum(form: SumOfBlocks, change: Callable[[Block], Block], like: Kind) -> SumOfBlocks:
+def mapped_sum(form: SumOfBlocks, change: Callable[[Block], Block], like: TensorOptions) -> SumOfBlocks:
     """Change the blocks."""
     return replace(form, dtype=like.dtype, device=like.device, blocks=tuple(map(change, form.blocks)))
 
 
 @mapped.register(ProductOfFactors)
-def mapped_product(form: ProductOfFactors, change: Callable[[Block], Block], like: Kind) -> Form:
+def mapped_product(form: ProductOfFactors, change: Callable[[Block], Block], like: TensorOptions) -> Form:
     """Change the blocks of each factor."""
     return chained([mapped(factor, change, like) for factor in form.factors])
 
 
 @mapped.register(LowRankUpdate)
-def mapped_update(form: LowRankUpdate, change: Callable[[Block], Block], like: Kind) -> Form:
+def mapped_update(form: LowRankUpdate, change: Callable[[Block], Block], like: TensorOptions) -> Form:
     """Change the blocks of each term."""
     return added(mapped(form.rest, change, like), mapped(form.low, change, like))
 

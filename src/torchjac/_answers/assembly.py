@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from .._blocks.block import Block, Kind
+from .._blocks.block import Block, TensorOptions
 from .._blocks.block_views import swapped
 from .._blocks.coordinates import coordinates
 from .._blocks.domain import inside
@@ -62,7 +62,7 @@ class Made(NamedTuple):
 
 
 def assemble(
-    blocks: Sequence[Block], out_shape: tuple[int, ...], in_shape: tuple[int, ...], like: Kind
+    blocks: Sequence[Block], out_shape: tuple[int, ...], in_shape: tuple[int, ...], like: TensorOptions
 ) -> Assembled:
     """Return the sum of blocks by rows, its entries sorted and each named once.
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._blocks.block import Block, Kind, Zeroed, labels, of_maps
+from .._blocks.block import Block, TensorOptions, Zeroed, labels, of_maps
 from .._blocks.dense_views import is_injective, strides
 from .._blocks.maps import Label, Map, align
 from .._blocks.zeros import zeros
@@ -55,7 +55,7 @@ def _find(
 
 
 def entrywise_product(
-    terms: Sequence[tuple[Block, Views]], vector: Tensor, size: int, like: Kind, onto: Tensor | None
+    terms: Sequence[tuple[Block, Views]], vector: Tensor, size: int, like: TensorOptions, onto: Tensor | None
 ) -> Tensor:
     """Return the sum of blocks times a flattened vector, of a size; in place of the tensor that it is added ``onto``.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 # It is PyTorch's own way to key by a tensor that may go (torch 2.9-2.13).
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .._blocks.block import Block, Kind
+from .._blocks.block import Block, TensorOptions
 from .._blocks.maps import Label
 from .._blocks.tracing import inside_functorch
 from .assembly import Assembled, not_held
@@ -74,7 +74,7 @@ class Frame:
         self,
         found: Assembled,
         spelled: Sequence[tuple[tuple[Label, ...], tuple[Label, ...]]],
-        like: Kind,
+        like: TensorOptions,
         layout: torch.layout,
         cut_off: bool,
     ) -> None:

@@ -10,7 +10,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from .._blocks.block import Kind
+from .._blocks.block import TensorOptions
 from .consolidate import consolidated
 from .forms import Form, ProductOfFactors
 from .products import times, transposed, with_owner
@@ -21,7 +21,7 @@ V = TypeVar("V", Tensor, numpy.ndarray)
 
 
 def on_array(
-    like: Kind, array: numpy.ndarray, act: Callable[[Tensor], Tensor], shape: tuple[int, ...]
+    like: TensorOptions, array: numpy.ndarray, act: Callable[[Tensor], Tensor], shape: tuple[int, ...]
 ) -> numpy.ndarray:
     """Return what an operation gives of an array, as an array; one whose dims are flattened comes back so."""
     flat = len(shape) != 1 and array.ndim == 1 and array.size == prod(shape)

@@ -22,7 +22,7 @@ FULL = 4
 SMALL_BLOCK = 32
 
 
-class Kind(NamedTuple):
+class MatrixKind(NamedTuple):
     """A kind by name, and the dims that output and input share if it is block-diagonal."""
 
     name: str
@@ -30,41 +30,41 @@ class Kind(NamedTuple):
 
 
 @singledispatch
-def kind(form: Form) -> Kind:
+def kind(form: Form) -> MatrixKind:
     """Return the kind by the maps of the blocks."""
     return kept(form, "kind", lambda: kind_of(form.blocks, form.out_shape, form.in_shape))
 
 
 @kind.register(ProductOfFactors)
-def kind_of_product(form: ProductOfFactors) -> Kind:
+def kind_of_product(form: ProductOfFactors) -> MatrixKind:
     """Compare the rank with the sides first."""
     if rank_bound(form) < min(form.matrix_shape):
-        return Kind("low-rank")
+        return MatrixKind("low-rank")
     return kind_of(form.blocks, form.out_shape, form.in_shape)
 
 
 @kind.register(LowRankUpdate)
-def kind_of_update(form: LowRankUpdate) -> Kind:
+def kind_of_update(form: LowRankUpdate) -> MatrixKind:
     """Tell the type."""
-    return Kind("low-rank plus")
+    return MatrixKind("low-rank plus")
 
 
-def kind_of(blocks: Sequence[Block], out_shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Kind:
+def kind_of(blocks: Sequence[Block], out_shape: tuple[int, ...], in_shape: tuple[int, ...]) -> MatrixKind:
     """Return the first that fits of diagonal, block-diagonal, sparse and dense, whatever the size."""
     if is_diagonal(blocks, out_shape, in_shape):
-        return Kind("diagonal")
+        return MatrixKind("diagonal")
     dims = shared_dims(blocks, out_shape, in_shape)
     if prod(out_shape[dim] for dim in dims) > 1:
-        return Kind("block-diagonal", dims)
-    return Kind("dense" if prod(out_shape) * prod(in_shape) <= sum(map(entries, blocks)) else "sparse")
+        return MatrixKind("block-diagonal", dims)
+    return MatrixKind("dense" if prod(out_shape) * prod(in_shape) <= sum(map(entries, blocks)) else "sparse")
 
 
-def solved_as(form: Form) -> Kind:
+def solved_as(form: Form) -> MatrixKind:
     """Return the kind a matrix is best solved as: small or full ones as dense, small or full blocks by themselves."""
     return kept(form, "solved as", lambda: _solved_as(form))
 
 
-def _solved_as(form: Form) -> Kind:
+def _solved_as(form: Form) -> MatrixKind:
     found = kind(form)
     if found.name in ("diagonal", "low-rank", "low-rank plus"):
         return found
@@ -74,7 +74,7 @@ def _solved_as(form: Form) -> Kind:
         count = prod(form.out_shape[dim] for dim in found.dims)
         if rows * columns // count <= FULL * named or max(rows, columns) <= SMALL_BLOCK * count:
             return found
-    return Kind("dense" if rows * columns <= max(SMALL, FULL * named) else "sparse")
+    return MatrixKind("dense" if rows * columns <= max(SMALL, FULL * named) else "sparse")
 
 
 def is_diagonal(blocks: Sequence[Block], out_shape: tuple[int, ...], in_shape: tuple[int, ...]) -> bool:

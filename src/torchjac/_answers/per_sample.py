@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .._blocks.block import Block, Kind, whole
+from .._blocks.block import Block, TensorOptions, whole
 from .._blocks.maps import Affine, Gather, Label, Map, bare_label
 from .._blocks.write import dense
 from .._capture.beneath_vmap import Beneath
@@ -40,7 +40,7 @@ def per_sample(beneath: Beneath, found: Jacobian, output: int, number: int) -> J
 
 
 def dense_by_samples(
-    blocks: list[Block], out_shape: Sequence[int], in_shape: Sequence[int], like: Kind, lead: int
+    blocks: list[Block], out_shape: Sequence[int], in_shape: Sequence[int], like: TensorOptions, lead: int
 ) -> Tensor:
     """Return blocks written out, the first ``lead`` dims of the input, its samples, before those of the output."""
     moved = [block._replace(out=block.wrt[:lead] + block.out, wrt=block.wrt[lead:]) for block in blocks]

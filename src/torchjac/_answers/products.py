@@ -11,7 +11,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from .._blocks.block import Block, Kind, diagonal_block
+from .._blocks.block import Block, TensorOptions, diagonal_block
 from .._blocks.block_views import swapped
 from .._blocks.coo_product import lists_pay
 from .._blocks.cost import coordinates_pay
@@ -85,7 +85,7 @@ def _by_blocks(
     vector: Tensor,
     out_shape: tuple[int, ...],
     in_shape: tuple[int, ...],
-    like: Kind,
+    like: TensorOptions,
 ) -> Tensor:
     """Return the product by the blocks: entry by entry where none is summed, else by the law of composition."""
     count = len(in_shape)
@@ -189,7 +189,9 @@ def no_tensor(given: Any) -> str:
     return type(given).__name__ + make.get(type(given), "")
 
 
-def check_operand(given: Any, shape: tuple[int, ...], like: Kind, what: str, batch: bool = False) -> Tensor:
+def check_operand(
+    given: Any, shape: tuple[int, ...], like: TensorOptions, what: str, batch: bool = False
+) -> Tensor:
     """Return the tensor given, if its shape, dtype and device fit; ``batch`` asks for one more dim at its end."""
     needed = f"{shape} + (k,)" if batch else f"{shape}"
     if not isinstance(given, Tensor):

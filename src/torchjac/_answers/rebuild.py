@@ -21,7 +21,7 @@ T = TypeVar("T")
 Build: TypeAlias = Callable[[Sequence[Tensor]], Any]
 
 #: Makes a `Build`, once it is known of each tensor where among those given it stands, or which number it is.
-Plan: TypeAlias = Callable[[Sequence[int | float]], Build]
+RebuildPlan: TypeAlias = Callable[[Sequence[int | float]], Build]
 
 
 class Apart(NamedTuple):
@@ -32,7 +32,7 @@ class Apart(NamedTuple):
 
     tensors: list[Tensor]
     numbers: set[int]
-    plan: Plan
+    plan: RebuildPlan
 
 
 def take_apart(answer: Any, is_constant: Callable[[Tensor], bool]) -> Apart:
@@ -50,7 +50,7 @@ def take_apart(answer: Any, is_constant: Callable[[Tensor], bool]) -> Apart:
     def place_index(index: Tensor) -> Tensor | int:
         return index if is_constant(index) else place(index)
 
-    def part(leaf: Any) -> Plan:
+    def part(leaf: Any) -> RebuildPlan:
         if isinstance(leaf, Tensor):
             number = place(leaf)
             return lambda at: itemgetter(at[number])
@@ -62,7 +62,7 @@ def take_apart(answer: Any, is_constant: Callable[[Tensor], bool]) -> Apart:
             return lambda at: _matrix(leaf, [_read(table, at) for table in places], itemgetter(at[number]))
         return lambda at: lambda given: leaf
 
-    def form_plan(form: Form) -> Plan:
+    def form_plan(form: Form) -> RebuildPlan:
         if not isinstance(form, SumOfBlocks):
             plans = list(map(form_plan, inner(form)))
             return lambda at: _composite(type(form), [plan(at) for plan in plans])

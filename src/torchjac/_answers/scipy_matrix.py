@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._blocks.block import Block, Kind
+from .._blocks.block import Block, TensorOptions
 from .assembly import assemble, by_layout
 from .sparse import import_scipy
 
@@ -18,7 +18,11 @@ MOST_FILL = 4
 
 
 def scipy_array(
-    blocks: Sequence[Block], out_shape: tuple[int, ...], in_shape: tuple[int, ...], like: Kind, format: str
+    blocks: Sequence[Block],
+    out_shape: tuple[int, ...],
+    in_shape: tuple[int, ...],
+    like: TensorOptions,
+    format: str,
 ) -> Any:
     """Return a SciPy sparse array of the sum of blocks; gradients end here.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 # It is PyTorch's own way to key by a tensor that may go (torch 2.9-2.13).
-from .._blocks.block import Block, Kind
+from .._blocks.block import Block, TensorOptions
 from .._blocks.block_views import in_triangle
 from .._blocks.domain import inside
 from .._blocks.pattern import Pattern, law
@@ -28,7 +28,7 @@ def sparse_tensor(
     blocks: Sequence[Block],
     out_shape: tuple[int, ...],
     in_shape: tuple[int, ...],
-    like: Kind,
+    like: TensorOptions,
     layout: torch.layout,
     what: str,
     index_dtype: torch.dtype = torch.int64,
@@ -51,7 +51,7 @@ def entries_of(
     blocks: Sequence[Block],
     out_shape: tuple[int, ...],
     in_shape: tuple[int, ...],
-    like: Kind,
+    like: TensorOptions,
     layout: torch.layout,
     what: str,
     triangle: str | None,
@@ -118,7 +118,7 @@ def pattern_tensor(
     blocks: Sequence[Block],
     out_shape: tuple[int, ...],
     in_shape: tuple[int, ...],
-    like: Kind,
+    like: TensorOptions,
     layout: torch.layout,
 ) -> Any:
     """Return the sparse matrix with True for each entry that is not zero by structure."""
@@ -138,7 +138,7 @@ def refill(
     blocks: Sequence[Block],
     out_shape: tuple[int, ...],
     in_shape: tuple[int, ...],
-    like: Kind,
+    like: TensorOptions,
     what: str,
 ) -> Tensor:
     """Write the values of a Jacobian into a sparse matrix that was made of one with the same pattern.

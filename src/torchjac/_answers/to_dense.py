@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from .._blocks.block import Block, Kind
+from .._blocks.block import Block, TensorOptions
 from .._blocks.write import dense
 from .forms import Form
 
 
 def written(
-    blocks: Sequence[Block | None], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Kind
+    blocks: Sequence[Block | None], out_shape: Sequence[int], wrt_shape: Sequence[int], like: TensorOptions
 ) -> Tensor:
     """Return the sum of the blocks (None is zero), sharing memory with none of them."""
     terms = [block for block in blocks if block is not None]

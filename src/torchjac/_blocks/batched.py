@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy
 
-from .block import KEPT, Block, Kind, interned, is_remembered, stored
+from .block import KEPT, Block, TensorOptions, interned, is_remembered, stored
 from .maps import Affine, Label, Map, bare, bare_label, labels_of
 from .write import dense
 
@@ -21,7 +21,7 @@ Pairs: TypeAlias = tuple[tuple[int, int], ...]
 
 
 def in_one(
-    blocks: Sequence[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Kind
+    blocks: Sequence[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: TensorOptions
 ) -> Block | None:
     """Return blocks as one that is full between the dims they do not share; None where that holds no fewer.
 

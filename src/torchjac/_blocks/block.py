@@ -23,7 +23,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 KEPT = 4096
 
 
-class Kind(Protocol):
+class TensorOptions(Protocol):
     """A dtype and a device, of which tensors are made: anything that has both, as a tensor has."""
 
     @property

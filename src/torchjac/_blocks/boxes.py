@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeAlias, TypeGuard
 import numpy
 
 from .digits import Placed, placed, units_of
-from .fill import Box, Piece
+from .fill import Box, BoxPiece
 from .maps import Affine, Label, Map
 
 #: The maps of a block: of its output dims and of its input dims
@@ -246,7 +246,7 @@ def _row_starts(counts: numpy.ndarray, cuts: list[list[int]]) -> tuple[numpy.nda
 
 
 def _box(groups: Sequence[_Group], box: Sequence[tuple[int, int]], begin: int, steps: Sequence[int]) -> Box:
-    found: list[list[Piece]] = []
+    found: list[list[BoxPiece]] = []
     at = begin
     for group in groups:
         leader = group.leader
@@ -276,7 +276,7 @@ def _piece(
     offset: int,
     steps: Sequence[int],
     inner: Sequence[int],
-) -> Piece:
+) -> BoxPiece:
     reads, places, columns = [(0, 1, False)] * one.dims, [0] * one.dims, [0] * one.dims
     for each, (low, high), step, column in zip(one.ranges, box, steps, one.steps, strict=True):
         if each.dim is not None:
@@ -288,4 +288,4 @@ def _piece(
         places[dim], columns[dim] = place, step
     first = _least(one.offset, one.steps, box, True)
     along = tuple([each.dim for each in one.ranges])
-    return Piece(number, tuple(reads), tuple(places), offset, along, (first, tuple(columns)))
+    return BoxPiece(number, tuple(reads), tuple(places), offset, along, (first, tuple(columns)))

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .._torch import tracer_mode
-from .block import Block, Kind, of_maps, stored
+from .block import Block, TensorOptions, of_maps, stored
 from .cost import is_long
 from .maps import Affine, Gather, Label, Map, align
 from .tracing import leaves_a_trail
@@ -37,7 +37,7 @@ class Ranged(NamedTuple):
         return tuple([label.size for label in self.labels])
 
 
-class Box:
+class DiagonalBox:
     """Blocks of one line whose ranges together fill a box; ``on`` are the labels its value will run over."""
 
     def __init__(self, first: Ranged) -> None:
@@ -46,7 +46,7 @@ class Box:
         self.on = _on(first)
         self.stored = stored(first.block)
 
-    def take(self, other: Box, anyway: bool) -> bool:
+    def take(self, other: DiagonalBox, anyway: bool) -> bool:
         """Take another box in, if the two join to one and, unless ``anyway`` or alike, if that stores no more."""
         apart = [
             k
@@ -66,16 +66,16 @@ class Box:
         return True
 
 
-def join_lines(blocks: Sequence[Block], like: Kind) -> list[Block]:
+def join_lines(blocks: Sequence[Block], like: TensorOptions) -> list[Block]:
     """Return the same sum, blocks of one line joined where their ranges form a box.
 
     Joined values are written out over the labels whose ranges differ. That must not store more numbers than
     before, unless the list stays long otherwise.
     """
-    lines: dict[tuple[object, ...], list[Box]] = {}
+    lines: dict[tuple[object, ...], list[DiagonalBox]] = {}
     for block in blocks:
         key, ranged = line(block)
-        lines.setdefault(key, []).append(Box(ranged))
+        lines.setdefault(key, []).append(DiagonalBox(ranged))
     if len(lines) == len(blocks):
         return list(blocks)
     found = [_boxes(boxes, anyway=False) for boxes in lines.values()]
@@ -84,12 +84,12 @@ def join_lines(blocks: Sequence[Block], like: Kind) -> list[Block]:
     return [_sum(box, like) if len(box.members) > 1 else box.members[0].block for box in chain(*found)]
 
 
-def _boxes(boxes: list[Box], anyway: bool) -> list[Box]:
+def _boxes(boxes: list[DiagonalBox], anyway: bool) -> list[DiagonalBox]:
     """Return the boxes, each taken into the first that it fits, the largest first, again and again."""
     if len(boxes) > 1:
         boxes = sorted(boxes, key=lambda box: -prod(box.sizes))
     while True:
-        fewer: list[Box] = []
+        fewer: list[DiagonalBox] = []
         for one in boxes:
             if not any(box.take(one, anyway) for box in fewer):
                 fewer.append(one)
@@ -105,7 +105,7 @@ def line(block: Block) -> tuple[tuple[object, ...], Ranged]:
     return key, Ranged(block, labels, starts)
 
 
-class Place(NamedTuple):
+class LinePlace(NamedTuple):
     """Maps on their line: what all maps of the line have in common, their labels, and where each begins."""
 
     key: tuple[object, ...]
@@ -114,7 +114,7 @@ class Place(NamedTuple):
 
 
 @of_maps
-def _place(out: tuple[Map, ...], wrt: tuple[Map, ...]) -> Place:
+def _place(out: tuple[Map, ...], wrt: tuple[Map, ...]) -> LinePlace:
     """Return each label begins where its first map puts it, digit by digit where a map has several.
 
     What is left of the offsets is the same for all maps of a line. Labels of index tensors run over the same
@@ -148,14 +148,16 @@ def _place(out: tuple[Map, ...], wrt: tuple[Map, ...]) -> Place:
         key.append(offset)
     labels = tuple(number)
     key += [(number[label], label.size) for label in fixed]
-    return Place(tuple(key), labels, tuple([start[label] for label in labels]))
+    return LinePlace(tuple(key), labels, tuple([start[label] for label in labels]))
 
 
 def _on(one: Ranged) -> set[int]:
     return {one.labels.index(label) for label in one.block.on}
 
 
-def _joined(a: Box, b: Box, apart: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+def _joined(
+    a: DiagonalBox, b: DiagonalBox, apart: Sequence[int]
+) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     """Return the box of two boxes, if they fill it: one lies inside the other, or they differ along one label only."""
     starts, sizes = list(a.starts), list(a.sizes)
     if all(
@@ -173,7 +175,7 @@ def _joined(a: Box, b: Box, apart: Sequence[int]) -> tuple[tuple[int, ...], tupl
     return tuple(starts), tuple(sizes)
 
 
-def _sum(box: Box, like: Kind) -> Block:
+def _sum(box: DiagonalBox, like: TensorOptions) -> Block:
     """Return the sum of blocks as one over their box."""
     first = box.members[0].block  # the largest: mostly the whole box already
     labels, out, wrt = _move(first.out, first.wrt, box.starts, box.sizes)
@@ -209,7 +211,9 @@ def _moved(map_: Map, shift: dict[Label, tuple[Label, int]]) -> Map:
     )
 
 
-def _values(box: Box, on: Sequence[int], like: Kind, *values: Tensor | float) -> Tensor | float:
+def _values(
+    box: DiagonalBox, on: Sequence[int], like: TensorOptions, *values: Tensor | float
+) -> Tensor | float:
     """Return the members' values over the labels ``on`` of the box, added where each stands."""
     if not on:
         return sum(values)

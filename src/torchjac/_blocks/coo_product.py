@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from .block import Block, Kind, entries, stored
+from .block import Block, TensorOptions, entries, stored
 from .coordinates import block_at, coordinate_block, coordinates
 from .cost import lists_cost_less
 from .maps import Gather
@@ -47,7 +47,7 @@ def lists_pay(
 
 
 def product_of_lists(
-    left: Sequence[Block], right: Sequence[Block], shapes: Shapes, like: Kind
+    left: Sequence[Block], right: Sequence[Block], shapes: Shapes, like: TensorOptions
 ) -> list[Block]:
     """Return the blocks of (∂out/∂mid) · (∂mid/∂wrt): one sorted list of coordinates, or none.
 

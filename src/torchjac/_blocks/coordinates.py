@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .block import Block, Kind, labels, values_over
+from .block import Block, TensorOptions, labels, values_over
 from .dense_views import locate, unravelled, window_of
 from .maps import Gather, Label
 
 
-def coordinates(blocks: Sequence[Block], shape: Sequence[int], like: Kind) -> tuple[Tensor, Tensor]:
+def coordinates(blocks: Sequence[Block], shape: Sequence[int], like: TensorOptions) -> tuple[Tensor, Tensor]:
     """Return sorted positions in the flattened dense tensor, each once, and the values there."""
     at = [torch.zeros(0, dtype=torch.int64, device=like.device)]
     values = [torch.zeros(0, dtype=like.dtype, device=like.device)]
@@ -35,7 +35,7 @@ def covers_once(block: Block, shape: Sequence[int]) -> bool:
 
 
 def coordinate_block(
-    blocks: Sequence[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Kind
+    blocks: Sequence[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: TensorOptions
 ) -> Block:
     """Return the sum of many small blocks as one list of coordinates and values."""
     return block_at(*coordinates(blocks, (*out_shape, *wrt_shape), like), out_shape, wrt_shape)

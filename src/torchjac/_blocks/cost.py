@@ -177,8 +177,8 @@ def factors_pay(held: float, product: float) -> bool:
 #: The blocks at two nodes in a row past which it is asked whether dense rows are faster from there on.
 SOME_BLOCKS = 2
 
-#: The time to write rows where they begin and end, in new memory, in nodes.
-ENDS_NODES = 12
+#: The time to write rows where they begin and end, in new memory, in nodes that move as many numbers.
+ROW_ENDS_NODES = 12
 
 
 def dense_is_cheaper(blocks: int, nodes: int, first: float, numbers: float) -> bool:
@@ -186,7 +186,7 @@ def dense_is_cheaper(blocks: int, nodes: int, first: float, numbers: float) -> b
 
     All rows take ``first`` numbers at the first of the nodes and ``numbers`` at all of them.
     """
-    return NUMBER * (numbers + ENDS_NODES * first) < 2 * NODE * blocks * nodes
+    return NUMBER * (numbers + ROW_ENDS_NODES * first) < 2 * NODE * blocks * nodes
 
 
 def are_few(columns: int, rows: int) -> bool:

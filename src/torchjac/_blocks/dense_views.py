@@ -95,7 +95,7 @@ def stands_for_one(map_: Affine) -> bool:
 FEW = 8
 
 
-class Run(NamedTuple):
+class EntryRun(NamedTuple):
     """Entries of the flattened tensor without gaps, and the order of a window's dims in which they follow."""
 
     start: int
@@ -103,7 +103,7 @@ class Run(NamedTuple):
     order: tuple[int, ...]
 
 
-def run_of(window: Window) -> Run | None:
+def run_of(window: Window) -> EntryRun | None:
     """Return the run that a window covers, if there are no gaps in it."""
     sizes, steps, offset = window
     order = sorted(range(len(sizes)), key=lambda dim: -steps[dim] if sizes[dim] > 1 else 0)
@@ -113,7 +113,7 @@ def run_of(window: Window) -> Run | None:
             if steps[dim] != reach:
                 return None
             reach *= sizes[dim]
-    return Run(offset, offset + prod(sizes), tuple(order))
+    return EntryRun(offset, offset + prod(sizes), tuple(order))
 
 
 def progressions(

@@ -23,7 +23,7 @@ ENTRIES_AT_ONCE = 1 << 19
 MANY = 1 << 12
 
 
-class Piece(NamedTuple):
+class BoxPiece(NamedTuple):
     """The part of a block in one box: where it is read and the window of the nonzeros where it is written.
 
     ``reads`` tells start, size and whether to flip for each label of the block, ``steps`` how far apart neighbours
@@ -38,7 +38,7 @@ class Piece(NamedTuple):
     along: tuple[int | None, ...]
     columns: tuple[int, tuple[int, ...]]
 
-    def part(self, digit: int, low: int, high: int) -> Piece:
+    def part(self, digit: int, low: int, high: int) -> BoxPiece:
         """Return the part at some positions of a digit."""
         dim = self.along[digit]
         assert dim is not None
@@ -62,7 +62,7 @@ class Box(NamedTuple):
     sizes: tuple[int, ...]
     steps: tuple[int, ...]
     width: int
-    groups: list[list[Piece]]
+    groups: list[list[BoxPiece]]
 
     @property
     def entries(self) -> int:
@@ -91,7 +91,7 @@ def aligned(block: Block, over: tuple[Label, ...], like: Tensor) -> Tensor | flo
     return align(value.detach(), block.on, over).to(like.dtype) if isinstance(value, Tensor) else value
 
 
-def read(value: Tensor, piece: Piece) -> Tensor:
+def read(value: Tensor, piece: BoxPiece) -> Tensor:
     """Return the part of an aligned value that a piece writes."""
     for dim, (start, size, flip) in enumerate(piece.reads):
         if value.shape[dim] == 1:
@@ -103,7 +103,7 @@ def read(value: Tensor, piece: Piece) -> Tensor:
     return value
 
 
-def window(flat: Tensor, piece: Piece) -> Tensor:
+def window(flat: Tensor, piece: BoxPiece) -> Tensor:
     """Return what a piece writes, of all nonzeros."""
     sizes = [size for _, size, _ in piece.reads]
     return flat.as_strided(sizes, piece.steps, flat.storage_offset() + piece.offset)
@@ -112,20 +112,20 @@ def window(flat: Tensor, piece: Piece) -> Tensor:
 class Target(NamedTuple):
     """The entries that a group is written on, those of its first piece; pieces on all of them, and on some."""
 
-    first: Piece
+    first: BoxPiece
     sizes: list[int]
-    here: list[Piece]
-    rest: list[Piece]
+    here: list[BoxPiece]
+    rest: list[BoxPiece]
 
 
-def target(group: list[Piece]) -> Target:
+def target(group: list[BoxPiece]) -> Target:
     """Return where a group is written."""
     place, sizes = _place(group[0]), [size for _, size, _ in group[0].reads]
     here = [piece for piece in group if _place(piece) == place]
     return Target(group[0], sizes, here, [piece for piece in group if _place(piece) != place])
 
 
-def _place(piece: Piece) -> tuple[int, list[tuple[int, int]]]:
+def _place(piece: BoxPiece) -> tuple[int, list[tuple[int, int]]]:
     """Return where a piece is written, the same for all that write on the same entries in one order."""
     return piece.offset, [
         (size, step) for (_, size, _), step in zip(piece.reads, piece.steps, strict=True) if size > 1
@@ -192,7 +192,7 @@ def _write_target(flat: Tensor, target: Target, values: Sequence[Tensor | float]
         window(flat, piece).add_(read(value, piece) if isinstance(value, Tensor) else value)
 
 
-def _is_same_in_each_row(group: list[Piece], box: Box, values: Sequence[Tensor | float]) -> bool:
+def _is_same_in_each_row(group: list[BoxPiece], box: Box, values: Sequence[Tensor | float]) -> bool:
     """Return whether pieces are numbers that stand on the same entries of each row."""
     return all(
         not isinstance(values[piece.block], Tensor)
@@ -204,7 +204,7 @@ def _is_same_in_each_row(group: list[Piece], box: Box, values: Sequence[Tensor |
     )
 
 
-def _in_first_row(row: Tensor, piece: Piece, box: Box) -> Tensor:
+def _in_first_row(row: Tensor, piece: BoxPiece, box: Box) -> Tensor:
     """Return what a piece writes of the first row of a box."""
     free = [dim for dim in range(len(piece.steps)) if dim not in piece.along]
     sizes, steps = [piece.reads[dim][1] for dim in free], [piece.steps[dim] for dim in free]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from .batched import in_one
-from .block import Block, Kind, whole
+from .block import Block, TensorOptions, whole
 from .coalesce_diagonals import join_lines
 from .coordinates import coordinate_block
 from .cost import coordinates_pay, densifies, has_few_entries, is_long, is_many, is_sparse, may_overlap
@@ -18,7 +18,11 @@ from .write import dense
 
 
 def merge(
-    blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Kind, sparse: bool = False
+    blocks: list[Block],
+    out_shape: Sequence[int],
+    wrt_shape: Sequence[int],
+    like: TensorOptions,
+    sparse: bool = False,
 ) -> list[Block]:
     """Return the same Jacobian in fewer blocks; ``like`` gives dtype and device, the shapes those of its two ends.
 
@@ -34,7 +38,7 @@ def merge(
 
 
 def _merged(
-    blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Kind, sparse: bool
+    blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: TensorOptions, sparse: bool
 ) -> list[Block]:
     same: dict[tuple[int, int], Block] = {}  # the very same maps, as sums of products of diagonals have
     for block in blocks:
@@ -64,7 +68,7 @@ def _merged(
 
 
 def _shortened(
-    blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Kind, sparse: bool
+    blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: TensorOptions, sparse: bool
 ) -> list[Block]:
     """Return a long list in a form that is cheaper to carry: its small blocks as coordinates, or all as one tensor."""
     small: list[Block] = []
@@ -78,7 +82,7 @@ def _shortened(
 
 
 def _all_in_one(
-    blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Kind, sparse: bool
+    blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: TensorOptions, sparse: bool
 ) -> Block:
     """Return all blocks as a dense one; for a sparse answer as coordinates, if these are few once each is unique."""
     if sparse and may_overlap(blocks, out_shape, wrt_shape) and like.device.type != "meta":
@@ -88,7 +92,9 @@ def _all_in_one(
     return dense_block(blocks, out_shape, wrt_shape, like)
 
 
-def dense_block(blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: Kind) -> Block:
+def dense_block(
+    blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: TensorOptions
+) -> Block:
     """Return all blocks written into one that holds every entry."""
     value = dense(blocks, out_shape, wrt_shape, like)
     return whole(tuple(out_shape), tuple(wrt_shape))._replace(value=value)

@@ -18,7 +18,7 @@ from .tracing import has_finite_sum, inside_functorch, is_tracing
 Dims: TypeAlias = tuple[int, ...] | None
 
 #: How a value is permuted and then reshaped to broadcast over the labels of a product; None for what it is already
-Brought: TypeAlias = tuple[Dims, tuple[int, ...] | None]
+BroughtDims: TypeAlias = tuple[Dims, tuple[int, ...] | None]
 
 
 class Joint(NamedTuple):
@@ -32,15 +32,15 @@ class Joint(NamedTuple):
     """
 
     on: tuple[Label, ...]
-    left: Brought = (None, None)
-    right: Brought = (None, None)
+    left: BroughtDims = (None, None)
+    right: BroughtDims = (None, None)
     outer: bool = False
     dims: tuple[int, ...] = ()
     other_dims: tuple[int, ...] = ()
     turned: bool = False
     equation: str | None = None
     matrix: tuple[Dims, Dims] | None = None
-    batches: tuple[Brought, Brought, tuple[int, ...]] | None = None
+    batches: tuple[BroughtDims, BroughtDims, tuple[int, ...]] | None = None
 
 
 #: The size of a sum from which on a product is worth bringing in the order in which both factors lie.
@@ -113,7 +113,7 @@ def _batches(left: tuple[Label, ...], right: tuple[Label, ...], gone: Sequence[L
     columns = [label for label in right if label not in left]
     on = (*stay, *rows, *columns)
 
-    def brought(side: tuple[Label, ...], *groups: Sequence[Label]) -> Brought:
+    def brought(side: tuple[Label, ...], *groups: Sequence[Label]) -> BroughtDims:
         order = tuple([label for group in groups for label in group])
         return _permuted(side, order), tuple([prod(label.size for label in group) for group in groups])
 
@@ -141,7 +141,7 @@ def _aligned(
     return Joint(on, _brought(on_left, on), _brought(on_right, on), outer)
 
 
-def _brought(side: tuple[Label, ...], on: tuple[Label, ...]) -> Brought:
+def _brought(side: tuple[Label, ...], on: tuple[Label, ...]) -> BroughtDims:
     order = tuple(sorted(range(len(side)), key=lambda dim: on.index(side[dim])))
     present = set(side)
     shape = None if len(side) == len(on) else tuple([label.size if label in present else 1 for label in on])
@@ -184,7 +184,7 @@ def multiply(left: Tensor | float, right: Tensor | float, how: Joint) -> Tensor 
     return times(_bring(left, how.left, how.outer), _bring(right, how.right, how.outer))
 
 
-def _bring(value: Tensor | float, how: Brought, outer: bool) -> Tensor | float:
+def _bring(value: Tensor | float, how: BroughtDims, outer: bool) -> Tensor | float:
     order, shape = how
     tensor: Tensor = value  # type: ignore[assignment]  # a number is returned as it is
     if order is not None:

@@ -31,17 +31,17 @@ MANY_GROUPS = 64
 PRODUCTS_AT_ONCE = 1 << 17
 
 
-class Batch(NamedTuple):
+class GramBatch(NamedTuple):
     """Groups of rows with the same columns, as many rows and columns in each: where their entries stand."""
 
     entries: Places  # (rows, columns, groups)
     rows: Tensor  # (rows, groups)
 
 
-class Plan(NamedTuple):
+class GramPlan(NamedTuple):
     """The batches, where their numbers go, and the maps of what they make: on the diagonal, then above it."""
 
-    batches: list[Batch]
+    batches: list[GramBatch]
     places: tuple[Tensor, ...]
     on_diagonal: int
     diagonal: Block
@@ -53,7 +53,7 @@ def normal(pattern: Pattern, values: Callable[[], Tensor], weight: Tensor | None
 
     ``values`` gives those of J, in the order of its pattern.
     """
-    found: Plan | None = pattern.notes.find("normal", lambda: _plan(pattern))
+    found: GramPlan | None = pattern.notes.find("normal", lambda: _plan(pattern))
     if found is None:
         return None
     numbers = values()
@@ -90,7 +90,7 @@ def _pairs(left: Tensor, right: Tensor) -> Tensor:
     return found
 
 
-def _plan(pattern: Pattern) -> Plan | None:
+def _plan(pattern: Pattern) -> GramPlan | None:
     begin, index = pattern.begin.long(), pattern.index.long()
     counts = begin.diff()
     if int((counts**2).sum()) > MOST_PAIRS * max(index.numel(), 1):
@@ -109,7 +109,7 @@ def _plan(pattern: Pattern) -> Plan | None:
             rows = first[some] + torch.arange(height, device=first.device)[:, None]
             entries = begin[rows][:, None] + torch.arange(width, device=first.device)[:, None]
             columns = index[entries[0]]
-            batches.append(Batch(Places(entries), rows))
+            batches.append(GramBatch(Places(entries), rows))
             pairs.append((columns[a].reshape(-1), columns[b].reshape(-1)))
     size = narrow(pattern.columns)
     empty = torch.zeros(0, dtype=size, device=index.device)
@@ -118,7 +118,7 @@ def _plan(pattern: Pattern) -> Plan | None:
     # The diagonal first.
     above = row != column
     rank = torch.where(above, above.cumsum(0) - 1 + int((~above).sum()), (~above).cumsum(0) - 1)
-    return Plan(
+    return GramPlan(
         batches,
         rank[place].split([pair[0].numel() for pair in pairs]),
         int((~above).sum()),

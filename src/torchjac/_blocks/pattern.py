@@ -16,7 +16,7 @@ from torch import Tensor
 # It is PyTorch's own way to key by a tensor that may go (torch 2.9-2.13).
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .block import Block, Kind, values_over
+from .block import Block, TensorOptions, values_over
 from .boxes import Boxes, boxes
 from .fill import ENTRIES_AT_ONCE, Parts, aligned, in_parts, read, window, write
 from .lazy import Notes, lazy
@@ -136,7 +136,7 @@ class Pattern:
     def fill(
         self,
         blocks: Sequence[Block],
-        like: Kind,
+        like: TensorOptions,
         into: Tensor | None = None,
         over: Sequence[tuple[Label, ...]] | None = None,
     ) -> Tensor:
@@ -184,7 +184,7 @@ class Pattern:
                 at, numbers = (each.narrow(dim, low, high - low).reshape(-1) for each in (places, value))
                 put(0, at.long(), numbers)
 
-    def held(self, blocks: Sequence[Block], like: Kind) -> Held | None:
+    def held(self, blocks: Sequence[Block], like: TensorOptions) -> Held | None:
         """Return the numbers of plain blocks as they are held; None where nonzeros are sums or placed by algebra."""
         if self._boxes is not None or not self._once:
             return None

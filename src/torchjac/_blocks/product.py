@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .block import Block, Kind
+from .block import Block, TensorOptions
 from .block_views import relabelled
 from .coo_product import lists_pay, product_of_lists
 from .cost import coordinates_pay
@@ -20,7 +20,7 @@ def product(
     left: Sequence[Block],
     right: Sequence[Block],
     shapes: tuple[Sequence[int], Sequence[int], Sequence[int]],
-    like: Kind,
+    like: TensorOptions,
 ) -> list[Block]:
     """Return the blocks of (∂out/∂mid) · (∂mid/∂wrt); ``shapes`` are those of out, mid and wrt."""
     out_shape, mid_shape, wrt_shape = shapes

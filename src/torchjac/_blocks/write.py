@@ -19,7 +19,7 @@ from .._plan.key import KeyOf
 from .._plan.price import BLOCK, NODE, NUMBER
 from .._plan.recording import whole
 from .._torch import signed
-from .block import Block, Kind, labels, values_over
+from .block import Block, TensorOptions, labels, values_over
 from .dense_views import locate, window_of
 from .maps import Affine, Gather, Label, Map, align, bare, digits_of, take
 from .tracing import is_tracing, leaves_a_trail
@@ -27,7 +27,7 @@ from .write_traced import write_traced
 from .zeros import zeros
 
 
-class Layout(NamedTuple):
+class BlockLayout(NamedTuple):
     """Blocks with their tensors taken out: each tensor is the number of its place in a list.
 
     ``places`` are the numbers of those that tell where the entries of blocks stand, and the numbers of these blocks.
@@ -44,7 +44,7 @@ def dense(
     blocks: list[Block],
     out_shape: Sequence[int],
     wrt_shape: Sequence[int],
-    like: Kind,
+    like: TensorOptions,
     into: Tensor | None = None,
 ) -> Tensor:
     """Return the sum of the blocks as a tensor of shape ``out_shape + wrt_shape``.
@@ -65,7 +65,7 @@ def dense(
         if window_of(block, shape) is None:  # a program finds them once
             places[number] = len(tensors)
             tensors.append(_place(block, shape, like.device))
-    return _recorded(Layout(templates, shape, like.dtype, like.device, places), *tensors)
+    return _recorded(BlockLayout(templates, shape, like.dtype, like.device, places), *tensors)
 
 
 def _place(block: Block, shape: tuple[int, ...], device: torch.device) -> Tensor:
@@ -75,13 +75,13 @@ def _place(block: Block, shape: tuple[int, ...], device: torch.device) -> Tensor
     return at.expand([label.size for label in over]).reshape(-1)
 
 
-def _price(layout: Layout, *tensors: Tensor) -> float:
+def _price(layout: BlockLayout, *tensors: Tensor) -> float:
     """Return what a recorded write takes, in microseconds: a Function is as long as two nodes."""
     return 2 * NODE + len(layout.templates) * BLOCK + NUMBER * prod(layout.shape)
 
 
 @partial(whole, price=_price)
-def _recorded(layout: Layout, *tensors: Tensor) -> Tensor:
+def _recorded(layout: BlockLayout, *tensors: Tensor) -> Tensor:
     found: Tensor = Write.apply(layout, *tensors)  # type: ignore[no-untyped-call]
     return found
 
@@ -173,7 +173,7 @@ class Write(torch.autograd.Function):
 
     @staticmethod
     @signed
-    def forward(layout: Layout, *tensors: Tensor) -> Tensor:
+    def forward(layout: BlockLayout, *tensors: Tensor) -> Tensor:
         """Write every block."""
         blocks = [_put_back(template, tensors) for template in layout.templates]
         places = {number: tensors[at] for number, at in layout.places.items()}
@@ -211,7 +211,7 @@ class Write(torch.autograd.Function):
 
     @staticmethod
     def vmap(
-        info: Any, in_dims: tuple[int | None, ...], layout: Layout, *tensors: Tensor
+        info: Any, in_dims: tuple[int | None, ...], layout: BlockLayout, *tensors: Tensor
     ) -> tuple[Tensor, int]:
         """Return a batch of writes is one write with one more label."""
         batch = Label(info.batch_size)

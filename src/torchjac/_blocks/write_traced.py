@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .block import Block, labels, values_over
-from .dense_views import Run, are_apart, locate, progressions, run_of, window_of
+from .dense_views import EntryRun, are_apart, locate, progressions, run_of, window_of
 from .maps import Label, bare
 from .tracing import is_known
 from .zeros import is_large, zeros_traced
@@ -37,7 +37,7 @@ def write_traced(
     ]
     if apart := len(blocks) > 1 and are_apart(windows):
         pieces = list(progressions(pieces, torch.stack))
-    runs: list[tuple[Run, Tensor]] = []
+    runs: list[tuple[EntryRun, Tensor]] = []
     flat: Tensor | None = None
     for number, (window, value) in enumerate(pieces):
         run = None if window is None else run_of(window)
@@ -64,9 +64,9 @@ def write_traced(
     return (zeros_traced(count, dtype, device) if flat is None else flat).view(shape)
 
 
-def _layers(runs: Sequence[tuple[Run, Tensor]]) -> list[list[tuple[Run, Tensor]]]:
+def _layers(runs: Sequence[tuple[EntryRun, Tensor]]) -> list[list[tuple[EntryRun, Tensor]]]:
     """Return runs in groups of disjoint ones that follow one another, as few groups as there can be."""
-    layers: list[list[tuple[Run, Tensor]]] = []
+    layers: list[list[tuple[EntryRun, Tensor]]] = []
     for each in sorted(runs, key=lambda each: each[0].start):
         fitting = (layer for layer in layers if layer[-1][0].stop <= each[0].start)
         if (layer := next(fitting, None)) is None:
@@ -75,7 +75,7 @@ def _layers(runs: Sequence[tuple[Run, Tensor]]) -> list[list[tuple[Run, Tensor]]
     return layers
 
 
-def _joined(runs: Sequence[tuple[Run, Tensor]], count: int) -> Tensor:
+def _joined(runs: Sequence[tuple[EntryRun, Tensor]], count: int) -> Tensor:
     """Return a vector of ``count`` entries: disjoint runs in order, and zeros between them.
 
     A single entry is told by its position: what is padded is read under a mask, for which Inductor's C++ has six times

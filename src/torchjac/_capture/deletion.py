@@ -26,11 +26,11 @@ class _Queue(list[Any]):
     __slots__ = ("__weakref__",)
 
 
-class _Thread(threading.local):
+class _Deleting(threading.local):
     queue: Callable[[], _Queue | None] = staticmethod(lambda: None)
 
 
-_here = _Thread()
+_here = _Deleting()
 
 
 class _Below(list[Any]):

@@ -45,14 +45,14 @@ T = TypeVar("T")
 _new = tuple.__new__
 
 
-class _Thread(threading.local):
+class _OpenChanges(threading.local):
     """The changes of this thread that were not undone yet, the innermost last."""
 
     def __init__(self) -> None:
         self.changes: list[Change] = []
 
 
-_here = _Thread()
+_here = _OpenChanges()
 
 
 class Change:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from .errors import Limit, Stop, first_line, within
 from .measure import dense_bytes, does_not_fit, timed
 from .peers import WAYS
-from .request import Problem
+from .request import FunctionCall
 
 #: The least and the most calls of each way, however long a call takes.
 LEAST_ROUNDS = 3
@@ -29,7 +29,7 @@ class Timing(NamedTuple):
         return median(self.times)
 
 
-def bench(problem: Problem, budget: float, limit: Limit) -> list[Timing]:
+def bench(problem: FunctionCall, budget: float, limit: Limit) -> list[Timing]:
     """Round after round of all ways until ``budget`` seconds are spent, the first round left out.
 
     At the end of the limit a way that was not called yet says so, and the rounds that are done count.
@@ -54,7 +54,7 @@ def bench(problem: Problem, budget: float, limit: Limit) -> list[Timing]:
     return timings
 
 
-def _first(timing: Timing, transform: Callable[..., Any], problem: Problem, limit: Limit) -> Timing:
+def _first(timing: Timing, transform: Callable[..., Any], problem: FunctionCall, limit: Limit) -> Timing:
     """Return the way as it is, or with the reason why it fails on this function."""
     if timing.failed:
         return timing

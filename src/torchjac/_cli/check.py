@@ -14,7 +14,7 @@ from .._transforms.jacobian import jacobian
 from .._transforms.jacrev import jacrev
 from ..testing import finite_differences, loop_jacobian
 from .errors import Stop
-from .request import Problem
+from .request import FunctionCall
 
 #: Relative and absolute tolerance against the loop, by dtype; finite differences are taken in float64 only.
 LOOP = {
@@ -34,7 +34,7 @@ class Comparison(NamedTuple):
     right: bool
 
 
-def compare(problem: Problem, seed: int, progress: bool) -> list[Comparison]:
+def compare(problem: FunctionCall, seed: int, progress: bool) -> list[Comparison]:
     """Return every output by every differentiated tensor, both ways of ours, against both oracles.
 
     Each call starts from the same seed, so that a function with dropout is the same one every time.

@@ -18,7 +18,7 @@ from . import number_format
 from .bench import bench as run_bench
 from .check import compare
 from .errors import INTERRUPTED, RAISED, WRONG, Limit, Stop, raised, refused, usage, within
-from .measure import Cost, dense_bytes, does_not_fit, in_fresh_process
+from .measure import Measurement, dense_bytes, does_not_fit, in_fresh_process
 from .output import check_spy, check_writable, save_spy
 from .peers import PEER, WAYS
 from .request import Request
@@ -155,11 +155,13 @@ def explain(
         click.echo(f"\nreport written to {report}")
 
 
-def _costs(request: Request, size: int, limit: Limit, bars: bool) -> list[Cost]:
+def _costs(request: Request, size: int, limit: Limit, bars: bool) -> list[Measurement]:
     measured = []
     for way in tqdm(WAYS, desc="measuring", delay=1, leave=False, miniters=1, disable=not bars):
         failed = does_not_fit(way, size)
-        measured.append(Cost(way, failed=failed) if failed else in_fresh_process(request, way, _most(limit)))
+        measured.append(
+            Measurement(way, failed=failed) if failed else in_fresh_process(request, way, _most(limit))
+        )
     return measured
 
 
@@ -168,7 +170,7 @@ def _most(limit: Limit) -> float:
     return LIMIT if limit.seconds is None else limit.left()
 
 
-def _cost_rows(measured: Sequence[Cost]) -> list[list[str]]:
+def _cost_rows(measured: Sequence[Measurement]) -> list[list[str]]:
     rows = [["", "time", "peak memory"]]
     for cost in measured:
         if cost.seconds is None:

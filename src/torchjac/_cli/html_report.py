@@ -17,8 +17,8 @@ from .._answers.operator import Jacobian
 from .._answers.picture import cells
 from .._blocks.block import entries
 from . import number_format
-from .measure import Cost
-from .request import Problem
+from .measure import Measurement
+from .request import FunctionCall
 from .structure import Named, facts
 
 #: The most cells that a page draws of each Jacobian, at thirteen bytes each; it leaves a Jacobian out that
@@ -30,7 +30,7 @@ MOST_ENTRIES = 50_000_000
 MOST_LINES = 2000
 
 
-def page(problem: Problem, found: Sequence[Named], costs: Sequence[Cost], command: str) -> str:
+def page(problem: FunctionCall, found: Sequence[Named], costs: Sequence[Measurement], command: str) -> str:
     """Return the page as text."""
     environment = Environment(
         loader=PackageLoader("torchjac", "_cli"), autoescape=True, undefined=StrictUndefined

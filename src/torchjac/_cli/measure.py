@@ -22,7 +22,7 @@ from .._torch import pytree
 from . import number_format
 from .memory import Peak, available
 from .peers import BLOCKS, WAYS
-from .request import Problem, Request
+from .request import FunctionCall, Request
 
 #: The most calls, and their seconds, after the one whose memory is measured.
 CALLS = 9
@@ -32,7 +32,7 @@ SECONDS = 1.0
 DENSE_ARRAYS = 4
 
 
-class Cost(NamedTuple):
+class Measurement(NamedTuple):
     """The measurements of one peer; ``failed`` says why there are no numbers."""
 
     way: str
@@ -41,7 +41,7 @@ class Cost(NamedTuple):
     failed: str = ""
 
 
-def dense_bytes(problem: Problem, value: Any) -> int:
+def dense_bytes(problem: FunctionCall, value: Any) -> int:
     """Return what the dense Jacobian takes, all outputs by all inputs."""
     outputs = [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
     inputs = [leaf for leaf in pytree.tree_leaves(problem.chosen()) if isinstance(leaf, Tensor)]
@@ -56,25 +56,25 @@ def does_not_fit(way: str, size: int) -> str:
     return f"does not fit: the dense tensor takes {number_format.size(size)}"
 
 
-def in_fresh_process(request: Request, way: str, limit: float) -> Cost:
+def in_fresh_process(request: Request, way: str, limit: float) -> Measurement:
     """Return the cost of a way, measured by a process that does nothing else and may take ``limit`` seconds."""
     if not limit:
-        return Cost(way, failed="not measured, as the time is up (--limit)")
+        return Measurement(way, failed="not measured, as the time is up (--limit)")
     command = [sys.executable, "-m", "torchjac._cli.measure", request.to_json(), way]
     # It must find the very modules that this process does.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=limit, env=environment)
     except subprocess.TimeoutExpired:
-        return Cost(way, failed=f"took more than {limit:.3g} s")
+        return Measurement(way, failed=f"took more than {limit:.3g} s")
     if run.returncode < 0:
-        return Cost(way, failed="was killed by the system, most likely for its memory")
+        return Measurement(way, failed="was killed by the system, most likely for its memory")
     if run.returncode != 0:
-        return Cost(way, failed=(run.stderr.strip().splitlines() or ["failed"])[-1])
-    return Cost(way, *json.loads(run.stdout.splitlines()[-1]))
+        return Measurement(way, failed=(run.stderr.strip().splitlines() or ["failed"])[-1])
+    return Measurement(way, *json.loads(run.stdout.splitlines()[-1]))
 
 
-def measure(problem: Problem, way: str) -> tuple[float, int | None]:
+def measure(problem: FunctionCall, way: str) -> tuple[float, int | None]:
     """Median seconds of a call, and the peak of the first."""
     # What PyTorch loads at a first call of anything is no cost of this function.
     WAYS[way](lambda x: (x @ x.t()).sin())(torch.eye(2))
@@ -90,7 +90,7 @@ def measure(problem: Problem, way: str) -> tuple[float, int | None]:
     return median(times), most
 
 
-def timed(transform: Callable[..., Any], problem: Problem) -> float:
+def timed(transform: Callable[..., Any], problem: FunctionCall) -> float:
     """Seconds of one call, until its answer is there."""
     start = perf_counter()
     transform(*problem.arguments)

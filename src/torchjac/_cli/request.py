@@ -17,7 +17,7 @@ from .errors import Stop, raised, usage
 from .target import find
 
 
-class Problem(NamedTuple):
+class FunctionCall(NamedTuple):
     """A function, its arguments, and which of them are differentiated."""
 
     function: Callable[..., Any]
@@ -68,7 +68,7 @@ class Request:
     seed: int = 0
     device: str = "cpu"
 
-    def load(self) -> Problem:
+    def load(self) -> FunctionCall:
         """Import the function and make its arguments.
 
         Raises:
@@ -98,7 +98,7 @@ class Request:
         if len({n % count for n in self.argnums}) < len(self.argnums):
             raise Stop(f"{said}: names an argument twice")
         argnums = self.argnums[0] if len(self.argnums) == 1 else self.argnums
-        return Problem(function, arguments, argnums, self.target)
+        return FunctionCall(function, arguments, argnums, self.target)
 
     def to_json(self) -> str:
         """Return the request as text."""

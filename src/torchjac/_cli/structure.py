@@ -11,7 +11,7 @@ from .._torch import pytree
 from .._transforms.jacobian import jacobian
 from . import number_format
 from .errors import refused
-from .request import Problem
+from .request import FunctionCall
 
 
 class Named(NamedTuple):
@@ -21,7 +21,7 @@ class Named(NamedTuple):
     jacobian: Jacobian
 
 
-def look(problem: Problem, progress: bool) -> list[Named]:
+def look(problem: FunctionCall, progress: bool) -> list[Named]:
     """Return the structured Jacobians of every output with respect to every differentiated argument.
 
     Raises:

@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is public, but not exported by name
 
 from .._answers.solvers.choose import factorise
-from .._answers.solvers.matrix import Pattern
+from .._answers.solvers.matrix import MatrixPattern
 from .._blocks.lazy import Notes
 
 #: The products after which gmres begins anew.
 RESTART = 100
 
 
-class System(NamedTuple):
+class LinearSystem(NamedTuple):
     """A x = b: the product with A, an approximate inverse, dot products, and b."""
 
     times: Callable[[Tensor], Tensor]
@@ -48,7 +48,7 @@ class _Spent(Exception):
     """All products are used up."""
 
 
-def solve(system: System, name: str, tolerance: float, most: int) -> Tensor:
+def solve(system: LinearSystem, name: str, tolerance: float, most: int) -> Tensor:
     """Return the x with A x = b by the method of a name.
 
     Raises:
@@ -89,7 +89,7 @@ def _divisor(number: float, what: str) -> float:
     return number
 
 
-def cg(system: System, x: Tensor, goal: float) -> Tensor:
+def cg(system: LinearSystem, x: Tensor, goal: float) -> Tensor:
     """Conjugate gradients, for symmetric positive definite A (Hestenes & Stiefel 1952); x is written into."""
     times, inverse, dots, right = system
     residual = right - times(x)
@@ -111,7 +111,7 @@ def cg(system: System, x: Tensor, goal: float) -> Tensor:
     return x
 
 
-def bicgstab(system: System, x: Tensor, goal: float) -> Tensor:
+def bicgstab(system: LinearSystem, x: Tensor, goal: float) -> Tensor:
     """Stabilised biconjugate gradients, preconditioned from the right (van der Vorst 1992); x is written into."""
     times, inverse, dots, right = system
     residual = right - times(x)
@@ -136,7 +136,7 @@ def bicgstab(system: System, x: Tensor, goal: float) -> Tensor:
     return x
 
 
-def gmres(system: System, x: Tensor, goal: float) -> Tensor:
+def gmres(system: LinearSystem, x: Tensor, goal: float) -> Tensor:
     """Generalised minimal residuals, preconditioned from the right (Saad & Schultz 1986); x is written into."""
     times, inverse, dots, right = system
     while True:
@@ -180,7 +180,7 @@ def _turned(first: float, second: float, cosine: float, sine: float) -> list[flo
 
 
 #: By name
-SOLVERS: dict[str, Callable[[System, Tensor, float], Tensor]] = {
+SOLVERS: dict[str, Callable[[LinearSystem, Tensor, float], Tensor]] = {
     "cg": cg,
     "gmres": gmres,
     "bicgstab": bicgstab,
@@ -209,7 +209,7 @@ def solved_with(matrix: Any) -> Callable[[Tensor], Tensor]:
         return lambda vector: vector
     matrix.sort_indices()
     try:
-        factors, _ = factorise(Pattern(matrix.indptr, matrix.indices, Notes()), matrix.data)
+        factors, _ = factorise(MatrixPattern(matrix.indptr, matrix.indices, Notes()), matrix.data)
     except LinAlgError as error:
         raise LinAlgError(
             f"solve: the block of a rank's own {matrix.shape[0]:,} rows and columns is no preconditioner: {error}"

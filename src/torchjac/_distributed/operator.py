@@ -152,7 +152,7 @@ class ShardedOperator(ABC):
             """Return the products of the rows of a matrix, or of a vector, with a vector."""
             return all_reduce(left @ vector, self.mesh)
 
-        system = krylov.System(times, self._preconditioner(preconditioner), dots, local)
+        system = krylov.LinearSystem(times, self._preconditioner(preconditioner), dots, local)
         if tolerance is None:
             tolerance = TOLERANCES[self.dtype]
         found = krylov.solve(system, solver, tolerance, max_products)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
 
-class Entries(NamedTuple):
+class RowEntries(NamedTuple):
     """The nonzeros of a rank's rows, by rows and each once: row and column here, and value.
 
     Columns are counted among `Halo.columns`: this rank's own come first.
@@ -177,14 +177,14 @@ class ShardedJacobian(ShardedOperator):
         return torch.searchsorted(row, rows), column[order], values[order]
 
     @cached_property
-    def _entries(self) -> Entries:
+    def _entries(self) -> RowEntries:
         matrix = self.local.to_sparse()
         row, column = matrix.indices()
         size = (prod(self.local.out_shape), len(self.halo.columns()))
         places = torch.stack([row, self.halo._places(column)])
         matrix = torch.sparse_coo_tensor(places, matrix.values(), size, check_invariants=False).coalesce()
         row, column = matrix.indices()
-        return Entries(row, column, matrix.values())
+        return RowEntries(row, column, matrix.values())
 
 
 class Gram(ShardedOperator):

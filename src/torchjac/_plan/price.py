@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .registers import Register, Step
+from .registers import ProgramStep, Register
 from .steps import Check, Load, SameMemory, Take, Whole, called
 
 #: Python's work would break even after some calls. What was computed a few times is likely to be computed many more:
@@ -61,7 +61,7 @@ _LAUNCHES = {
 _ARGUMENT = 0.1
 
 
-def price(steps: Sequence[Step], registers: Sequence[Register]) -> float:
+def price(steps: Sequence[ProgramStep], registers: Sequence[Register]) -> float:
     """Return what some steps take."""
     return sum([_price(step, registers) for step in steps])
 
@@ -71,7 +71,7 @@ def mapped(ops: float, numbers: float) -> float:
     return ENTER + ops * (MAPPED + NUMBER * numbers)
 
 
-def _price(step: Step, registers: Sequence[Register]) -> float:
+def _price(step: ProgramStep, registers: Sequence[Register]) -> float:
     function = called(step.function)
     kind = type(function)
     if kind in _LOOKS:

@@ -17,7 +17,7 @@ from .number import Number
 from .price import PATIENCE, price
 from .python_source import spell
 from .recorder import Recorder
-from .registers import Register, Step
+from .registers import ProgramStep, Register
 from .steps import Equal, Load, SameMemory, Tree, Whole, build, call, called
 
 
@@ -33,7 +33,7 @@ class Program:
     registers: list[Any]
     origins: int
     last: int
-    steps: list[Step]
+    steps: list[ProgramStep]
     result: Tree
     bytes: int
     price: float
@@ -124,7 +124,7 @@ def program(found: Recorder, result: Any) -> Program | None:
     return Program(values, count, last, _shared(kept, set(outputs)), made, held, costs)
 
 
-def _shared(steps: Sequence[Step], outputs: set[int]) -> list[Step]:
+def _shared(steps: Sequence[ProgramStep], outputs: set[int]) -> list[ProgramStep]:
     """Return the steps with the registers of what is read no more given to later results: its memory is free again.
 
     Memory that a run holds to its end is new memory in the next run, which takes longer to get than to fill.
@@ -143,11 +143,11 @@ def _shared(steps: Sequence[Step], outputs: set[int]) -> list[Step]:
                 place[own] = to
             else:
                 free.append(to)
-        shared.append(Step(function, tuple(given), to, writes, kept))
+        shared.append(ProgramStep(function, tuple(given), to, writes, kept))
     return shared
 
 
-def _guarded(found: Recorder) -> list[Step]:
+def _guarded(found: Recorder) -> list[ProgramStep]:
     """Return the steps; loads of index tables that were looked at compare their entries, wherever they are read."""
     steps = list(found.steps)
     tables = {at: found.registers[at].value.clone() for at in found.guarded}
@@ -222,7 +222,7 @@ def _fixed(found: Recorder, outputs: Sequence[int]) -> set[int]:
 
 
 def _live(
-    registers: Sequence[Register], steps: Sequence[Step], outputs: Sequence[int], fixed: set[int]
+    registers: Sequence[Register], steps: Sequence[ProgramStep], outputs: Sequence[int], fixed: set[int]
 ) -> set[int]:
     """Return the numbers of the steps that are needed."""
     needed = set(outputs)

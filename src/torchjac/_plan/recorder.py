@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from .._torch import DisableTorchFunction, function_mode_count, pop_mode
 from .number import Number, current
 from .registers import Registers, is_tensor
-from .steps import Check, Load, Part, SameMemory, Whole, call
+from .steps import AttributePart, Check, Load, SameMemory, Whole, call
 
 #: Methods that give values of a tensor to Python, so that what follows may depend on them
 LOOKS = frozenset(
@@ -55,7 +55,7 @@ METADATA = frozenset(
 )  # fmt: skip
 
 
-class Kind(Enum):
+class CallKind(Enum):
     """The kinds of functions by what is noted of their calls."""
 
     METADATA = auto()
@@ -70,22 +70,22 @@ class Kind(Enum):
 
 
 @lru_cache(maxsize=4096)
-def _kind(func: Any) -> Kind:
+def _kind(func: Any) -> CallKind:
     """Return the kind of a function."""
     if func in METADATA:
-        return Kind.METADATA
+        return CallKind.METADATA
     if func in _READ_BY_MASKS:
-        return Kind.MASKED
+        return CallKind.MASKED
     name = getattr(func, "__name__", "")
     named = {
-        **dict.fromkeys(LOOKS, Kind.LOOK),
-        **dict.fromkeys(SHAPED_BY_VALUES, Kind.SHAPED_BY_VALUES),
-        **dict.fromkeys(LAYOUT_LOOKS, Kind.LAYOUT_LOOK),
-        **dict.fromkeys(SAME_IF_SHAPED, Kind.SAME_IF_SHAPED),
-        **dict.fromkeys(_IN_PLACE, Kind.IN_PLACE),
-        "__setitem__": Kind.SET_ITEM,
+        **dict.fromkeys(LOOKS, CallKind.LOOK),
+        **dict.fromkeys(SHAPED_BY_VALUES, CallKind.SHAPED_BY_VALUES),
+        **dict.fromkeys(LAYOUT_LOOKS, CallKind.LAYOUT_LOOK),
+        **dict.fromkeys(SAME_IF_SHAPED, CallKind.SAME_IF_SHAPED),
+        **dict.fromkeys(_IN_PLACE, CallKind.IN_PLACE),
+        "__setitem__": CallKind.SET_ITEM,
     }
-    return named.get(name, Kind.IN_PLACE if name[-1:] == "_" and name[-2:] != "__" else Kind.OTHER)
+    return named.get(name, CallKind.IN_PLACE if name[-1:] == "_" and name[-2:] != "__" else CallKind.OTHER)
 
 
 def recorder() -> Recorder | None:
@@ -134,26 +134,28 @@ class Recorder(Registers, TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call a function of PyTorch and note it."""
         result = func(*args, **kwargs) if kwargs else func(*args)
-        if self.failed is None and (kind := _kind(func)) is not Kind.METADATA:
+        if self.failed is None and (kind := _kind(func)) is not CallKind.METADATA:
             self._note(kind, func, args, kwargs or {}, result)
         return result
 
-    def _note(self, kind: Kind, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
-        if kind is Kind.MASKED:
+    def _note(
+        self, kind: CallKind, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any
+    ) -> None:
+        if kind is CallKind.MASKED:
             self.look_at(_masks(func, args))
-        elif kind in (Kind.LOOK, Kind.SHAPED_BY_VALUES):
+        elif kind in (CallKind.LOOK, CallKind.SHAPED_BY_VALUES):
             self._look(func, args, kwargs, result)
-        if kind is Kind.LOOK or self.failed is not None:
+        if kind is CallKind.LOOK or self.failed is not None:
             return
-        if kind is Kind.LAYOUT_LOOK:
+        if kind is CallKind.LAYOUT_LOOK:
             function, reads = self._call(func, args, kwargs)
             if self.failed is None:
                 self._step(Check(function, result), reads, None, kept=True)
         elif is_tensor(result):
-            if kind is not Kind.SAME_IF_SHAPED or not self._is_first(result, args):
-                writes = args[0] if kind is Kind.IN_PLACE and args else None
+            if kind is not CallKind.SAME_IF_SHAPED or not self._is_first(result, args):
+                writes = args[0] if kind is CallKind.IN_PLACE and args else None
                 self.add(func, args, kwargs, result, writes=kwargs.get("out", writes))
-        elif kind is Kind.SET_ITEM:
+        elif kind is CallKind.SET_ITEM:
             self.add(func, args, kwargs, None, writes=args[0])
         elif isinstance(result, (tuple, list)) and any(map(is_tensor, result)):
             self.add(func, args, kwargs, result)
@@ -234,7 +236,7 @@ class Recorder(Registers, TorchFunctionMode):
         elif isinstance(value, tuple):
             for k, part in enumerate(value):
                 if part is None or isinstance(part, Tensor):
-                    self.source(Part(name, k), origin, part)
+                    self.source(AttributePart(name, k), origin, part)
 
     def step_of(self, guard: Callable[..., None], origin: Any) -> None:
         """Note a guard of an object from outside."""

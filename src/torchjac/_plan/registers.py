@@ -36,7 +36,7 @@ class Register(NamedTuple):
     memory: int
 
 
-class Step(NamedTuple):
+class ProgramStep(NamedTuple):
     """A call: of a function on registers, its result in a register; ``writes`` is the register it writes into.
 
     ``kept`` tells that the step is a guard, or that its result is one: it is never dropped.
@@ -60,7 +60,7 @@ class Registers:
     def __init__(self, origins: Sequence[Any]) -> None:
         self.failed: str | None = None
         self.registers: list[Register] = []
-        self.steps: list[Step] = []
+        self.steps: list[ProgramStep] = []
         self.at: dict[int, int] = {}
         self.guarded: set[int] = set()
         self.written: dict[int, frozenset[int] | None] = {}
@@ -111,7 +111,7 @@ class Registers:
             before = self.written.get(memory, frozenset())
             self.written[memory] = None if tables is None or before is None else before | tables
         register = self._register(result, len(self.steps), tables)
-        self.steps.append(_new(Step, (function, reads, register, writes, kept)))
+        self.steps.append(_new(ProgramStep, (function, reads, register, writes, kept)))
         if is_tensor(result):
             self.at[id(result)] = register
         return register

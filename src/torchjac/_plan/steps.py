@@ -58,7 +58,7 @@ class Take:
 
 
 @dataclass(slots=True, eq=False)
-class Part:
+class AttributePart:
     """Read one of the tensors of an attribute."""
 
     name: str

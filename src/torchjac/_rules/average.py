@@ -20,7 +20,7 @@ from .einsum_notation import new_labels, spelling
 from .registry import Local, LocalJacobian, rule
 
 
-class Part(NamedTuple):
+class WindowPart(NamedTuple):
     """Some places in the windows along one dim: maps of both tensors, and their weight, a number or one for each."""
 
     coarse: Map
@@ -30,7 +30,7 @@ class Part(NamedTuple):
 
 
 #: The parts along one dim, told by the sizes of both tensors there
-Windows: TypeAlias = Callable[[int, int], list[Part]]
+Windows: TypeAlias = Callable[[int, int], list[WindowPart]]
 
 
 @rule("AvgPool2DBackward0", "AvgPool3DBackward0", "AvgPool2DBackwardBackward0", "AvgPool3DBackwardBackward0")
@@ -90,7 +90,7 @@ def _pooled(node: Node, every: Sequence[Windows], factor: float = 1.0) -> LocalJ
     )
 
 
-def _weight(parts: Sequence[Part], factor: float) -> tuple[Tensor | float, tuple[Label, ...]]:
+def _weight(parts: Sequence[WindowPart], factor: float) -> tuple[Tensor | float, tuple[Label, ...]]:
     """Return the product of the weights along each dim, and the labels it varies along."""
     value: Tensor | float = factor
     on: tuple[Label, ...] = ()
@@ -103,7 +103,9 @@ def _weight(parts: Sequence[Part], factor: float) -> tuple[Tensor | float, tuple
     return value, on
 
 
-def _windows(meta: Meta, coarse: int, fine: int, window: tuple[int, int, int], counted: str) -> list[Part]:
+def _windows(
+    meta: Meta, coarse: int, fine: int, window: tuple[int, int, int], counted: str
+) -> list[WindowPart]:
     """Return windows of k entries every s entries from −p on.
 
     ``counted`` are the "whole" window, what is in the "padded" image, or what is "inside" the image.
@@ -124,17 +126,17 @@ def _windows(meta: Meta, coarse: int, fine: int, window: tuple[int, int, int], c
         label = Label(max(min((fine - 1 - shift) // s + 1, coarse) - first, 0))
         weight = inverse.narrow(0, first, label.size) if isinstance(inverse, Tensor) else inverse
         maps = Affine(first, ((label, 1),)), Affine(s * first + shift, ((label, s),))
-        parts.append(Part(*maps, label, weight))
+        parts.append(WindowPart(*maps, label, weight))
     return parts
 
 
-def _apart(coarse: int, k: int, s: int) -> Part:
+def _apart(coarse: int, k: int, s: int) -> WindowPart:
     """Return windows of k entries every s entries, none of which overlap."""
     window, place = Label(coarse), Label(k)
-    return Part(bare(window), Affine(0, ((window, s), (place, 1))), window, 1 / k)
+    return WindowPart(bare(window), Affine(0, ((window, s), (place, 1))), window, 1 / k)
 
 
-def _adaptive(meta: Meta, coarse: int, fine: int) -> list[Part]:
+def _adaptive(meta: Meta, coarse: int, fine: int) -> list[WindowPart]:
     """The windows of an adaptive pool: apart where one size divides the other, or else a table of their entries."""
     if coarse == 0 or fine % coarse == 0:
         return [_apart(coarse, fine // max(coarse, 1), fine // max(coarse, 1))]
@@ -145,4 +147,4 @@ def _adaptive(meta: Meta, coarse: int, fine: int) -> list[Part]:
     entry = Label(window.shape[0])
     place = torch.arange(entry.size, device=meta.device) - (length.cumsum(0) - length - begin)[window]
     weight = (1 / length.to(meta.dtype))[window]
-    return [Part(Gather(window, (entry,)), Gather(place, (entry,)), entry, weight)]
+    return [WindowPart(Gather(window, (entry,)), Gather(place, (entry,)), entry, weight)]

@@ -16,7 +16,7 @@ from .._capture.tape import Edge, Meta, Node
 from .slice_cat_pad import slice_start
 
 
-class Part(NamedTuple):
+class DimPart(NamedTuple):
     """Where a part stands along a dim of a tensor; one that was selected has lost the dim."""
 
     start: int
@@ -24,16 +24,16 @@ class Part(NamedTuple):
     selected: bool
 
 
-class Parts(NamedTuple):
+class DimParts(NamedTuple):
     """The rows of cotangents of parts along one dim, and what came to the tensor before."""
 
     dim: int
-    rows: dict[Part, Tensor]
-    before: Parts | Tensor | None
+    rows: dict[DimPart, Tensor]
+    before: DimParts | Tensor | None
 
 
 #: The cotangents that are held at the tensors of a graph, a dim of rows in front
-Waiting: TypeAlias = dict[Edge, Tensor | Parts]
+Waiting: TypeAlias = dict[Edge, Tensor | DimParts]
 
 
 def hold(node: Node, rows: Tensor, pending: Waiting) -> bool:
@@ -45,30 +45,30 @@ def hold(node: Node, rows: Tensor, pending: Waiting) -> bool:
     dim = node.saved("dim") % len(shape)
     if node.name == "SelectBackward0":
         start = node.saved("index") % shape[dim]
-        part = Part(start, start + 1, True)
+        part = DimPart(start, start + 1, True)
     else:
         start = slice_start(node, shape[dim])
-        part = Part(start, start + node.shape[dim], False)
+        part = DimPart(start, start + node.shape[dim], False)
     if rows.dtype is not dtype or (not part.selected and node.saved("step") != 1):
         return False
     waiting = pending.get(edge)
-    if type(waiting) is not Parts or waiting.dim != dim:
-        pending[edge] = Parts(dim, {part: rows}, waiting)
+    if type(waiting) is not DimParts or waiting.dim != dim:
+        pending[edge] = DimParts(dim, {part: rows}, waiting)
     else:
         other = waiting.rows.get(part)
         waiting.rows[part] = rows if other is None else other + rows
     return True
 
 
-def joined(waiting: Tensor | Parts | None, meta: Meta, count: int) -> Tensor | None:
+def joined(waiting: Tensor | DimParts | None, meta: Meta, count: int) -> Tensor | None:
     """Return the pending blocks of a tensor as ``count`` rows of the whole."""
-    if type(waiting) is not Parts:
+    if type(waiting) is not DimParts:
         return waiting  # type: ignore[return-value]
     whole, before = _whole(waiting, meta, count), joined(waiting.before, meta, count)
     return whole if before is None else before + whole
 
 
-def _whole(parts: Parts, meta: Meta, count: int) -> Tensor:
+def _whole(parts: DimParts, meta: Meta, count: int) -> Tensor:
     at = sorted(parts.rows)
     shape, dim = (count, *meta.shape), parts.dim + 1
     if len(at) == 1 or any(a.stop > b.start for a, b in pairwise(at)):
@@ -79,7 +79,7 @@ def _whole(parts: Parts, meta: Meta, count: int) -> Tensor:
     if len(at) == shape[dim] and all(part.selected for part in at):
         return torch.stack([parts.rows[part] for part in at], dim)
     pieces, reached = [], 0
-    for part in (*at, Part(shape[dim], shape[dim], False)):
+    for part in (*at, DimPart(shape[dim], shape[dim], False)):
         if part.start > reached:
             gap = (*shape[:dim], part.start - reached, *shape[dim + 1 :])
             pieces.append(torch.zeros(gap, dtype=meta.dtype, device=meta.device))
@@ -90,7 +90,7 @@ def _whole(parts: Parts, meta: Meta, count: int) -> Tensor:
     return torch.cat(pieces, dim)
 
 
-def _in_zeros(part: Part, rows: Tensor, shape: tuple[int, ...], dim: int) -> Tensor:
+def _in_zeros(part: DimPart, rows: Tensor, shape: tuple[int, ...], dim: int) -> Tensor:
     if part.selected:
         found: Tensor = torch.ops.aten.select_backward.default(rows, shape, dim, part.start)
     else:

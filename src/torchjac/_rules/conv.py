@@ -15,7 +15,7 @@ from .._blocks.block import Block
 from .._blocks.cost import windows_pay
 from .._blocks.maps import Label, bare, labels_of
 from .._capture.tape import Node
-from .conv_geometry import Geometry, Side, geometry, offsets, sizes, windows
+from .conv_geometry import ConvOperand, Geometry, geometry, offsets, sizes, windows
 from .einsum_notation import new_labels, spelling
 from .registry import BatchDims, Local, LocalJacobian, TermCost, rule
 
@@ -30,7 +30,7 @@ def terms_of(
     ]
 
 
-def _value(side: Side, tensor: Tensor) -> tuple[Tensor, tuple[Label, ...]]:
+def _value(side: ConvOperand, tensor: Tensor) -> tuple[Tensor, tuple[Label, ...]]:
     """Return a tensor at one offset of the kernel, without the labels that its maps do not name."""
     value = side.read(tensor)
     used = labels_of(side.maps)

@@ -80,7 +80,7 @@ def sizes(g: Geometry, out: str) -> tuple[int, int, int]:
     return offsets, inner[out], windows * weight[0] * weight[1]
 
 
-class Side(NamedTuple):
+class ConvOperand(NamedTuple):
     """One of the three tensors at one offset of the kernel: its maps, and how it is read as a value."""
 
     maps: tuple[Map, ...]
@@ -88,13 +88,13 @@ class Side(NamedTuple):
     read: Callable[[Tensor], Tensor]
 
 
-def offsets(g: Geometry) -> Iterator[dict[str, Side]]:
+def offsets(g: Geometry) -> Iterator[dict[str, ConvOperand]]:
     """Yield the three tensors at every offset of the kernel at which some window is inside."""
     weight = g.shapes["weight"]
     for at in product(*[range(dim.kernel) for dim in g.dims]):
         batch, group, c, i = map(Label, (g.shapes["x"][0], g.groups, weight[0] // g.groups, weight[1]))
-        small: list[Ranged] = []
-        large: list[Ranged] = []
+        small: list[SpatialLabel] = []
+        large: list[SpatialLabel] = []
         for k, dim in zip(at, g.dims, strict=True):
             first, count = dim.inside(k)
             label = Label(count)
@@ -105,7 +105,7 @@ def offsets(g: Geometry) -> Iterator[dict[str, Side]]:
         yield {
             g.coarse: _image(batch, group, c, small),
             g.fine: _image(batch, group, i, large),
-            "weight": Side(
+            "weight": ConvOperand(
                 (_channel(group, c), bare(i), *map(constant, at)),
                 (group, c, i),
                 partial(_at_offset, at),
@@ -119,12 +119,12 @@ def _at_offset(at: tuple[int, ...], weight: Tensor) -> Tensor:
 
 
 #: A label with the position at which it begins and its step
-Ranged: TypeAlias = tuple[Label, int, int]
+SpatialLabel: TypeAlias = tuple[Label, int, int]
 
 
-def _image(batch: Label, group: Label, channel: Label, spatial: Sequence[Ranged]) -> Side:
+def _image(batch: Label, group: Label, channel: Label, spatial: Sequence[SpatialLabel]) -> ConvOperand:
     window = [slice(first, first + step * (label.size - 1) + 1, step) for label, first, step in spatial]
-    return Side(
+    return ConvOperand(
         (
             bare(batch),
             _channel(group, channel),

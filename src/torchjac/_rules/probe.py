@@ -21,7 +21,7 @@ from .._capture.tape import Node
 from .call import call
 from .einsum_notation import spelling
 from .registry import Local, LocalJacobian, rule
-from .strided import Box, around, bounds
+from .strided import Slices, around, bounds
 from .traced_backward import composed
 from .view_assignment import moved
 from .views import unravel
@@ -129,7 +129,7 @@ def _terms(node: Node, k: int, part: _Found) -> list[Local]:
     return terms
 
 
-def _boxes(used: Tensor) -> list[Box]:
+def _boxes(used: Tensor) -> list[Slices]:
     """Boxes that cover the true entries: exact where the false entries form one box, else a single box."""
     if bool(used.all()):
         return [tuple(slice(0, size) for size in used.shape)]

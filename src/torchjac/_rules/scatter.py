@@ -16,7 +16,7 @@ from .einsum_notation import broadcast, new_labels, reindexing, spread
 from .gather import along, index_maps
 from .registry import Local, rule
 from .slice_cat_pad import slice_start, window
-from .strided import Box, around
+from .strided import Slices, around
 from .views import diagonal, unravel
 
 
@@ -58,7 +58,7 @@ def _outside(node: Node, dim: int, start: int, step: int, count: int) -> list[Lo
     return outside(node, tuple(box))
 
 
-def outside(node: Node, hole: Box) -> list[Local]:
+def outside(node: Node, hole: Slices) -> list[Local]:
     """Return the tensor written into, outside of a box."""
     terms = []
     for box in around(node.shape, hole) if node.needs(0) else ():

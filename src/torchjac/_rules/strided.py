@@ -13,16 +13,16 @@ from .._blocks.maps import Affine
 from .einsum_notation import broadcast, new_labels
 
 #: A range of positions along each dim
-Box: TypeAlias = tuple[slice, ...]
+Slices: TypeAlias = tuple[slice, ...]
 
 #: For each dim of a tensor the first position, and for dims of the part the steps along it
-Law: TypeAlias = tuple[tuple[int, tuple[tuple[int, int], ...]], ...]
+StrideLaw: TypeAlias = tuple[tuple[int, tuple[tuple[int, int], ...]], ...]
 
 
 @lru_cache(maxsize=KEPT)
 def law_of(
     shape: Sequence[int], lies: Sequence[int], size: Sequence[int], stride: Sequence[int], offset: int
-) -> Law | None:
+) -> StrideLaw | None:
     """Return where a strided part begins in a tensor that lies in memory by strides ``lies``, dim by dim.
 
     A memory position is a number whose digits are the positions along the dims, so a stride is one too; as long as
@@ -75,7 +75,7 @@ def _digits(number: int, shape: Sequence[int], lies: Sequence[int]) -> list[int]
 
 
 @interned
-def placed(law: Law, size: Sequence[int], in_shape: Sequence[int]) -> Block:
+def placed(law: StrideLaw, size: Sequence[int], in_shape: Sequence[int]) -> Block:
     """∂out[part(i)]/∂source[i] = 1 for a source that may broadcast over the part."""
     over = new_labels(size)
     out = tuple([Affine(start, tuple([(over[dim], step) for dim, step in along])) for start, along in law])
@@ -83,7 +83,7 @@ def placed(law: Law, size: Sequence[int], in_shape: Sequence[int]) -> Block:
 
 
 @lru_cache(maxsize=KEPT)
-def box_of(law: Law, size: Sequence[int]) -> Box | None:
+def box_of(law: StrideLaw, size: Sequence[int]) -> Slices | None:
     """Return the box that a part fills, None where it leaves gaps."""
     box = []
     for start, along in law:
@@ -94,7 +94,7 @@ def box_of(law: Law, size: Sequence[int]) -> Box | None:
     return tuple(box) if len(set(used)) == len(used) else None
 
 
-def bounds(mask: Tensor) -> Box:
+def bounds(mask: Tensor) -> Slices:
     """Return the smallest box that holds all true entries, of which there is one at least."""
     if mask.dim() == 0:
         return ()
@@ -103,7 +103,7 @@ def bounds(mask: Tensor) -> Box:
     return tuple(slice(start, stop + 1) for start, stop in zip(low, high, strict=True))
 
 
-def around(shape: Sequence[int], hole: Box) -> list[Box]:
+def around(shape: Sequence[int], hole: Slices) -> list[Slices]:
     """Boxes without overlap that fill a tensor outside of a box."""
     boxes = []
     window = [slice(0, size) for size in shape]

@@ -32,17 +32,17 @@ from .._plan.steps import MismatchError
 from .call import call
 from .registry import Local
 from .scatter import kept, outside
-from .strided import Law, bounds, box_of, law_of, placed
+from .strided import StrideLaw, bounds, box_of, law_of, placed
 
 
-class Part(NamedTuple):
+class ViewPart(NamedTuple):
     """Where a part of a tensor stands: as strides tell it, dim by dim, and with which sign it arrives."""
 
     size: tuple[int, ...]
     stride: tuple[int, ...]
     offset: int
     lies: tuple[int, ...]
-    law: Law
+    law: StrideLaw
     sign: float = 1.0
 
     def of(self, tensor: Tensor) -> Tensor:
@@ -193,7 +193,7 @@ def _recorded(node: Node, given: Tensor) -> Sequence[Tensor | None] | None:
     return _as_tuple(results)
 
 
-def _part(fn: Any, given: Tensor, whole: Tensor | None) -> Part | None:
+def _part(fn: Any, given: Tensor, whole: Tensor | None) -> ViewPart | None:
     """Return the part of the cotangent that a graph reads, or None where it does anything else.
 
     The cotangent was copied so that it lies as the tensor written into does; ``whole`` is what became of the copy.
@@ -211,11 +211,11 @@ def _part(fn: Any, given: Tensor, whole: Tensor | None) -> Part | None:
     return None if part is None else part._replace(sign=sign)
 
 
-def _strided(fn: Any, shape: tuple[int, ...], lies: tuple[int, ...]) -> Part | None:
+def _strided(fn: Any, shape: tuple[int, ...], lies: tuple[int, ...]) -> ViewPart | None:
     """Return what an `as_strided` reads of a tensor of a shape that lies in memory by some strides."""
     size, stride, offset = fn._saved_size, fn._saved_stride, fn._saved_storage_offset or 0
     law = law_of(shape, lies, size, stride, offset)
-    return None if law is None else Part(size, stride, offset, lies, law)
+    return None if law is None else ViewPart(size, stride, offset, lies, law)
 
 
 def _copies(fn: Any, given: Tensor) -> bool:
@@ -226,7 +226,7 @@ def _copies(fn: Any, given: Tensor) -> bool:
     return end is not None and getattr(end, "variable", None) is given
 
 
-def _arrives(result: Tensor, given: Tensor, part: Part) -> bool:
+def _arrives(result: Tensor, given: Tensor, part: ViewPart) -> bool:
     """Return whether the values are those of the part."""
     expected = part.of(part.laid(given.detach()))
     return _equal(result, -expected if part.sign < 0 else expected)
@@ -237,7 +237,7 @@ def _equal(result: Tensor, expected: Tensor) -> bool:
     return torch.equal(plain(result), plain(expected))
 
 
-def _base(node: Node, result: Tensor, given: Tensor, part: Part | None) -> list[Local] | None:
+def _base(node: Node, result: Tensor, given: Tensor, part: ViewPart | None) -> list[Local] | None:
     """Return the tensor written into: all is kept where the part was added to, else what lies outside of it."""
     fn = result.grad_fn
     if (

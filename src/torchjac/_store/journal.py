@@ -15,7 +15,7 @@ PLAN, PIECES = "torchjac.json", "torchjac.pieces"
 FORMAT = 1
 
 
-class Piece(NamedTuple):
+class StoredPiece(NamedTuple):
     """A range of rows that is on the disk.
 
     Attributes:
@@ -29,7 +29,7 @@ class Piece(NamedTuple):
     crc32: int
 
 
-class Plan(NamedTuple):
+class StorePlan(NamedTuple):
     """The contents of a store, told before its first piece.
 
     Attributes:
@@ -49,7 +49,7 @@ class Plan(NamedTuple):
     fingerprint: dict[str, str]
 
 
-def read_plan(path: Path) -> Plan | None:
+def read_plan(path: Path) -> StorePlan | None:
     """Return the plan of a store, None where none is.
 
     Raises:
@@ -62,24 +62,24 @@ def read_plan(path: Path) -> Plan | None:
         told = json.loads(file.read_bytes())
         number = told.pop("format")
         if number == FORMAT:
-            return Plan(**told)
+            return StorePlan(**told)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is damaged: {error}") from error
     raise ValueError(f"{path} is a store of format {number}; this version reads and writes {FORMAT}")
 
 
-def write_plan(path: Path, plan: Plan) -> None:
+def write_plan(path: Path, plan: StorePlan) -> None:
     """Begin a store."""
     told = json.dumps({"format": FORMAT, **plan._asdict()}, indent=1)
     write_synced(path / PLAN, told.encode())
 
 
-def read_pieces(path: Path) -> list[Piece]:
+def read_pieces(path: Path) -> list[StoredPiece]:
     """Return the pieces that are on the disk, in order; a line that was cut short is not one."""
     return [piece for piece, _ in _lines(path / PIECES)]
 
 
-def recover_pieces(path: Path) -> list[Piece]:
+def recover_pieces(path: Path) -> list[StoredPiece]:
     """Return the same, and what was cut short is removed."""
     file = path / PIECES
     found = _lines(file)
@@ -89,23 +89,23 @@ def recover_pieces(path: Path) -> list[Piece]:
     return [piece for piece, _ in found]
 
 
-def add_piece(path: Path, piece: Piece) -> None:
+def add_piece(path: Path, piece: StoredPiece) -> None:
     """Tell that a piece is on the disk."""
     append_synced(path / PIECES, json.dumps(piece).encode() + b"\n")
 
 
-def _lines(file: Path) -> list[tuple[Piece, int]]:
+def _lines(file: Path) -> list[tuple[StoredPiece, int]]:
     """Return the pieces told in a file, each with the place where its line ends.
 
     Raises:
         ValueError: where a line is none that was written; only the last may be cut short.
     """
-    found: list[tuple[Piece, int]] = []
+    found: list[tuple[StoredPiece, int]] = []
     before, end = 0, 0
     lines = file.read_bytes().splitlines(keepends=True) if file.exists() else []
     for line in lines:
         try:
-            piece = Piece(*json.loads(line))
+            piece = StoredPiece(*json.loads(line))
             if not before < piece.stop or not line.endswith(b"\n"):
                 raise ValueError
         except (ValueError, TypeError) as error:

@@ -24,7 +24,7 @@ from .._transforms.call_function import Recorded, found
 from .._transforms.dense import dense_answers
 from .._transforms.row_ranges import jacobian_rows, part_of
 from .files import write_synced
-from .journal import Plan
+from .journal import StorePlan
 
 #: The bytes of a chunk, about
 CHUNK_BYTES = 8 << 20
@@ -66,7 +66,7 @@ def _folder(path: Path, writing: bool) -> Any:
     return Synced(path)
 
 
-class Layout(ABC):
+class StoreLayout(ABC):
     """The arrays of a store.
 
     Attributes:
@@ -78,7 +78,7 @@ class Layout(ABC):
 
     writers = 1
 
-    def __init__(self, path: Path, plan: Plan, writing: bool = False) -> None:
+    def __init__(self, path: Path, plan: StorePlan, writing: bool = False) -> None:
         self.path, self.plan, self.writing = path, plan, writing
         self.rows = prod(plan.out_shape)
         self.columns = sum(map(prod, plan.in_shapes))
@@ -141,7 +141,7 @@ class Layout(ABC):
         """Return the checksum of some rows."""
 
 
-class Dense(Layout):
+class Dense(StoreLayout):
     """One array of all numbers; each piece is a shard, whose chunks are whole rows, or parts of one."""
 
     writers = 2  # one piece is encoded while the other goes to the disk
@@ -191,7 +191,7 @@ class Dense(Layout):
         return _crc32(rows)
 
 
-class Csr(Layout):
+class Csr(StoreLayout):
     """A group of the arrays data, indices and indptr."""
 
     def create(self) -> None:
@@ -268,7 +268,7 @@ def _length(dtype: str) -> int:
     return CHUNK_BYTES // numpy.dtype(dtype).itemsize
 
 
-def layout_of(path: Path, plan: Plan, writing: bool = False) -> Layout:
+def layout_of(path: Path, plan: StorePlan, writing: bool = False) -> StoreLayout:
     """Return the layout of a store."""
     return (Dense if plan.layout == "dense" else Csr)(path, plan, writing)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .._answers.sparse import import_scipy
-from .journal import Plan, read_pieces
+from .journal import StorePlan, read_pieces
 from .layouts import layout_of
 
 
@@ -48,7 +48,7 @@ class Stored:
 
     __array_ufunc__ = None  # NumPy leaves `array @ J` to us
 
-    def __init__(self, path: Path, plan: Plan) -> None:
+    def __init__(self, path: Path, plan: StorePlan) -> None:
         self.path, self.layout = path, plan.layout
         self.out_shape, self.in_shapes = tuple(plan.out_shape), tuple(map(tuple, plan.in_shapes))
         self.shape = prod(plan.out_shape), sum(map(prod, plan.in_shapes))

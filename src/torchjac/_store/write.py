@@ -16,8 +16,8 @@ from .._accumulate.progress import import_tqdm
 from .._transforms.call_function import Recorded
 from .._transforms.memory import fitting, plan
 from .fingerprint import fingerprint
-from .journal import PLAN, Piece, Plan, add_piece, read_plan, recover_pieces, write_plan
-from .layouts import Layout, import_zarr, layout_of
+from .journal import PLAN, StoredPiece, StorePlan, add_piece, read_plan, recover_pieces, write_plan
+from .layouts import StoreLayout, import_zarr, layout_of
 
 #: A piece is found within this share of the budget, while the one before is written, of which zarr makes copies
 SHARE = 4
@@ -37,7 +37,7 @@ def write_rows(
     """
     (shape,), inputs = recorded.shapes, recorded.inputs
     versions = {"version of torch": torch.__version__, "version of zarr": import_zarr().__version__}
-    asked = Plan(
+    asked = StorePlan(
         layout,
         list(shape),
         [list(tensor.shape) for tensor in inputs],
@@ -60,7 +60,7 @@ def write_rows(
             if each.name != PLAN:
                 shutil.rmtree(each) if each.is_dir() else each.unlink()
         files.create()
-    _Writer(files, done[-1] if done else Piece(0, 0, 0), progress).run(recorded, most, first)
+    _Writer(files, done[-1] if done else StoredPiece(0, 0, 0), progress).run(recorded, most, first)
 
 
 def _check_free(path: Path) -> None:
@@ -69,7 +69,7 @@ def _check_free(path: Path) -> None:
         raise FileExistsError(f"store.write: {path} holds no store but {other}; write to another path")
 
 
-def _check_same(path: Path, begun: Plan, asked: Plan) -> None:
+def _check_same(path: Path, begun: StorePlan, asked: StorePlan) -> None:
     """Raise where a store was begun by another call."""
     before, now = ({**each._asdict(), **each.fingerprint} for each in (begun, asked))
     names = [name for name in before.keys() | now.keys() if name not in ("piece", "fingerprint")]
@@ -85,7 +85,7 @@ def _check_same(path: Path, begun: Plan, asked: Plan) -> None:
         )
 
 
-def _first(files: Layout, recorded: Recorded, most: int) -> tuple[int, Any]:
+def _first(files: StoreLayout, recorded: Recorded, most: int) -> tuple[int, Any]:
     """Return how many rows a piece is to have, and what is found of the first if they are as many."""
     count = files.rows
     if not count:
@@ -111,7 +111,7 @@ class _Writer:
         bar: what shows the rows that are there.
     """
 
-    def __init__(self, files: Layout, last: Piece, progress: bool) -> None:
+    def __init__(self, files: StoreLayout, last: StoredPiece, progress: bool) -> None:
         self.files, self.last = files, last
         told = {"total": files.rows, "initial": last.stop, "unit": "rows", "desc": str(files.path)}
         self.bar: AbstractContextManager[Any] = import_tqdm()(**told) if progress else nullcontext()
@@ -143,7 +143,7 @@ class _Writer:
 
     def told(self, stop: int, nonzeros: int, crc32: Future[int], bar: Any) -> None:
         """Wait for a piece, and tell of it in the journal."""
-        piece = Piece(stop, nonzeros, crc32.result())
+        piece = StoredPiece(stop, nonzeros, crc32.result())
         add_piece(self.files.path, piece)
         if bar is not None:
             bar.update(stop - self.last.stop)

@@ -22,7 +22,7 @@ from .call_function import check_callable
 from .capture_watch import Observer
 from .dynamic import SharedCode
 from .guards import Guards
-from .program import Compile, Program, capture
+from .program import Compile, CompiledProgram, capture
 from .signature import Call, check_call, read_call, without_sizes
 
 
@@ -156,7 +156,7 @@ class Compiled:
             )
         return Compiled, (func, *self._settings)
 
-    def _find(self, key: Hashable) -> Program | None:
+    def _find(self, key: Hashable) -> CompiledProgram | None:
         found = self._programs.get(key)
         return found.program if found is not None and found.holds() else None
 
@@ -165,7 +165,7 @@ class Compiled:
             if key in self._programs:  # another thread may have dropped it
                 self._programs.move_to_end(key)
 
-    def _capture(self, call: Call) -> Program:
+    def _capture(self, call: Call) -> CompiledProgram:
         check_call(call)
         with _TRACER:
             found = self._find(call.key)  # another thread may have captured it
@@ -186,8 +186,8 @@ class Compiled:
         return program
 
     def _with_shared_code(
-        self, made: Callable[[Compile], Program], reads: Guards, key: Hashable, backend: Any
-    ) -> tuple[Program, int]:
+        self, made: Callable[[Compile], CompiledProgram], reads: Guards, key: Hashable, backend: Any
+    ) -> tuple[CompiledProgram, int]:
         """Return a program whose code is for other sizes too, and how often it was compiled for this one."""
         shared, first = self._shared.get(key, (SharedCode(backend), None))
         if first is not None and not first.holds():  # something else than a size has changed
@@ -203,7 +203,7 @@ class Compiled:
 class _Kept(NamedTuple):
     """A program and what the function read."""
 
-    program: Program
+    program: CompiledProgram
     reads: Guards
 
     def holds(self) -> bool:

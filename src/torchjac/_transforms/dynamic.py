@@ -24,14 +24,14 @@ Column: TypeAlias = tuple[Any, ...]
 Get: TypeAlias = Callable[[Sequence[Tensor], dict[Column, Any]], int]
 
 
-class Form(NamedTuple):
+class GraphForm(NamedTuple):
     """A graph without its numbers, a line for each op, and the numbers with their kinds in their order."""
 
     lines: list[str]
     numbers: list[tuple[Any, Any]]
 
 
-def form_of(graph: fx.GraphModule) -> Form:
+def form_of(graph: fx.GraphModule) -> GraphForm:
     """Return a graph's ops and numbers apart; those of an input are its sizes."""
     lines: list[str] = []
     numbers: list[tuple[Any, Any]] = []
@@ -51,7 +51,7 @@ def form_of(graph: fx.GraphModule) -> Form:
             lines.append(f"an input of {tensor.dim()} dims, {tensor.dtype}, {tensor.device}")
         else:
             lines.append(f"{node.target}{_mapped(node, leaf)}")
-    return Form(lines, numbers)
+    return GraphForm(lines, numbers)
 
 
 def _mapped(node: fx.Node, leaf: Callable[[Any, Any], Any]) -> tuple[Any, Any]:
@@ -82,7 +82,7 @@ class SharedCode:
     def __init__(self, backend: Any) -> None:
         self.compiled = 0
         self._backend = backend
-        self._seen: list[Form] = []
+        self._seen: list[GraphForm] = []
         self._general: _General | None = None
 
     def __call__(self, graph: fx.GraphModule, example: list[Tensor]) -> Run:
@@ -119,7 +119,7 @@ def _zeros_alike(graph: fx.GraphModule) -> None:
     graph.recompile()
 
 
-def _check_same(first: Form, form: Form) -> None:
+def _check_same(first: GraphForm, form: GraphForm) -> None:
     for number, (before, now) in enumerate(zip_longest(first.lines, form.lines, fillvalue="nothing")):
         if before != now:
             raise RuntimeError(
@@ -133,7 +133,7 @@ class _General:
     """A graph compiled with the numbers as inputs that differed among the sizes seen."""
 
     def __init__(
-        self, graph: fx.GraphModule, example: Sequence[Tensor], seen: Sequence[Form], backend: Any
+        self, graph: fx.GraphModule, example: Sequence[Tensor], seen: Sequence[GraphForm], backend: Any
     ) -> None:
         self._columns: list[Column] = [
             (numbers[0][0], *[value for _, value in numbers])
@@ -151,7 +151,7 @@ class _General:
         with torch.no_grad(), tracing(TracingContext(mode)):
             self._run = compiled_by(backend, self._with_inputs(graph), given)
 
-    def run_for(self, form: Form, example: Sequence[Tensor]) -> Run | None:
+    def run_for(self, form: GraphForm, example: Sequence[Tensor]) -> Run | None:
         """Return what runs a graph with its numbers; None where the code is not for them."""
         found: dict[Column, Any] = {}
         for column, (_, value) in zip(self._columns, form.numbers, strict=True):

@@ -59,7 +59,7 @@ class NoPull(NamedTuple):
         raise RuntimeError(f"compile: the answer has no gradient: {self.reason}") from self.reason
 
 
-class Program(NamedTuple):
+class CompiledProgram(NamedTuple):
     """A compiled program.
 
     ``run`` gives the outputs from the call's tensors and then those ``captured``, which are kept by reference;
@@ -140,7 +140,7 @@ def trace(
 
 def capture(
     func: Callable[..., Any], call: Call, observer: Observer, backend: Any, dynamic: bool
-) -> Callable[[Compile], Program]:
+) -> Callable[[Compile], CompiledProgram]:
     """Record a call of a function, which the observer watches, and return what makes a program of a compiler.
 
     A ``dynamic`` recording is one for many sizes.
@@ -159,7 +159,7 @@ def capture(
         pull, at = None, take_out_numbers(forward.graph, forward.outputs, apart.numbers)
     captured = forward.captured
     observer.reads.reach(captured)
-    return lambda compile_: Program(
+    return lambda compile_: CompiledProgram(
         run=compile_(forward.graph, forward.example),
         captured=captured,
         assumed=assumed,
@@ -226,7 +226,7 @@ class _Differentiable(torch.autograd.Function):
     """A program whose answer can be differentiated once."""
 
     @staticmethod
-    def forward(ctx: Any, program: Program, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, program: CompiledProgram, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
         results = tuple(program.run(list(tensors)))
         ctx.pull, ctx.count = program.pull, count
         ctx.save_for_backward(*tensors)

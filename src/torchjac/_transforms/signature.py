@@ -16,7 +16,7 @@ from .trusted_code import PLAIN
 _KINDS = frozenset([Tensor, torch.nn.Parameter])
 
 #: See `kind_of`.
-Kind: TypeAlias = tuple[Hashable, ...]
+TensorKey: TypeAlias = tuple[Hashable, ...]
 
 
 class Call(NamedTuple):
@@ -93,7 +93,7 @@ def without_sizes(key: Any) -> Hashable:
     return modes, tuple([(kind, len(shape), *rest) for kind, shape, _, *rest in kinds]), *others
 
 
-def kind_of(tensor: Tensor) -> Kind:
+def kind_of(tensor: Tensor) -> TensorKey:
     """Return what may change of a tensor that is kept by reference: ``tensor.data = other`` puts another there."""
     strides = tensor.layout is torch.strided and tensor.stride()
     return tensor.dtype, tensor.shape, strides, tensor.device, tensor.requires_grad

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 from torch.linalg import LinAlgError
 
 from torchjac._answers.solvers.choose import SHORTEST_WAIT, factorise
-from torchjac._answers.solvers.matrix import Pattern
+from torchjac._answers.solvers.matrix import MatrixPattern
 from torchjac._blocks.lazy import Notes
 
 RANDOM = numpy.random.default_rng(0)
@@ -118,7 +118,7 @@ def test_each_way(name, dtype) -> None:
     close = {"rtol": 1e-8, "atol": 1e-8} if dtype is numpy.float64 else {"rtol": 2e-2, "atol": 2e-3}
     for factor in (1.0, 1.5):
         dense = matrix.toarray() * factor
-        factors, told = factorise(Pattern(*places, notes), (values * factor).astype(dtype))
+        factors, told = factorise(MatrixPattern(*places, notes), (values * factor).astype(dtype))
         assert expected in told
         for transposed in (False, True):
             found = factors.solve(right.astype(dtype), transposed)
@@ -134,7 +134,7 @@ def test_each_way(name, dtype) -> None:
 def test_the_right_side_is_left_alone(name) -> None:
     """LAPACK may write a solution over the right side; the caller's stays."""
     places, values = given(MATRICES[name][0])
-    factors, _ = factorise(Pattern(*places, Notes()), values)
+    factors, _ = factorise(MatrixPattern(*places, Notes()), values)
     right = RANDOM.random((len(places[0]) - 1, 1))
     before, numbers = right.copy(), values.copy()
     factors.solve(right, False)
@@ -149,7 +149,7 @@ def test_pivots_that_fail_are_tried_seldom() -> None:
     trials = 0
     for _ in range(60):
         before = notes.get("pivots are searched")
-        _, told = factorise(Pattern(*places, notes), values)
+        _, told = factorise(MatrixPattern(*places, notes), values)
         assert "COLAMD" in told
         left, _ = notes["pivots are searched"]
         trials += before is None or left > before[0]
@@ -161,8 +161,8 @@ def test_pivots_that_fail_once_serve_other_values_again() -> None:
     places, values = given(grid(40, 4.0))
     _, definite = given(grid(40))
     notes = Notes()
-    assert "COLAMD" in factorise(Pattern(*places, notes), values)[1]
-    told = [factorise(Pattern(*places, notes), definite)[1] for _ in range(SHORTEST_WAIT + 2)]
+    assert "COLAMD" in factorise(MatrixPattern(*places, notes), values)[1]
+    told = [factorise(MatrixPattern(*places, notes), definite)[1] for _ in range(SHORTEST_WAIT + 2)]
     assert ["MMD" in each for each in told] == [False] * SHORTEST_WAIT + [True] * 2
 
 
@@ -174,7 +174,7 @@ def test_blocks_close_to_singular_are_not_eliminated() -> None:
     matrix = sp.block_array([[inner, border], [border.T, sp.csr_array([[2.0]])]]).tolil()
     places, values = given(matrix)
     places, values = keep_zero(places, values)
-    factors, told = factorise(Pattern(*places, Notes()), values)
+    factors, told = factorise(MatrixPattern(*places, Notes()), values)
     assert "arrow" not in told
     right = RANDOM.random((size + 1, 2))
     numpy.testing.assert_allclose(
@@ -230,7 +230,7 @@ def test_singular_matrices_say_where(make, message) -> None:
     """The first row or column that tells why is named."""
     places, values = given(make())
     with pytest.raises(LinAlgError, match=f"singular.*{message}"):
-        factorise(Pattern(*places, Notes()), values)
+        factorise(MatrixPattern(*places, Notes()), values)
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
@@ -240,7 +240,7 @@ def test_symmetric_arrow(border, shuffled) -> None:
     matrix = arrow(60, 2, border, shuffled)
     places, values = given(matrix + matrix.T)
     right = RANDOM.random((len(places[0]) - 1, 2))
-    factors, told = factorise(Pattern(*places, Notes(), symmetric=True), values)
+    factors, told = factorise(MatrixPattern(*places, Notes(), symmetric=True), values)
     assert "arrow: 60 blocks eliminated" in told
     for transposed in (False, True):
         solved = numpy.linalg.solve((matrix + matrix.T).toarray(), right)
@@ -256,7 +256,7 @@ def test_borders_that_all_blocks_share_or_not(side) -> None:
         below = sp.csr_array(right.T * RANDOM.random(right.T.shape))
         matrix = sp.block_array([[inner, sp.csr_array(right)], [below, 30 * sp.eye_array(4)]]).tocsr()
         places, values = given(matrix)
-        factors, told = factorise(Pattern(*places, Notes()), values)
+        factors, told = factorise(MatrixPattern(*places, Notes()), values)
         assert "arrow: 60 blocks eliminated" in told
         b = RANDOM.random((len(places[0]) - 1, 3))
         numpy.testing.assert_allclose(
@@ -273,7 +273,7 @@ def test_smallest_bands(size):
     matrix = (diagonals(size, [-1, 0, 1] if size > 1 else [0]) + 2 * sp.eye_array(size)).tocsr()
     matrix.sort_indices()
     right = RANDOM.random((size, 2))
-    factors, _ = factorise(Pattern(matrix.indptr, matrix.indices, Notes()), matrix.data)
+    factors, _ = factorise(MatrixPattern(matrix.indptr, matrix.indices, Notes()), matrix.data)
     for transposed in (False, True):
         whole = matrix.toarray().T if transposed else matrix.toarray()
         numpy.testing.assert_allclose(whole @ factors.solve(right.copy(), transposed), right, atol=1e-12)

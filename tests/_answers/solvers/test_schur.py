@@ -8,7 +8,7 @@ import torch
 from torchjac._answers.solvers.arrow import Arrow, Cholesky, General
 from torchjac._answers.solvers.arrow_plan import plan
 from torchjac._answers.solvers.block_groups import Ends, grouping
-from torchjac._answers.solvers.matrix import Pattern
+from torchjac._answers.solvers.matrix import MatrixPattern
 from torchjac._answers.solvers.schur import AT_ONCE, JOINED, Groups, Tiles
 from torchjac._blocks.lazy import Notes
 
@@ -37,7 +37,7 @@ def bundle(blocks, sides, groups, size, met, interleaved=False, symmetric=False)
 def check(matrix, symmetric=False):
     """Compare solutions and determinant with dense ones; return the kinds of products."""
     places = sp.csr_array(matrix)
-    pattern = Pattern(places.indptr, places.indices, Notes(), symmetric)
+    pattern = MatrixPattern(places.indptr, places.indices, Notes(), symmetric)
     found = plan(pattern)
     right = numpy.random.default_rng(1).random((len(matrix), 3))
     for _ in range(2):
@@ -77,7 +77,7 @@ def test_cholesky() -> None:
         given = matrix.copy()
         given[negative, negative] *= -1
         places = sp.csr_array(given)
-        arrow = Arrow(plan(Pattern(places.indptr, places.indices, Notes(), True)), places.data, True)
+        arrow = Arrow(plan(MatrixPattern(places.indptr, places.indices, Notes(), True)), places.data, True)
         assert {type(blocks) for blocks, *_ in arrow._parts} == kinds
         check(given, True)
 
@@ -108,7 +108,7 @@ def test_many_products_on_a_tile() -> None:
     """More products than are joined, and more sums than are made at once."""
     matrix = bundle(1500, [1], 20, 6, 6)
     places = sp.csr_array(matrix)
-    (tiles,) = plan(Pattern(places.indptr, places.indices, Notes())).schur
+    (tiles,) = plan(MatrixPattern(places.indptr, places.indices, Notes())).schur
     assert len(tiles.places) > AT_ONCE
     assert numpy.bincount(tiles.places[:, 0, 0]).max() > 1
     assert tiles.left.numel() == len(tiles.places) * JOINED
@@ -128,6 +128,6 @@ def test_half_of_the_products() -> None:
     counts = []
     for symmetric in (False, True):
         places = sp.csr_array(bundle(240, [3], 12, 7, 3, symmetric=symmetric))
-        (tiles,) = plan(Pattern(places.indptr, places.indices, Notes(), symmetric)).schur
+        (tiles,) = plan(MatrixPattern(places.indptr, places.indices, Notes(), symmetric)).schur
         counts.append(int((tiles.left < tiles.left.max()).sum()))
     assert counts[1] < 0.8 * counts[0]

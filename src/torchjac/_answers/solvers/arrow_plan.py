@@ -10,7 +10,7 @@ import torch
 
 from ..._blocks.places import Places
 from .block_groups import Ends, Grouping, grouping
-from .matrix import Array, Pattern
+from .matrix import Array, MatrixPattern
 from .schur import Products, alike, pairs_of, products
 
 #: The most unknowns of the border, which are solved as a dense system, and the part of all that they are at most.
@@ -49,12 +49,12 @@ class Plan(NamedTuple):
     schur: Sequence[Products]
 
 
-def plan(pattern: Pattern) -> Plan | None:
+def plan(pattern: MatrixPattern) -> Plan | None:
     """Return how a matrix falls apart into small blocks and a border, if it does."""
     return pattern.notes.find(("arrow", pattern.symmetric, pattern.law), lambda: _plan(pattern))
 
 
-def _plan(pattern: Pattern) -> Plan | None:
+def _plan(pattern: MatrixPattern) -> Plan | None:
     size, row, column = pattern.size, pattern.row, pattern.index
     degree = numpy.bincount(row, minlength=size) + numpy.bincount(column, minlength=size)
     border = _border(degree)
@@ -88,7 +88,7 @@ def _border(degree: Array) -> Array | None:
     return degree >= order[cut] if ratio[cut] >= GAP else None
 
 
-def _batches(pattern: Pattern, border: Array, block: Array, count: Array) -> Plan | None:
+def _batches(pattern: MatrixPattern, border: Array, block: Array, count: Array) -> Plan | None:
     size, row, column, nnz = pattern.size, pattern.row, pattern.index, len(pattern.index)
     outer = numpy.flatnonzero(border)
     at_border = numpy.full(size, -1)
@@ -147,7 +147,7 @@ def _batches(pattern: Pattern, border: Array, block: Array, count: Array) -> Pla
     return Plan(Places(torch.from_numpy(outer)), _places(pattern, corner), batches, schur)
 
 
-def _places(pattern: Pattern, table: Array) -> Places:
+def _places(pattern: MatrixPattern, table: Array) -> Places:
     """Return where nonzeros stand among the values that are given; one past the last is a zero."""
     nnz = len(pattern.index)
     if pattern.source is None:

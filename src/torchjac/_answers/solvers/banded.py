@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy
 
-from .matrix import Array, DependentError, Pattern
+from .matrix import Array, DependentError, MatrixPattern
 
 #: LAPACK's band holds whole diagonals; up to this many numbers a nonzero it is faster than a sparse factorisation.
 MOST_FILL = 8
 
 
-def is_narrow(pattern: Pattern) -> bool:
+def is_narrow(pattern: MatrixPattern) -> bool:
     """Return whether the nonzeros stand close enough to the diagonal."""
     below, above = pattern.band
     return (2 * below + above + 1) * pattern.size <= MOST_FILL * len(pattern.index)
@@ -21,7 +21,7 @@ def is_narrow(pattern: Pattern) -> bool:
 class Banded:
     """L U or L Lᵀ of a banded matrix."""
 
-    def __init__(self, pattern: Pattern, values: Array) -> None:
+    def __init__(self, pattern: MatrixPattern, values: Array) -> None:
         """Factorise.
 
         Raises:
@@ -87,7 +87,7 @@ class Banded:
         return int(info)
 
 
-def _written(pattern: Pattern, values: Array) -> Array:
+def _written(pattern: MatrixPattern, values: Array) -> Array:
     """Return the diagonals as rows of an array, the main one after as many as stand below and above it.
 
     LAPACK wants the columns of a band in one piece.

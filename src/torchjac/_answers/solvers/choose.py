@@ -10,7 +10,7 @@ from ..._blocks.lazy import Notes
 from .arrow import Arrow
 from .arrow_plan import plan
 from .banded import Banded, is_narrow
-from .matrix import Array, DependentError, Factors, Pattern, UnfitError, singular
+from .matrix import Array, DependentError, Factors, MatrixPattern, UnfitError, singular
 from .permuted import Permutation, permutation
 from .superlu import SuperLU, has_strong_diagonal
 from .tridiagonal import Tridiagonal
@@ -40,7 +40,7 @@ class Reordered:
         return self._factors.slogdet()
 
 
-def factorise(pattern: Pattern, values: Array) -> tuple[Factors, str]:
+def factorise(pattern: MatrixPattern, values: Array) -> tuple[Factors, str]:
     """Return the factors of a matrix, and how they were found, in words.
 
     Raises:
@@ -68,7 +68,7 @@ def factorise(pattern: Pattern, values: Array) -> tuple[Factors, str]:
     return sparse_lu(pattern, values)
 
 
-def sparse_lu(pattern: Pattern, values: Array) -> tuple[Factors, str]:
+def sparse_lu(pattern: MatrixPattern, values: Array) -> tuple[Factors, str]:
     """L U in the order of minimum degree if its pivots serve, else by COLAMD, as for some systems from then on."""
     left, wait = pattern.notes.get("pivots are searched", (0, SHORTEST_WAIT))
     if left:
@@ -85,7 +85,7 @@ def sparse_lu(pattern: Pattern, values: Array) -> tuple[Factors, str]:
 
 
 def _banded(
-    pattern: Pattern, values: Array, narrow: tuple[Permutation, Pattern] | None = None
+    pattern: MatrixPattern, values: Array, narrow: tuple[Permutation, MatrixPattern] | None = None
 ) -> Banded | Tridiagonal:
     """Return the factors of a band, of a matrix as it stands or put in another order."""
     inner, ordered = (pattern, values) if narrow is None else (narrow[1], values[narrow[0].order])
@@ -97,12 +97,12 @@ def _banded(
         raise singular(pattern, values, f"column {column} depends linearly on others") from error
 
 
-def _narrowed(pattern: Pattern) -> tuple[Permutation, Pattern] | None:
+def _narrowed(pattern: MatrixPattern) -> tuple[Permutation, MatrixPattern] | None:
     """Return the pattern in the order that brings nonzeros to the diagonal, if it is a narrow band then."""
     return pattern.notes.find("narrowed", lambda: _narrow(pattern))
 
 
-def _narrow(pattern: Pattern) -> tuple[Permutation, Pattern] | None:
+def _narrow(pattern: MatrixPattern) -> tuple[Permutation, MatrixPattern] | None:
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import reverse_cuthill_mckee
 
@@ -110,5 +110,5 @@ def _narrow(pattern: Pattern) -> tuple[Permutation, Pattern] | None:
     graph = csr_array((ones, pattern.index, pattern.begin), shape=(pattern.size, pattern.size))
     order: Any = reverse_cuthill_mckee(graph, symmetric_mode=False)
     place = permutation(pattern, order, order)
-    inner = Pattern(place.begin, place.column, Notes())
+    inner = MatrixPattern(place.begin, place.column, Notes())
     return (place, inner) if is_narrow(inner) else None

@@ -34,7 +34,7 @@ class DependentError(Exception):
         self.column = column
 
 
-class Pattern:
+class MatrixPattern:
     """Where the nonzeros of a square matrix stand, row by row; what is worked out from it is kept in ``notes``.
 
     The notes are those of the pattern that Jacobians of one make share: a loop pays for them once. ``symmetric`` tells
@@ -102,7 +102,7 @@ class Pattern:
         return self.notes.find("diagonal", find)
 
 
-def singular(pattern: Pattern, values: Array, otherwise: str) -> LinAlgError:
+def singular(pattern: MatrixPattern, values: Array, otherwise: str) -> LinAlgError:
     """Return the error that a matrix is singular, with the first row or column that tells why, else by the solver."""
     full = values != 0
     rows = numpy.bincount(pattern.row[full], minlength=pattern.size)

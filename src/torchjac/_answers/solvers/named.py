@@ -10,9 +10,9 @@ import numpy
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is public, but not exported by name
 
 from .choose import sparse_lu
-from .matrix import Array, Factors, Pattern, singular
+from .matrix import Array, Factors, MatrixPattern, singular
 
-Factorise: TypeAlias = Callable[[Pattern, Array], tuple[Factors, str]]
+Factorise: TypeAlias = Callable[[MatrixPattern, Array], tuple[Factors, str]]
 
 #: Iterations stop where the residual is this part of the right side.
 TOLERANCE = {numpy.dtype(numpy.float64): 1e-10, numpy.dtype(numpy.float32): 1e-5}
@@ -53,7 +53,7 @@ def factorise_by(solver: Any, preconditioner: Any) -> Factorise:
     return lambda pattern, values: (_packaged(solver, pattern, values), solver)
 
 
-def matrix_of(pattern: Pattern, values: Array) -> Any:
+def matrix_of(pattern: MatrixPattern, values: Array) -> Any:
     """Return SciPy's matrix by rows."""
     from scipy.sparse import csr_array
 
@@ -63,7 +63,7 @@ def matrix_of(pattern: Pattern, values: Array) -> Any:
 class Brought:
     """Factors made by a solver object."""
 
-    def __init__(self, solver: Any, pattern: Pattern, values: Array) -> None:
+    def __init__(self, solver: Any, pattern: MatrixPattern, values: Array) -> None:
         self._solver = solver
         self._factors = solver.factor(matrix_of(pattern, values).tocsc())
 
@@ -77,7 +77,7 @@ class Brought:
         raise NotImplementedError("slogdet: a solver that is named only solves")
 
 
-def _packaged(name: str, pattern: Pattern, values: Array) -> Brought:
+def _packaged(name: str, pattern: MatrixPattern, values: Array) -> Brought:
     try:
         return Brought(Packaged(PACKAGED[name]), pattern, values)
     except RuntimeError as error:
@@ -152,7 +152,7 @@ def _package(name: str, registered: str | None = None) -> Any:
         ) from error
 
 
-def _krylov(name: str, preconditioner: Any, pattern: Pattern, values: Array) -> tuple[Factors, str]:
+def _krylov(name: str, preconditioner: Any, pattern: MatrixPattern, values: Array) -> tuple[Factors, str]:
     matrix = matrix_of(pattern, values)
     told = f"{name}, preconditioner {preconditioner if isinstance(preconditioner, (str, type(None))) else 'given'}"
     return Krylov(name, matrix, preconditioner), told

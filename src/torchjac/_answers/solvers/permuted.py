@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy
 
-from .matrix import Array, Pattern
+from .matrix import Array, MatrixPattern
 
 
 class Permutation(NamedTuple):
@@ -22,7 +22,7 @@ class Permutation(NamedTuple):
     order: Array
 
 
-def permutation(pattern: Pattern, rows: Array, columns: Array) -> Permutation:
+def permutation(pattern: MatrixPattern, rows: Array, columns: Array) -> Permutation:
     """Put rows and columns of a pattern in another order."""
     back = numpy.empty(pattern.size, pattern.index.dtype)
     back[columns] = numpy.arange(pattern.size, dtype=pattern.index.dtype)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy
 
-from .matrix import Array, Pattern, UnfitError, singular
+from .matrix import Array, MatrixPattern, UnfitError, singular
 from .permuted import Permutation, permutation
 
 #: A diagonal entry smaller than this part of its row's largest is a weak pivot; where too many rows have one, or none,
@@ -30,7 +30,7 @@ class SuperLU:
     and its fill holds whatever they are. "TRIANGULAR" is a triangle as it stands.
     """
 
-    def __init__(self, pattern: Pattern, values: Array, ordering: str) -> None:
+    def __init__(self, pattern: MatrixPattern, values: Array, ordering: str) -> None:
         """Factorise.
 
         Raises:
@@ -106,7 +106,7 @@ class SuperLU:
         return (-1.0) ** (swaps + int((diagonal < 0).sum())), float(numpy.log(numpy.abs(diagonal)).sum())
 
 
-def has_strong_diagonal(pattern: Pattern, values: Array) -> bool:
+def has_strong_diagonal(pattern: MatrixPattern, values: Array) -> bool:
     """Return whether pivots on the diagonal are worth a trial: the pattern is symmetric, and hardly one is weak."""
     at = pattern.diagonal
     if at is None or pattern.transposition is None:

@@ -17,7 +17,7 @@ from ..._blocks.tracing import is_plain
 from ..assembly import Assembled, not_held
 from ..sparse import import_scipy
 from .choose import factorise
-from .matrix import Factors, Pattern
+from .matrix import Factors, MatrixPattern
 from .named import Factorise
 
 #: The columns of the inverse that are formed at a time for the gradient of a determinant.
@@ -96,7 +96,7 @@ class System:
             self._is_finite = isfinite(self._largest)
             if self._is_finite:
                 import_scipy("solve and slogdet of a sparse Jacobian")
-                pattern = Pattern(
+                pattern = MatrixPattern(
                     self._begin.cpu().numpy(),
                     self._index.cpu().numpy(),
                     self._notes,

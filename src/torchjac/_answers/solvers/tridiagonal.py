@@ -8,13 +8,13 @@ import numpy
 import torch
 
 from ..._blocks.places import Places
-from .matrix import Array, DependentError, Pattern
+from .matrix import Array, DependentError, MatrixPattern
 
 
 class Tridiagonal:
     """L U or L D Lᵀ of a tridiagonal matrix."""
 
-    def __init__(self, pattern: Pattern, values: Array) -> None:
+    def __init__(self, pattern: MatrixPattern, values: Array) -> None:
         """Factorise.
 
         Raises:
@@ -61,7 +61,7 @@ class Tridiagonal:
         return sign, float(numpy.log(numpy.abs(diagonal)).sum())
 
 
-def _lines(pattern: Pattern, values: Array) -> list[Array]:
+def _lines(pattern: MatrixPattern, values: Array) -> list[Array]:
     """Return the diagonals below, on and above the main one, each in one piece."""
 
     def places() -> list[tuple[Places, Places, bool]]:
