@@ -162,8 +162,8 @@ def _guarded(found: Recorder) -> list[ProgramStep]:
 
 
 def _without_copies(
-    steps: Sequence[Step], registers: Sequence[Register], outputs: Sequence[int]
-) -> list[Step]:
+    steps: Sequence[ProgramStep], registers: Sequence[Register], outputs: Sequence[int]
+) -> list[ProgramStep]:
     """Return the steps without those that give the tensor they read: its readers read it where it stands.
 
     Without a graph `detach` is one, but where code from outside, or a caller, sees the result.
@@ -180,7 +180,9 @@ def _without_copies(
         ):
             same[own] = moved[0]
             moved, guard = (), False
-        kept.append(Step(function, moved, own, None if writes is None else same.get(writes, writes), guard))
+        kept.append(
+            ProgramStep(function, moved, own, None if writes is None else same.get(writes, writes), guard)
+        )
     return kept
 
 
