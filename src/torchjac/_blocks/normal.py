@@ -95,7 +95,7 @@ def _plan(pattern: Pattern) -> GramPlan | None:
     counts = begin.diff()
     if int((counts**2).sum()) > MOST_PAIRS * max(index.numel(), 1):
         return None
-    group = _groups(begin, index, counts)
+    group = _groups(index, counts)
     heights = torch.bincount(group)
     first = heights.cumsum(0) - heights
     widths = counts[first]
@@ -144,7 +144,7 @@ def _block(row: Tensor, column: Tensor, shape: tuple[int, ...]) -> Block:
     return Block(1.0, (label,), out, out if row is column else wrt)
 
 
-def _groups(begin: Tensor, index: Tensor, counts: Tensor) -> Tensor:
+def _groups(index: Tensor, counts: Tensor) -> Tensor:
     """Return the number of the group of each row: neighbours with the same columns are of one."""
     rows = counts.numel()
     group = torch.zeros(rows, dtype=torch.int64, device=index.device)

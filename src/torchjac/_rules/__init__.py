@@ -1,4 +1,7 @@
-"""The local Jacobian of each op; importing the package registers every rule."""
+"""The local Jacobian of each op; importing the package registers every rule.
+
+A rule is a function with the name of its op: that of `torch.mm` is `mm` in `matmul`.
+"""
 
 # ruff: noqa: F401 (importing a file registers its rules)
 

@@ -34,7 +34,7 @@ def _outer(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _system(
-    node: Node, rows: Tensor, solved: Tensor, left: bool, inputs: tuple[int, int], vector: bool = False
+    node: Node, solved: Tensor, left: bool, inputs: tuple[int, int], vector: bool = False
 ) -> list[Tensor | None]:
     """Return what goes to a matrix A and a side B, of the solution X of A X = B or X A = B: −G Xᴴ and G = A⁻ᴴ rows."""
     found: list[Tensor | None] = [None, None]
@@ -66,7 +66,7 @@ def _solve(node: Node, count: int, rows: Tensor) -> Results | None:
         -1 if left else -2,
         lambda side: torch.linalg.lu_solve(factors, pivots, side, left=left, adjoint=not transposed),
     )
-    return _system(node, rows, solved, left, (0, 1), vector)
+    return _system(node, solved, left, (0, 1), vector)
 
 
 @formula("LinalgSolveTriangularBackward0", recorded=False)
@@ -79,7 +79,7 @@ def _solve_triangular(node: Node, count: int, rows: Tensor) -> Results | None:
             matrix.mH, side, upper=not upper, left=left, unitriangular=unit
         ),
     )
-    found = _system(node, rows, solved, left, (0, 1))
+    found = _system(node, solved, left, (0, 1))
     if found[0] is not None:
         found[0] = found[0].triu(int(unit)) if upper else found[0].tril(-int(unit))
     return found
@@ -89,7 +89,7 @@ def _solve_triangular(node: Node, count: int, rows: Tensor) -> Results | None:
 def _cholesky_solve(node: Node, count: int, rows: Tensor) -> Results | None:
     factor, upper = node.saved("input2"), node.saved("upper")
     solved = _together(rows, -1, lambda side: torch.cholesky_solve(side, factor, upper=upper))
-    found = _system(node, rows, solved, True, (1, 0))
+    found = _system(node, solved, True, (1, 0))
     if (product := found[1]) is not None:
         both = product + product.mH
         found[1] = torch.matmul(factor, both) if upper else torch.matmul(both, factor)

@@ -89,12 +89,12 @@ def plan(
         return count, attempt(count)[0]
     except OverBudgetError as error:
         if count == 1:
-            raise _too_small(error, most, what) from None
+            raise _too_small(error, what) from None
     try:
         found: T | None
         found, peak = attempt(1)
     except OverBudgetError as error:
-        raise _too_small(error, most, what) from None
+        raise _too_small(error, what) from None
     rows, limit, each = 1, count, float(peak)
     while True:
         more = rows + (most - peak) / each if each else limit - 1
@@ -115,7 +115,7 @@ def _sliced(rows: int, shape: Sequence[int]) -> int:
     return rows - rows % inner
 
 
-def _too_small(error: OverBudgetError, most: int, what: str) -> MemoryError:
+def _too_small(error: OverBudgetError, what: str) -> MemoryError:
     return MemoryError(f"{what}: a single row needs more than the memory there is for it, {error}; give more")
 
 
@@ -139,7 +139,7 @@ def fitting(find: Callable[[range], T], rows: range, most: int, what: str) -> It
             found = find(rows)
     except OverBudgetError as error:
         if len(rows) == 1:
-            raise _too_small(error, most, what) from None
+            raise _too_small(error, what) from None
     else:
         yield rows, found
         return
