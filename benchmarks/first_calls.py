@@ -3,7 +3,7 @@
     python benchmarks/first_calls.py                      a recurrence, a convolution net, power flow, everyday calls
     python benchmarks/first_calls.py --only 'tanh|arm'    some of them
     python benchmarks/first_calls.py --sample 8           the first three, and eight everyday calls spread over all
-    python benchmarks/first_calls.py --out FILE           the table into a file too
+    python benchmarks/first_calls.py --out FILE           the table into a file too; what stands there is not made again
 
 Each first call is made in a process of its own, with a cache on the disk that knows nothing but an unlike program;
 "again" is ours in another process, with the cache that the first one left. Seconds are those of the processor, of
@@ -99,11 +99,14 @@ def in_process(name: str, way: str, cache: str) -> float | None:
     return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
 
 
-def rows(names: list[str]) -> Iterator[str]:
-    """The table, line by line."""
+def rows(names: list[str], known: dict[str, str]) -> Iterator[str]:
+    """The table, line by line; known lines are taken over."""
     yield f"torch {version('torch')}, {platform.machine()}, one thread, seconds of the processor"
     yield f"{'':32}{'ours':>8}{'torch':>8}{'ratio':>8}{'again':>8}"
     for name in names:
+        if name in known:
+            yield known[name]
+            continue
         with tempfile.TemporaryDirectory() as cache:
             ours, theirs = in_process(name, "ours", cache), in_process(name, "torch", cache)
             again = in_process(name, "ours", cache)
@@ -128,8 +131,10 @@ def main() -> None:
     names = [name for name in cases() if re.search(given.only, name)]
     if given.sample:
         names = [*names[:3], *names[3 :: max(1, (len(names) - 3) // given.sample)]]
+    before = given.out.read_text().splitlines() if given.out and given.out.exists() else []
+    known = {line[:32].rstrip(): line for line in before[2:]}
     lines = []
-    for line in rows(names):
+    for line in rows(names, known if before[:1] == [next(rows([], {}))] else {}):
         print(line, flush=True)
         lines.append(line)
         if given.out:

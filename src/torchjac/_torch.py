@@ -27,6 +27,7 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
 )
 from torch._subclasses.functional_tensor import FunctionalTensor
+from torch._tensor_str import PRINT_OPTS
 from torch.autograd import forward_ad
 from torch.overrides import _pop_mode, _push_mode
 from torch.utils import _python_dispatch as python_dispatch
@@ -202,7 +203,7 @@ SETTINGS: tuple[Callable[[], Any], ...] = tuple(
 )  # fmt: skip
 
 __all__ = [
-    "DataDependentOutputException", "DisableTorchFunction", "DynamicOutputShapeException", "FakeTensor",
+    "PRINT_OPTS", "DataDependentOutputException", "DisableTorchFunction", "DynamicOutputShapeException", "FakeTensor",
     "FakeTensorMode", "FunctionalTensor", "HigherOrderOperator", "OpOverload", "TensorBase", "TorchDispatchMode",
     "TracingContext", "python_dispatch", "pytree", "tracing",
 ]  # fmt: skip

@@ -4,8 +4,10 @@ import argparse
 import array
 import builtins
 import collections
+import contextlib
 import contextvars
 import copy
+import ctypes
 import dataclasses
 import datetime
 import enum
@@ -22,7 +24,9 @@ import sys
 import threading
 import time
 import types
+import typing
 import uuid
+import weakref
 
 import numpy
 import pytest
@@ -775,6 +779,230 @@ def tensor_hook():
     return func, lambda: held.__setitem__(0, 3.0)
 
 
+def enumeration_by_name():
+    class Level(enum.IntEnum):
+        LOW = 2
+
+    return (lambda x: x * Level["LOW"].value), lambda: setattr(Level.LOW, "_value_", 3)
+
+
+def metaclass_attribute():
+    class Meta(type):
+        scale = 2.0
+
+    class Made(metaclass=Meta):
+        pass
+
+    return (lambda x: x * Made.scale), lambda: setattr(Meta, "scale", 3.0)
+
+
+def name_of_a_class():
+    class Two:
+        pass
+
+    return (lambda x: x * len(Two.__name__)), lambda: setattr(Two, "__name__", "Threes")
+
+
+def name_of_a_function():
+    def two():
+        pass
+
+    return (lambda x: x * len(two.__name__)), lambda: setattr(two, "__name__", "threes")
+
+
+def annotation():
+    def helper(a: 2.0):
+        pass
+
+    return (lambda x: x * helper.__annotations__["a"]), lambda: helper.__annotations__.update(a=3.0)
+
+
+def type_hints():
+    def helper(a: int):
+        pass
+
+    func = lambda x: x * len(typing.get_type_hints(helper))
+    return func, lambda: helper.__annotations__.update(b=int)
+
+
+def generic_alias():
+    class Box(typing.Generic[typing.TypeVar("T")]):
+        scale = 2.0
+
+    alias = Box[int]
+    return (lambda x: x * alias.scale), lambda: setattr(Box, "scale", 3.0)
+
+
+def pattern_by_class():
+    class Point:
+        __match_args__ = ("scale",)
+
+        def __init__(self):
+            self.scale = 2.0
+
+    point = Point()
+
+    def func(x):
+        match point:
+            case Point(value):
+                return x * value
+
+    return func, lambda: setattr(point, "scale", 3.0)
+
+
+def cell_that_was_empty():
+    def func(x):
+        try:
+            return x * scale
+        except NameError:
+            return x * 2
+
+    def change():
+        nonlocal scale
+        scale = 3.0
+
+    if not callable(func):
+        scale = 1.0
+    return func, change
+
+
+def function_of_a_text():
+    scope = {"scale": 2.0}
+    exec("def helper(x): return x * scale", scope)
+    helper = scope["helper"]
+    return (lambda x: helper(x)), lambda: scope.update(scale=3.0)
+
+
+def error_as_a_text():
+    error = ValueError("ab")
+    return (lambda x: x * len(str(error))), lambda: setattr(error, "args", ("abc",))
+
+
+def partial_replaced():
+    func = functools.partial(sees, value=2.0)
+    return (lambda x: func(x)), lambda: func.__setstate__((sees, (), {"value": 3.0}, {}))
+
+
+def end_of_a_slice():
+    class End:
+        at = 2
+
+        def __index__(self):
+            return self.at
+
+    end, held = End(), [1.0, 1.0, 1.0]
+    part = slice(0, end)
+    return (lambda x: x * sum(held[part])), lambda: setattr(end, "at", 3)
+
+
+def view_of_a_dict():
+    held = {"a": 2.0}
+    values = held.values()
+    return (lambda x: x * sum(values)), lambda: held.update(a=3.0)
+
+
+def weak_method():
+    config = Config()
+    method = weakref.WeakMethod(config.method)
+    return (lambda x: method()(x)), lambda: setattr(config, "scale", 3.0)
+
+
+def method_of_c():
+    config = Config()
+    get = config.__getattribute__
+    return (lambda x: x * get("scale")), lambda: setattr(config, "scale", 3.0)
+
+
+def number_of_c():
+    held = ctypes.c_double(2.0)
+    return (lambda x: x * held.value), lambda: setattr(held, "value", 3.0)
+
+
+def memory_of_c():
+    held = (ctypes.c_double * 2)(2.0, 1.0)
+    return (lambda x: x * held[0]), lambda: held.__setitem__(0, 3.0)
+
+
+def memory_view():
+    held = bytearray([2])
+    view = memoryview(held)
+    return (lambda x: x * view[0]), lambda: held.__setitem__(0, 3)
+
+
+def context_manager():
+    held = contextlib.nullcontext(2.0)
+
+    def func(x):
+        with held as scale:
+            return x * scale
+
+    return func, lambda: setattr(held, "enter_result", 3.0)
+
+
+def module_of_the_system_replaced():
+    def func(x):
+        from tests._transforms import elsewhere
+
+        return x * elsewhere.SCALE
+
+    other = types.ModuleType("tests._transforms.elsewhere")
+    other.SCALE = 3.0
+    package = sys.modules["tests._transforms"]
+    return func, lambda: setattr(package, "elsewhere", other)
+
+
+def import_replaced():
+    def func(x):
+        import math as found
+
+        return x * found.sqrt(4.0)
+
+    usual, other = builtins.__import__, types.SimpleNamespace(sqrt=lambda _: 3.0)
+    swapped = lambda name, *rest: other if name == "math" else usual(name, *rest)
+    return func, lambda: setattr(builtins, "__import__", swapped)
+
+
+def library_attribute_that_was_missing():
+    return (lambda x: x * getattr(math, "absent", 2.0)), lambda: setattr(math, "absent", 3.0)
+
+
+def library_class_attribute():
+    law = torch.distributions.Distribution
+    func = lambda x: x * (2.0 if law._validate_args else 3.0)
+    return func, lambda: law.set_default_validate_args(not law._validate_args)
+
+
+def numpy_flags():
+    held = numpy.ones(3)
+    return (lambda x: x * (2.0 if held.flags.writeable else 3.0)), lambda: held.setflags(write=False)
+
+
+def numpy_names():
+    held = numpy.zeros(2, dtype=[("ab", "f8")])
+    return (lambda x: x * len(held.dtype.names[0])), lambda: setattr(held.dtype, "names", ("abc",))
+
+
+def tensor_attribute():
+    held = torch.ones(3)
+    held.scale = 2.0
+    return (lambda x: x * held.scale), lambda: setattr(held, "scale", 3.0)
+
+
+def tensor_attribute_that_was_missing():
+    held = torch.ones(3)
+    return (lambda x: x * (3.0 if hasattr(held, "scale") else 2.0)), lambda: setattr(held, "scale", 1)
+
+
+def tensor_version():
+    held = torch.ones(3)
+    return (lambda x: x * (1 + held._version)), lambda: held.add_(0)
+
+
+def tensor_as_a_text():
+    held = torch.ones(1)
+    return (lambda x: x * len(repr(held))), lambda: held.fill_(12345.0)
+
+
 SEEN = [
     global_number, global_zero_of_another_sign, global_shadows_a_builtin, module_attribute,
     module_attribute_that_is_computed, module_attribute_that_was_missing, library_constant, library_function,
@@ -795,6 +1023,11 @@ SEEN = [
     module_replaced, module_number, parametrization, probability_of_a_dropout, distribution, cached_before,
     context_variable, thread_local, environment, environment_by_getenv, default_dtype, default_device,
     deterministic_mode, number_of_threads, builtin_replaced, function_with_a_backward, tensor_hook,
+    enumeration_by_name, metaclass_attribute, name_of_a_class, name_of_a_function, annotation, type_hints,
+    generic_alias, pattern_by_class, cell_that_was_empty, function_of_a_text, error_as_a_text, partial_replaced,
+    end_of_a_slice, view_of_a_dict, weak_method, method_of_c, number_of_c, memory_of_c, memory_view, context_manager,
+    module_of_the_system_replaced, import_replaced, library_attribute_that_was_missing, library_class_attribute,
+    numpy_flags, numpy_names, tensor_attribute, tensor_attribute_that_was_missing, tensor_version, tensor_as_a_text,
 ]  # fmt: skip
 
 
@@ -806,6 +1039,8 @@ def put_back(monkeypatch):
         for owner, name in [
             (elsewhere, "SCALE"), (math, "pi"), (torch, "sinc"), (torch.Tensor, "sinc"), (Config, "shared"),
             (Config, "doubled"), (Config, "method"), (nn.Identity, "forward"), (builtins, "round"),
+            (builtins, "__import__"), (sys.modules["tests._transforms"], "elsewhere"),
+            (torch.distributions.Distribution, "_validate_args"),
         ]
     ]  # fmt: skip
     threads, environ = torch.get_num_threads(), dict(os.environ)
@@ -816,6 +1051,7 @@ def put_back(monkeypatch):
     SCALE = 2.0
     globals().pop("len", None)
     vars(elsewhere).pop("ABSENT", None)
+    vars(math).pop("absent", None)
     for owner, name, value in saved:
         if name != "doubled":
             setattr(owner, name, value)

@@ -20,11 +20,12 @@ from .._capture.constant_folding import Constants
 from .._torch import disable_current_modes
 from .guards import Guards
 from .interrupt import HeldInterrupts
+from .library_state import CallAgain, is_getter
 from .trusted_code import RefusedError, impure_c, impure_python, is_library, looks_at_anything
 
 #: Of code: a library's; the user's; a library's whose answer is another each time, that looks at whatever it is
-#: given, that imports; and what the garbage collector calls, whatever runs.
-_LIBRARY, _USER, _IMPURE, _LOOKS, _IMPORTS, _COLLECTS = range(6)
+#: given, that imports, that tells a state; and what the garbage collector calls, whatever runs.
+_LIBRARY, _USER, _IMPURE, _LOOKS, _IMPORTS, _TELLS, _COLLECTS = range(7)
 
 #: Code between a function of a library and what calls it.
 _BETWEEN = ("contextlib", "functools", "torch._compile", "torch._dynamo", "torch.random", "importlib")
@@ -33,8 +34,11 @@ _BETWEEN = ("contextlib", "functools", "torch._compile", "torch._dynamo", "torch
 _TAKES_NAME = {"getattr", "setattr", "hasattr", "delattr"}
 _TAKES_ALL = {"vars", "dir", "globals", "locals", "exec", "eval"}
 
+#: Instructions that call a built-in function.
+_OF_BUILTINS = {"IMPORT_NAME": "__import__", "LOAD_BUILD_CLASS": "__build_class__"}
+
 #: Names in code that looks up others.
-_MAKES_NAMES = {"__dict__", "attrgetter", "methodcaller", "__getattribute__", "__setattr__"}
+_MAKES_NAMES = {"__dict__", "attrgetter", "methodcaller", "__getattribute__", "__setattr__", "__match_args__"}
 
 
 class Observer:
@@ -107,15 +111,18 @@ class Observer:
     def _call_library(self, kind: int, frame: FrameType, caller: FrameType) -> None:
         if kind == _LOOKS:
             self._keep(self.reads.ran_with_any_name)
+        elif kind == _TELLS:
+            self.reads.depends_on(CallAgain(frame))
         elif kind == _IMPURE:
             self._refuse(f"calls {frame.f_globals['__name__']}.{frame.f_code.co_name}", caller)
         elif frame.f_locals["name"] not in sys.modules:
             self._refuse(f"imports {frame.f_locals['name']} for the first time", caller)
 
     def _meet(self, frame: FrameType) -> int:
-        module, code = frame.f_globals.get("__name__"), frame.f_code
+        module, code = frame.f_globals.get("__name__", ""), frame.f_code
         self._met.append(code)
-        kind = self._codes[id(code)] = _kind(module or "builtins", code.co_name)
+        kind = self._codes[id(code)] = _kind(module, code.co_name)
+        self.reads.uses(module)
         if kind == _USER:
             self._meet_user(frame)
         return kind
@@ -123,17 +130,20 @@ class Observer:
     def _meet_user(self, frame: FrameType) -> None:
         code = frame.f_code
         facts = _facts(code)
-        modules = [sys.modules[name] for name in _imported(facts, frame.f_globals) if name in sys.modules]
-        if not facts.names.isdisjoint(_MAKES_NAMES):
+        modules = [name for name in _imported(facts, frame.f_globals) if name in sys.modules]
+        if facts.makes_names:
             self._keep(self.reads.ran_with_any_name)
-        self._keep(self.reads.ran, {*facts.names, code.co_name}, frame.f_globals, facts.looked_up, modules)
+        names = {*facts.names, code.co_name}
+        self._keep(self.reads.ran, names, facts.perhaps, frame.f_globals, facts.looked_up, modules)
 
     def _call_c(self, frame: FrameType, function: Any) -> None:
         name = function.__name__
-        if name in _TAKES_ALL or (name in _TAKES_NAME and _makes_names(frame.f_code)):
+        if name in _TAKES_ALL:
             self._keep(self.reads.ran_with_any_name)
         elif (impure := impure_c(function)) is not None:
             self._refuse(f"calls {impure}", frame)
+        else:
+            self.reads.uses(getattr(function, "__module__", None))
 
     def _caller(self, frame: FrameType) -> FrameType | None:
         """Return the user's frame that a call comes from, if no library makes it of its own."""
@@ -202,13 +212,18 @@ class ValuesLeave(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-_LEAVES = {Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__}
+_LEAVES = {Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__, Tensor.__repr__}
 
 
 class Facts(NamedTuple):
-    """The names in code: attributes and globals alike; what it looks up in its globals; the modules it imports."""
+    """The names in code: attributes and globals alike; what it looks up in its globals; the modules it imports.
+
+    ``perhaps`` are names that it asks for by `getattr` or a relative; it may make others, as by ``vars``.
+    """
 
     names: frozenset[str]
+    perhaps: frozenset[str]
+    makes_names: bool
     looked_up: tuple[str, ...]
     imports: tuple[tuple[str, int], ...]
 
@@ -218,15 +233,25 @@ def _facts(code: CodeType) -> Facts:
     names, looked_up, imports = set(code.co_names), [], []
     level = 0
     for instruction in dis.get_instructions(code):
+        if instruction.opname in _OF_BUILTINS:
+            looked_up.append(_OF_BUILTINS[instruction.opname])
         if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL"):
             looked_up.append(instruction.argval)
+        elif instruction.opname == "MATCH_CLASS":
+            names.add("__match_args__")
         elif instruction.opname == "IMPORT_NAME":
             imports.append((instruction.argval, level))
         elif instruction.opname in ("LOAD_CONST", "LOAD_SMALL_INT") and isinstance(instruction.argval, int):
             level = instruction.argval  # of a relative import; what stands before it is 0 or more
+    perhaps = frozenset[str]()
+    makes_names = not names.isdisjoint(_MAKES_NAMES)
     if not names.isdisjoint(_TAKES_NAME):
-        names.update(each for each in code.co_consts if isinstance(each, str) and each.isidentifier())
-    return Facts(frozenset(names), tuple(dict.fromkeys(looked_up)), tuple(imports))
+        perhaps = frozenset(each for each in code.co_consts if isinstance(each, str) and each.isidentifier())
+        makes_names = makes_names or _makes_names(code)
+    if "get_type_hints" in names:
+        names.add("__annotations__")
+    found = frozenset(names | perhaps)
+    return Facts(found, perhaps, makes_names, tuple(dict.fromkeys(looked_up)), tuple(imports))
 
 
 def _imported(facts: Facts, scope: dict[str, Any]) -> Iterator[str]:
@@ -238,7 +263,6 @@ def _imported(facts: Facts, scope: dict[str, Any]) -> Iterator[str]:
         yield from (".".join(pieces[: k + 1]) for k in range(len(pieces)))
 
 
-@lru_cache(maxsize=4096)
 def _makes_names(code: CodeType) -> bool:
     """Return whether code calls `getattr` or a relative with a name that does not stand in it."""
     try:
@@ -247,7 +271,8 @@ def _makes_names(code: CodeType) -> bool:
         return True
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     named = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id in _TAKES_NAME]
-    return not named or any(
+    spoken = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id in _TAKES_NAME]
+    return not 0 < len(spoken) == len(named) or any(
         len(call.args) < 2 or not isinstance(call.args[1], ast.Constant) for call in named
     )
 
@@ -261,6 +286,8 @@ def _kind(module: str, name: str) -> int:
         return _IMPURE
     if module == "importlib._bootstrap" and name == "_find_and_load":
         return _IMPORTS
+    if is_getter(module, name):
+        return _TELLS
     return _LOOKS if looks_at_anything(module) else _LIBRARY
 
 

@@ -22,6 +22,7 @@ from .call_function import check_callable
 from .capture_watch import Observer
 from .dynamic import SharedCode
 from .guards import Guards
+from .op_recording import import_tracer
 from .program import Compile, CompiledProgram, capture
 from .signature import Call, check_call, read_call, without_sizes
 
@@ -216,6 +217,7 @@ def observed(
 ) -> tuple[T, Guards]:
     """Return what a recording of a call gives, and what the watched function read; one thread at a time."""
     with _TRACER:
+        import_tracer()
         observer = Observer(Guards(func, call.leaves))
         try:
             found = record(func, call, observer)

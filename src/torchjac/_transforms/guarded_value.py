@@ -13,7 +13,18 @@ import torch
 
 from .._torch import SETTINGS
 from .signature import kind_of
-from .snapshot import MISSING, Lookup, Space, cache_state, leave, refill_sequence, same
+from .snapshot import (
+    MISSING,
+    Lookup,
+    Space,
+    cache_state,
+    form_of,
+    leave,
+    refill_cell,
+    refill_sequence,
+    refill_table,
+    same,
+)
 
 
 class GuardedValue:
@@ -26,7 +37,8 @@ class GuardedValue:
         self._sequences: list[tuple[Any, tuple[Any, ...]]] = []
         self._lookups: dict[Any, Lookup] = {}
         self._tensors: list[tuple[torch.Tensor, Any]] = []
-        self._tables: list[tuple[numpy.ndarray[Any, Any], numpy.ndarray[Any, Any]]] = []
+        self._tables: list[tuple[numpy.ndarray[Any, Any], Any, numpy.ndarray[Any, Any]]] = []
+        self._states: set[Callable[[], Any]] = set()
         self._looks: list[Any] = []
         self._empty: list[Any] = []
         self._settings = [get() for get in SETTINGS]
@@ -41,7 +53,9 @@ class GuardedValue:
             changed()
 
     def freeze(self) -> None:
-        """Note that all has been read."""
+        """Note that all has been read, and ask for the state that libraries are left in."""
+        for ask in self._states:
+            self._lookups[ask] = Lookup(ask, (), ask())
         spaces = self._spaces.values()
         self._looks = [space.look() for space in spaces if space.held or space.order]
         self._empty = [space.space for space in spaces if space.order == []]
@@ -58,7 +72,7 @@ class GuardedValue:
             except ValueError:
                 found = MISSING
             if found is not value and not same(found, value):
-                yield partial(setattr, cell, "cell_contents", value)
+                yield partial(refill_cell, cell, value)
         for function, code, defaults, kwdefaults in self._functions:
             if (
                 function.__code__ is not code
@@ -92,9 +106,9 @@ class GuardedValue:
         for tensor, kind in self._tensors:
             if kind_of(tensor) != kind:
                 yield leave
-        for table, copy in self._tables:
-            if (table.shape, table.dtype) != (copy.shape, copy.dtype) or table.tobytes() != copy.tobytes():
-                yield partial(numpy.copyto, table, copy)
+        for table, form, copy in self._tables:
+            if form_of(table) != form or table.tobytes() != copy.tobytes():
+                yield partial(refill_table, table, copy)
         if [get() for get in SETTINGS] != self._settings:
             yield leave
 

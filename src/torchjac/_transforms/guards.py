@@ -9,11 +9,13 @@ numbers and strings. An object of which nothing can be seen is refused.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import functools
 import os
+import sys
 import weakref
 from _thread import _local
-from array import array
+from abc import ABCMeta, get_cache_token
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
@@ -23,33 +25,30 @@ from types import (
     BuiltinFunctionType,
     CodeType,
     FunctionType,
+    GenericAlias,
     MappingProxyType,
-    MemberDescriptorType,
     MethodType,
+    MethodWrapperType,
     ModuleType,
-    SimpleNamespace,
 )
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args, get_origin
 
 import numpy
 import torch
 from torch.nn.modules import module as _module
 
-from .._torch import FakeTensor
-from .guarded_value import GuardedValue
+from .guarded_attributes import CONTAINERS, GuardedAttributes, is_refused
+from .library_state import STATES, content, script_attribute, script_attributes
 from .signature import kind_of
-from .snapshot import MISSING, Space, cache_state
-from .trusted_code import PLAIN, QUIET, STATEFUL, is_library, is_unknown, is_unread, refusal
-
-#: Dicts of a module that PyTorch reads at each call.
-_OF_MODULES = [name for name in vars(torch.nn.Module()) if name not in ("_non_persistent_buffers_set",)]
+from .snapshot import MISSING, cache_state, form_of
+from .trusted_code import PLAIN, QUIET, STATEFUL, is_library, is_unread, refusal
 
 _GLOBAL_HOOKS = [
     value for name, value in vars(_module).items() if name.startswith("_global_") and name.endswith("hooks")
 ]
 
 
-class Guards(GuardedValue):
+class Guards(GuardedAttributes):
     """The values found outside by the code that ran, from some roots."""
 
     #: What is reached in place of an object of a class, by the class.
@@ -58,17 +57,21 @@ class Guards(GuardedValue):
         classmethod: lambda found: (found.__func__,),
         property: lambda found: (found.fget, found.fset, found.fdel),
         MethodType: lambda found: (found.__self__, found.__func__),
-        partial: lambda found: (found.func, found.args, found.keywords, vars(found)),
+        MethodWrapperType: lambda found: (found.__self__,),
+        slice: lambda found: (found.start, found.stop, found.step),
+        GenericAlias: lambda found: (found.__origin__, found.__args__),
+        type({}.keys()): lambda found: (found.mapping,),
+        type({}.values()): lambda found: (found.mapping,),
+        type({}.items()): lambda found: (found.mapping,),
+        # Its generator tells nothing of how far it is; entered twice, it raises.
+        contextlib._GeneratorContextManager: lambda found: (found.func, found.args, found.kwds),
     }
 
     def __init__(self, *roots: Any) -> None:
         super().__init__()
-        self.names: set[str] = set()
-        self.everything = False
+        self._abstract = False
         self.codes: list[CodeType] = []  # of the functions reached
         self._seen: dict[int, Any] = {}  # keeps what it names alive, so that an id stands for one object
-        # What has attributes, read again when there are more names.
-        self._owners: list[tuple[Any, Space | None]] = []
         # What a tracer replaces while it traces is read now.
         self.reach(
             [torch.nn.Module, torch.Tensor, *(_GLOBAL_HOOKS if self._ask(any, _GLOBAL_HOOKS) else ()), *roots]
@@ -77,33 +80,35 @@ class Guards(GuardedValue):
     # What ran
 
     def ran(
-        self, names: set[str], scope: dict[str, Any], looked_up: Iterable[str], modules: Iterable[Any]
+        self,
+        names: set[str],
+        perhaps: Iterable[str],
+        scope: dict[str, Any],
+        looked_up: Iterable[str],
+        modules: Iterable[str],
     ) -> None:
         """Note code that runs: the names in it, its globals with those that it looks up, and what it imports."""
-        found = [*self._space(scope, False).read(looked_up), *self._more_names(names)]
+        found = [*self._space(scope, False).read(looked_up), *self._more_names(names, perhaps)]
         missing = [name for name in looked_up if name not in scope]
         found += self._space(vars(builtins), False).read(missing)
         for name in missing:
             self._ask(scope.get, name, MISSING)
-        self.reach([*found, *modules])
+        self.reach([*found, *[self._ask(sys.modules.get, name) for name in modules]])
 
-    def ran_with_any_name(self) -> None:
-        """Note that code runs which makes the names that it looks up: all attributes are read."""
-        if not self.everything:
-            self.everything = True
-            self.reach(
-                [
-                    each
-                    for owner, space in list(self._owners)
-                    for each in self._attributes(owner, space, set())
-                ]
-            )
+    def uses(self, module: str | None) -> None:
+        """Note that code or objects of a module are used, whose answers may depend on a state."""
+        if module in STATES:
+            self.depends_on(STATES[module])
 
-    def _more_names(self, names: set[str]) -> Iterator[Any]:
-        new = names - self.names
-        self.names |= new
-        for owner, space in list(self._owners) if new else ():
-            yield from self._attributes(owner, space, new)
+    def depends_on(self, state: Callable[[], Any]) -> None:
+        """Ask for a state when the capture has ended."""
+        self._states.add(state)
+
+    def freeze(self) -> None:
+        """Note that all has been read; classes that others may be registered with are read by being asked for."""
+        if self._abstract and not self.names.isdisjoint(("isinstance", "issubclass")):
+            self.depends_on(get_cache_token)
+        super().freeze()
 
     def reach(self, found: Iterable[Any]) -> None:
         """Keep the attributes of objects, and theirs."""
@@ -118,22 +123,23 @@ class Guards(GuardedValue):
 
     def _read(self, found: Any) -> Iterator[Any]:
         kind = type(found)
-        if isinstance(found, PLAIN) and is_library(kind.__module__):
+        self.uses(kind.__module__)
+        if kind is object or (isinstance(found, PLAIN) and is_library(kind.__module__)):
             return
+        if _looks_up_any_name(found):
+            self.ran_with_any_name()
         parts = next(filter(None, map(self.instead.get, kind.__mro__)), None)
         if parts is not None:
             yield from parts(found)
         elif isinstance(found, torch.Tensor):
             self._tensors.append((found, kind_of(found)))
-            yield from self._own(found, None)
+            yield from self._own(found, self._space(found.__dict__, False))
             if not is_library(kind.__module__):
                 yield kind
         elif isinstance(found, ModuleType):
             yield from self._own(found, self._space(found.__dict__, not is_library(found.__name__)))
         elif isinstance(found, type):
             yield from self._read_class(found)
-        elif found is os.getenv:
-            yield os.environ
         elif isinstance(found, FunctionType):
             yield from self._read_function(found)
         elif kind is functools._lru_cache_wrapper:
@@ -143,14 +149,22 @@ class Guards(GuardedValue):
                 yield found.__self__
         elif isinstance(found, STATEFUL):
             raise refusal(found, "whose next answer is another each time")
-        elif isinstance(found, (attrgetter, methodcaller)):
+        else:
+            yield from self._read_object(found)
+
+    def _read_object(self, found: Any) -> Iterator[Any]:
+        """Yield the parts of an object that is none of the kinds before."""
+        kind = type(found)
+        if isinstance(found, (attrgetter, methodcaller)):
             yield from self._more_names(
-                {part for name in _texts(found.__reduce__()) for part in name.split(".")}
+                {each for name in _texts(found.__reduce__()) for each in name.split(".")}
             )
-        elif (
-            kind is object or isinstance(found, QUIET) or (is_unread(kind) and not isinstance(found, _local))
-        ):
+        elif isinstance(found, QUIET):
             return
+        elif is_unread(kind) and not isinstance(found, _local):
+            yield from (get_origin(found), get_args(found))
+            if kind.__module__.partition(".")[0] not in ("torch", "torchjac"):
+                yield from self._own(found, self._space(getattr(found, "__dict__", {}), False))
         else:
             yield from self._read_content(found)
             yield from self._read_instance(found)
@@ -169,15 +183,22 @@ class Guards(GuardedValue):
         elif isinstance(found, numpy.ndarray):
             if found.dtype.hasobject:
                 yield from found.flat
-            self._tables.append((found, found.copy()))
-        elif isinstance(found, (bytearray, array)):
-            self._ask(bytes, found)
-        elif isinstance(found, (weakref.ref, ContextVar)):
-            yield self._ask(found) if isinstance(found, weakref.ref) else self._ask(found.get, MISSING)
+            self._tables.append((found, form_of(found), found.copy()))
+        elif isinstance(found, torch.jit.ScriptModule):
+            for owner, name in script_attributes(found):
+                self._ask(script_attribute, owner, name)
+        elif content(found) is not None:
+            self._ask(content, found)
+        elif isinstance(found, weakref.ref):
+            yield self._ask(weakref.ref.__call__, found)
+        elif isinstance(found, ContextVar):
+            yield self._ask(found.get, MISSING)
+        elif isinstance(found, BaseException):
+            yield self._ask(getattr, found, "args")
 
     def _read_instance(self, found: Any) -> Iterator[Any]:
         kind = type(found)
-        if _is_refused(found):
+        if is_refused(found):
             raise refusal(found, "in which nothing can be seen of what may change")
         if not is_library(kind.__module__) or isinstance(found, torch.nn.Module):
             self._ask(getattr, found, "__class__")
@@ -186,10 +207,15 @@ class Guards(GuardedValue):
             yield from self._own(found, None)
         elif hasattr(found, "__dict__"):
             yield from self._own(found, self._space(found.__dict__, True))
-        elif not isinstance(found, _CONTAINERS):
+        elif not isinstance(found, CONTAINERS):
             yield from self._own(found, None)
 
     def _read_class(self, found: type) -> Iterator[Any]:
+        self.uses(found.__module__)
+        if isinstance(found, ABCMeta):
+            self._abstract = True
+        if not is_library(type(found).__module__):
+            yield type(found)
         for base in found.__mro__:
             if not is_library(base.__module__):
                 space = self._space(base.__dict__, True, base)
@@ -199,9 +225,9 @@ class Guards(GuardedValue):
                 self._ask(getattr, base, "__bases__")
                 yield from space.read(dunders)
                 yield from self._own(base, space)
-            elif base is torch.Tensor:
+            elif not issubclass(base, torch.nn.Module):
                 yield from self._own(base, self._space(base.__dict__, False, base))
-            elif issubclass(base, torch.nn.Module):
+            else:
                 methods = [name for name, value in base.__dict__.items() if isinstance(value, FunctionType)]
                 called = ("__call__", "_call_impl", "__getattr__") if base is torch.nn.Module else methods
                 yield from self._space(base.__dict__, False, base).read(called)
@@ -211,15 +237,19 @@ class Guards(GuardedValue):
         if compiled is not None:
             yield compiled
             return
-        library = is_library(found.__globals__.get("__name__"))  # `__module__` may be that of what is wrapped
+        library = is_library(
+            found.__globals__.get("__name__", "")
+        )  # `__module__` may be that of what is wrapped
         for cell in found.__closure__ or ():
             try:
                 value = cell.cell_contents
             except ValueError:
-                continue
+                value = MISSING
             if not library:
                 self._cells.append((cell, value))
             yield value
+        if found is os.getenv:
+            yield os.environ
         if not library:
             self.codes.append(found.__code__)
             self._functions.append((found, found.__code__, found.__defaults__, found.__kwdefaults__))
@@ -231,57 +261,15 @@ class Guards(GuardedValue):
         self._ask(cache_state, found)
         yield found.__wrapped__
 
-    def _own(self, owner: Any, space: Space | None) -> Iterator[Any]:
-        self._owners.append((owner, space))
-        yield from self._attributes(owner, space, self.names)
-
-    def _attributes(self, owner: Any, space: Space | None, names: set[str]) -> Iterator[Any]:
-        """Yield what stands at names of an object: in its dict, in its slots, in what C keeps of it."""
-        if isinstance(owner, torch.Tensor):
-            if owner.is_leaf:
-                for name in _OF_TENSORS & names:
-                    yield self._ask(getattr, owner, name)
-            if "data" in names and owner.layout is torch.strided and not isinstance(owner, FakeTensor):
-                self._ask(owner.data_ptr)
-        elif isinstance(owner, _local):
-            for name in names:
-                yield self._ask(getattr, owner, name, MISSING)
-        else:
-            if space is not None:
-                yield from self._names_in(owner, space, names)
-            if not isinstance(owner, (type, ModuleType, FunctionType)):
-                for base in type(owner).__mro__:
-                    for name, value in base.__dict__.items():
-                        if isinstance(value, MemberDescriptorType) and name in names:
-                            yield self._ask(getattr, owner, name, MISSING)
-
-    def _names_in(self, owner: Any, space: Space, names: set[str]) -> Iterator[Any]:
-        """Yield what stands at names in the dict of an object; what is not named may be told by its identity."""
-        named: Iterable[Any] = names & space.space.keys()
-        others: list[Any] = []
-        is_scope = isinstance(owner, (type, ModuleType))
-        if isinstance(owner, torch.nn.Module):
-            public = [name for name in space.space if name in _OF_MODULES or not name.startswith("_")]
-            named = [*public, *named]
-        elif not is_scope and any(map(_keeps, type(owner).__mro__)):
-            named = list(space.space)
-        elif self.everything and (space.order is not None or not is_scope):
-            others = list(space.space)
-        yield from space.read(named)
-        yield from [each for each in space.read(others) if not _is_refused(each)]
-
 
 _NUMBERS = {int, float, bool, str, complex, type(None), bytes}
-_CONTAINERS = (
-    list, tuple, dict, deque, set, frozenset, MappingProxyType, numpy.ndarray, bytearray, array, weakref.ref,
-    ContextVar, SimpleNamespace, _local,
-)  # fmt: skip
-_OF_TENSORS = {"grad", "_backward_hooks"}
 
 
-def _keeps(base: type) -> bool:
-    """Return whether a class is a library's, whose methods read more than the code that is watched names."""
-    return base is not object and is_library(base.__module__) and base.__module__ not in ("abc", "typing")
+def _looks_up_any_name(found: Any) -> bool:
+    """Return whether what is called later looks up an attribute that it is told only then."""
+    if isinstance(found, MethodWrapperType):
+        return found.__name__ == "__getattribute__"
+    return isinstance(found, partial) and found.func in (getattr, hasattr, vars, dir)
 
 
 def _texts(tree: Any) -> Iterator[str]:
@@ -290,7 +278,3 @@ def _texts(tree: Any) -> Iterator[str]:
     elif isinstance(tree, tuple):
         for each in tree:
             yield from _texts(each)
-
-
-def _is_refused(found: Any) -> bool:
-    return isinstance(found, STATEFUL) or (not isinstance(found, _CONTAINERS) and is_unknown(type(found)))

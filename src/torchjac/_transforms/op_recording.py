@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,6 +82,12 @@ def record_ops(
     example = [node.meta["val"] for node in _inputs(graph)]
     outputs = [node.meta["val"] for node in graph.graph.output_node().args[0]]  # type: ignore[union-attr]
     return Recording(graph, captured, example, outputs, writes)
+
+
+@cache
+def import_tracer() -> None:
+    """Record an op, for what that imports and sets the first time, which no function that is watched did."""
+    record_ops(lambda given: [given[0].sin()], [torch.ones(1)])
 
 
 def _like(tensor: Tensor) -> Tensor:

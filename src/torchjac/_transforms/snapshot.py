@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from operator import itemgetter
+from types import CellType
 from typing import Any, NamedTuple
+
+import numpy
 
 from .trusted_code import PLAIN
 
@@ -88,3 +91,20 @@ def refill_sequence(sequence: Any, held: tuple[Any, ...]) -> None:
     if type(sequence) in (list, deque, set):
         sequence.clear()
         (sequence.update if isinstance(sequence, set) else sequence.extend)(held)
+
+
+def refill_cell(cell: CellType, held: Any) -> None:
+    if held is not MISSING:
+        cell.cell_contents = held
+    else:
+        del cell.cell_contents
+
+
+def form_of(table: numpy.ndarray[Any, Any]) -> Hashable:
+    """Return how an array lies in memory."""
+    return table.shape, table.dtype, table.dtype.names, table.strides, table.flags.num
+
+
+def refill_table(table: numpy.ndarray[Any, Any], held: numpy.ndarray[Any, Any]) -> None:
+    if table.flags.writeable and (table.shape, table.dtype) == (held.shape, held.dtype):
+        numpy.copyto(table, held)

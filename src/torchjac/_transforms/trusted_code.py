@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import datetime
 import decimal
 import enum
@@ -24,7 +25,7 @@ import torch
 
 #: Told apart by their values, which never change.
 PLAIN = (
-    int, float, complex, str, bytes, type(None), type(...), type(NotImplemented), range, slice, re.Pattern,
+    int, float, complex, str, bytes, type(None), type(...), type(NotImplemented), range, re.Pattern,
     datetime.date, datetime.time, datetime.timedelta, datetime.tzinfo, decimal.Decimal, fractions.Fraction,
     pathlib.PurePath, uuid.UUID, torch.dtype, torch.device, torch.Size, torch.layout, torch.memory_format,
     torch.finfo, torch.iinfo, numpy.generic, numpy.dtype,
@@ -32,19 +33,19 @@ PLAIN = (
 
 #: Objects of C without state, or whose state the calls of their methods tell.
 QUIET = (
-    types.BuiltinFunctionType, types.MethodDescriptorType, types.MethodWrapperType, types.WrapperDescriptorType,
+    types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType,
     types.GetSetDescriptorType, types.MemberDescriptorType, _tuplegetter,
-    types.ClassMethodDescriptorType, types.CodeType, types.GenericAlias,
-    operator.itemgetter, numpy.ufunc, torch.jit.ScriptFunction,
+    types.ClassMethodDescriptorType, types.CodeType, operator.itemgetter, numpy.ufunc, torch.jit.ScriptFunction,
 )  # fmt: skip
 
-#: Modules whose objects are only told by their identity: what they keep, no answer depends on.
-_UNREAD = {"logging", "threading", "_thread", "_io", "io", "warnings", "typing", "abc", "_abc", "contextlib"}
+#: Modules of whose objects only those attributes are looked at that the function names.
+_UNREAD = {"logging", "threading", "_thread", "_io", "io", "warnings", "typing", "abc", "_abc"}
 
-#: Objects whose next use differs from the last.
+#: Objects whose next use may differ from the last, or which lead to memory that Python knows nothing of.
 STATEFUL = (
     types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType, random.Random,
-    numpy.random.Generator, numpy.random.RandomState,
+    numpy.random.Generator, numpy.random.RandomState, numpy.random.BitGenerator,
+    torch.UntypedStorage, torch.TypedStorage, ctypes._Pointer, ctypes._CFuncPtr,  # type: ignore[attr-defined]
 )  # fmt: skip
 
 _PURE = {
@@ -61,12 +62,14 @@ _IMPURE = {
     "builtins": {"input", "breakpoint"},
     "datetime": {"now", "today", "utcnow"},
     "type": {"__subclasses__"},
+    "_thread": {"locked"},
 }
 
 #: Python's own functions that nothing can be known of before they run.
 _IMPURE_MODULES = {
     "random", "subprocess", "socket", "urllib", "tempfile", "glob", "shutil", "secrets", "inspect", "gc",
     "multiprocessing", "asyncio", "selectors", "sqlite3", "http", "signal", "traceback", "linecache", "time",
+    "dbm", "shelve", "zipfile", "tarfile", "fileinput", "mailbox",
 }  # fmt: skip
 
 _STATE_FUNCTIONS = {
@@ -76,14 +79,14 @@ _STATE_FUNCTIONS = {
 #: What asks the disk, of modules that else do sums with names.
 _FILES = {
     "read_text", "read_bytes", "open", "exists", "lexists", "stat", "is_file", "is_dir", "isfile", "isdir", "islink",
-    "iterdir", "glob", "cwd", "home", "getsize", "getmtime", "expanduser", "abspath", "realpath",
+    "iterdir", "glob", "cwd", "home", "getsize", "getmtime", "expanduser", "expandvars", "abspath", "realpath",
 }  # fmt: skip
 
 
 @cache
 def is_library(module: str | None) -> bool:
     """Return whether a module is Python's, PyTorch's, NumPy's or ours: its code does not change between calls."""
-    top = (module or "builtins").partition(".")[0]
+    top = ("builtins" if module is None else module).partition(".")[0]
     if top in ("torch", "torchjac", "numpy"):
         return True
     if top not in sys.stdlib_module_names:
@@ -97,7 +100,7 @@ _STDLIB = Path(sysconfig.get_paths()["stdlib"])
 
 
 def is_unread(kind: type) -> bool:
-    """Return whether objects of a class are told by their identity alone."""
+    """Return whether of objects of a class nothing is looked at that the function does not name."""
     module = kind.__module__
     return module.partition(".")[0] in _UNREAD or (
         module.startswith(("torch._", "torchjac.")) and not issubclass(kind, torch.nn.Module)
@@ -107,12 +110,12 @@ def is_unread(kind: type) -> bool:
 def is_unknown(kind: type) -> bool:
     """Return whether objects of a class keep what they keep where Python cannot look."""
     top = kind.__module__.partition(".")[0]
+    if hasattr(kind, "__next__") and is_library(top):
+        return True
     if top in ("torch", "torchjac", "numpy", "types", "typing", "pybind11_builtins") or issubclass(
         kind, enum.Enum
     ):
         return False
-    if hasattr(kind, "__next__") and is_library(top):
-        return True
     return kind.__dictoffset__ == 0 and not any("__slots__" in base.__dict__ for base in kind.__mro__)
 
 
