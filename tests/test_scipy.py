@@ -98,6 +98,12 @@ def test_minimize() -> None:
 
 def test_errors() -> None:
     """A function to minimise gives one number, and any function one tensor."""
+    with pytest.raises(
+        TypeError, match="x0 must be a tensor or an array of real numbers, got None of type NoneType"
+    ):
+        minimize_args(chain, None)
+    with pytest.raises(TypeError, match=r"must be made by Constraint\(func, lower, upper\), got function"):
+        minimize_args(chain, START, [chain])
     with pytest.raises(ValueError, match="must return one number, got 6"):
         minimize_args(torch.sin, START)["fun"](numpy.zeros(6))
     with pytest.raises(ValueError, match="must return one tensor, got 2"):

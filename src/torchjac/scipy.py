@@ -128,6 +128,11 @@ def minimize_args(
         raise ValueError(f"minimize_args: hessian must be 'sparse', 'product' or 'dense', got {hessian!r}")
     name, act = kinds[hessian]
     found: dict[str, Any] = {"fun": at.scalar, "x0": point, "jac": at.gradient, name: act}
+    wrong = next((each for each in constraints if not isinstance(each, tuple)), None)
+    if wrong is not None:
+        raise TypeError(
+            f"minimize_args: constraints must be made by Constraint(func, lower, upper), got {type(wrong).__name__}"
+        )
     if constraints:
         found["constraints"] = [_nonlinear(Constraint(*each), shape) for each in constraints]
     return found

@@ -16,7 +16,7 @@ from tests._distributed.ranks import begin, mesh_of, start
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
-from torchjac.distributed import RankError, jacobian, local_rows, together
+from torchjac.distributed import RankError, jacobian, local_jacobian, local_rows, together
 
 #: Seconds after which the groups of this test give up
 PATIENCE = 3
@@ -109,3 +109,9 @@ def test_refused_meshes(mesh):
     with pytest.raises(TypeError, match="got str"):
         with together("cpu"):
             pass
+
+
+def test_a_halo_is_asked_for():
+    """By what makes one."""
+    with pytest.raises(TypeError, match=r"halo must be a Halo, got Tensor; Halo\(mesh, shape, read\)"):
+        local_jacobian(torch.sin, torch.ones(3))

@@ -31,5 +31,7 @@ def test_against_explicit_kernel():
 
 def test_iterators_are_refused():
     """Data that can be gone through once are told at the call, not at the first tile."""
+    with pytest.raises(TypeError, match="data must be batches, as a DataLoader or a list, got int"):
+        accumulate.kernel_tiles(torch.mul, torch.ones(2), 3)
     with pytest.raises(TypeError, match="give a list, or a DataLoader"):
         accumulate.kernel_tiles(torch.mul, torch.ones(2), iter([torch.ones(2)]))

@@ -50,6 +50,9 @@ CASES = {
     ),
     "None as input": (lambda j: j(lambda a: X)(None), ValueError, "must be a tensor, got None"),
     "array as input": (lambda j: j(lambda a: a)(X.numpy()), ValueError, "a NumPy array of .*; use torch.from_numpy"),
+    "module as input": (
+        lambda j: j(lambda m: m(X))(torch.nn.Identity()), ValueError, "a module, Identity; functional_call makes it",
+    ),
     "array as output": (lambda j: j(lambda a: a.detach().numpy())(X), RuntimeError, "compute it with torch"),
     "what a function returns": (lambda j: j(X.sin())(X), TypeError, "give the function itself"),
     "number in a tree": (

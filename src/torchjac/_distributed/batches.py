@@ -14,6 +14,12 @@ def arguments(batch: Any) -> tuple[Any, ...]:
     return tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
 
 
+def check_batches(data: Any, what: str) -> None:
+    """Raise unless something can be gone through, by its own iterator or by numbers from 0."""
+    if not hasattr(data, "__iter__") and not hasattr(data, "__getitem__"):
+        raise TypeError(f"{what}: data must be batches, as a DataLoader or a list, got {type(data).__name__}")
+
+
 def at_least_one_dim(func: Callable[..., Tensor], what: str) -> Callable[..., Tensor]:
     """Return a function that gives a vector of one number instead of a number alone."""
 

@@ -149,6 +149,11 @@ def value_and_local_jacobian(
     func: Callable[[Tensor], Tensor], halo: Halo, out_shape: Sequence[int] | None = None
 ) -> Callable[[DTensor], tuple[DTensor, ShardedJacobian]]:
     """Return the value of a function that is local to each rank, as a `DTensor`, and its `local_jacobian`."""
+    if not isinstance(halo, Halo):
+        raise TypeError(
+            f"local_jacobian: halo must be a Halo, got {type(halo).__name__}; Halo(mesh, shape, read) tells what this "
+            "rank reads"
+        )
     shape = tuple(halo.shape if out_shape is None else out_shape)
     mesh = halo.mesh
     if not shape:

@@ -15,7 +15,7 @@ from .._accumulate.progress import import_tqdm
 from .._answers.operator import Jacobian
 from .._torch import pytree
 from .._transforms.jacobian import value_and_jacobian
-from .batches import add_diagonal, arguments, at_least_one_dim, shaped
+from .batches import add_diagonal, arguments, at_least_one_dim, check_batches, shaped
 from .checkpoint import Checkpoint, fingerprint
 from .sparse_gram import LAYOUTS, add_over_ranks, sparse_gram
 
@@ -112,8 +112,7 @@ def sums(
         raise ValueError(f"sums: every must be a positive number of batches, got {every}")
     if layout not in LAYOUTS:
         raise ValueError(f"sums: layout must be one of {LAYOUTS}, got {layout}")
-    if not hasattr(data, "__iter__") and not hasattr(data, "__getitem__"):
-        raise TypeError(f"sums: data must be batches, as a DataLoader or a list, got {type(data).__name__}")
+    check_batches(data, "sums")
     running = _Running(func, parameters, of, weight, residual, dtype, layout)
     if mesh is None:
         running.over(data, _checkpoint(checkpoint, running, of, None), every, progress)

@@ -12,7 +12,7 @@ from torch import Tensor
 from .._accumulate.progress import import_tqdm
 from .._torch import pytree
 from .._transforms.jacobian import jacobian
-from .batches import arguments, at_least_one_dim
+from .batches import arguments, at_least_one_dim, check_batches
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -75,6 +75,7 @@ def kernel_tiles(
         >>> K.diagonal()
         tensor([1., 1., 1.])
     """
+    check_batches(data, "kernel_tiles")
     if iter(data) is data:
         raise TypeError(
             "kernel_tiles: the data are gone through once for each batch, and an iterator is used up after the first "

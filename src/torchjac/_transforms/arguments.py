@@ -91,6 +91,11 @@ def check_leaf(leaf: Any, what: str, side: str) -> None:
                 if side == "input"
                 else "NumPy has no derivatives: compute it with torch"
             )
+        if isinstance(leaf, torch.nn.Module):
+            got, hint = (
+                f"a module, {type(leaf).__name__}",
+                "functional_call makes it a function of its parameters",
+            )
         raise error(f"{what}: every differentiated {side} must be a tensor, got {got}; {hint}")
     sharded = sys.modules.get("torch.distributed.tensor")  # never imported here
     if isinstance(leaf, getattr(sharded, "DTensor", ())):

@@ -71,4 +71,8 @@ class NumpyFunction:
 def start(x0: Any) -> tuple[Array, tuple[int, ...]]:
     """Return the first point as SciPy wants it, and the shape that the function wants."""
     point = x0.detach().cpu().numpy() if isinstance(x0, Tensor) else numpy.asarray(x0)
+    if point.dtype.kind not in "fiu":
+        raise TypeError(
+            f"x0 must be a tensor or an array of real numbers, got {x0!r} of type {type(x0).__name__}"
+        )
     return point.astype(numpy.float64).reshape(-1), tuple(point.shape)
