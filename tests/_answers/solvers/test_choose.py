@@ -3,9 +3,10 @@
 import numpy
 import pytest
 import scipy.sparse as sp
+import scipy.sparse.linalg
 from torch.linalg import LinAlgError
 
-from torchjac._answers.solvers.choose import SHORTEST_WAIT, factorise
+from torchjac._answers.solvers.choose import SHORTEST_WAIT, factorise, sparse_lu
 from torchjac._answers.solvers.matrix import MatrixPattern
 from torchjac._blocks.lazy import Notes
 
@@ -67,6 +68,21 @@ def saddle(side):
     return sp.block_array([[grid(side), rows.T], [rows, None]])
 
 
+def thinned(side):
+    """A grid without some of the entries beside its diagonal, so that others have no mirror image."""
+    matrix = sp.coo_array(grid(side, -2.0))
+    kept = (matrix.row == matrix.col) | (numpy.random.default_rng(1).random(matrix.nnz) < 0.9)
+    places = (matrix.row[kept], matrix.col[kept])
+    return sp.csr_array((matrix.data[kept], places), shape=matrix.shape)
+
+
+def bordered(matrix, border):
+    """A matrix beside full rows and columns."""
+    size, random = matrix.shape[0], numpy.random.default_rng(1)
+    right, below = random.random((size, border)), random.random((border, size)) / size
+    return sp.block_array([[matrix, sp.csr_array(right)], [sp.csr_array(below), 3 * sp.eye_array(border)]])
+
+
 #: What is said of each matrix.
 MATRICES = {
     "tridiagonal": (
@@ -96,6 +112,9 @@ MATRICES = {
     "weak diagonal": (grid(32) - sp.diags_array(3.9 * (RANDOM.random(32**2) < 0.3)), "sparse L U"),
     "saddle point": (saddle(30), "ordering COLAMD"),
     "permuted": (permuted(300), "ordering COLAMD"),
+    "grid that is mostly symmetric": (thinned(32), "ordering MMD_AT_PLUS_A"),
+    "grid with a border": (bordered(grid(32, -2.0), 2), "ordering MMD_AT_PLUS_A"),
+    "band with a border": (bordered(stiffness(400), 1), "ordering MMD_AT_PLUS_A"),
 }
 
 
@@ -140,6 +159,53 @@ def test_the_right_side_is_left_alone(name) -> None:
     factors.solve(right, False)
     assert (right == before).all()
     assert (values == numbers).all()
+
+
+@pytest.mark.parametrize("name", ["grid with a border", "band with a border"])
+def test_full_rows_are_put_last(name, monkeypatch) -> None:
+    """Minimum degree, whose time full rows make quadratic, is not given them; there is no more fill for it."""
+    asked = []
+    splu = scipy.sparse.linalg.splu
+
+    def watched(matrix, permc_spec=None, **options):
+        if permc_spec == "MMD_AT_PLUS_A":
+            asked.append(numpy.diff(matrix.indptr).max())
+        return splu(matrix, permc_spec=permc_spec, **options)
+
+    monkeypatch.setattr(scipy.sparse.linalg, "splu", watched)
+    matrix = MATRICES[name][0]
+    places, values = given(matrix)
+    notes = Notes()
+    for _ in range(2):
+        factorise(MatrixPattern(*places, notes), values)
+    assert [most <= 5 for most in asked] == [True]
+    whole = splu(
+        sp.csc_array(matrix),
+        permc_spec="MMD_AT_PLUS_A",
+        diag_pivot_thresh=0.0,
+        options={"SymmetricMode": True},
+    )
+    assert notes["MMD_AT_PLUS_A", "fill"] <= 1.05 * whole.nnz
+
+
+def test_matrices_of_full_rows_are_ordered_whole() -> None:
+    """Where most rows have many nonzeros none of them is put last."""
+    random = numpy.random.default_rng(1)
+    entries = random.random((1300, 1300)) * (random.random((1300, 1300)) < 0.3)
+    places, values = given(sp.csr_array(entries + 1300 * numpy.eye(1300)))
+    right = random.random((1300, 1))
+    factors, _ = sparse_lu(MatrixPattern(*places, Notes()), values)
+    matrix = sp.csr_array((values, places[1], places[0]))
+    numpy.testing.assert_allclose(matrix @ factors.solve(right, False), right)
+
+
+def test_mostly_symmetric_patterns_fill_in_less() -> None:
+    """A grid that lacks some mirror images has less fill in the order of minimum degree than in COLAMD's."""
+    places, values = given(MATRICES["grid that is mostly symmetric"][0])
+    notes = Notes()
+    factorise(MatrixPattern(*places, notes), values)
+    matrix = sp.csc_array((values, places[1], places[0]))
+    assert notes["MMD_AT_PLUS_A", "fill"] < 0.8 * scipy.sparse.linalg.splu(matrix, permc_spec="COLAMD").nnz
 
 
 def test_pivots_that_fail_are_tried_seldom() -> None:

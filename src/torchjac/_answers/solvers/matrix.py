@@ -79,17 +79,19 @@ class MatrixPattern:
         return self.notes.find("band", find)
 
     @property
-    def transposition(self) -> Array | None:
-        """Where the mirror image of each nonzero stands; None where the pattern is not symmetric."""
+    def symmetry(self) -> float:
+        """The part of the nonzeros beside the diagonal that have a mirror image, one where there are none."""
 
-        def find() -> Array | None:
-            order = numpy.argsort(self.index, kind="stable")
-            same = numpy.array_equal(self.index[order], self.row) and numpy.array_equal(
-                self.row[order], self.index
-            )
-            return order if same else None
+        def find() -> float:
+            from scipy.sparse import csr_array
 
-        return self.notes.find("transposition", find)
+            ones = numpy.ones(len(self.index), numpy.int8)
+            graph = csr_array((ones, self.index, self.begin), shape=(self.size, self.size))
+            beside = self.index != self.row
+            mirrored = graph.multiply(graph.T.tocsr()).nnz - int((~beside).sum())
+            return float(mirrored / max(int(beside.sum()), 1)) if beside.any() else 1.0
+
+        return self.notes.find("symmetry", find)
 
     @property
     def diagonal(self) -> Array | None:

@@ -18,6 +18,14 @@ MOST_WEAK = 0.01
 #: there (SciPy 1.17), and half of it where the factors do not fit into the processor's cache.
 FEW = 10_000_000
 
+#: Rows and columns with more nonzeros than this times the square root of the size take minimum degree quadratic time:
+#: they come last, where they fill in nothing but themselves (Amestoy, Davis & Duff, AMD).
+DENSE = 10
+
+#: The part of the nonzeros beside the diagonal that have a mirror image, from which on orders of A + Aᵀ have the least
+#: fill (Davis, UMFPACK: the symmetric strategy).
+SYMMETRIC = 0.5
+
 #: The units in the last place to which factors without a search for pivots must give back a right side.
 MOST_ERROR = 500
 
@@ -25,9 +33,9 @@ MOST_ERROR = 500
 class SuperLU:
     """P A Q = L U in one ordering.
 
-    "MMD_AT_PLUS_A" orders a matrix with a symmetric pattern by minimum degree and takes its pivots where they stand, on
-    the diagonal: the least fill for grids and meshes, which a search for pivots would undo. "COLAMD" looks for pivots,
-    and its fill holds whatever they are. "TRIANGULAR" is a triangle as it stands.
+    "MMD_AT_PLUS_A" orders a matrix with a mostly symmetric pattern by minimum degree and takes its pivots where they
+    stand, on the diagonal: the least fill for grids and meshes, which a search for pivots would undo. "COLAMD" looks
+    for pivots, and its fill holds whatever they are. "TRIANGULAR" is a triangle as it stands.
     """
 
     def __init__(self, pattern: MatrixPattern, values: Array, ordering: str) -> None:
@@ -48,6 +56,8 @@ class SuperLU:
             if pattern.notes.get((ordering, "fill"), FEW) < FEW:
                 options["panel_size"] = 1
         known: Permutation | None = pattern.notes.get(ordering)
+        if known is None and ordering == "MMD_AT_PLUS_A":
+            known = _dense_last(pattern)
         options["permc_spec"] = "NATURAL" if known is not None or ordering == "TRIANGULAR" else ordering
         begin, index, ordered = (
             (pattern.begin, pattern.index, values)
@@ -68,7 +78,9 @@ class SuperLU:
         if known is None and ordering != "TRIANGULAR":
             order = numpy.argsort(self._lu.perm_c)
             columns = order if fixed else numpy.arange(self._size)
-            pattern.notes[ordering] = permutation(pattern, order, columns)
+            known = permutation(pattern, order, columns)
+        if known is not None:
+            pattern.notes[ordering] = known
             pattern.notes[ordering, "fill"] = self._lu.nnz
 
     def _is_accurate(self, matrix: Any) -> bool:
@@ -107,14 +119,38 @@ class SuperLU:
 
 
 def has_strong_diagonal(pattern: MatrixPattern, values: Array) -> bool:
-    """Return whether pivots on the diagonal are worth a trial: the pattern is symmetric, and hardly one is weak."""
+    """Return whether pivots on the diagonal are worth a trial: the pattern is mostly symmetric, few are weak."""
     at = pattern.diagonal
-    if at is None or pattern.transposition is None:
+    if at is None or pattern.symmetry < SYMMETRIC:
         return False
     size = numpy.abs(values)
     weak = numpy.zeros(pattern.size, bool)
     weak[pattern.row[WEAK * size > size[at][pattern.row]]] = True
     return bool(weak.sum() <= MOST_WEAK * pattern.size)
+
+
+def _dense_last(pattern: MatrixPattern) -> Permutation | None:
+    """Return the order of minimum degree with nearly full rows and columns last; None where none or most are full."""
+    degree = numpy.bincount(pattern.row, minlength=pattern.size) + numpy.bincount(
+        pattern.index, minlength=pattern.size
+    )
+    dense = degree > 2 * max(16, DENSE * pattern.size**0.5)
+    if not dense.any() or 2 * dense.sum() > pattern.size:
+        return None
+    from scipy.sparse import csc_array
+    from scipy.sparse.linalg import splu
+
+    others = numpy.flatnonzero(~dense)
+    place = numpy.cumsum(~dense) - 1
+    both = ~(dense[pattern.row] | dense[pattern.index])
+    row, column = place[pattern.row[both]], place[pattern.index[both]]
+    # Whatever the values are, these have their pivots on the diagonal.
+    values = numpy.where(row == column, float(pattern.size), -1.0)
+    inner = csc_array((values, (column, row)), shape=(len(others), len(others)))
+    options = {"diag_pivot_thresh": 0.0, "options": {"SymmetricMode": True}}
+    order = numpy.argsort(splu(inner, permc_spec="MMD_AT_PLUS_A", **options).perm_c)
+    order = numpy.concatenate([others[order], numpy.flatnonzero(dense)])
+    return permutation(pattern, order, order)
 
 
 def _cycles(order: Array) -> int:
