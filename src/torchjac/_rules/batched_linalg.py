@@ -17,6 +17,7 @@ from .._capture.tape import Node
 from .._plan.recording import unrecorded
 from .._torch import disable_current_modes, solve_ex
 from .batched_formulas import Results, formula
+from .batched_products import times
 from .einsum_notation import ones
 
 
@@ -28,11 +29,6 @@ def _together(rows: Tensor, dim: int, function: Callable[[Tensor], Tensor]) -> T
     return apart.movedim(dim - 1, 0)
 
 
-def _outer(left: Tensor, right: Tensor) -> Tensor:
-    """Return a matrix product; that of a column and a row takes no call of BLAS for each pair."""
-    return left * right if left.shape[-1] == 1 else torch.matmul(left, right)
-
-
 def _system(
     node: Node, solved: Tensor, left: bool, inputs: tuple[int, int], vector: bool = False
 ) -> list[Tensor | None]:
@@ -42,7 +38,7 @@ def _system(
     if node.needs(matrix):
         x = node.saved("result")
         x = (x.unsqueeze(-1) if vector else x).mH.neg()
-        found[matrix] = _outer(solved, x) if left else _outer(x, solved)
+        found[matrix] = times(solved, x) if left else times(solved.mT, x.mT).mT
     if node.needs(side):
         found[side] = solved.squeeze(-1) if vector else solved
     return found
@@ -92,7 +88,7 @@ def _cholesky_solve(node: Node, count: int, rows: Tensor) -> Results | None:
     found = _system(node, solved, True, (1, 0))
     if (product := found[1]) is not None:
         both = product + product.mH
-        found[1] = torch.matmul(factor, both) if upper else torch.matmul(both, factor)
+        found[1] = times(both.mT, factor.mT).mT if upper else times(both, factor)
     return found
 
 

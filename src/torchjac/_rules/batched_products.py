@@ -10,6 +10,9 @@ from .batched_formulas import Results, formula
 from .conv_input import image_cotangents, input_cotangent
 from .matmul import trilinear_factors
 
+#: The product of two matrices takes at most so many multiplications where it is made faster for each row alone
+SMALL = 64
+
 
 @formula("MmBackward0", "BmmBackward0")
 def _product(node: Node, count: int, rows: Tensor) -> Results | None:
@@ -34,9 +37,9 @@ def _of_factors(node: Node, rows: Tensor, k: int, left: str) -> list[Tensor | No
             if factor.layout is not torch.strided:
                 return None
             if at == 0:
-                found[at] = _times(rows, factor.mH)
+                found[at] = times(rows, factor.mH)
             elif factor.dim() == 3:
-                found[at] = _times(rows.mT, factor.conj()).mT
+                found[at] = times(rows.mT, factor.conj()).mT
             elif edge[0].name in TURNED:  # made as the weight lies, of which this is the transpose
                 found[at] = torch.matmul(rows.mT, factor.conj()).mT
             else:
@@ -56,11 +59,12 @@ def _three(node: Node, count: int, rows: Tensor) -> Results | None:
     return found
 
 
-def _times(rows: Tensor, factor: Tensor) -> Tensor:
+def times(rows: Tensor, factor: Tensor) -> Tensor:
     """Return rows of matrices, or of batches of them, times a factor that all rows share, as one product of matrices.
 
-    To broadcast it PyTorch would copy the factor for each row. Rows that are the same for all matrices of a batch, or
-    for all their lines, as are those that begin at a sum over samples, are multiplied once.
+    To broadcast it PyTorch would copy the factor for each row, which pays where matrices are as small as those of
+    rotations. Rows that are the same for all matrices of a batch, or for all their lines, as are those that begin at a
+    sum over samples, are multiplied once. Nothing is summed over a dim of one.
     """
     count, lines = rows.shape[0], rows.shape[-2]
     is_one = rows.shape[1] > 1 and rows.stride(1) == 0
@@ -68,7 +72,12 @@ def _times(rows: Tensor, factor: Tensor) -> Tensor:
         if is_one:
             return torch.matmul(rows.narrow(1, 0, 1), factor).expand(count, lines, factor.shape[1])
         return torch.matmul(rows.contiguous(), factor)
-    batch, inner, outer = factor.shape
+    *_, inner, outer = factor.shape
+    if inner == 1:
+        return rows * factor
+    if factor.dim() > 3 or (not is_one and lines * inner * outer <= SMALL):
+        return torch.matmul(rows, factor)
+    batch = len(factor)
     if is_one:
         factors = factor.transpose(0, 1).reshape(inner, batch * outer)
         products = torch.mm(rows.select(1, 0).reshape(count * lines, inner), factors)
