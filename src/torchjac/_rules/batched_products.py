@@ -10,7 +10,7 @@ from .batched_formulas import Results, formula
 from .conv_input import image_cotangents, input_cotangent
 from .matmul import trilinear_factors
 
-#: The product of two matrices takes at most so many multiplications where it is made faster for each row alone
+#: The product of two matrices takes at most this number of multiplications where it is faster for each row alone
 SMALL = 64
 
 
