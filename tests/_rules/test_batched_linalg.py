@@ -28,6 +28,7 @@ SYSTEMS = {
     "solve, a vector, strided": lambda a: L.solve((spd(a) + a).mT, a[..., 0]),
     "solve from the right": lambda a: L.solve(spd(a) + a, a[..., :2, :], left=False),
     "solve, the side alone": lambda a: L.solve(torch.ones(3, 3, dtype=a.dtype).tril(), a[..., :2]),
+    "solve, a side of more dims": lambda a: L.solve(spd(a) + a, a[..., :2].unsqueeze(0)),
     "inv": lambda a: L.inv(spd(a) + a),
     "cholesky": lambda a: L.cholesky(spd(a)),
     "cholesky, upper": lambda a: L.cholesky(spd(a), upper=True),
@@ -59,10 +60,31 @@ def test_systems(name, batch, way, monkeypatch):
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_second_derivatives(name):
-    """What is recorded is PyTorch's own formula, whose graph reaches the matrix."""
+    """What is recorded reaches the matrix."""
     f = lambda a: SYSTEMS[name](a).sin().sum()
     a = torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(hessian(f)(a), finite_differences(jacrev(f), a), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("way", ["structure", "rows"])
+def test_a_graph_is_recorded(name, way, monkeypatch):
+    """Of a matrix that something else asks gradients of, too: the rows, and their gradients by that.
+
+    PyTorch's own formula of a solve is wrong on many rows where the side has more dims than the matrix.
+    """
+    force(monkeypatch, way)
+    scale = torch.tensor([1.3, 0.8, 1.1], dtype=torch.float64, requires_grad=True)
+    f = lambda a: SYSTEMS[name](a * scale)
+    a = torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = a.clone().requires_grad_()
+    y = f(x)
+    rows = [torch.autograd.grad(entry, x, create_graph=True)[0] for entry in y.reshape(-1)]
+    expected = torch.stack(rows).reshape(y.shape + x.shape)
+    found = jacrev(f)(a)
+    torch.testing.assert_close(found, expected)
+    slopes = [torch.autograd.grad(value.square().sum(), scale)[0] for value in (found, expected)]
+    torch.testing.assert_close(*slopes)
 
 
 class Sides(TorchFunctionMode):

@@ -9,9 +9,10 @@ from tests._rules.cases import Sampler
 from tests.fixtures import double as double
 
 from torchjac import hessian, jacfwd, jacobian, jacrev, vmap
+from torchjac._accumulate.candidates import Candidate
 from torchjac._rules.backward_overrides import anew, is_anew
 from torchjac._transforms.call_function import record, walking
-from torchjac.testing import finite_differences
+from torchjac.testing import finite_differences, loop_jacobian
 
 F = torch.nn.functional
 s = Sampler(3)
@@ -78,6 +79,9 @@ ELSEWHERE = {
     "norm": (lambda x: torch.linalg.vector_norm(x, 2, 0), full),
     "norm of order 1.5": (lambda x: torch.linalg.vector_norm(x, 1.5, (0, 1)), full),
     "norm of order 1": (lambda x: torch.linalg.vector_norm(x, 1, 1), full),
+    "largest": (lambda x: torch.linalg.vector_norm(x, math.inf, 1), full),
+    "smallest": (lambda x: torch.linalg.vector_norm(x, -math.inf, (0, 1)), full),
+    "abs": (torch.abs, full),
     "norm of complex numbers": (lambda x: torch.linalg.vector_norm(torch.complex(x, other), 2, 1), full),
     "dist": (lambda x: torch.dist(x, other.flip(0) * x), full),
     "renorm": (lambda x: torch.renorm(x, 2, 1, 1.5), full),
@@ -167,3 +171,47 @@ def test_losses_in_forward_mode(loss):
         warnings.simplefilter("ignore")
         found = torch.func.jacfwd(jacrev(f))(x)
     torch.testing.assert_close(found, finite_differences(jacrev(f), x), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("p", [math.inf, -math.inf])
+def test_equal_ones_share_a_norm(p):
+    """The gradient of the largest entry, or of the smallest, is shared among equal ones, as in PyTorch."""
+    x = torch.tensor(
+        [[1.0, -2.0, 2.0], [0.5, -0.5, 0.5], [0.0, 0.0, 0.0], [3.0, -1.0, 2.0]], requires_grad=True
+    )
+    f = lambda x: torch.linalg.vector_norm(x, p, 1)
+    torch.testing.assert_close(jacrev(f)(x), loop_jacobian(f, x))
+
+
+@pytest.mark.parametrize("way", ["rows", "reverse"])
+@pytest.mark.parametrize(
+    "f",
+    [
+        torch.abs,
+        lambda y: F.l1_loss(y, torch.zeros_like(y), reduction="none"),
+        lambda y: torch.linalg.vector_norm(y, 1, -1),
+        lambda y: torch.linalg.vector_norm(y, math.inf, -1),
+        lambda y: torch.renorm(y, 1, 0, 0.1),
+        lambda y: torch.copysign(y, -1.0),
+    ],
+    ids=["abs", "l1_loss", "norm 1", "norm inf", "renorm", "copysign"],
+)
+def test_signs_carry_no_graph(f, way, monkeypatch):
+    """PyTorch's backward of a sign makes a tensor without memory, that of a group norm reads it (2.9-2.13)."""
+    monkeypatch.setattr("torchjac._transforms.dense.candidates", lambda *_: [Candidate(way)])
+    weight = torch.tensor([1.5, -0.5], requires_grad=True)
+    normed = lambda x: f(F.group_norm(x, 2, weight))
+    x = s(2, 2, 4)
+    found = jacrev(normed)(x)
+    names, left = set(), [found.grad_fn]
+    while left:
+        node = left.pop()
+        names.add(node.name())
+        left += [below for below, _ in node.next_functions if below is not None]
+    assert names.isdisjoint({"SgnBackward0", "SignBackward0"})
+    expected = finite_differences(
+        lambda w: jacrev(lambda x: f(F.group_norm(x, 2, w)))(x).square().sum(), weight.detach()
+    )
+    torch.testing.assert_close(
+        torch.autograd.grad(found.square().sum(), weight)[0], expected, rtol=1e-6, atol=1e-6
+    )

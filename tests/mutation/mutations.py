@@ -996,8 +996,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/safe_backward.py", "distances: every feature is the largest",
-        "gap.sign() * (gap.abs() == distance)",
-        "gap.sign()",
+        "sign * (gap.abs() == distance)",
+        "sign",
+    ),
+    Mutation(
+        "_rules/safe_backward.py", "norms: each of equal largest entries has all of it",
+        " / ends.sum(list(dims), keepdim=True)",
+        "",
     ),
     Mutation(
         "_rules/safe_backward.py", "zeros divided by",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -42,14 +42,11 @@ BROADCAST = frozenset(
 FORMULAS: dict[str, Formula] = {}
 
 
-def formula(*names: str, recorded: bool = True) -> Callable[[Formula], Formula]:
-    """Register a formula for the nodes of these names; one not ``recorded`` is left to PyTorch where a graph is."""
+def formula(*names: str) -> Callable[[Formula], Formula]:
+    """Register a formula for the nodes of these names."""
 
     def register(function: Formula) -> Formula:
-        def unrecorded(*given: Any) -> Results | None:
-            return None if torch.is_grad_enabled() else function(*given)
-
-        FORMULAS.update(dict.fromkeys(names, function if recorded else unrecorded))
+        FORMULAS.update(dict.fromkeys(names, function))
         return function
 
     return register

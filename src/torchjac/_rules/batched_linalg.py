@@ -1,8 +1,8 @@
 """Formulas that take many cotangents at once through systems, factors, inverses and determinants of matrices.
 
 A solver is called once for all cotangents together: they stand beside each other, as more
-columns of one right-hand side. A product with it is one of all their rows. Where a graph of the formula is recorded
-PyTorch's own is called, whose factors carry no graph.
+columns of one right-hand side. A product with it is one of all their rows. PyTorch's own formula is wrong under vmap
+where the side has more batch dims than the matrix of a solve (torch 2.9-2.14).
 """
 
 from __future__ import annotations
@@ -52,20 +52,25 @@ def transposes() -> bool:
         return float(solve_ex(matrix, matrix)[1][0, 1]) == 0.0
 
 
-@formula("LinalgSolveExBackward0", recorded=False)
+@formula("LinalgSolveExBackward0")
 def _solve(node: Node, count: int, rows: Tensor) -> Results | None:
     matrix, factors, pivots, left = (node.saved(name) for name in ("A", "LU", "pivots", "left"))
     vector = len(node.shape) < matrix.dim()
     transposed = transposes() and matrix.is_contiguous() and not matrix.is_complex()
-    solved = _together(
-        rows.unsqueeze(-1) if vector else rows,
-        -1 if left else -2,
-        lambda side: torch.linalg.lu_solve(factors, pivots, side, left=left, adjoint=not transposed),
-    )
-    return _system(node, solved, left, (0, 1), vector)
+
+    def solve(side: Tensor) -> Tensor:
+        found: Tensor = (
+            torch.linalg.solve(matrix.mH, side, left=left)
+            if torch.is_grad_enabled()  # the factors carry no graph
+            else torch.linalg.lu_solve(factors, pivots, side, left=left, adjoint=not transposed)
+        )
+        return found
+
+    solved = _together(rows.unsqueeze(-1) if vector else rows, -1 if left else -2, solve)
+    return _system(node, rows, solved, left, (0, 1), vector)
 
 
-@formula("LinalgSolveTriangularBackward0", recorded=False)
+@formula("LinalgSolveTriangularBackward0")
 def _solve_triangular(node: Node, count: int, rows: Tensor) -> Results | None:
     matrix, left, upper, unit = (node.saved(name) for name in ("self", "left", "upper", "unitriangular"))
     solved = _together(
@@ -81,7 +86,7 @@ def _solve_triangular(node: Node, count: int, rows: Tensor) -> Results | None:
     return found
 
 
-@formula("CholeskySolveBackward0", recorded=False)
+@formula("CholeskySolveBackward0")
 def _cholesky_solve(node: Node, count: int, rows: Tensor) -> Results | None:
     factor, upper = node.saved("input2"), node.saved("upper")
     solved = _together(rows, -1, lambda side: torch.cholesky_solve(side, factor, upper=upper))
@@ -92,14 +97,14 @@ def _cholesky_solve(node: Node, count: int, rows: Tensor) -> Results | None:
     return found
 
 
-@formula("LinalgInvExBackward0", recorded=False)
+@formula("LinalgInvExBackward0")
 def _inverse(node: Node, count: int, rows: Tensor) -> Results | None:
     inverse = node.saved("inverse").mH
     right = _together(rows, -2, lambda below: torch.matmul(below, -inverse))
     return [_together(right, -1, lambda beside: torch.matmul(inverse, beside))]
 
 
-@formula("LinalgCholeskyExBackward0", "CholeskyBackward0", recorded=False)
+@formula("LinalgCholeskyExBackward0", "CholeskyBackward0")
 def _cholesky(node: Node, count: int, rows: Tensor) -> Results | None:
     """Cholesky A = L Lᴴ: ½ L⁻ᴴ (T + (T without its diagonal)ᴴ) L⁻¹, T the lower triangle of Lᴴ G."""
     factor = node.saved("L" if node.name.startswith("Linalg") else "result")
@@ -114,7 +119,7 @@ def _cholesky(node: Node, count: int, rows: Tensor) -> Results | None:
     return [_together(right, -1, lambda beside: torch.linalg.solve_triangular(factor.mH, beside, upper=True))]
 
 
-@formula("LinalgDetBackward0", "LinalgSlogdetBackward0", recorded=False)
+@formula("LinalgDetBackward0", "LinalgSlogdetBackward0")
 def _determinant(node: Node, count: int, *cotangents: Tensor | None) -> Results | None:
     """Determinant, and its logarithm: the node called on ones is the slope of each matrix. A sign has none."""
     rows = cotangents[-1]

@@ -16,7 +16,7 @@ from .._capture.capture import map_rows
 from .._capture.tape import Meta, Node
 from .._plan.recording import whole
 from . import batched_assign, batched_linalg, batched_products, batched_tables  # noqa: F401  (they register formulas)
-from .backward_overrides import anew, fails, is_anew
+from .backward_overrides import anew, goes_anew, is_anew
 from .batched_formulas import FORMULAS, Results
 from .batched_parts import Waiting, hold, joined
 from .call import call, fit
@@ -60,7 +60,7 @@ def vjp_rows(node: Node, pending: Waiting, count: int) -> None:
 
 def _formula(node: Node, count: int, cotangents: Sequence[Tensor | None]) -> Results | None:
     """Return rows of the inputs by a formula that takes them without vmap; None where there is none."""
-    if fails(node):
+    if goes_anew(node, cotangents):
         return anew(node, cotangents)
     if node.name in FORMULAS:
         return FORMULAS[node.name](node, count, *cotangents)

@@ -4,6 +4,8 @@ PyTorch's divide by zero and then fill in the zeros (torch 2.9-2.13). Differenti
 meet the infinite factors below it, and 0 · ∞ is NaN: `jacrev(jacrev(f))` has no number where `jacfwd(jacrev(f))` has
 one. Here zeros are taken away before anything is divided, so that the order does not matter. The losses, whose own
 formulas have no derivative in forward mode, are here too.
+
+A sign carries no graph: PyTorch's backward of it makes a tensor without memory, and that of a group norm reads it.
 """
 
 from __future__ import annotations
@@ -29,15 +31,16 @@ def over_nonzero(value: Tensor, divisor: Tensor) -> Tensor:
 
 def slope(gap: Tensor, distance: Tensor, p: float) -> Tensor:
     """∂‖u‖/∂u at the gap u, whose p-norm is the distance; 0 where PyTorch has 0."""
-    if p == 1:
-        return gap.sign()
-    if p == math.inf:
-        return gap.sign() * (gap.abs() == distance)
     if p == 2:
         return over_nonzero(gap, distance)
+    sign = gap.detach().sign()
+    if p == 1:
+        return sign
+    if p == math.inf:
+        return sign * (gap.abs() == distance)
     flat = (distance == 0) | ((gap == 0) & (p < 2))
     gap, distance = torch.where(flat, 1, gap), torch.where(distance == 0, 1, distance)
-    return torch.where(flat, 0, gap.sign() * (gap.abs() / distance) ** (p - 1))
+    return torch.where(flat, 0, sign * (gap.abs() / distance) ** (p - 1))
 
 
 def _norm(node: Node, lead: Sequence[int], g: Tensor) -> Results | None:
@@ -56,10 +59,18 @@ def _dist(node: Node, lead: Sequence[int], g: Tensor) -> Results | None:
 def _distance(
     node: Node, lead: Sequence[int], g: Tensor, gap: Tensor, p: float, dims: Collection[int]
 ) -> Results | None:
-    if p in (0, 1, math.inf, -math.inf) or (gap.is_complex() and p != 2):
-        return None  # PyTorch's own divides by nothing, or is not spelled here
+    if p == 0 or (gap.is_complex() and p != 2):
+        return None  # PyTorch's own is zero, or is not spelled here
     kept = [1 if dim in dims else size for dim, size in enumerate(gap.shape)]
     distance = node.saved("result").reshape(kept)
+    if abs(p) == math.inf:  # equal ones share it
+        ends = (gap.abs() == distance) | gap.isnan()
+        return _signed(
+            node,
+            g.reshape([*lead, *kept]) * (gap.detach().sign() * ends / ends.sum(list(dims), keepdim=True)),
+        )
+    if p == 1:
+        return _signed(node, g.reshape([*lead, *kept]) * slope(gap, distance, p))
     g = torch.where(distance == 0, 0, g.reshape([*lead, *kept]))  # it may be infinite, as a root's is there
     return _signed(node, g * slope(gap, distance, p))
 
@@ -123,6 +134,12 @@ def _angle(node: Node, lead: Sequence[int], g: Tensor) -> Results | None:
     return [1j * g * over_nonzero(over_nonzero(z, r), r)]
 
 
+def _abs(node: Node, lead: Sequence[int], g: Tensor) -> Results | None:
+    """|x| of a real number: ±g."""
+    x = node.saved("self")
+    return None if x.is_complex() else [g * x.detach().sign()]
+
+
 def _sign(node: Node, lead: Sequence[int], g: Tensor) -> Results | None:
     """Z / |z| = s: (g − s Re(s̄ g)) / |z|, a real number's sign does not change."""
     z = node.saved("self")
@@ -135,7 +152,8 @@ def _sign(node: Node, lead: Sequence[int], g: Tensor) -> Results | None:
 
 def _copysign(node: Node, lead: Sequence[int], g: Tensor) -> Results:
     """|x| with the sign of another: ±g."""
-    return [g * (node.saved("self").sign() * node.saved("result").sign())] + [None] * (len(node.inputs) - 1)
+    signs = node.saved("self").detach().sign() * node.saved("result").detach().sign()
+    return [g * signs] + [None] * (len(node.inputs) - 1)
 
 
 def _logit(node: Node, lead: Sequence[int], g: Tensor) -> Results | None:
@@ -179,3 +197,4 @@ SAFE = {
 }
 for _name, _formula in SAFE.items():
     register([_name], Anew(_formula, fails=is_recorded))
+register(["AbsBackward0"], Anew(_abs, is_recorded))
