@@ -67,7 +67,7 @@ def _solve(node: Node, count: int, rows: Tensor) -> Results | None:
         return found
 
     solved = _together(rows.unsqueeze(-1) if vector else rows, -1 if left else -2, solve)
-    return _system(node, rows, solved, left, (0, 1), vector)
+    return _system(node, solved, left, (0, 1), vector)
 
 
 @formula("LinalgSolveTriangularBackward0")
