@@ -16,7 +16,7 @@ def taken(f, *shape):
     """The way that is taken for a function of random numbers."""
     recorded = record("test", f, 0, False, (torch.randn(shape),), {})
     with walking(recorded):
-        return first_choice(recorded.captured.tape, recorded.shapes).way
+        return first_choice(recorded.captured.tape, recorded.shapes).name
 
 
 def chain(x):
@@ -129,7 +129,7 @@ def test_rows_are_not_taken_where_they_would_go_one_by_one():
     for f, expected in [(distances, False), (norm, True)]:
         recorded = record("test", f, 0, False, (x,), {})
         with walking(recorded):
-            assert (first_choice(recorded.captured.tape, recorded.shapes).way == "rows") is expected
+            assert (first_choice(recorded.captured.tape, recorded.shapes).name == "rows") is expected
 
 
 @pytest.mark.parametrize(("n", "expected"), [(5, "rows"), (1000, "reverse")])
@@ -145,7 +145,7 @@ def test_writes_inside_vmap(n, expected):
     def look(x):
         recorded = record("test", f, 0, False, (x,), {})
         with walking(recorded):
-            ways.append(first_choice(recorded.captured.tape, recorded.shapes).way)
+            ways.append(first_choice(recorded.captured.tape, recorded.shapes).name)
         return x
 
     torch.func.vmap(look)(torch.randn(2, n))

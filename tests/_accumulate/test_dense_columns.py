@@ -141,7 +141,7 @@ def test_where_columns_pay():
     def asked(f, *shape):
         recorded = taped(f, torch.randn(shape))
         with walking(recorded):
-            return first_choice(recorded.captured.tape, recorded.shapes).way
+            return first_choice(recorded.captured.tape, recorded.shapes).name
 
     assert asked(turned, 3) == "columns"
     assert asked(lambda x: turned(x).sum(), 3) == "rows"

@@ -477,7 +477,7 @@ def recorded_ways(monkeypatch):
     record = planned._record
 
     def watched(key, origins, compute, entry, candidate, *more):
-        tried.append(candidate.way)
+        tried.append(candidate.name)
         return record(key, origins, compute, entry, candidate, *more)
 
     monkeypatch.setattr(planned, "_record", watched)
@@ -518,14 +518,14 @@ def test_a_candidate_is_recorded_once_it_may_have_paid(monkeypatch) -> None:
     (entry,) = PROGRAMS.entries.values()
     assert tried[:2] == ["rows", "reverse"]
     assert len(set(tried)) == len(tried)
-    assert entry.best.way == "reverse"
+    assert entry.best.name == "reverse"
     assert entry.price == entry.program.price
     assert not entry.left
 
 
 def rows_first(*given):
     """The candidates, with rows first however many calls there are."""
-    return sorted(candidates(*given[:3], inf), key=lambda each: each.way != "rows")
+    return sorted(candidates(*given[:3], inf), key=lambda each: each.name != "rows")
 
 
 def test_where_no_program_can_be_made_others_are_tried(monkeypatch) -> None:
@@ -570,8 +570,8 @@ def test_no_program_gives_way_to_columns(monkeypatch) -> None:
         torch.testing.assert_close(jacrev(f)(x), expected)
     (entry,) = PROGRAMS.entries.values()
     assert entry.program is not None
-    assert entry.best.way != "columns"
-    assert all(candidate.way != "columns" for candidate, _ in entry.left)
+    assert entry.best.name != "columns"
+    assert all(candidate.name != "columns" for candidate, _ in entry.left)
 
 
 def test_a_recorded_answer_finds_its_places_once(monkeypatch) -> None:
@@ -599,7 +599,7 @@ def test_a_candidate_that_is_far_is_not_recorded() -> None:
         x = torch.rand(2000, dtype=D, generator=torch.Generator().manual_seed(seed))
         torch.testing.assert_close(jacrev(torch.sin)(x), x.cos().diag())
     (entry,) = PROGRAMS.entries.values()
-    assert entry.best.way == "reverse"
+    assert entry.best.name == "reverse"
     assert not entry.left
 
 

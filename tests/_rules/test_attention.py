@@ -8,7 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchjac import hessian, jacobian, jacrev, vmap
 from torchjac._accumulate.planned import PROGRAMS
 from torchjac._rules.attention import FUSED
-from torchjac._rules.backward_overrides import anew
+from torchjac._rules.backward_overrides import by_override
 from torchjac._transforms.call_function import record, walking
 from torchjac.testing import finite_differences, loop_jacobian
 
@@ -54,11 +54,11 @@ def test_values_are_those_of_pytorch(name):
     with walking(recorded):
         rows = s(3, *node.shape)
         expected = [node.fn(row) for row in rows]
-        for k, found in enumerate(anew(node, [rows])):
+        for k, found in enumerate(by_override(node, [rows])):
             torch.testing.assert_close(
                 found, torch.stack([each[k] for each in expected]), rtol=1e-10, atol=1e-10
             )
-            alone = anew(node, [rows[0]])[k]
+            alone = by_override(node, [rows[0]])[k]
             torch.testing.assert_close(alone, expected[0][k], rtol=1e-10, atol=1e-10)
 
 
@@ -130,7 +130,7 @@ def test_rows_go_through_attention_that_is_recorded_too() -> None:
         found = jacrev(f)(x)
         torch.testing.assert_close(found, expected)
     (entry,) = PROGRAMS.entries.values()
-    assert entry.best.way == "rows"
+    assert entry.best.name == "rows"
     (slope,) = torch.autograd.grad(found.square().sum(), weight)
     step = 1e-5 * torch.randn(weight.shape, dtype=torch.float64)
     ends = []

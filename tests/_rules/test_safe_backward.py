@@ -10,7 +10,7 @@ from tests.fixtures import double as double
 
 from torchjac import hessian, jacfwd, jacobian, jacrev, vmap
 from torchjac._accumulate.candidates import Candidate
-from torchjac._rules.backward_overrides import anew, is_anew
+from torchjac._rules.backward_overrides import by_override, has_override
 from torchjac._transforms.call_function import record, walking
 from torchjac.testing import finite_differences, loop_jacobian
 
@@ -110,14 +110,14 @@ def test_values_are_those_of_pytorch(name):
     """Where nothing is zero, a formula gives what PyTorch's does, of one cotangent and of rows of them."""
     f, x = ELSEWHERE[name]
     recorded = record("test", f, 0, False, (x,), {})
-    nodes = [node for node in recorded.captured.tape.nodes if is_anew(node.name)]
+    nodes = [node for node in recorded.captured.tape.nodes if has_override(node.name)]
     assert nodes
     with walking(recorded):
         for node in nodes:
             rows = s(2, *node.shape).to(node.outputs[0].dtype)
-            found = anew(node, [rows])
+            found = by_override(node, [rows])
             for one, row in enumerate(rows):
-                theirs, alone = node.fn(row), anew(node, [row])
+                theirs, alone = node.fn(row), by_override(node, [row])
                 theirs = theirs if isinstance(theirs, tuple) else (theirs,)
                 for at, expected in enumerate(theirs):
                     if found is None or not node.needs(at) or found[at] is None:

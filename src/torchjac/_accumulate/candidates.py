@@ -36,14 +36,14 @@ class Candidate(NamedTuple):
     """A way to dense Jacobians, with what it is estimated to take, in microseconds.
 
     Attributes:
-        way: "rows", "columns", "reverse", "forward" or "cut".
+        name: "rows", "columns", "reverse", "forward" or "cut".
         python: what Python takes at every call without a program.
         least: what every call takes beside that, if entries that meet at a tensor stand at the same places.
         most: the same, if none of them do.
         at: how many nodes lie above a cut.
     """
 
-    way: str
+    name: str
     python: float = 0.0
     least: float = 0.0
     most: float = 0.0
@@ -102,15 +102,15 @@ def candidates(
             return [REVERSE]
         if rows <= 1 or not engine_refuses(tape.nodes):
             return [ROWS]
-    found = [each for each in estimated(tape, out_shapes, mixed) if calls == 1 or each.way != "columns"]
+    found = [each for each in estimated(tape, out_shapes, mixed) if calls == 1 or each.name != "columns"]
     return sorted(found, key=lambda each: each.total(calls))
 
 
 def order_of(candidate: Candidate, tape: Tape, out_shapes: Sequence[Sequence[int]]) -> Order | None:
     """Return the order of a candidate by structure; None for others."""
-    if candidate.way == "cut":
+    if candidate.name == "cut":
         return split(tape, candidate.at, out_shapes)
-    return Order(tape, candidate.way) if candidate.way in ("reverse", "forward") else None
+    return Order(tape, candidate.name) if candidate.name in ("reverse", "forward") else None
 
 
 def estimated(tape: Tape, out_shapes: Sequence[Sequence[int]], mixed: bool) -> list[Candidate]:
@@ -124,7 +124,7 @@ def estimated(tape: Tape, out_shapes: Sequence[Sequence[int]], mixed: bool) -> l
 
 def rows_are_slower(tape: Tape, out_shapes: Sequence[Sequence[int]], mixed: bool) -> float:
     """Return how many microseconds longer a run takes by rows than by structure; infinite where rows are not right."""
-    each = {candidate.way: candidate.each for candidate in estimated(tape, out_shapes, mixed)}
+    each = {candidate.name: candidate.each for candidate in estimated(tape, out_shapes, mixed)}
     return each["rows"] - each["reverse"] if "rows" in each else inf
 
 
@@ -141,14 +141,14 @@ def _estimated(tape: Tape, out_shapes: Sequence[Sequence[int]], mixed: bool) -> 
     least, most = reverse_walk(tape, out_shapes, meets=True), reverse_walk(tape, out_shapes)
 
     def candidate(
-        way: str, works: tuple[float, float], more: int = others, crowd: int = 0, at: int = 0
+        name: str, works: tuple[float, float], more: int = others, crowd: int = 0, at: int = 0
     ) -> Candidate:
-        python = NODE * PYTHON[way] * (ENDS_NODES + len(nodes) + more) + BLOCK * crowd
+        python = NODE * PYTHON[name] * (ENDS_NODES + len(nodes) + more) + BLOCK * crowd
         low, high = (
             calls * launches + NUMBER * samples * work
-            for calls, work in zip(LAUNCHES[way], works, strict=True)
+            for calls, work in zip(LAUNCHES[name], works, strict=True)
         )
-        return Candidate(way, python * (1 if way == "rows" else slower), low, high + LAUNCH * crowd, at)
+        return Candidate(name, python * (1 if name == "rows" else slower), low, high + LAUNCH * crowd, at)
 
     found = [candidate("reverse", (least.work, most.work), crowd=most.crowd)]
     if not mixed and can_weigh(tape, out_shapes):

@@ -167,7 +167,7 @@ def _others(entry: Entry, found: Sequence[Candidate | None]) -> tuple[tuple[Cand
     price, best = entry.price, entry.best
     others = []
     for other in found:
-        if price is not None and best is not None and other is not None and other.way != best.way:
+        if price is not None and best is not None and other is not None and other.name != best.name:
             saves = price - other.least
             if saves > 0:
                 lost = RECORDING * other.python + other.most

@@ -24,7 +24,7 @@ Build: TypeAlias = Callable[[Sequence[Tensor]], Any]
 RebuildPlan: TypeAlias = Callable[[Sequence[int | float]], Build]
 
 
-class Apart(NamedTuple):
+class Rebuildable(NamedTuple):
     """The tensors of an answer that change from call to call, and how it is built from others like them.
 
     ``numbers`` tells which of them may be floats in every answer: values of blocks that have no dims.
@@ -35,7 +35,7 @@ class Apart(NamedTuple):
     plan: RebuildPlan
 
 
-def take_apart(answer: Any, is_constant: Callable[[Tensor], bool]) -> Apart:
+def take_apart(answer: Any, is_constant: Callable[[Tensor], bool]) -> Rebuildable:
     """Take an answer apart.
 
     An operator or a sparse matrix holds index tensors too: those that are constants stay where they are.
@@ -79,8 +79,8 @@ def take_apart(answer: Any, is_constant: Callable[[Tensor], bool]) -> Apart:
     leaves, spec = pytree.tree_flatten(answer, is_leaf=lambda leaf: isinstance(leaf, (Jacobian, SparseParts)))
     parts = [part(leaf) for leaf in leaves]
     if spec.is_leaf():
-        return Apart(tensors, numbers, parts[0])
-    return Apart(tensors, numbers, lambda at: _tree(spec, [plan(at) for plan in parts]))
+        return Rebuildable(tensors, numbers, parts[0])
+    return Rebuildable(tensors, numbers, lambda at: _tree(spec, [plan(at) for plan in parts]))
 
 
 def _tree(spec: Any, parts: list[Build]) -> Build:

@@ -10,7 +10,7 @@ from .block import Block, of_maps
 from .maps import Affine, Label, Map
 
 
-class Spelled(NamedTuple):
+class CanonicalMaps(NamedTuple):
     """Maps up to a renaming of labels: a key, their labels in the order of the key, and their tables."""
 
     key: tuple[Any, ...]
@@ -23,13 +23,13 @@ class Spelled(NamedTuple):
         return self.key, *map(id, self.tables)
 
 
-def spell(block: Block) -> Spelled:
+def spell(block: Block) -> CanonicalMaps:
     """Return the maps of a block in the spelling that all blocks of the same law share."""
     return spell_maps(block.out, block.wrt)
 
 
 @of_maps
-def spell_maps(out: tuple[Map, ...], wrt: tuple[Map, ...]) -> Spelled:
+def spell_maps(out: tuple[Map, ...], wrt: tuple[Map, ...]) -> CanonicalMaps:
     """Return the maps of a block in the spelling that all of the same law share."""
     number: dict[Label, int] = {}
     key: list[Any] = []
@@ -44,4 +44,4 @@ def spell_maps(out: tuple[Map, ...], wrt: tuple[Map, ...]) -> Spelled:
             tables.append(map_.index)
             for label in map_.labels:
                 key.append((number.setdefault(label, len(number)), label.size))
-    return Spelled(tuple(key), tuple(number), tuple(tables))
+    return CanonicalMaps(tuple(key), tuple(number), tuple(tables))

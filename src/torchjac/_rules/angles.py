@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .._capture.tape import Node
-from .backward_overrides import Anew, Results, register
+from .backward_overrides import BackwardFormula, Results, register
 
 
 def _atan2(node: Node, lead: Sequence[int], g: Tensor) -> Results:
@@ -33,4 +33,4 @@ def _overflows(node: Node) -> bool:
     return torch.is_grad_enabled() or torch.finfo(node.outputs[0].dtype).bits < 32
 
 
-register(["Atan2Backward0"], Anew(_atan2, fails=_overflows))
+register(["Atan2Backward0"], BackwardFormula(_atan2, fails=_overflows))

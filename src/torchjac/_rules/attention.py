@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .._capture.tape import Node
-from .backward_overrides import Anew, Results, is_recorded, register, shaped
+from .backward_overrides import BackwardFormula, Results, is_recorded, register, shaped
 
 #: The node of fused attention on a processor; those on a GPU keep PyTorch's formulas
 FUSED = "ScaledDotProductFlashAttentionForCpuBackward0"
@@ -58,4 +58,4 @@ def _masked(node: Node, scores: Tensor) -> Tensor:
     return scores
 
 
-register([FUSED], Anew(_attention, is_recorded))
+register([FUSED], BackwardFormula(_attention, is_recorded))

@@ -17,7 +17,7 @@ Cotangents: TypeAlias = Sequence[Tensor | None]
 Results: TypeAlias = list[Tensor | None]
 
 
-class Anew(NamedTuple):
+class BackwardFormula(NamedTuple):
     """A formula, which gives None where it does not apply.
 
     Attributes:
@@ -32,36 +32,36 @@ class Anew(NamedTuple):
     fails: Callable[[Node], bool] = lambda node: False
 
 
-_ANEW: dict[str, Anew] = {}
+_FORMULAS: dict[str, BackwardFormula] = {}
 
 
-def register(names: Iterable[str], anew: Anew) -> None:
+def register(names: Iterable[str], formula: BackwardFormula) -> None:
     """Keep a formula for the nodes of these names."""
-    _ANEW.update(dict.fromkeys(names, anew))
+    _FORMULAS.update(dict.fromkeys(names, formula))
 
 
-def is_anew(name: str) -> bool:
+def has_override(name: str) -> bool:
     """Return whether nodes of this name have a formula here."""
-    return name in _ANEW
+    return name in _FORMULAS
 
 
-def goes_anew(node: Node, cotangents: Cotangents) -> bool:
+def needs_override(node: Node, cotangents: Cotangents) -> bool:
     """Return whether a call of a node must go by the formula here."""
-    found = _ANEW.get(node.name)
+    found = _FORMULAS.get(node.name)
     return found is not None and (found.fails(node) or found.instead(node, cotangents))
 
 
 def fails(node: Node) -> bool:
     """Return whether PyTorch's own formula fails for a node that has one here."""
-    found = _ANEW.get(node.name)
+    found = _FORMULAS.get(node.name)
     return found is not None and found.fails(node)
 
 
-def anew(node: Node, cotangents: Cotangents) -> Results | None:
+def by_override(node: Node, cotangents: Cotangents) -> Results | None:
     """Return what goes to a node's inputs; None where the formula here does not apply."""
     slot, given = next((slot, given) for slot, given in enumerate(cotangents) if given is not None)
     lead = given.shape[: given.dim() - len(node.outputs[slot].shape)]
-    return _ANEW[node.name].formula(node, lead, *cotangents)
+    return _FORMULAS[node.name].formula(node, lead, *cotangents)
 
 
 def plus(value: Tensor | None, other: Tensor | None) -> Tensor | None:

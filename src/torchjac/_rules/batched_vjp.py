@@ -16,7 +16,7 @@ from .._capture.capture import map_rows
 from .._capture.tape import Meta, Node
 from .._plan.recording import whole
 from . import batched_assign, batched_linalg, batched_products, batched_tables  # noqa: F401  (they register formulas)
-from .backward_overrides import anew, goes_anew, is_anew
+from .backward_overrides import by_override, needs_override, has_override
 from .batched_formulas import FORMULAS, Results
 from .batched_parts import Waiting, hold, joined
 from .call import call, fit
@@ -25,7 +25,7 @@ from .call_counts import rows_price
 
 def goes_in_front(name: str) -> bool:
     """Return whether nodes of this name have a formula here."""
-    return name in FORMULAS or is_anew(name)
+    return name in FORMULAS or has_override(name)
 
 
 def vjp_rows(node: Node, pending: Waiting, count: int) -> None:
@@ -60,13 +60,13 @@ def vjp_rows(node: Node, pending: Waiting, count: int) -> None:
 
 def _formula(node: Node, count: int, cotangents: Sequence[Tensor | None]) -> Results | None:
     """Return rows of the inputs by a formula that takes them without vmap; None where there is none."""
-    if goes_anew(node, cotangents):
-        return anew(node, cotangents)
+    if needs_override(node, cotangents):
+        return by_override(node, cotangents)
     if node.name in FORMULAS:
         return FORMULAS[node.name](node, count, *cotangents)
-    if is_anew(node.name):
+    if has_override(node.name):
         # Of one row PyTorch records its own formula as one node.
-        return None if count == 1 and torch.is_grad_enabled() else anew(node, cotangents)
+        return None if count == 1 and torch.is_grad_enabled() else by_override(node, cotangents)
     return None
 
 

@@ -14,7 +14,7 @@ from .._blocks.tracing import inside_functorch
 from .._capture.capture import batched_zero
 from .._capture.tape import Meta, Node
 from .._plan.recording import whole
-from .backward_overrides import anew, goes_anew
+from .backward_overrides import by_override, needs_override
 from .conv_input import image_cotangents, input_cotangent
 
 
@@ -26,8 +26,8 @@ def call(
     Where each costs as much as all else, only those of the ``wanted`` inputs are formed, by default of all needed.
     """
     node.calls += 1
-    if goes_anew(node, cotangents):
-        found = anew(node, cotangents)
+    if needs_override(node, cotangents):
+        found = by_override(node, cotangents)
         if found is not None:
             return tuple(found)
     if node.is_python:

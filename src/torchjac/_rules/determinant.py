@@ -24,7 +24,7 @@ from torch import Tensor
 from .._blocks.tracing import inside_functorch, is_known
 from .._capture.tape import Node
 from .._plan.recording import whole
-from .backward_overrides import Anew, Results, register
+from .backward_overrides import BackwardFormula, Results, register
 from .products import before, others
 from .registry import LocalJacobian, rule
 
@@ -113,4 +113,4 @@ def cofactors(node: Node) -> LocalJacobian:
     return LocalJacobian(batch_dims={0: tuple((dim, dim) for dim in range(len(node.shape) - 2))})
 
 
-register(["LinalgDetBackward0"], Anew(_det, fails=_cannot_solve))
+register(["LinalgDetBackward0"], BackwardFormula(_det, fails=_cannot_solve))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .._capture.tape import Node
-from .backward_overrides import Anew, Results, register, shaped
+from .backward_overrides import BackwardFormula, Results, register, shaped
 from .reduce_by_index import Reduction
 
 
@@ -82,6 +82,6 @@ def _reduce_fails(node: Node) -> bool:
     return kind == "prod" or (kind != "mean" and not node.saved("include_self"))
 
 
-register(["ScatterBackward0", "ScatterAddBackward0"], Anew(_scatter, fails=_is_short))
-register(["ScatterReduceBackward0", "IndexReduceBackward0"], Anew(_reduce, fails=_reduce_fails))
-register(["EmbeddingBackward0"], Anew(_embedding, fails=_is_sparse))
+register(["ScatterBackward0", "ScatterAddBackward0"], BackwardFormula(_scatter, fails=_is_short))
+register(["ScatterReduceBackward0", "IndexReduceBackward0"], BackwardFormula(_reduce, fails=_reduce_fails))
+register(["EmbeddingBackward0"], BackwardFormula(_embedding, fails=_is_sparse))

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from .._blocks.tracing import inside_functorch
 from .._capture.tape import Node
-from .backward_overrides import Anew, Results, plus, register, shaped
+from .backward_overrides import BackwardFormula, Results, plus, register, shaped
 
 #: What PyTorch calls an LSTM among its recurrent layers
 LSTM = 2
@@ -92,4 +92,4 @@ def _backward(node: Node, lead: Sequence[int], *cotangents: Tensor | None) -> Re
     return shaped(node, lead, [back, by_x, by_h, bias, bias, dh, dc])
 
 
-register(["MkldnnRnnLayerBackward0"], Anew(_backward, lambda node, cotangents: inside_functorch()))
+register(["MkldnnRnnLayerBackward0"], BackwardFormula(_backward, lambda node, cotangents: inside_functorch()))

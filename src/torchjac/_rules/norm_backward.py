@@ -28,7 +28,7 @@ from torch import Tensor
 
 from .._capture.tape import Node
 from .._torch import is_level_tensor
-from .backward_overrides import Anew, Cotangents, Results, is_recorded, plus, register, shaped
+from .backward_overrides import BackwardFormula, Cotangents, Results, is_recorded, plus, register, shaped
 from .norms import FIRST, SECOND
 
 
@@ -86,5 +86,5 @@ def _second(node: Node, lead: Sequence[int], u: Tensor | None, v: Tensor | None,
     return shaped(node, lead, results)
 
 
-register(FIRST, Anew(_first, _is_recorded_on_many, lambda node: node.reads_others))
-register(SECOND, Anew(_second, lambda node, cotangents: True))
+register(FIRST, BackwardFormula(_first, _is_recorded_on_many, lambda node: node.reads_others))
+register(SECOND, BackwardFormula(_second, lambda node, cotangents: True))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .._capture.tape import Node
-from .backward_overrides import Anew, Results, is_recorded, register, shaped
+from .backward_overrides import BackwardFormula, Results, is_recorded, register, shaped
 
 
 def before(x: Tensor, dim: int) -> Tensor:
@@ -68,5 +68,5 @@ def _cumprod(node: Node, lead: Sequence[int], g: Tensor) -> Results:
     return shaped(node, lead, [before(x, dim) * sums])
 
 
-register(["ProdBackward0", "ProdBackward1"], Anew(_prod, fails=is_recorded))
-register(["CumprodBackward0"], Anew(_cumprod, fails=is_recorded))
+register(["ProdBackward0", "ProdBackward1"], BackwardFormula(_prod, fails=is_recorded))
+register(["CumprodBackward0"], BackwardFormula(_cumprod, fails=is_recorded))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .._capture.tape import Node
-from .backward_overrides import Anew, Results, is_recorded, register
+from .backward_overrides import BackwardFormula, Results, is_recorded, register
 from .einsum_notation import reduced_dims
 
 #: |πx| below which sinc's slope is a series: what is left of it there is 1e-18 of the slope
@@ -196,5 +196,5 @@ SAFE = {
     "HuberLossBackward0": _loss,
 }
 for _name, _formula in SAFE.items():
-    register([_name], Anew(_formula, fails=is_recorded))
-register(["AbsBackward0"], Anew(_abs, is_recorded))
+    register([_name], BackwardFormula(_formula, fails=is_recorded))
+register(["AbsBackward0"], BackwardFormula(_abs, is_recorded))

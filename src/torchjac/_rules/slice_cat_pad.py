@@ -14,7 +14,7 @@ from .._blocks.block_views import swapped
 from .._blocks.domain import at_most
 from .._blocks.maps import Affine, Gather, Label, Map, bare, constant
 from .._capture.tape import Node
-from .backward_overrides import Anew, register
+from .backward_overrides import BackwardFormula, register
 from .einsum_notation import diagonal, new_labels, reindexing
 from .registry import Local, rule
 from .views import unravel
@@ -180,7 +180,7 @@ def _roll_of_a_number(node: Node, lead: object, rows: Tensor) -> list[Tensor | N
 
 
 # PyTorch's own is wrong on a batch: see `vjp_support.engine_takes_batches`.
-register(["RollBackward0"], Anew(_roll_of_a_number, fails=lambda node: not node.shape))
+register(["RollBackward0"], BackwardFormula(_roll_of_a_number, fails=lambda node: not node.shape))
 
 
 def _rolled(size: int, shift: int) -> list[tuple[int, int, int]]:

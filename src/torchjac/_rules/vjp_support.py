@@ -9,7 +9,7 @@ import torch
 from .._blocks.tracing import inside_functorch
 from .._capture.tape import Node
 from .attention import FUSED
-from .backward_overrides import fails, is_anew
+from .backward_overrides import fails, has_override
 from .norms import SECOND
 
 #: name → what goes wrong when the formula is called on a batch of cotangents
@@ -91,7 +91,7 @@ _OURS = "torchjac was "
 
 def can_vmap(node: Node) -> bool:
     """Return whether a node may be called under vmap, by `call`."""
-    return is_anew(node.name) or all_can_vmap({node.name})
+    return has_override(node.name) or all_can_vmap({node.name})
 
 
 def why_unbatched(node: Node) -> str:
@@ -127,7 +127,7 @@ def makes_sparse(names: Set[str]) -> bool:
 
 def takes_rows_itself(node: Node) -> bool:
     """Return whether rows can be taken through a node by `call`, and what is recorded has right derivatives."""
-    return can_vmap(node) and (is_anew(node.name) or not needs_own_vjp({node.name}))
+    return can_vmap(node) and (has_override(node.name) or not needs_own_vjp({node.name}))
 
 
 def engine_refuses(nodes: Sequence[Node]) -> bool:

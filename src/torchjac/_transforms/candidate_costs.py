@@ -41,12 +41,12 @@ def candidate_costs(part: Recorded, measure: bool) -> Costs:
 
             _, made = recorded(origins, compute)
             if made is not None:
-                programs[candidate.way] = made
+                programs[candidate.name] = made
             if measure:
                 measured = _measured(compute if made is None else partial(made.run, origins))
         price, steps = (None, 0) if made is None else (made.price, len(made.steps))
-        costs.append(Cost(candidate.way, candidate.each, price, steps, measured))
-    chosen = first_choice(captured.tape, shapes, mixed).way
+        costs.append(Cost(candidate.name, candidate.each, price, steps, measured))
+    chosen = first_choice(captured.tape, shapes, mixed).name
     chosen = min(programs, key=lambda way: programs[way].price, default=chosen)
     starts = len(captured.graph.starts)
     names = [f"input{number}" for number in range(starts)]

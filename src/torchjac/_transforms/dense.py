@@ -77,7 +77,7 @@ def dense_answers(
         candidate = ROWS
     elif candidate is None and not (is_tracing() or forward):
         candidate = first_choice(tape, shapes, mixed)
-    way = "structure" if candidate is None or forward else candidate.way
+    way = "structure" if candidate is None or forward else candidate.name
     if way == "columns" and not mixed:
         answers = dense_columns(captured, inputs, chunk_size)
         if answers is not None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from .._answers.frame import kept_in_parts
-from .._answers.rebuild import Apart, Build, take_apart
+from .._answers.rebuild import Build, Rebuildable, take_apart
 from .._capture.constant_folding import Assumed, Constants, still_holds
 from .._torch import FakeTensorMode
 from .backend import Run, compile_graph
@@ -96,7 +96,7 @@ class Trace(NamedTuple):
     """
 
     forward: Recording
-    apart: Apart
+    apart: Rebuildable
     assumed: list[Assumed]
     flat: Flat
 

@@ -43,7 +43,10 @@ def factorise_by(solver: Any, preconditioner: Any) -> Factorise:
                 "solve: solver must be a name or have the methods factor(matrix), solve(factors, b) and "
                 f"solve_transposed(factors, b); {type(solver).__name__} lacks {', '.join(missing)}"
             )
-        return lambda pattern, values: (Brought(solver, pattern, values), f"solver {type(solver).__name__}")
+        return lambda pattern, values: (
+            UserFactors(solver, pattern, values),
+            f"solver {type(solver).__name__}",
+        )
     if solver not in NAMES:
         raise ValueError(f"solve: solver must be one of {NAMES} or an object, got {solver!r}")
     if iterative:
@@ -60,7 +63,7 @@ def matrix_of(pattern: MatrixPattern, values: Array) -> Any:
     return csr_array((values, pattern.index, pattern.begin), shape=(pattern.size, pattern.size))
 
 
-class Brought:
+class UserFactors:
     """Factors made by a solver object."""
 
     def __init__(self, solver: Any, pattern: MatrixPattern, values: Array) -> None:
@@ -77,9 +80,9 @@ class Brought:
         raise NotImplementedError("slogdet: a solver that is named only solves")
 
 
-def _packaged(name: str, pattern: MatrixPattern, values: Array) -> Brought:
+def _packaged(name: str, pattern: MatrixPattern, values: Array) -> UserFactors:
     try:
-        return Brought(Packaged(PACKAGED[name]), pattern, values)
+        return UserFactors(Packaged(PACKAGED[name]), pattern, values)
     except RuntimeError as error:
         raise singular(pattern, values, f"{name}: {error}") from error
 
