@@ -16,7 +16,7 @@ from .._capture.capture import map_rows
 from .._capture.tape import Meta, Node
 from .._plan.recording import whole
 from . import batched_assign, batched_linalg, batched_products, batched_tables  # noqa: F401  (they register formulas)
-from .backward_overrides import by_override, needs_override, has_override
+from .backward_overrides import by_override, has_override, needs_override
 from .batched_formulas import FORMULAS, Results
 from .batched_parts import Waiting, hold, joined
 from .call import call, fit
