@@ -7,6 +7,8 @@ import torch
 
 from torchjac import hessian, jacrev
 from torchjac._accumulate.dense_rows import dense_rows
+from torchjac._accumulate.planned import PROGRAMS
+from torchjac._plan.steps import Whole, called
 from torchjac._rules.norms import SECOND
 from torchjac._transforms.call_function import record, walking
 from torchjac.testing import finite_differences, loop_jacobian
@@ -86,3 +88,18 @@ def test_hooked_rows_go_at_once(op, batched) -> None:
     expected = loop_jacobian(lambda x: op(x.sin() + 2), x)
     torch.testing.assert_close(jacrev(f)(x), expected)
     assert len(calls) == (1 if batched else 5)
+
+
+def test_two_rows_of_a_program_go_together():
+    """Two rows of a program go node by node, both at once, however large they are; the engine takes one by one."""
+    x, weight = torch.rand(60, 400, dtype=torch.float64), torch.rand(400, 300, dtype=torch.float64)
+
+    def f(x):
+        return (x.tanh() @ weight).sin().softmax(1)[:, :2].sum(0)
+
+    expected = jacrev(f)(x)
+    for _ in range(4):
+        torch.testing.assert_close(jacrev(f)(x), expected)
+    (program,) = [entry.program for entry in PROGRAMS.entries.values() if entry.program is not None]
+    wholes = [called(step.function) for step in program.steps if type(called(step.function)) is Whole]
+    assert not any("_at_once" in each.function.__name__ for each in wholes)

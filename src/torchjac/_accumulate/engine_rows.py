@@ -19,6 +19,7 @@ from .._blocks.tracing import leaves_a_trail
 from .._capture.capture import map_rows
 from .._capture.tape import Edge, Node, Tape
 from .._plan.price import ENGINE_NODE, NUMBER, mapped
+from .._plan.recorder import recorder
 from .._plan.recording import engine_runs, whole
 from .._rules.batched_parts import Waiting, joined
 from .._rules.batched_vjp import goes_in_front, vjp_rows
@@ -211,11 +212,13 @@ def _size_by_node(nodes: Sequence[Node], count: int, chunk: int | None) -> int |
 
     That is where they do not go at once, or too many nodes would be called under vmap all the same; where the engine
     could not take a batch, rows that do not go at once go in chunks. A row or two the engine takes faster, unless
-    all is small. Where it would record wrong derivatives, rows go node by node or an error is raised.
+    all is small; two not where a program is recorded, whose steps take both at once and none of Python's time. Where
+    it would record wrong derivatives, rows go node by node or an error is raised.
     """
     names = {node.name for node in nodes}
     by_engine = not _goes_by_node(nodes) and not engine_refuses(nodes)
-    if by_engine and count <= FEW_ROWS and not is_small(nodes, count):
+    few = FEW_ROWS if recorder() is None else 1
+    if by_engine and count <= few and not is_small(nodes, count):
         return None
     size = chunk or rows_at_once(nodes, count, through=True)
     if by_engine and all_can_vmap(names):
