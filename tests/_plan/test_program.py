@@ -448,6 +448,33 @@ def test_a_tensor_without_its_graph_is_no_step(enabled) -> None:
         torch.testing.assert_close(found, (weight, weight * 2))
 
 
+@torch.no_grad()
+def test_shapes_on_the_way_are_no_steps() -> None:
+    """Of shapes given one after another the last is a step, and dims in their own order are not permuted."""
+    origin = torch.nn.Linear(4, 4).double()
+
+    def f(weight):
+        plain = weight.reshape(16).reshape(2, 8).permute(0, 1).permute((0, 1)).view(8, 2) * 2
+        turned = weight.permute(1, 0).reshape(16) * 2
+        copied = turned.view(4, 4).T.reshape(16)
+        turned.mul_(3)  # what was copied before keeps its values
+        return plain, copied.reshape(2, 8) + 1, turned.view(torch.int64).view(torch.float64).reshape(2, 8)
+
+    recording = Recorder([origin])
+    with recording:
+        weight = origin.weight
+        recording.loaded(origin, "weight", weight)
+        result = f(weight)
+    made = program(recording, result)
+    assert made is not None
+    names = [getattr(step.function, "__name__", "") for step in made.steps]
+    assert names.count("permute") == 1  # the one that turns
+    assert names[: names.index("mul")].count("reshape") + names[: names.index("mul")].count("view") == 1
+    for _ in range(2):
+        torch.testing.assert_close(made.run([origin]), f(origin.weight))
+        origin.weight.normal_()
+
+
 def test_what_is_read_no_more_is_let_go(monkeypatch) -> None:
     """A run holds a few tensors at once however long it is, interpreted or compiled: each goes at its last use."""
     peaks, run = [], Program.run

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .number import Number
@@ -18,7 +17,8 @@ from .price import PATIENCE, price
 from .python_source import spell
 from .recorder import Recorder
 from .registers import ProgramStep, Register
-from .steps import Equal, Load, SameMemory, Tree, Whole, build, call, called
+from .simplify_steps import simplified
+from .steps import Equal, Load, SameMemory, Tree, Whole, build, called
 
 
 @dataclass(slots=True, eq=False)
@@ -100,7 +100,7 @@ def program(found: Recorder, result: Any) -> Program | None:
     made = build(result, slot)
     if found.failed is not None:
         return None
-    registers, steps = found.registers, _without_copies(_guarded(found), found.registers, outputs)
+    registers, steps = found.registers, simplified(found, _guarded(found), outputs)
     fixed = _fixed(found, outputs)
     live = _live(registers, steps, outputs, fixed)
     kept = [step for number, step in enumerate(steps) if number in live]
@@ -159,37 +159,6 @@ def _guarded(found: Recorder) -> list[ProgramStep]:
             equal = Equal(function.load, tables[reads[1]])
             steps[number] = steps[number]._replace(function=equal, reads=reads[:1])
     return steps
-
-
-def _without_copies(
-    steps: Sequence[ProgramStep], registers: Sequence[Register], outputs: Sequence[int]
-) -> list[ProgramStep]:
-    """Return the steps without those that give the tensor they read: its readers read it where it stands.
-
-    Without a graph `detach` is one, but where code from outside, or a caller, sees the result.
-    """
-    seen = set(outputs).union(*[step.reads for step in steps if _asks(step.function)])
-    same: dict[int, int] = {}
-    kept = []
-    for function, reads, own, writes, guard in steps:
-        moved = tuple([same.get(at, at) for at in reads])
-        value = registers[own].value
-        if own not in seen and (
-            (function is Tensor.detach and not torch.is_grad_enabled())
-            or (function is Tensor.conj and not value.is_complex())
-        ):
-            same[own] = moved[0]
-            moved, guard = (), False
-        kept.append(
-            ProgramStep(function, moved, own, None if writes is None else same.get(writes, writes), guard)
-        )
-    return kept
-
-
-def _asks(function: Callable[..., Any]) -> bool:
-    """Return whether a step calls code that may ask a tensor whether it requires grad."""
-    function = called(function)
-    return function is call or type(function) is Whole
 
 
 def _fixed(found: Recorder, outputs: Sequence[int]) -> set[int]:
