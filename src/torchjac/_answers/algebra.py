@@ -218,7 +218,8 @@ class Algebra(Answer):
 
         It is the matrix of a Gauss–Newton step (Nocedal & Wright, Numerical Optimization, eq. 10.23), as sparse
         as the product is. Each block is composed with each other, at the cost of the numbers stored; where many
-        hold tables (gathers and scatters), they go through one sparse product of coordinate lists instead.
+        hold tables (gathers and scatters), they go through one sparse product of coordinate lists instead. A few rows
+        that are nearly full, as of a sum, are kept apart as a product of low rank.
 
         Args:
             weight: the diagonal of W, of shape ``out_shape``; or its blocks, a square matrix for each entry of the

@@ -23,6 +23,7 @@ from .consolidate import consolidated
 from .entrywise_product import Views, entrywise_product, views_of
 from .factored import chained
 from .forms import Form, LowRankUpdate, ProductOfFactors, SumOfBlocks, multiplied
+from .full_rows import full_rows
 from .to_dense import written
 
 
@@ -141,6 +142,13 @@ def with_owner(form: Form) -> tuple[Form, bool]:
 @singledispatch
 def gram(form: Form, weight: Tensor | None) -> Form:
     """Return JᵀWJ, W diagonal (the identity where it is None)."""
+    apart = full_rows(form) if isinstance(form, SumOfBlocks) else None
+    if apart is not None:
+        rest, full, rows = apart
+        right = full if weight is None else multiplied(_diagonal(weight[rows], form), full)
+        others = gram(rest, weight)
+        assert isinstance(others, SumOfBlocks)
+        return LowRankUpdate(others, ProductOfFactors((transposed(full), right)))
     blocks, out_shape, in_shape, _ = form.ends
     left: Sequence[Block] = tuple(map(swapped, blocks))
     shapes = (in_shape, out_shape, in_shape)
@@ -157,6 +165,11 @@ def gram(form: Form, weight: Tensor | None) -> Form:
             left = product(left, [diagonal_block(weight)], (in_shape, out_shape, out_shape), form)
         found = product(left, blocks, shapes, form)
     return SumOfBlocks(in_shape, in_shape, form.dtype, form.device, tuple(found))
+
+
+def _diagonal(values: Tensor, like: TensorOptions) -> SumOfBlocks:
+    """Return a diagonal matrix."""
+    return SumOfBlocks(values.shape, values.shape, like.dtype, like.device, (diagonal_block(values),))
 
 
 @gram.register(ProductOfFactors)
