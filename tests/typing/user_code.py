@@ -80,6 +80,8 @@ column: Tensor = jacfwd(f)(x)
 
 curvature: Tensor = hessian(f, chunk_size=8)(x)
 blocks: Jacobian = hessian(f, layout="operator")(x)
+fast = torchjac.compile(jacrev(f), backend="eager")
+same(Tensor, fast(x, scale=2.0))
 half: Tensor = hessian(energy, layout=torch.sparse_csr, triangle="lower")(x)
 
 same(Tensor, grad(energy)(x, scale=2.0))

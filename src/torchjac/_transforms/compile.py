@@ -9,7 +9,7 @@ from copy import deepcopy
 from functools import partial, update_wrapper
 from threading import Lock, RLock
 from types import FunctionType, MethodType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 import torch
 
@@ -26,10 +26,14 @@ from .op_recording import import_tracer
 from .program import Compile, CompiledProgram, capture
 from .signature import Call, check_call, read_call, without_sizes
 
+T = TypeVar("T")
+P = ParamSpec("P")
+R = TypeVar("R")
+
 
 def compile(
-    func: Callable[..., Any], *, backend: Any = "inductor", cache_size: int = 64, dynamic: bool | None = None
-) -> Compiled:
+    func: Callable[P, R], *, backend: Any = "inductor", cache_size: int = 64, dynamic: bool | None = None
+) -> Compiled[P, R]:
     """Return a function that takes Jacobians, captured as a program of tensor ops and compiled.
 
     The first call for a signature runs ``func`` once on tensors without values. The walk through autograd's graph
@@ -99,18 +103,14 @@ def compile(
     return Compiled(func, backend, cache_size, bool(dynamic))
 
 
-T = TypeVar("T")
-
 #: Held while a function is captured: PyTorch's tracer has one state for all threads.
 _TRACER = RLock()
 
 
-class Compiled:
+class Compiled(Generic[P, R]):
     """A function with the programs captured of it; see `compile`."""
 
-    def __init__(
-        self, func: Callable[..., Any], backend: Any, cache_size: int, dynamic: bool = False
-    ) -> None:
+    def __init__(self, func: Callable[P, R], backend: Any, cache_size: int, dynamic: bool = False) -> None:
         """Capture nothing yet."""
         check_callable(func, "compile")
         if not isinstance(cache_size, int) or cache_size < 1:
@@ -123,7 +123,7 @@ class Compiled:
         self._shared: dict[Hashable, tuple[SharedCode, _Kept]] = {}
         self._lock = Lock()
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Return the result of the function, by the program captured for such arguments."""
         if _is_inside_another():
             return self._func(*args, **kwargs)
@@ -133,13 +133,14 @@ class Compiled:
             found = self._capture(call)
         elif len(self._programs) > 1:
             self._touch(call.key)
-        return found(call.tensors)
+        answer: R = found(call.tensors)
+        return answer
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         """Bind as a method: the instance is the first argument, a static one."""
         return self if instance is None else MethodType(self, instance)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Compiled[P, R]:
         """Return a copy of the function, of which nothing is captured."""
         return Compiled(deepcopy(self._func, memo), *self._settings)
 
