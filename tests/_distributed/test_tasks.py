@@ -40,5 +40,6 @@ def test_refused():
         row_tasks(torch.sum, 2)(x)
     with pytest.raises(ValueError, match="got tuple"):
         row_tasks(lambda x: (x, x), 2)(x)
-    with pytest.raises(ValueError, match="count must be positive, got 0"):
-        row_tasks(torch.sin, 0)
+    for count in (0, 2.5):
+        with pytest.raises(ValueError, match=f"count must be a positive int, got {count}"):
+            row_tasks(torch.sin, count)

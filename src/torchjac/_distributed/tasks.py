@@ -32,7 +32,7 @@ def row_tasks(
         of each piece, one after the other.
 
     Raises:
-        ValueError: if the output has no dims, or ``count`` is not positive.
+        ValueError: if the output has no dims, or ``count`` is no positive int.
 
     Example:
         >>> import torch
@@ -42,8 +42,8 @@ def row_tasks(
         range(0, 2) [[1.0, 0.0, 0.0, 0.0], [0.0, 2.0, 1.0, 0.0]]
         range(2, 3) [[0.0, 0.0, 3.0, 2.0]]
     """
-    if count < 1:
-        raise ValueError(f"row_tasks: count must be positive, got {count}")
+    if not isinstance(count, int) or count < 1:
+        raise ValueError(f"row_tasks: count must be a positive int, got {count!r}")
 
     def tasks(*args: Any) -> Iterator[tuple[range, Callable[[], Jacobian]]]:
         with torch.no_grad():
