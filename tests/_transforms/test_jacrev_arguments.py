@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from torchjac import jacrev
+from torchjac import jacobian, jacrev
 
 pytestmark = pytest.mark.usefixtures("way")
 
@@ -260,6 +260,17 @@ def test_a_function_that_looks_at_strides():
     for _ in range(4):
         torch.testing.assert_close(jacrev(writes)(line), expected)
     torch.testing.assert_close(line, before)  # the caller's own is not written
+
+
+@pytest.mark.parametrize(
+    "windows", [lambda x: x.unfold(0, 3, 1), lambda x: x.expand(2, 6), lambda x: x.unfold(0, 4, 2)]
+)
+def test_writes_into_entries_that_share_memory(windows):
+    """A function that writes into windows of one tensor writes into each entry by itself, as into a copy."""
+    x = windows(torch.arange(1.0, 7.0, dtype=torch.float64))
+    for transform in (jacrev, lambda f: lambda x: jacobian(f)(x).to_dense()):
+        found = transform(lambda x: x.mul_(2).square())(x)
+        torch.testing.assert_close(found.reshape(x.numel(), -1), (8 * x).flatten().diag())
 
 
 def test_aux_of_any_kind():

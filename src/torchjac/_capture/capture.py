@@ -208,12 +208,22 @@ def _refuse_reentrant(graph: Graph) -> None:
         )
 
 
+def _shares_memory(tensor: Tensor) -> bool:
+    """Return whether two entries may be one place in memory, as in an expanded tensor or in unfolded windows."""
+    span = 0
+    for step, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1 and step <= span:
+            return True
+        span += step * (size - 1)
+    return False
+
+
 def _copy(tensor: Tensor) -> Tensor:
     """Return a copy with the same strides, gaps between its entries included: a function may look at them."""
     copied = tensor.clone()
     if tensor.layout is not torch.strided or copied.stride() == tensor.stride():
         return copied
-    if any(step == 0 and size > 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True)):
+    if _shares_memory(tensor):
         return copied  # of entries that are one place in memory, none can be written alone
     if is_tracing():  # a trace may lose what is written in place
         span = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
