@@ -217,6 +217,16 @@ def test_group_norm_statistics(slot: int, walk: str) -> None:
         torch.testing.assert_close(hessian(weighed)(x), twice, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("walk", ["auto", "structure", "rows", "planned"])
+def test_group_norm_of_another_shape(walk: str) -> None:
+    """What the op is told of samples and channels holds; its input may be of any shape of as many entries."""
+    weight = s(4)
+    f = lambda x: torch.native_group_norm(x, weight, None, 2, 4, 3, 2, 1e-5)[0]
+    x = s(1, 8, 3)
+    with forced(walk):
+        torch.testing.assert_close(jacrev(f)(x), finite_differences(f, x), rtol=1e-6, atol=1e-6)
+
+
 def test_group_norm_statistics_beside_what_cannot_be_batched() -> None:
     """Where rows would go one by one, they go by structure: PyTorch's engine would drop the mean."""
 

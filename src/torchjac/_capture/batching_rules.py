@@ -37,10 +37,10 @@ def complete_rules() -> None:
     if _registered:
         return
     library = Library("aten", "IMPL")
-    _registered.append(library)
     for name, function, key in (*_made(), *_rules()):
         if not has_kernel(f"aten::{name}", key):
             library.impl(name, function, key)
+    _registered.append(library)  # last: one that an interrupt drops takes its rules along
 
 
 def _made() -> Iterator[tuple[str, Callable[..., Any], str]]:

@@ -108,13 +108,15 @@ def batch_norm(node: Node) -> LocalJacobian:
 
 
 @rule("NativeGroupNormBackward0", kind="mixing")
-def group_norm(node: Node) -> LocalJacobian:
+def group_norm(node: Node) -> LocalJacobian | None:
     """Group norm: out[b, c, …] = w[c] x̂[b, c, …] + d[c]; the batch passes for x, and groups do not mix.
 
     ∂out[b,o]/∂x[b′,i] = δ[b,b′] w[o] r[b] (δ[o,i] − 1/N − x̂[b,o] x̂[b,i] / N) for o and i of one group of N entries
 
     Example: 6 channels of 5 numbers in 3 groups: 300 entries for each sample, not 900.
     """
+    if node.saved("input").shape[:2] != (node.saved("N"), node.saved("C")):
+        return None  # `torch.native_group_norm` is told them, and takes any shape of as many entries
     affine = _Affine(node, range(1, 2))
     alternatives = {}
     if node.needs(0):
