@@ -485,3 +485,37 @@ def test_gauss_newton() -> None:
     expected = torch.linalg.lstsq(jac.to_dense().reshape(18, 4), value.reshape(18, 1)).solution
     assert jac.gram().solved_as == "block-diagonal"
     torch.testing.assert_close(step.reshape(4, 1), expected)
+
+
+@pytest.mark.parametrize("kind", ["dense", "block-diagonal", "sparse"])
+def test_singular_matrices_are_refused_for_lucky_right_sides(kind) -> None:
+    """A right side that the solution of a singular matrix nearly meets by chance is refused too."""
+    random = torch.Generator().manual_seed(0)
+    size = 300 if kind == "sparse" else 17
+    matrix = torch.randn(size, size, dtype=torch.float64, generator=random) + 5 * torch.eye(size)
+    if kind == "sparse":
+        matrix = matrix.triu(-2).tril(2)
+    matrix[-1] = 0.3 * matrix[-2] + 0.7 * matrix[-3]
+    left = torch.linalg.svd(matrix)[0][:, -1]
+
+    def func(x):
+        if kind == "sparse":
+            rows, columns = matrix.nonzero(as_tuple=True)
+            return torch.zeros_like(x).index_add(0, rows, matrix[rows, columns] * x[columns])
+        return x @ matrix.mT
+
+    shape = (2, size) if kind == "block-diagonal" else (size,)
+    jac = jacobian(func)(torch.zeros(shape, dtype=torch.float64))
+    assert jac.solved_as == kind
+    accepted = 0
+    for _ in range(400):
+        right = torch.randn(shape, dtype=torch.float64, generator=random)
+        out = (right @ left)[..., None] * left
+        right = right - out + out * torch.rand((), dtype=torch.float64, generator=random) * 0.2
+        try:
+            solved = jac.solve(right)
+        except torch.linalg.LinAlgError:
+            continue
+        accepted += 1
+        assert float((jac @ solved - right).abs().max()) < 0.02 * float(right.abs().max())
+    assert accepted < 200

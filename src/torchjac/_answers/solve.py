@@ -21,7 +21,7 @@ from .matrix_kind import is_symmetric, solved_as
 from .nonzeros import coordinates
 from .products import transposed, with_owner
 from .solvers.named import factorise_by
-from .solvers.system import WRONG, System, is_suspect, largest
+from .solvers.system import WRONG, System, is_suspect, largest, probe
 from .to_dense import to_dense
 
 #: Matrices that LAPACK and SuperLU do not know; systems with them are solved in float32.
@@ -185,15 +185,17 @@ def _check(matrices: Tensor, right: Tensor, found: Tensor) -> None:
     """Raise where a solution is so large that it solves nothing: pivots were zeros but for rounding."""
     if not is_suspect(largest(matrices), right, found):
         return
-    error = (right - matrices @ found).abs().amax(-1)
-    if float(error.max()) > WRONG * largest(right):
-        at = int(error.flatten().argmax())
-        block, row = divmod(at, error.shape[-1])
-        name = f"row {row}" if matrices.dim() == 2 else f"row {row} of block {block}"
-        raise LinAlgError(
-            f"solve: the Jacobian is singular to working precision: the solution leaves {float(error.max()):.1e} of a "
-            f"right side of {largest(right):.1e}, most in {name}"
-        )
+    for given in (right, probe(right)):
+        solved = found if given is right else torch.linalg.solve(matrices, given)
+        error = (given - matrices @ solved).abs().amax(-1)
+        if float(error.max()) > WRONG * largest(given):
+            at = int(error.flatten().argmax())
+            block, row = divmod(at, error.shape[-1])
+            name = f"row {row}" if matrices.dim() == 2 else f"row {row} of block {block}"
+            raise LinAlgError(
+                "solve: the Jacobian is singular to working precision: the solution leaves "
+                f"{float(error.max()):.1e} of a right side of {largest(given):.1e}, most in {name}"
+            )
 
 
 def _dependent(matrix: Tensor) -> str:

@@ -112,11 +112,17 @@ class System:
         factors = self.factors(values)
         if factors is None:
             return torch.full_like(right, torch.nan)
-        solved = torch.as_tensor(factors.solve(right.detach().cpu().contiguous().numpy(), transposed))
-        solved = solved.to(right.device, right.dtype)
+        solved = self._solved(factors, right, transposed)
         if is_suspect(self._largest, right, solved):
-            self._check(self.values if values is None else values, transposed, right, solved)
+            for given in (right, probe(right)):
+                found = solved if given is right else self._solved(factors, given, transposed)
+                self._check(self.values if values is None else values, transposed, given, found)
         return solved
+
+    @staticmethod
+    def _solved(factors: Factors, right: Tensor, transposed: bool) -> Tensor:
+        found = torch.as_tensor(factors.solve(right.detach().cpu().contiguous().numpy(), transposed))
+        return found.to(right.device, right.dtype)
 
     def _check(self, values: Tensor, transposed: bool, right: Tensor, solved: Tensor) -> None:
         """Raise where a solution so large solves nothing: pivots were zeros but for rounding."""
@@ -130,6 +136,12 @@ class System:
                 f"the Jacobian is singular to working precision: the solution leaves {largest(error):.1e} of a right "
                 f"side of {largest(given):.1e}, most in {name} {at}"
             )
+
+
+def probe(right: Tensor) -> Tensor:
+    """Return another right side: by chance one may nearly be met though the matrix is singular, two hardly are."""
+    rows = torch.arange(right.shape[-2], dtype=right.dtype, device=right.device).cos()
+    return rows[:, None].expand(*right.shape[:-1], 1)
 
 
 def is_suspect(size: float, right: Tensor, solved: Tensor) -> bool:
