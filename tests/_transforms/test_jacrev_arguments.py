@@ -262,6 +262,19 @@ def test_a_function_that_looks_at_strides():
     torch.testing.assert_close(line, before)  # the caller's own is not written
 
 
+def test_entries_far_apart():
+    """A column of a wide matrix is copied without the matrix: the memory is that of its entries."""
+    column = torch.ones(50, 1000, dtype=torch.float64)[:, 0]
+    seen = []
+
+    def f(x):
+        seen.append(x.untyped_storage().nbytes())
+        return x * 2
+
+    jacrev(f)(column)
+    assert seen == [50 * 8]
+
+
 @pytest.mark.parametrize(
     "windows", [lambda x: x.unfold(0, 3, 1), lambda x: x.expand(2, 6), lambda x: x.unfold(0, 4, 2)]
 )

@@ -208,27 +208,27 @@ def _refuse_reentrant(graph: Graph) -> None:
         )
 
 
-def _shares_memory(tensor: Tensor) -> bool:
-    """Return whether two entries may be one place in memory, as in an expanded tensor or in unfolded windows."""
-    span = 0
-    for step, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-        if size > 1 and step <= span:
-            return True
-        span += step * (size - 1)
-    return False
+#: The most places in memory for each entry of an argument, where its copy keeps the gaps
+MOST_PLACES = 8
 
 
 def _copy(tensor: Tensor) -> Tensor:
-    """Return a copy with the same strides, gaps between its entries included: a function may look at them."""
-    copied = tensor.clone()
-    if tensor.layout is not torch.strided or copied.stride() == tensor.stride():
-        return copied
-    if _shares_memory(tensor):
-        return copied  # of entries that are one place in memory, none can be written alone
+    """Return a copy with the same strides, gaps between its entries included: a function may look at them.
+
+    Entries that share memory, as those of unfolded windows, and those that lie far apart are laid side by side.
+    """
+    if tensor.layout is not torch.strided or tensor.is_contiguous():
+        return tensor.clone()
+    places = 1
+    for step, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1 and step < places:
+            return tensor.clone()
+        places += step * (size - 1)
+    if not tensor.numel() < places <= MOST_PLACES * tensor.numel():
+        return tensor.clone()
     if is_tracing():  # a trace may lose what is written in place
-        span = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
         where = tensor.shape, tensor.stride(), 0
-        return tensor.new_zeros(span).as_strided_scatter(tensor, *where).as_strided(*where)
+        return tensor.new_zeros(places).as_strided_scatter(tensor, *where).as_strided(*where)
     return tensor.new_empty_strided(tensor.shape, tensor.stride()).copy_(tensor)
 
 
