@@ -249,6 +249,25 @@ def test_the_weight_of_a_sum_over_positions_is_one_product(options, image, kerne
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("options, image, kernel", SUMMED[:3])
+def test_the_weight_beneath_a_pool_is_one_product(options, image, kernel) -> None:
+    """Of the positions that a pool took, whose tables are of each sample, the sum is one product too, without joins."""
+    op = lambda x, w: F.max_pool2d(F.conv2d(x, w, **options), 2, ceil_mode=True)
+    x, weight = s(*image), s(*kernel)
+    for images in (x, x[:1], torch.cat([x] * 4)):
+        matrix = s(op(images, weight).flatten(1).shape[1], 3)
+        f = lambda x, w, matrix=matrix: torch.tanh(op(x, w)).flatten(1) @ matrix
+        found = jacobian(f, argnums=1)(images, weight)
+        (step,) = [step for step in found.report.steps if step.name == "ConvolutionBackward0"]
+        assert (step.kind, step.calls) == ("explicit", 0)
+        check_jacobian(f, images, weight, argnums=1)
+        by_sample = torchjac.vmap(torchjac.jacrev(lambda w, x, f=f: f(x[None], w)[0]), (None, 0))
+        for _ in range(4):
+            torch.testing.assert_close(by_sample(weight, images), found.to_dense(), rtol=1e-9, atol=1e-12)
+            images = images.flip(0)
+            found = jacobian(f, argnums=1)(images, weight)
+
+
 def test_the_windows_of_large_images_are_not_laid_out(monkeypatch) -> None:
     """Where all windows hold too many numbers, and more than what they meet, offsets are multiplied one by one."""
     monkeypatch.setattr("torchjac._accumulate.cheapest_terms.terms_pay", lambda *_: True)

@@ -58,6 +58,6 @@ def _pay(spelling: TermCost, blocks: Sequence[Block], rows: int, out: int) -> bo
     named = sum(map(stored, blocks)) if spelling.scales else sum(map(entries, blocks)) * spelling.inner
     called = rows * spelling.entries
     # A table met by a part of its range is matched by positions, and no label of it stays tied.
-    if any(type(map_) is Gather for block in blocks for map_ in block.wrt):
+    if not spelling.whole and any(type(map_) is Gather for block in blocks for map_ in block.wrt):
         return rows == out and joins_pay(named, called)
     return terms_pay(spelling.terms * len(blocks), named, called)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .._blocks.block import Block
 from .._blocks.cost import windows_pay
-from .._blocks.maps import Label, bare, labels_of
+from .._blocks.maps import Gather, Label, bare, labels_of
 from .._capture.tape import Node
 from .conv_geometry import ConvOperand, Geometry, geometry, offsets, sizes, windows
 from .einsum_notation import new_labels, spelling
@@ -71,9 +71,9 @@ def convolution(node: Node) -> LocalJacobian:
             x = node.saved("input")
             g = geometry(node, {"out": node.shape, "x": x.shape, "weight": node.into(1).shape})
             count, inner, entries = sizes(g, "out")
-            summed = all(labels_of(block.wrt[2:]).keys().isdisjoint(labels_of(block.out)) for block in blocks)
+            summed = all(map(_is_summed, blocks))
             if not transposed and _at_once(g, blocks, summed):
-                return TermCost(1, inner, entries, lambda: [Local(1, windows(g, x, summed))])
+                return TermCost(1, inner, entries, lambda: [Local(1, windows(g, x, summed))], whole=True)
             return TermCost(count, inner, entries, lambda: terms_of(g, 1, "out", "weight", "x", x))
 
         alternatives[1] = wrt_weight
@@ -81,6 +81,15 @@ def convolution(node: Node) -> LocalJacobian:
         over = new_labels(node.shape)
         terms.append(Local(2, Block(1.0, (), tuple(map(bare, over)), (bare(over[1]),))))
     return LocalJacobian(terms, batch_dims, alternatives=alternatives)
+
+
+def _is_summed(block: Block) -> bool:
+    """Return whether an entry of the weight is a sum over positions of the image: all, or those of a table."""
+    out = labels_of(block.out).keys()
+    return not any(
+        labels_of((map_,)).keys() <= out if type(map_) is Gather else labels_of((map_,)).keys() & out
+        for map_ in block.wrt[2:]
+    )
 
 
 def _at_once(g: Geometry, blocks: Sequence[Block], summed: bool) -> bool:

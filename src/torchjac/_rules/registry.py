@@ -38,6 +38,7 @@ class TermCost(NamedTuple):
         entries: how many entries all terms have.
         make: gives the terms.
         scales: whether all there is is one term with a number for a value and no label to sum over.
+        whole: whether each names the whole range of the output's dims: no table above is met by a part of its range.
     """
 
     terms: int
@@ -45,6 +46,7 @@ class TermCost(NamedTuple):
     entries: int
     make: Callable[[], Sequence[Local]]
     scales: bool = False
+    whole: bool = False
 
 
 @final
