@@ -142,7 +142,7 @@ torchjac.extend.LocalJacobian(locals=(), batch_dims={}, others={}, alternatives=
 torchjac.extend.Label(size)
 torchjac.extend.Local(input, block, slot=0, selects=False)
 torchjac.extend.Node
-torchjac.extend.TermCost(terms, inner, entries, make, scales=False)
+torchjac.extend.TermCost(terms, inner, entries, make, scales=False, whole=False)
 torchjac.extend.bare(label)
 torchjac.extend.broadcast(over, shape)
 torchjac.extend.call(node, cotangents, wanted=None)
