@@ -39,9 +39,10 @@ _SETTINGS = {
 #: 17. Beside an answer so large that the system gives it pages of zeros, arithmetic counts from a quarter of it on.
 FEW_ENTRIES = 1 << 15
 
-#: And more than this for each of their ops: those take some 15 ms each to be made code of vectors, and an entry is
-#: computed a quarter of a nanosecond faster (an image filter of 24²: 5.7 s for 0.1 ms a run).
-OP_ENTRIES = 3000
+#: And more than this for each of their ops: those take 15 ms and more each to be made code of vectors, an entry is
+#: computed a quarter of a nanosecond faster, and a program is taken to run a thousand times (attention over 16 tokens:
+#: 5.4 s for 0.1 ms a run; multihead attention over 12: 10 s for 0.6 ms).
+OP_ENTRIES = 60_000
 
 #: Ops of an instruction or two; any other op on entries is taken for a function, which costs as many as this.
 _FUNCTION = 16
