@@ -13,6 +13,12 @@ from torchjac._blocks.lazy import Notes
 RANDOM = numpy.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """Begin each test with the same numbers, whatever tests have run before it."""
+    RANDOM.bit_generator.state = numpy.random.default_rng(0).bit_generator.state
+
+
 def diagonals(size, offsets):
     """A matrix with random diagonals, not symmetric."""
     return sp.diags_array([RANDOM.random(size - abs(k)) + (k == 0) for k in offsets], offsets=offsets)
