@@ -32,3 +32,12 @@ def test_hessian(f):
     """Second derivatives through the formulas and through those of their backward."""
     x = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(hessian(f)(x), finite_differences(jacrev(f), x), rtol=1e-6, atol=1e-6)
+
+
+def test_what_arrives_at_a_deviation_of_zero_is_dropped():
+    """Of rows, too, infinite or not: the Hessian of equal numbers' deviation is what autograd says."""
+    x = torch.tensor([[1.0, 0.2, 0.5], [1.0, -0.3, 0.5]], dtype=torch.float64)
+    f = lambda x: x.std(0) * torch.tensor([torch.inf, 1.0, -torch.inf], dtype=torch.float64)
+    torch.testing.assert_close(jacrev(f)(x), loop_jacobian(f, x))
+    weighted = lambda x: (x.std(0, correction=0) * torch.arange(1.0, 4)).sum()
+    torch.testing.assert_close(hessian(weighted)(x), loop_jacobian(jacrev(weighted), x))

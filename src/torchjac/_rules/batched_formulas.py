@@ -160,7 +160,10 @@ def _reduced(node: Node, count: int, rows: Tensor) -> Results | None:
     over = [dims] if isinstance(dims, int) else dims or range(factor.dim())
     summed = {dim % factor.dim() for dim in over} if factor.dim() else ()
     kept = [1 if dim in summed else size for dim, size in enumerate(factor.shape)]
-    return [rows.reshape(count, *kept) * factor]
+    rows = rows.reshape(count, *kept)
+    if node.name == "StdBackward0":  # what arrives where it is 0 is dropped, infinite or not
+        rows = rows.masked_fill(node.saved("result").reshape(kept) == 0, 0)
+    return [rows * factor]
 
 
 @formula("SliceBackward0")
