@@ -96,6 +96,7 @@ ELSEWHERE = {
     "angle of a real": (torch.angle, full),
     "sgn": (lambda x: torch.view_as_real(torch.sgn(torch.complex(x, other))), full),
     "copysign": (lambda x: torch.copysign(x, other), full),
+    "copysign by another": (lambda x: torch.copysign(other, x) * x, full),
     "logit": (lambda x: torch.logit(x, 0.1), s.inside(4, 3)),
     "logit without bounds": (torch.logit, s.inside(4, 3)),
     "mse_loss": (lambda x: F.mse_loss(x, x.flip(0) * other), full),

@@ -152,8 +152,10 @@ def _sign(node: Node, lead: Sequence[int], g: Tensor) -> Results | None:
 
 def _copysign(node: Node, lead: Sequence[int], g: Tensor) -> Results:
     """|x| with the sign of another: ±g."""
-    signs = node.saved("self").detach().sign() * node.saved("result").detach().sign()
-    return [g * signs] + [None] * (len(node.inputs) - 1)
+    results: Results = [None] * len(node.inputs)
+    if node.needs(0):
+        results[0] = g * (node.saved("self").detach().sign() * node.saved("result").detach().sign())
+    return results
 
 
 def _logit(node: Node, lead: Sequence[int], g: Tensor) -> Results | None:
