@@ -149,6 +149,18 @@ def test_refused(name, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_complex_numbers(tmp_path):
+    """Complex numbers that AOTInductor cannot hand to an op are refused by name, with what to do."""
+    jac, path, x = jacrev(lambda x: torch.fft.rfft(x).abs() ** 2), tmp_path / "jac.pt2", torch.rand(6)
+    said = ""
+    try:
+        export(jac, (x,), path)
+        torch.testing.assert_close(torch._inductor.aoti_load_package(str(path))(x), jac(x))  # another PyTorch
+    except NotImplementedError as error:
+        said = str(error)
+    assert path.exists() or "torch.view_as_real" in said
+
+
 def test_refused_name(tmp_path):
     """AOTInductor wants its own suffix."""
     with pytest.raises(ValueError, match=r"must end with \.pt2"):

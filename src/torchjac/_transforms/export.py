@@ -62,7 +62,8 @@ def export(
     Raises:
         RuntimeError: where `compile` raises it, as where the nonzeros stand depends on values; if ``func`` draws
             random numbers or writes into tensors that it captures.
-        NotImplementedError: for tensor arguments, or captured tensors, that are not dense.
+        NotImplementedError: for tensor arguments, or captured tensors, that are not dense; where AOTInductor
+            cannot take complex numbers.
         TypeError: if ``func`` is not callable, ``example_args`` is neither a tuple nor a list, an argument is neither a
             tensor nor hashable, or the answer holds something else than tensors and Jacobians.
         ValueError: if ``path`` does not end with ``.pt2``.
@@ -118,7 +119,16 @@ def export(
         settings = inductor_settings(graph)
         module = _Answers(graph, traced.forward.captured, spec)
         exported = torch.export.export(module, args, kwargs, strict=False)
-        inductor("").aoti_compile_and_package(exported, package_path=str(path), inductor_configs=settings)
+        try:
+            inductor("").aoti_compile_and_package(exported, package_path=str(path), inductor_configs=settings)
+        except inductor("exc").InductorError as error:
+            made = [node.meta.get("val") for node in graph.graph.nodes]
+            if not any(isinstance(value, Tensor) and value.is_complex() for value in made):
+                raise
+            raise NotImplementedError(
+                "export: AOTInductor of this PyTorch makes no package of these complex numbers; compute with pairs of "
+                "real ones (torch.view_as_real), or call torchjac.compile, which takes them"
+            ) from error
     if patterns:
         numpy.savez(path.with_suffix(".npz"), **patterns)
 
