@@ -63,15 +63,12 @@ def _distance(
         return None  # PyTorch's own is zero, or is not spelled here
     kept = [1 if dim in dims else size for dim, size in enumerate(gap.shape)]
     distance = node.saved("result").reshape(kept)
+    g = g.reshape([*lead, *kept])
     if abs(p) == math.inf:  # equal ones share it
         ends = (gap.abs() == distance) | gap.isnan()
-        return _signed(
-            node,
-            g.reshape([*lead, *kept]) * (gap.detach().sign() * ends / ends.sum(list(dims), keepdim=True)),
-        )
-    if p == 1:
-        return _signed(node, g.reshape([*lead, *kept]) * slope(gap, distance, p))
-    g = torch.where(distance == 0, 0, g.reshape([*lead, *kept]))  # it may be infinite, as a root's is there
+        return _signed(node, g * (gap.detach().sign() * ends / ends.sum(list(dims), keepdim=True)))
+    if p != 1:
+        g = torch.where(distance == 0, 0, g)  # it may be infinite, as a root's is there
     return _signed(node, g * slope(gap, distance, p))
 
 
