@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from .._blocks.block import Block, labels
+from .._blocks.domain import least
 from .._blocks.maps import Affine, Map, labels_of
 from .forms import SumOfBlocks
 
@@ -58,10 +59,8 @@ def _range(map_: Map) -> tuple[int, int] | None:
     """Return the first position and the one after the last; None where a table tells them."""
     if type(map_) is not Affine:
         return None
-    reach = [step * (label.size - 1) for label, step in map_.terms]
-    return map_.offset + sum(min(each, 0) for each in reach), map_.offset + sum(
-        max(each, 0) for each in reach
-    ) + 1
+    low = least(map_)
+    return low, low + sum(abs(step) * (label.size - 1) for label, step in map_.terms) + 1
 
 
 def _moved(map_: Map, by: int) -> Map:

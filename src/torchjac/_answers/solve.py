@@ -21,7 +21,7 @@ from .matrix_kind import is_symmetric, solved_as
 from .nonzeros import coordinates
 from .products import transposed, with_owner
 from .solvers.named import factorise_by
-from .solvers.system import WRONG, System, is_suspect, largest, probe
+from .solvers.system import WRONG, System, is_suspect, largest, probed
 from .to_dense import to_dense
 
 #: Matrices that LAPACK and SuperLU do not know; systems with them are solved in float32.
@@ -185,8 +185,7 @@ def _check(matrices: Tensor, right: Tensor, found: Tensor) -> None:
     """Raise where a solution is so large that it solves nothing: pivots were zeros but for rounding."""
     if not is_suspect(largest(matrices), right, found):
         return
-    for given in (right, probe(right)):
-        solved = found if given is right else torch.linalg.solve(matrices, given)
+    for given, solved in probed(right, found, lambda side: torch.linalg.solve(matrices, side)):
         error = (given - matrices @ solved).abs().amax(-1)
         if float(error.max()) > WRONG * largest(given):
             at = int(error.flatten().argmax())

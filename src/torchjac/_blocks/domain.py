@@ -44,7 +44,7 @@ def _sum(a: Affine, b: Affine, p: int, q: int) -> Affine:
     return Affine(p * a.offset + q * b.offset, terms)
 
 
-def _least(form: Affine) -> int:
+def least(form: Affine) -> int:
     """Return the least that a form can be over the ranges of its labels."""
     return form.offset + sum([min(stride, 0) * (label.size - 1) for label, stride in form.terms])
 
@@ -57,7 +57,7 @@ def moved(forms: Iterable[Affine], by: Substitution) -> tuple[Affine, ...]:
 
 def without(forms: Iterable[Affine], gone: Collection[Label]) -> tuple[Affine, ...]:
     """Return what forms say of all labels but some, whatever the values of those."""
-    found = [form for form in forms if _least(form) < 0]
+    found = [form for form in forms if least(form) < 0]
     for label in dict.fromkeys([label for form in found for label in form.labels if label in gone]):
         strides = [dict(form.terms).get(label, 0) for form in found]
         kept = [form for form, stride in zip(found, strides, strict=True) if not stride]
@@ -73,7 +73,7 @@ def without(forms: Iterable[Affine], gone: Collection[Label]) -> tuple[Affine, .
                     kept.append(_sum(up, Affine(label.size - 1, ((label, -1),)), 1, p))
                 elif q:
                     kept.append(_sum(down, bare(label), 1, q))
-        found = [form for form in dict.fromkeys(kept) if _least(form) < 0]
+        found = [form for form in dict.fromkeys(kept) if least(form) < 0]
     return tuple(found) if len(found) <= MOST_FORMS else ()
 
 
@@ -104,7 +104,7 @@ def _holds(form: Affine, places: Sequence[Label], block: Block) -> bool:
     """Return whether a form of positions is at least 0 at every entry of a block."""
     found = moved((form,), dict(zip(places, block.out + block.wrt, strict=True)))
     return bool(found) and (
-        _least(found[0]) >= 0 or any(_least(_sum(found[0], own, 1, -1)) >= 0 for own in domain_of(block))
+        least(found[0]) >= 0 or any(least(_sum(found[0], own, 1, -1)) >= 0 for own in domain_of(block))
     )
 
 

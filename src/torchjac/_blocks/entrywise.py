@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
-
 import torch
 from torch import Tensor
 
@@ -36,7 +34,7 @@ def _has_short_runs(left: Tensor, right: Tensor) -> bool:
 
 def _price(left: Tensor, right: Tensor) -> float:
     shape: torch.Size = torch.broadcast_shapes(left.shape, right.shape)
-    return LAUNCH * shape[-1] + NUMBER * prod(shape)
+    return LAUNCH * shape[-1] + NUMBER * shape.numel()
 
 
 def _product(left: Tensor, right: Tensor) -> Tensor:

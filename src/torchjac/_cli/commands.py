@@ -66,10 +66,8 @@ def problem_options(command: Callable[..., None]) -> Callable[..., None]:
             raise
         except KeyboardInterrupt:
             raise Stop("interrupted", INTERRUPTED) from None
-        except (
-            Exception,
-            SystemExit,
-        ) as error:  # the function ends the process, or fails in a later call only
+        # The function ends the process, or fails in a later call only.
+        except (Exception, SystemExit) as error:
             raise raised(target, error) from error
 
     for option in reversed((

@@ -237,9 +237,8 @@ class Guards(GuardedAttributes):
         if compiled is not None:
             yield compiled
             return
-        library = is_library(
-            found.__globals__.get("__name__", "")
-        )  # `__module__` may be that of what is wrapped
+        # `__module__` may be that of what is wrapped.
+        library = is_library(found.__globals__.get("__name__", ""))
         for cell in found.__closure__ or ():
             try:
                 value = cell.cell_contents

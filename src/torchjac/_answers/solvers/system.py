@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import isfinite
 from typing import Any, NoReturn
 
@@ -114,8 +114,7 @@ class System:
             return torch.full_like(right, torch.nan)
         solved = self._solved(factors, right, transposed)
         if is_suspect(self._largest, right, solved):
-            for given in (right, probe(right)):
-                found = solved if given is right else self._solved(factors, given, transposed)
+            for given, found in probed(right, solved, lambda side: self._solved(factors, side, transposed)):
                 self._check(self.values if values is None else values, transposed, given, found)
         return solved
 
@@ -138,10 +137,17 @@ class System:
             )
 
 
-def probe(right: Tensor) -> Tensor:
-    """Return another right side: by chance one may nearly be met though the matrix is singular, two hardly are."""
+def probed(
+    right: Tensor, solved: Tensor, solve: Callable[[Tensor], Tensor]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield a right side and another, each with its solution.
+
+    By chance one may nearly be met though the matrix is singular, two hardly are.
+    """
+    yield right, solved
     rows = torch.arange(right.shape[-2], dtype=right.dtype, device=right.device).cos()
-    return rows[:, None].expand(*right.shape[:-1], 1)
+    other = rows[:, None].expand(*right.shape[:-1], 1)
+    yield other, solve(other)
 
 
 def is_suspect(size: float, right: Tensor, solved: Tensor) -> bool:
