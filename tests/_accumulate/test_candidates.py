@@ -121,6 +121,13 @@ def test_columns_call_the_engine_twice(points, monkeypatch):
         torch.testing.assert_close(found, slopes, rtol=1e-6, atol=1e-6)
 
 
+def test_few_rows_go_one_by_one():
+    """Two rows through the backward of `cdist`, which takes no batch; a row more would cost a walk by structure."""
+    distances = lambda x: torch.cdist(x, torch.ones(3, 2))
+    assert taken(lambda x: distances(x)[0, :2], 2, 2) == "rows"
+    assert taken(distances, 2, 2) == "reverse"
+
+
 def test_rows_are_not_taken_where_they_would_go_one_by_one():
     """Not through the backward of `cdist`; a norm's second backward takes a batch, though PyTorch's own does not."""
     x = torch.randn(60, 3)

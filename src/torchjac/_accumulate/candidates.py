@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import torch
 
-from .._blocks.cost import TURN_GAIN, are_few
+from .._blocks.cost import FEW_ROWS, TURN_GAIN, are_few
 from .._blocks.tracing import inside_functorch
 from .._capture.capture import mapped_over
 from .._capture.tape import Tape
@@ -100,7 +100,7 @@ def candidates(
             return [ROWS]
         if needs_own_vjp(tape.names):
             return [REVERSE]
-        if rows <= 1 or not engine_refuses(tape.nodes):
+        if rows <= 1 or (rows <= FEW_ROWS and not engine_refuses(tape.nodes)):
             return [ROWS]
     found = [each for each in estimated(tape, out_shapes, mixed) if calls == 1 or each.name != "columns"]
     return sorted(found, key=lambda each: each.total(calls))

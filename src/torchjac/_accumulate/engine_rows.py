@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from .._blocks.block import Block
-from .._blocks.cost import FEW_ROWS, nodes_pay
+from .._blocks.cost import ENGINE_NODES, FEW_ROWS, nodes_pay
 from .._blocks.maps import Label, align, bare, bare_label
 from .._blocks.tracing import leaves_a_trail
 from .._capture.capture import map_rows
@@ -88,7 +88,7 @@ def _engine_price(nodes: int, numbers: int, batched: bool, outputs: int, *given:
     each = numbers / max(nodes, 1)
     if batched:
         return mapped(ENGINE_CALLS * nodes, each / ENGINE_CALLS)
-    return nodes * len(given[2 * outputs]) * ENGINE_NODE + NUMBER * numbers
+    return (nodes + ENGINE_NODES) * len(given[2 * outputs]) * ENGINE_NODE + NUMBER * numbers
 
 
 #: Calls of PyTorch that the engine makes for a node on a batch of rows

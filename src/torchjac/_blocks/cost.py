@@ -224,7 +224,7 @@ def joins_pay(named: int, called: int) -> bool:
     return JOIN_NUMBERS * named < called
 
 
-#: What a call of PyTorch's engine costs, in calls of nodes under vmap.
+#: What a call of PyTorch's engine costs beside its calls of nodes, in such calls.
 ENGINE_NODES = 8
 
 
