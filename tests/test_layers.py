@@ -233,3 +233,16 @@ def test_what_an_import_takes():
     taken = ast.literal_eval(done.stdout)
     assert "torchjac" in taken
     assert taken.isdisjoint({"sympy", "scipy", "matplotlib", "click", "tqdm", "zarr", "triton"})
+
+
+def test_what_a_first_call_takes():
+    """Jacobians through indices, masks and windows import no SymPy either, which would take half a second."""
+    script = (
+        "import sys, torch, torchjac\nx, at = torch.rand(4), torch.tensor([0, 2, 2])\nmask = x > 0.5\n"
+        "for f in (lambda x: x[at], lambda x: x[mask], lambda x: x.masked_select(mask), lambda x: x.unfold(0, 2, 1),\n"
+        "          lambda x: x.new_zeros(4).index_put((at,), x[1:]), torch.nn.Linear(4, 3)):\n"
+        "    torchjac.jacrev(f)(x), torchjac.jacobian(f)(x).to_dense()\n"
+        "print('sympy' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

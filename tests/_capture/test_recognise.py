@@ -8,19 +8,19 @@ from torch.nn.functional import leaky_relu
 
 from torchjac import jacrev, program_cache
 from torchjac._accumulate.planned import PROGRAMS
-from torchjac._capture import recognise
+from torchjac._capture import match, recognise
 from torchjac._capture.deletion import MOST_NESTED, is_anchor
 from torchjac._capture.graph import read_graph
-from torchjac._plan import program
 from torchjac.testing import loop_jacobian
 
 D = torch.float64
 
 
-@pytest.fixture(autouse=True)
-def compiled_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compile programs, and recognise their graphs, at the first run."""
-    monkeypatch.setattr(program, "RUNS", 1)
+@pytest.fixture(autouse=True, params=["node by node", "as one function"])
+def compared(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare node by node, and as one function from the first call on."""
+    if request.param == "as one function":
+        monkeypatch.setattr(match, "WRITING", 0)
 
 
 def known(f, x, calls: int = 4):
@@ -188,14 +188,26 @@ def test_many_that_begin_alike() -> None:
         )
 
 
+def test_a_comparison_is_made_once_for_a_kind_of_node() -> None:
+    """A longer graph of the same ops compiles nothing."""
+    x = torch.rand(3, dtype=D)
+    assert known(lambda x: chain(x, 3), x)
+    before = match._matcher.cache_info().misses
+    assert known(lambda x: chain(x, 30), x)
+    assert match._matcher.cache_info().misses == before
+
+
 def test_what_is_forgotten_is_not_recognised() -> None:
     """A graph is recognised for as long as a program has it in its key."""
     x = torch.rand(3, dtype=D)
+    program_cache(clear=True)
+    gc.collect()
+    before = set(recognise._known)  # of answers that other tests left
     assert known(torch.sin, x)
     program_cache(clear=True)
     gc.collect()
     assert graph(torch.sin, x).known is None
-    assert not recognise._known
+    assert set(recognise._known) == before
     assert not PROGRAMS.entries
 
 

@@ -210,7 +210,8 @@ OTHERS: list[Op] = [
     lambda x: x.tanh().exp() - x,
     lambda x: x + x.sum(0),
     lambda x: torch.stack([x[0] * x[1], x[1].cos(), x[2]]),
-    lambda x: x.tanh() @ torch.linspace(0, 1, 16, dtype=D).view(4, 4),
+    # Of full rank: derivatives of singular vectors of others are not defined.
+    lambda x: x.tanh() @ (torch.linspace(0, 1, 16, dtype=D).view(4, 4) + torch.eye(4, dtype=D)),
     lambda x: x.softmax(-1),
     lambda x: torch.cat([x[1:], x[:1] ** 2]),
 ]

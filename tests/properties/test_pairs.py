@@ -25,7 +25,7 @@ LOT = 50
 
 @pytest.fixture(autouse=True)
 def compiled_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compile programs, and recognise their graphs, at the first run."""
+    """Compile programs at the first run."""
     monkeypatch.setattr(program, "RUNS", 1)
 
 

@@ -78,6 +78,10 @@ def planned(
         PROGRAMS.put(key, entry._replace(calls=entry.calls + 1))
         return compute(entry.best)
     if entry.price is None:
+        PROGRAMS.entries.pop(
+            key, None
+        )  # the key is from now on this one, with the signature that is recognised
+        recognise(source.graph, outputs, graph)
         return _record(key, _origins(captured), compute, entry, candidates(RUNS)[0], candidates)
     if entry.left and entry.runs >= entry.left[0][1]:
         (candidate, _), *others = entry.left
@@ -94,11 +98,8 @@ def planned(
     if entry.failures:
         PROGRAMS.put(key, entry._replace(failures=0))
     if interpreted and entry.program.compiled is not None:
-        # The key is from now on this one, with the signature that is recognised.
-        PROGRAMS.entries.pop(key, None)
         left = _others(entry, candidates(inf)) if entry.left is None else entry.left
         PROGRAMS.put(key, entry._replace(failures=0, bytes=entry.bytes + STEP_BYTES * len(nodes), left=left))
-        recognise(source.graph, outputs, graph)
     return result
 
 

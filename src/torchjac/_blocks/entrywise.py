@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,18 @@ from .tracing import is_plain
 #: PyTorch takes a loop for each run of entries along which a factor is one number: 25 ns (torch 2.13, CPU). A
 #: call for each entry of a run takes less where runs have at most `SHORT` entries and the product at least `MANY`.
 SHORT, MANY = 4, 1 << 13
+
+
+def broadcast(*shapes: Sequence[int]) -> torch.Size:
+    """Return the shape to which some shapes broadcast that do.
+
+    `torch.broadcast_shapes` imports SymPy, which takes half a second at the first call (torch 2.13).
+    """
+    rank = max(map(len, shapes), default=0)
+    aligned = [(1,) * (rank - len(shape)) + tuple(shape) for shape in shapes]
+    return torch.Size(
+        [next((size for size in sizes if size != 1), 1) for sizes in zip(*aligned, strict=True)]
+    )
 
 
 def times(left: Tensor | float, right: Tensor | float) -> Tensor | float:
@@ -27,18 +41,16 @@ def _has_short_runs(left: Tensor, right: Tensor) -> bool:
     ends = {left.shape[-1], right.shape[-1]}
     if len(ends) < 2 or max(ends) > SHORT or left.device.type != "cpu" or right.device.type != "cpu":
         return False
-    return (
-        torch.broadcast_shapes(left.shape, right.shape).numel() >= MANY and is_plain(left) and is_plain(right)
-    )
+    return broadcast(left.shape, right.shape).numel() >= MANY and is_plain(left) and is_plain(right)
 
 
 def _price(left: Tensor, right: Tensor) -> float:
-    shape: torch.Size = torch.broadcast_shapes(left.shape, right.shape)
+    shape = broadcast(left.shape, right.shape)
     return LAUNCH * shape[-1] + NUMBER * shape.numel()
 
 
 def _product(left: Tensor, right: Tensor) -> Tensor:
-    shape: torch.Size = torch.broadcast_shapes(left.shape, right.shape)
+    shape = broadcast(left.shape, right.shape)
     made = torch.empty(shape, dtype=torch.result_type(left, right))
     for at in range(shape[-1]):
         factors = [value.select(-1, at if value.shape[-1] > 1 else 0) for value in (left, right)]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .._blocks.block import Block
 from .._blocks.block_views import swapped
+from .._blocks.entrywise import broadcast
 from .._blocks.maps import Gather, Label, Map, bare, constant
 from .._capture.tape import Node
 from .einsum_notation import new_labels, reindexing, spread
@@ -64,7 +65,7 @@ def index(node: Node, _: tuple[int, ...], in_shape: tuple[int, ...]) -> Block:
 def masked_select(node: Node, _: tuple[int, ...], shape: tuple[int, ...]) -> Block:
     """Masked select: out[i] is the i-th entry where the mask is true; mask and tensor broadcast."""
     mask = node.saved("mask")
-    common = torch.broadcast_shapes(mask.shape, shape)
+    common = broadcast(mask.shape, shape)
     if not common:  # index_maps has one table for each dim: none here
         return Block(1.0, (), (constant(0),), ())
     picked, whole = index_maps([mask.expand(common)], common)
@@ -85,7 +86,7 @@ def index_maps(
             tables.append(table)
     tables += [None] * (len(shape) - len(tables))
     named = {dim: table for dim, table in enumerate(tables) if table is not None}
-    common = torch.broadcast_shapes(*(table.shape for table in named.values())) if named else ()
+    common = broadcast(*(table.shape for table in named.values()))
     over = new_labels(common)
     whole: list[Map] = [bare(Label(size)) for size in shape]
     for dim, table in named.items():
