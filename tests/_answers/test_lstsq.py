@@ -76,3 +76,31 @@ def test_errors() -> None:
     wide = jacobian(lambda x: x[:-1] * x[1:] * (torch.arange(89) != 7))(torch.ones(90, dtype=torch.float64))
     with pytest.raises(torch.linalg.LinAlgError, match=r"not full rank \(row 7 is zero\)"):
         wide.lstsq(torch.ones(89, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("batch", [None, 3])
+def test_dense_without_full_rank(batch, wide) -> None:
+    """A column of a dense matrix, or of one of a batch, that others make up is named; NaN is not taken for one."""
+    full = FULL.clone()
+    full[:, 2] = full[:, :2].sum(1)
+    rest = () if batch is None else (batch,)
+    scale = torch.ones(*rest, 1, dtype=torch.float64)
+    weights = full if batch is None else torch.stack([FULL, full, FULL])
+    jac = jacobian(lambda x: (weights @ (scale * x)[..., None])[..., 0])(torch.ones(*rest, 4).double())
+    jac = jac.mT if wide else jac
+    name = f"{'row' if wide else 'column'} 2{'' if batch is None else ' of block 1'} depends"
+    with pytest.raises(torch.linalg.LinAlgError, match=name):
+        jac.lstsq(torch.ones(jac.out_shape, dtype=torch.float64))
+    bad = (torch.nan * jac).lstsq(torch.ones(jac.out_shape, dtype=torch.float64))
+    assert bad.isnan().all()
+
+
+@pytest.mark.parametrize(
+    "shape, rows, columns", [((0,), 0, None), ((4,), 0, None), ((0,), 3, None), ((4,), 6, 0)]
+)
+def test_nothing(shape, rows, columns) -> None:
+    """No rows, no columns or no right sides give zeros of the input's shape."""
+    jac = jacobian(lambda x: torch.cat([x, x.new_zeros(6)])[:rows] * 2)(torch.zeros(shape).double())
+    tail = () if columns is None else (columns,)
+    assert torch.equal(jac.lstsq(torch.ones(rows, *tail).double()), torch.zeros(*shape, *tail).double())

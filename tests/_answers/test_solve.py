@@ -59,6 +59,9 @@ def test_solve(name) -> None:
     """The solution has the input's shape and is that of the dense matrix, for one right side and for several."""
     _, kind, _, jac, dense = system(name)
     assert jac.solved_as == kind
+    for solver in (None, "superlu"):
+        none = torch.zeros(*jac.out_shape, 0).double()
+        assert jac.solve(none, solver).shape == (*jac.in_shape, 0)
     one, three = torch.randn(jac.out_shape).double(), torch.randn(*jac.out_shape, 3).double()
     torch.testing.assert_close(jac.solve(one), torch.linalg.solve(dense, one.flatten()).reshape(jac.in_shape))
     size = dense.shape[0]

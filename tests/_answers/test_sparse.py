@@ -124,6 +124,37 @@ def test_to_scipy(format) -> None:
     assert jacobian(torch.sin)(torch.zeros(2)).to_scipy().format == "csr"
 
 
+@pytest.mark.parametrize("recorded", [False, True])
+def test_what_is_given_is_the_callers_own(recorded) -> None:
+    """Whatever is written into a matrix of SciPy or PyTorch, the Jacobian and those of its make stay as they are."""
+    weight = torch.rand(7, dtype=torch.float64).requires_grad_(recorded)
+    functions = lambda x: x * weight, lambda x: weight * x + x[[3, 1, 0, 2, 4, 5, 6]].sin()
+    for f in functions:
+        jac = jacobian(f)(torch.zeros(7, dtype=torch.float64))
+        expected = jac.to_dense().detach().clone()
+        for format in ("csr", "csc", "coo"):
+            found = jac.to_scipy(format)
+            for array in (found.data, *(found.coords if format == "coo" else (found.indices, found.indptr))):
+                array[:] = 0
+        with torch.no_grad():
+            for layout in LAYOUTS[1:]:
+                found = jac.to_sparse(layout)
+                rows = layout is torch.sparse_csr
+                places = (
+                    (found.crow_indices(), found.col_indices())
+                    if rows
+                    else (found.ccol_indices(), found.row_indices())
+                )
+                for tensor in (found.values().detach(), *places):
+                    tensor.zero_()
+        with torch.enable_grad():
+            jac.to_sparse(torch.sparse_csr).values().detach().zero_()
+        for again in (jac, jacobian(f)(torch.zeros(7, dtype=torch.float64))):
+            for found in (again.to_dense(), again.to_sparse(torch.sparse_csr).to_dense()):
+                assert torch.equal(found.detach(), expected)
+            assert (again.to_scipy("coo").toarray() == expected.numpy()).all()
+
+
 def test_to_scipy_by_diagonals() -> None:
     """A stencil is its diagonals; a scattered matrix is refused with the size it would have."""
     n = 100_000

@@ -16,10 +16,11 @@ from .._blocks.compose import compose
 from .._blocks.maps import Affine, Gather, Label, Map, bare, constant
 from .._blocks.product import product
 from .._blocks.table_product import product_of_two
+from .._blocks.write import written
 from .factored import chained
 from .forms import Form, ProductOfFactors, SumOfBlocks
 from .products import times, transposed
-from .to_dense import to_dense, written
+from .to_dense import to_dense
 
 
 def diagonal(form: Form) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is public, but not exported by name
 
 from .._blocks.block import identity, valued
+from .._blocks.tracing import inside_functorch, is_tracing
 from .assembly import assemble
 from .bordered import bordered
 from .forms import Form, SumOfBlocks
@@ -33,10 +34,10 @@ def lstsq(form: Form, right: Tensor) -> Tensor:
     out_shape, in_shape = form.out_shape, form.in_shape
     rows, columns = prod(out_shape), prod(in_shape)
     tail = tuple(right.shape[len(out_shape) :])
+    if not right.numel() or not columns:
+        return right.new_zeros((*in_shape, *tail))
     flat = right.reshape(rows, -1)
     kind, dims = solved_as(form)
-    if 0 in (rows, columns):
-        return right.new_zeros((*in_shape, *tail))
     if kind in ("dense", "low-rank") or rows == 1 or columns == 1:
         whole = to_dense(form).reshape(rows, columns)
         return _by_qr(whole, flat).reshape((*in_shape, *tail))
@@ -82,7 +83,24 @@ def _by_qr(matrix: Tensor, right: Tensor) -> Tensor:
     """Solve by QR, of the transpose where the matrix is wide."""
     if matrix.shape[-2] >= matrix.shape[-1]:
         q, r = torch.linalg.qr(matrix)
+        _check_rank(r.detach(), "column")
         found: Tensor = torch.linalg.solve_triangular(r, q.mT @ right, upper=True)
         return found
     q, r = torch.linalg.qr(matrix.mT)
+    _check_rank(r.detach(), "row")
     return q @ torch.linalg.solve_triangular(r.mT, right, upper=False)  # type: ignore[no-any-return]
+
+
+def _check_rank(r: Tensor, name: str) -> None:
+    """Raise where a pivot is zero but for rounding, where numbers can be looked at."""
+    if not r.numel() or r.is_meta or inside_functorch() or is_tracing():
+        return
+    pivots = r.diagonal(dim1=-2, dim2=-1).abs()
+    least = pivots.shape[-1] * torch.finfo(r.dtype).eps * r.abs().flatten(-2).amax(-1)
+    weak = (pivots <= least[..., None]).nonzero()
+    if len(weak):
+        *block, at = weak[0].tolist()
+        told = f" of block {block[0]}" if block else ""
+        raise LinAlgError(
+            f"lstsq: the Jacobian has not full rank ({name} {at}{told} depends linearly on those before it)"
+        )

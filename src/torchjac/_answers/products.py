@@ -19,12 +19,12 @@ from .._blocks.maps import Label, bare
 from .._blocks.product import product
 from .._blocks.table_product import product_of_two
 from .._blocks.tracing import is_plain, is_tracing, leaves_a_trail
+from .._blocks.write import written
 from .consolidate import consolidated
 from .entrywise_product import Views, entrywise_product, views_of
 from .factored import chained
 from .forms import Form, LowRankUpdate, ProductOfFactors, SumOfBlocks, multiplied
 from .full_rows import full_rows
-from .to_dense import written
 
 
 def composed(a: Form, b: Form) -> Form:

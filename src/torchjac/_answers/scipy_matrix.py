@@ -36,7 +36,8 @@ def scipy_array(
     layout = torch.sparse_csc if format == "csc" else torch.sparse_csr
     found = assemble(*by_layout(blocks, out_shape, in_shape, layout), like)
     size = (prod(out_shape), prod(in_shape))
-    values = found.values.detach().cpu()
+    with torch.no_grad():  # recorded, they may be a tensor of the function's
+        values = found.values.detach().cpu()
     if values.dtype in (torch.float16, torch.bfloat16):  # SciPy has neither
         values = values.float()
     narrow = torch.int32 if max(*size, values.numel()) < 2**31 else torch.int64
@@ -47,7 +48,7 @@ def scipy_array(
         matrix = make((values.numpy(), index.numpy(), begin.numpy()), shape=size)
         matrix.has_sorted_indices = matrix.has_canonical_format = True
         return matrix
-    row = found.row().to(narrow).cpu()
+    row = found.handed_out(found.row(), narrow).cpu()
     if format == "dia":
         return _diagonals(sparse, row, index, values, size)
     return sparse.coo_array((values.numpy(), (row.numpy(), index.numpy())), shape=size)

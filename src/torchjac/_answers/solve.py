@@ -53,7 +53,7 @@ def solve(form: Form, right: Tensor) -> Tensor:
     out_shape, in_shape = form.out_shape, form.in_shape
     tail = tuple(right.shape[len(out_shape) :])
     kind, dims = solved_as(form)
-    if size == 0:
+    if not right.numel():
         return right.reshape((*in_shape, *tail)).clone()
     if kind == "low-rank":
         rank = rank_bound(form)
@@ -97,8 +97,10 @@ def solve_by(form: Form, right: Tensor, solver: Any, preconditioner: Any) -> Ten
     owner, is_transpose = with_owner(form)
     key = tuple(each if isinstance(each, str) else id(each) for each in (solver, preconditioner))
     system = kept(owner, ("system", key), lambda: System(assemble(*owner.ends), by))
-    columns = right.reshape(prod(form.out_shape), -1)
     tail = tuple(right.shape[len(form.out_shape) :])
+    if not right.numel():
+        return right.reshape((*form.in_shape, *tail)).clone()
+    columns = right.reshape(prod(form.out_shape), -1)
     solved = system.solve(columns, is_transpose)
     return solved.reshape((*form.in_shape, *tail))
 

@@ -85,7 +85,7 @@ class Systems(Answer):
         Raises:
             TypeError: if ``right`` is no tensor.
             ValueError: if it does not fit.
-            torch.linalg.LinAlgError: if J has not full rank and is sparse.
+            torch.linalg.LinAlgError: if J has not full rank.
 
         Example:
             >>> import torch

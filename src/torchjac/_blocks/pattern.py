@@ -24,7 +24,7 @@ from .maps import Affine, Gather, Label, align
 from .sort_entries import narrow, rows_of, sort_entries
 from .spelling import spell
 from .tracing import inside_functorch, is_tracing
-from .write import dense
+from .write import written
 
 #: The most entries of blocks with tables whose values go to their places in one call; those of small blocks are joined.
 JOINED = 1 << 16
@@ -150,7 +150,7 @@ class Pattern:
             isinstance(block.value, Tensor) and block.value.requires_grad for block in blocks
         )
         if recorded and into is None:
-            return dense(self._terms(blocks, over), (self.nnz,), (), like)
+            return written(self._terms(blocks, over), (self.nnz,), (), like)
         flat = torch.empty(self.nnz, dtype=like.dtype, device=self.device) if into is None else into
         if self._boxes is not None:
             write(

@@ -68,6 +68,17 @@ def dense(
     return _recorded(BlockLayout(templates, shape, like.dtype, like.device, places), *tensors)
 
 
+def written(
+    blocks: Sequence[Block | None], out_shape: Sequence[int], wrt_shape: Sequence[int], like: TensorOptions
+) -> Tensor:
+    """Return the sum of the blocks (None is zero), sharing memory with none of them."""
+    terms = [block for block in blocks if block is not None]
+    whole = dense(terms, out_shape, wrt_shape, like)
+    # A block that covers everything may be its own dense tensor.
+    value = terms[0].value if len(terms) == 1 else None
+    return whole.clone() if isinstance(value, Tensor) and value.numel() == whole.numel() else whole
+
+
 def _place(block: Block, shape: tuple[int, ...], device: torch.device) -> Tensor:
     """Return where the entries of a block stand in the flattened tensor."""
     over = labels(block)

@@ -305,6 +305,21 @@ def test_singular_matrices_say_where(make, message) -> None:
         factorise(MatrixPattern(*places, Notes()), values)
 
 
+def test_singular_matrices_leave_their_pattern_alone() -> None:
+    """Zeros among the values are taken out of a copy: the pattern is that of other matrices too."""
+    dense = permuted(90).toarray()
+    dense[[5, 6]] = 0
+    dense[[5, 6], 8] = 1, 2
+    dense[5, 9], dense[6, 10] = 3, 4
+    (begin, index), values = given(dense)
+    before = begin.copy(), index.copy()
+    values[values > 2] = 0
+    with pytest.raises(LinAlgError, match=r"row [56] has nonzeros only where"):
+        factorise(MatrixPattern(begin, index, Notes()), values)
+    for array, expected in zip((begin, index), before, strict=True):
+        numpy.testing.assert_array_equal(array, expected)
+
+
 @pytest.mark.parametrize("shuffled", [False, True])
 @pytest.mark.parametrize("border", [1, 3])
 def test_symmetric_arrow(border, shuffled) -> None:

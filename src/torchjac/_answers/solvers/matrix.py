@@ -8,6 +8,7 @@ import numpy
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is public, but not exported by name
 
 from ..._blocks.lazy import Notes, lazy
+from .matching import matched
 
 Array = numpy.ndarray
 
@@ -103,6 +104,15 @@ class MatrixPattern:
 
         return self.notes.find("diagonal", find)
 
+    @property
+    def is_singular(self) -> bool:
+        """True where the pattern alone makes the matrix singular, as there is no pivot for some row."""
+
+        def find() -> bool:
+            return self.diagonal is None and bool((matched(self.begin, self.index) < 0).any())
+
+        return self.notes.find("singular", find)
+
 
 def singular(pattern: MatrixPattern, values: Array, otherwise: str) -> LinAlgError:
     """Return the error that a matrix is singular, with the first row or column that tells why, else by the solver."""
@@ -114,12 +124,7 @@ def singular(pattern: MatrixPattern, values: Array, otherwise: str) -> LinAlgErr
             return LinAlgError(
                 f"the Jacobian is singular ({name} {int(numpy.flatnonzero(counts == 0)[0])} is zero)"
             )
-    from scipy.sparse import csr_array
-    from scipy.sparse.csgraph import maximum_bipartite_matching
-
-    graph = csr_array((full, pattern.index, pattern.begin), shape=(pattern.size, pattern.size))
-    graph.eliminate_zeros()
-    lonely = numpy.flatnonzero(maximum_bipartite_matching(graph, perm_type="column") < 0)
+    lonely = numpy.flatnonzero(matched(numpy.append(0, numpy.cumsum(rows)), pattern.index[full]) < 0)
     if len(lonely):
         return LinAlgError(
             f"the Jacobian is singular (row {int(lonely[0])} has nonzeros only where other rows have their pivots)"

@@ -156,6 +156,8 @@ def _package(name: str, registered: str | None = None) -> Any:
 
 
 def _krylov(name: str, preconditioner: Any, pattern: MatrixPattern, values: Array) -> tuple[Factors, str]:
+    if preconditioner == "ilu" and pattern.is_singular:  # SuperLU's too, see `SuperLU`
+        raise singular(pattern, values, "some row has no pivot")
     matrix = matrix_of(pattern, values)
     told = f"{name}, preconditioner {preconditioner if isinstance(preconditioner, (str, type(None))) else 'given'}"
     return Krylov(name, matrix, preconditioner), told

@@ -48,6 +48,8 @@ class SuperLU:
         from scipy.sparse import csc_array
         from scipy.sparse.linalg import splu
 
+        if pattern.is_singular:  # SuperLU reads memory that is not its own then (SciPy 1.11-1.17)
+            raise singular(pattern, values, "some row has no pivot")
         self._size, self._ordering = pattern.size, ordering
         fixed = ordering != "COLAMD"
         options: dict[str, Any] = {"diag_pivot_thresh": 0.0} if fixed else {}
