@@ -189,13 +189,24 @@ def inductor(name: str) -> Any:
     return importlib.import_module(f"torch._inductor.{name}".rstrip("."))
 
 
+def _matmul_precision() -> Any:
+    """Return the precision of float32 products; where a backend was given its own, PyTorch tells of no common one."""
+    try:
+        return torch._C._get_float32_matmul_precision()
+    except RuntimeError:
+        each = torch._C._get_fp32_precision_getter
+        return tuple(
+            [each(backend, op) for backend in ("mkldnn", "cuda") for op in ("all", "matmul", "conv", "rnn")]
+        )
+
+
 #: What a program may read of PyTorch's settings, or what changes what ops do; those that this version has
-SETTINGS: tuple[Callable[[], Any], ...] = tuple(
+SETTINGS: tuple[Callable[[], Any], ...] = _matmul_precision, *(
     getattr(torch._C, name)
     for name in (
         "_get_deterministic_algorithms", "_get_deterministic_algorithms_warn_only",
-        "_get_deterministic_fill_uninitialized_memory", "_get_float32_matmul_precision", "get_num_threads",
-        "get_num_interop_threads", "is_anomaly_enabled", "_get_mkldnn_enabled", "_get_cudnn_enabled",
+        "_get_deterministic_fill_uninitialized_memory", "get_num_threads", "get_num_interop_threads",
+        "is_anomaly_enabled", "_get_mkldnn_enabled", "_get_cudnn_enabled",
         "_get_cudnn_benchmark", "_get_cudnn_deterministic", "_get_flash_sdp_enabled", "_get_mem_efficient_sdp_enabled",
         "_get_math_sdp_enabled", "_get_nnpack_enabled",
     )

@@ -1,6 +1,7 @@
 """State that libraries keep: a function whose answer depends on it is captured anew when it changes, or refused."""
 
 import abc
+import configparser
 import ctypes
 import datetime
 import dbm.dumb
@@ -8,6 +9,7 @@ import decimal
 import locale
 import logging
 import os
+import runpy
 import subprocess
 import sys
 import threading
@@ -159,6 +161,92 @@ def test_state_within(put_back):
     assert jac.captures == 1
 
 
+def linear(x, weight, bias=None):
+    """Stand in for PyTorch's."""
+    return x**3
+
+
+def casts(x):
+    """Multiply in the dtype of the day."""
+    with torch.autocast("cpu"):
+        return (torch.full((3, 3), 1 / 3, dtype=torch.float32) @ x.float().sin()[:, None])[:, 0].to(x.dtype)
+
+
+def grouped():
+    """Make a group of one process."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+
+
+#: By name: a function that reads what PyTorch's own code finds, and what changes that, given `monkeypatch`.
+OF_PYTORCH = {
+    "dtype of autocast": (
+        lambda x: x * (3.0 if torch.get_autocast_dtype("cpu") is torch.bfloat16 else 2.0),
+        lambda _: torch.set_autocast_dtype("cpu", torch.float16)),
+    "dtype of autocast inside": (casts, lambda _: torch.set_autocast_dtype("cpu", torch.float16)),
+    "flag of a backend": (
+        lambda x: x * (3.0 if torch.backends.cudnn.allow_tf32 else 2.0),
+        lambda patch: patch.setattr(torch.backends.cudnn, "allow_tf32", False)),
+    "flag that a module of PyTorch makes up": (
+        lambda x: x * (3.0 if torch.backends.opt_einsum.enabled else 2.0),
+        lambda patch: patch.setattr(
+            torch.backends.opt_einsum, "enabled", not torch.backends.opt_einsum.enabled)),
+    "process group": (
+        lambda x: x * (3.0 if torch.distributed.is_initialized() else 2.0), lambda _: grouped()),
+    "ranks": (
+        lambda x: x * (2 + torch.distributed.get_world_size() if torch.distributed.is_initialized() else 2),
+        lambda _: grouped()),
+    "function that a module calls": (
+        nn.Linear(3, 3, dtype=torch.float64).requires_grad_(False),
+        lambda patch: patch.setattr(nn.functional, "linear", linear)),
+    "function that a function calls": (
+        lambda x: nn.functional.relu(x - 0.5), lambda patch: patch.setattr(torch, "relu", torch.tanh)),
+    "method hidden": (
+        lambda x: x.softmax(0),
+        lambda patch: patch.setattr(torch.Tensor, "softmax", lambda x, _: x**3, raising=False)),
+    "operator hidden": (
+        lambda x: (x @ torch.eye(3)) ** 2, lambda patch: patch.setattr(torch.Tensor, "__pow__", lambda x, _: x.sin())),
+    "method of a tensor that was missing": (
+        lambda x: x.tripled() if hasattr(x, "tripled") else x.sin(),
+        lambda patch: patch.setattr(torch.Tensor, "tripled", lambda x: x * 3, raising=False)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_PYTORCH)
+def test_of_pytorch(name, monkeypatch):
+    """What PyTorch's own code finds by name or keeps is part of what the function reads."""
+    func, change = OF_PYTORCH[name]
+    plain, jac, x = jacrev(func), compile(jacrev(func), backend="eager"), torch.rand(3, dtype=torch.float64)
+    before = plain(x)
+    for _ in range(2):
+        assert torch.equal(jac(x), before)
+    assert jac.captures == 1
+    try:
+        change(monkeypatch)
+        after = plain(x)
+        assert not torch.equal(after, before)
+        for _ in range(2):
+            assert torch.equal(jac(x), after)
+    finally:
+        torch.set_autocast_dtype("cpu", torch.bfloat16)
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    assert jac.captures == 2
+
+
+def test_precision_of_one_backend():
+    """Where a backend was given a precision of its own, PyTorch tells of no common one; calls go on."""
+    jac, x = compile(jacrev(lambda x: x @ x), backend="eager"), torch.rand(3, 3)
+    before = jac(x)
+    code = torch.backends.mkldnn.matmul
+    kept = code.fp32_precision
+    try:
+        code.fp32_precision = "bf16"
+        assert torch.equal(jac(x), before)
+    finally:
+        code.fp32_precision = kept
+    torch.set_float32_matmul_precision("highest")
+
+
 #: By name: makes the function, and what the refusal names.
 REFUSED = {
     "lock": lambda: ((lambda held: lambda x: x * held.locked())(threading.Lock()), "calls _thread.locked"),
@@ -178,6 +266,27 @@ def test_refused(name):
     func, match = REFUSED[name]()
     with pytest.raises(RuntimeError, match=f"compile: the function .*{match}"):
         compile(jacrev(func), backend="eager")(torch.rand(3))
+
+
+#: Reads a file whose name it is given
+READERS = {
+    "numpy": (lambda path: numpy.loadtxt(path), "calls numpy.*, which opens a file"),
+    "numpy in C": (lambda path: numpy.fromfile(path)[0], "calls numpy.fromfile"),
+    "settings": (
+        lambda path: configparser.ConfigParser().read(path) and 2.0, "calls configparser.read, which opens a file"),
+    "code": (lambda path: runpy.run_path(str(path)) and 2.0, "calls runpy.run_path"),
+    "tensors": (lambda path: torch.load(path), "calls torch.serialization.load"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_files(name, tmp_path):
+    """A file that a library opens is refused by the name of what the function calls."""
+    read, match = READERS[name]
+    path = tmp_path / "held"
+    path.write_text("[2]" if name == "settings" else "2.0")
+    with pytest.raises(RuntimeError, match=f"compile: the function {match}"):
+        compile(jacrev(lambda x: x * read(path)), backend="eager")(torch.rand(3))
 
 
 def test_data_base(tmp_path):

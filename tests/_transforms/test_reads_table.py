@@ -215,6 +215,18 @@ def returned_container():
     return (lambda x: elsewhere.get_table()["scale"] * x), lambda: elsewhere.TABLE.update(scale=3.0)
 
 
+class Table(dict):
+    """A dict that does as dicts do."""
+
+    def __getitem__(self, name):
+        return super().__getitem__(name)
+
+
+def method_of_c_beneath():
+    held = Table(scale=2.0)
+    return (lambda x: held["scale"] * x), lambda: held.update(scale=3.0)
+
+
 def closure_number():
     scale = 2.0
 
@@ -1025,7 +1037,8 @@ SEEN = [
     deterministic_mode, number_of_threads, builtin_replaced, function_with_a_backward, tensor_hook,
     enumeration_by_name, metaclass_attribute, name_of_a_class, name_of_a_function, annotation, type_hints,
     generic_alias, pattern_by_class, cell_that_was_empty, function_of_a_text, error_as_a_text, partial_replaced,
-    end_of_a_slice, view_of_a_dict, weak_method, method_of_c, number_of_c, memory_of_c, memory_view, context_manager,
+    end_of_a_slice, view_of_a_dict, weak_method, method_of_c, number_of_c, memory_of_c,
+      method_of_c_beneath, memory_view, context_manager,
     module_of_the_system_replaced, import_replaced, library_attribute_that_was_missing, library_class_attribute,
     numpy_flags, numpy_names, tensor_attribute, tensor_attribute_that_was_missing, tensor_version, tensor_as_a_text,
 ]  # fmt: skip
@@ -1232,6 +1245,11 @@ def frame():
     return (lambda x: x * sys._getframe().f_lineno), "calls sys._getframe"
 
 
+def all_globals():
+    names = {"held": "SCALE"}
+    return (lambda x: x * globals()[names["held"]]), "calls builtins.globals"
+
+
 def subclasses():
     return (lambda x: x * len(Config.__subclasses__())), "calls Config.__subclasses__"
 
@@ -1310,8 +1328,8 @@ def default_filled():
 REFUSED = [
     clock, date, python_random, python_random_by_python, numpy_random, numpy_generator, seed, forked_state, state_read,
     seeded_generator, file_opened, file_read, file_asked_for, folder, counter, generator, iterator, stream, identifier,
-    process, frame, subclasses, address, thread, cache_filled, first_import, caught, written_global, written_class,
-    written_array, default_filled,
+    process, frame, all_globals, subclasses, address, thread, cache_filled, first_import, caught, written_global,
+    written_class, written_array, default_filled,
 ]  # fmt: skip
 
 

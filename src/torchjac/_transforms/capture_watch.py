@@ -2,43 +2,47 @@
 
 from __future__ import annotations
 
-import ast
-import dis
 import gc
-import inspect
 import sys
-import textwrap
-from collections.abc import Iterator
-from functools import lru_cache
 from types import CodeType, FrameType, FunctionType, ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from .._capture.constant_folding import Constants
 from .._torch import disable_current_modes
+from .code_facts import facts_of, imported, nested
 from .guards import Guards
 from .interrupt import HeldInterrupts
-from .library_state import CallAgain, is_getter
-from .trusted_code import RefusedError, impure_c, impure_python, is_library, looks_at_anything
+from .library_state import TOLD_BY_C, CallAgain, is_getter, may_tell, takes_plain
+from .trusted_code import PLAIN, RefusedError, impure_c, impure_python, is_library, looks_at_anything
 
 #: Of code: a library's; the user's; a library's whose answer is another each time, that looks at whatever it is
-#: given, that imports, that tells a state; and what the garbage collector calls, whatever runs.
-_LIBRARY, _USER, _IMPURE, _LOOKS, _IMPORTS, _TELLS, _COLLECTS = range(7)
+#: given, that imports, that tells a state, that may tell one; and what the garbage collector calls, whatever runs.
+_LIBRARY, _USER, _IMPURE, _LOOKS, _IMPORTS, _TELLS, _MAY_TELL, _COLLECTS = range(8)
 
 #: Code between a function of a library and what calls it.
 _BETWEEN = ("contextlib", "functools", "torch._compile", "torch._dynamo", "torch.random", "importlib")
 
-#: Built-in functions that are given names, or everything that has one.
-_TAKES_NAME = {"getattr", "setattr", "hasattr", "delattr"}
-_TAKES_ALL = {"vars", "dir", "globals", "locals", "exec", "eval"}
+#: Code of libraries whose functions people replace.
+_NAMES_COUNT = ("torch.nn.", "torch.functional", "torch.distributions")
 
-#: Instructions that call a built-in function.
-_OF_BUILTINS = {"IMPORT_NAME": "__import__", "LOAD_BUILD_CLASS": "__build_class__"}
+#: What opens files of code.
+_MAY_OPEN = {
+    "torch",
+    "torchjac",
+    "importlib",
+    "linecache",
+    "tokenize",
+    "inspect",
+    "traceback",
+    "warnings",
+    "zipimport",
+}
 
-#: Names in code that looks up others.
-_MAKES_NAMES = {"__dict__", "attrgetter", "methodcaller", "__getattribute__", "__setattr__", "__match_args__"}
+#: Built-in functions that are given everything that has a name.
+_TAKES_ALL = {"vars", "dir", "locals", "exec", "eval"}
 
 
 class Observer:
@@ -51,6 +55,7 @@ class Observer:
         self._codes: dict[int, int] = {id(_code(each)): _COLLECTS for each in gc.callbacks}
         self._collecting: FrameType | None = None  # a callback of the collector that has not ended
         self._met: list[CodeType] = []
+        self._asked: list[tuple[FrameType, CallAgain]] = []  # calls that may tell a state and have not ended
         self.interrupts = HeldInterrupts()
         self._before: Any = None
 
@@ -105,14 +110,24 @@ class Observer:
         elif event == "c_call":
             if self._codes.get(id(frame.f_code)) == _USER:
                 self._call_c(frame, arg)
-        elif type(arg) is ModuleType and event == "return" and self._caller(frame) is not None:
-            self._keep(self.reads.reach, [arg])
+            elif arg is open:
+                self._opens(frame)
+        elif event == "return":
+            if self._asked and self._asked[-1][0] is frame:
+                asked = self._asked.pop()[1]
+                if isinstance(arg, PLAIN):
+                    self.reads.depends_on(asked)
+            if type(arg) is ModuleType and self._caller(frame) is not None:
+                self._keep(self.reads.reach, [arg])
 
     def _call_library(self, kind: int, frame: FrameType, caller: FrameType) -> None:
         if kind == _LOOKS:
             self._keep(self.reads.ran_with_any_name)
         elif kind == _TELLS:
             self.reads.depends_on(CallAgain(frame))
+        elif kind == _MAY_TELL:
+            if takes_plain(frame):
+                self._asked.append((frame, CallAgain(frame)))
         elif kind == _IMPURE:
             self._refuse(f"calls {frame.f_globals['__name__']}.{frame.f_code.co_name}", caller)
         elif frame.f_locals["name"] not in sys.modules:
@@ -125,16 +140,20 @@ class Observer:
         self.reads.uses(module)
         if kind == _USER:
             self._meet_user(frame)
+        elif module.startswith(_NAMES_COUNT):
+            facts = facts_of(code)
+            self.reads.ran_in_library(facts.names, frame.f_globals, facts.looked_up)
         return kind
 
     def _meet_user(self, frame: FrameType) -> None:
         code = frame.f_code
-        facts = _facts(code)
-        modules = [name for name in _imported(facts, frame.f_globals) if name in sys.modules]
+        facts = facts_of(code)
+        modules = [name for name in imported(facts, frame.f_globals) if name in sys.modules]
         if facts.makes_names:
             self._keep(self.reads.ran_with_any_name)
         names = {*facts.names, code.co_name}
         self._keep(self.reads.ran, names, facts.perhaps, frame.f_globals, facts.looked_up, modules)
+        self._keep(self.reads.ran_operators, facts.operators)
 
     def _call_c(self, frame: FrameType, function: Any) -> None:
         name = function.__name__
@@ -143,7 +162,17 @@ class Observer:
         elif (impure := impure_c(function)) is not None:
             self._refuse(f"calls {impure}", frame)
         else:
-            self.reads.uses(getattr(function, "__module__", None))
+            self.reads.uses(TOLD_BY_C.get(name) or getattr(function, "__module__", None))
+
+    def _opens(self, frame: FrameType) -> None:
+        """Refuse a file that a library opens for the user's code; PyTorch's and Python's own machinery may."""
+        does, back = "", frame
+        while self._codes.get(id(back.f_code)) != _USER:
+            module = back.f_globals.get("__name__", "")
+            if module.partition(".")[0] in _MAY_OPEN or back.f_back is None:
+                return
+            does, back = f"calls {module}.{back.f_code.co_name}, which opens a file", back.f_back
+        self._refuse(does, back)
 
     def _caller(self, frame: FrameType) -> FrameType | None:
         """Return the user's frame that a call comes from, if no library makes it of its own."""
@@ -171,7 +200,7 @@ class Observer:
     def _reach_functions(self) -> None:
         """Reach functions that ran and that no name leads to (rules, hooks that C holds)."""
         ran = [code for code in self._met if self._codes[id(code)] == _USER]
-        known = {id(code) for code in (*self.reads.codes, *_nested([*ran, *self.reads.codes]))}
+        known = {id(code) for code in (*self.reads.codes, *nested([*ran, *self.reads.codes]))}
         unknown = [code for code in ran if id(code) not in known]
         if unknown:
             functions = [each for each in gc.get_referrers(*unknown) if isinstance(each, FunctionType)]
@@ -215,68 +244,6 @@ class ValuesLeave(TorchFunctionMode):
 _LEAVES = {Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__, Tensor.__repr__}
 
 
-class Facts(NamedTuple):
-    """The names in code: attributes and globals alike; what it looks up in its globals; the modules it imports.
-
-    ``perhaps`` are names that it asks for by `getattr` or a relative; it may make others, as by ``vars``.
-    """
-
-    names: frozenset[str]
-    perhaps: frozenset[str]
-    makes_names: bool
-    looked_up: tuple[str, ...]
-    imports: tuple[tuple[str, int], ...]
-
-
-@lru_cache(maxsize=4096)
-def _facts(code: CodeType) -> Facts:
-    names, looked_up, imports = set(code.co_names), [], []
-    level = 0
-    for instruction in dis.get_instructions(code):
-        if instruction.opname in _OF_BUILTINS:
-            looked_up.append(_OF_BUILTINS[instruction.opname])
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL"):
-            looked_up.append(instruction.argval)
-        elif instruction.opname == "MATCH_CLASS":
-            names.add("__match_args__")
-        elif instruction.opname == "IMPORT_NAME":
-            imports.append((instruction.argval, level))
-        elif instruction.opname in ("LOAD_CONST", "LOAD_SMALL_INT") and isinstance(instruction.argval, int):
-            level = instruction.argval  # of a relative import; what stands before it is 0 or more
-    perhaps = frozenset[str]()
-    makes_names = not names.isdisjoint(_MAKES_NAMES)
-    if not names.isdisjoint(_TAKES_NAME):
-        perhaps = frozenset(each for each in code.co_consts if isinstance(each, str) and each.isidentifier())
-        makes_names = makes_names or _makes_names(code)
-    if "get_type_hints" in names:
-        names.add("__annotations__")
-    found = frozenset(names | perhaps)
-    return Facts(found, perhaps, makes_names, tuple(dict.fromkeys(looked_up)), tuple(imports))
-
-
-def _imported(facts: Facts, scope: dict[str, Any]) -> Iterator[str]:
-    for name, level in facts.imports:
-        package = scope.get("__package__") or ""
-        parts = package.split(".")[: len(package.split(".")) - level + 1] if level else []
-        whole = ".".join([*parts, *([name] if name else [])])
-        pieces = whole.split(".")
-        yield from (".".join(pieces[: k + 1]) for k in range(len(pieces)))
-
-
-def _makes_names(code: CodeType) -> bool:
-    """Return whether code calls `getattr` or a relative with a name that does not stand in it."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(code)))
-    except (OSError, SyntaxError, TypeError):
-        return True
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    named = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id in _TAKES_NAME]
-    spoken = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id in _TAKES_NAME]
-    return not 0 < len(spoken) == len(named) or any(
-        len(call.args) < 2 or not isinstance(call.args[1], ast.Constant) for call in named
-    )
-
-
 def _kind(module: str, name: str) -> int:
     if module.startswith("namedtuple_"):
         return _LIBRARY
@@ -288,13 +255,6 @@ def _kind(module: str, name: str) -> int:
         return _IMPORTS
     if is_getter(module, name):
         return _TELLS
+    if may_tell(module, name):
+        return _MAY_TELL
     return _LOOKS if looks_at_anything(module) else _LIBRARY
-
-
-def _nested(codes: list[CodeType]) -> Iterator[CodeType]:
-    stack = list(codes)
-    while stack:
-        for constant in stack.pop().co_consts:
-            if isinstance(constant, CodeType):
-                yield constant
-                stack.append(constant)

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy
 import torch
+from torch.backends import PropModule
 
 from .._torch import FakeTensor
 from .guarded_value import GuardedValue
@@ -96,7 +97,10 @@ class GuardedAttributes(GuardedValue):
                 yield self._ask(getattr, owner, name, MISSING)
         else:
             if isinstance(owner, ModuleType) and is_library(owner.__name__):
-                yield from self._perhaps_at(owner, names - vars(owner).keys())
+                absent = names - vars(owner).keys()
+                yield from self._perhaps_at(owner, absent)
+                for name in absent if isinstance(owner, PropModule) else ():
+                    yield self._ask(getattr, owner, name, MISSING)
             yield from self._of_c(owner, names)
         if space is not None:
             yield from self._names_in(owner, space, names)

@@ -19,7 +19,6 @@ from abc import ABCMeta, get_cache_token
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
-from functools import partial
 from operator import attrgetter, methodcaller
 from types import (
     BuiltinFunctionType,
@@ -37,10 +36,11 @@ import numpy
 import torch
 from torch.nn.modules import module as _module
 
+from .code_facts import looks_up_any_name, texts
 from .guarded_attributes import CONTAINERS, GuardedAttributes, is_refused
 from .library_state import STATES, content, script_attribute, script_attributes
 from .signature import kind_of
-from .snapshot import MISSING, cache_state, form_of
+from .snapshot import MISSING, attribute_count, cache_state, form_of
 from .trusted_code import PLAIN, QUIET, STATEFUL, is_library, is_unread, refusal
 
 _GLOBAL_HOOKS = [
@@ -63,8 +63,10 @@ class Guards(GuardedAttributes):
         type({}.keys()): lambda found: (found.mapping,),
         type({}.values()): lambda found: (found.mapping,),
         type({}.items()): lambda found: (found.mapping,),
-        # Its generator tells nothing of how far it is; entered twice, it raises.
-        contextlib._GeneratorContextManager: lambda found: (found.func, found.args, found.kwds),
+        # Its generator tells nothing of how far it is; entered twice, it raises, as these are gone.
+        contextlib._GeneratorContextManager: lambda found: tuple(
+            [getattr(found, name, None) for name in ("func", "args", "kwds")]
+        ),
     }
 
     def __init__(self, *roots: Any) -> None:
@@ -94,6 +96,17 @@ class Guards(GuardedAttributes):
         for name in missing:
             self._ask(scope.get, name, MISSING)
         self.reach([*found, *[self._ask(sys.modules.get, name) for name in modules]])
+
+    def ran_operators(self, operators: Iterable[str]) -> None:
+        """Note operators of code that runs: those of tensors may be replaced."""
+        self.reach(self._space(torch.Tensor.__dict__, False, torch.Tensor).read(operators))
+
+    def ran_in_library(self, names: Iterable[str], scope: dict[str, Any], looked_up: Iterable[str]) -> None:
+        """Note code of a library that runs: the functions that it finds by name may be replaced."""
+        found = [*self._space(scope, False).read(looked_up)]
+        for module in [scope[name] for name in looked_up if isinstance(scope.get(name), ModuleType)]:
+            found += self._space(vars(module), False).read(names)
+        self.reach(found)
 
     def uses(self, module: str | None) -> None:
         """Note that code or objects of a module are used, whose answers may depend on a state."""
@@ -126,7 +139,7 @@ class Guards(GuardedAttributes):
         self.uses(kind.__module__)
         if kind is object or (isinstance(found, PLAIN) and is_library(kind.__module__)):
             return
-        if _looks_up_any_name(found):
+        if looks_up_any_name(found):
             self.ran_with_any_name()
         parts = next(filter(None, map(self.instead.get, kind.__mro__)), None)
         if parts is not None:
@@ -157,7 +170,7 @@ class Guards(GuardedAttributes):
         kind = type(found)
         if isinstance(found, (attrgetter, methodcaller)):
             yield from self._more_names(
-                {each for name in _texts(found.__reduce__()) for each in name.split(".")}
+                {each for name in texts(found.__reduce__()) for each in name.split(".")}
             )
         elif isinstance(found, QUIET):
             return
@@ -226,8 +239,12 @@ class Guards(GuardedAttributes):
                 yield from space.read(dunders)
                 yield from self._own(base, space)
             elif not issubclass(base, torch.nn.Module):
-                yield from self._own(base, self._space(base.__dict__, False, base))
+                space = self._space(base.__dict__, False, base)
+                if issubclass(base, torch.Tensor):  # its methods may be hidden
+                    self._ask(attribute_count, base)
+                yield from self._own(base, space)
             else:
+                self._ask(attribute_count, base)
                 methods = [name for name, value in base.__dict__.items() if isinstance(value, FunctionType)]
                 called = ("__call__", "_call_impl", "__getattr__") if base is torch.nn.Module else methods
                 yield from self._space(base.__dict__, False, base).read(called)
@@ -262,18 +279,3 @@ class Guards(GuardedAttributes):
 
 
 _NUMBERS = {int, float, bool, str, complex, type(None), bytes}
-
-
-def _looks_up_any_name(found: Any) -> bool:
-    """Return whether what is called later looks up an attribute that it is told only then."""
-    if isinstance(found, MethodWrapperType):
-        return found.__name__ == "__getattribute__"
-    return isinstance(found, partial) and found.func in (getattr, hasattr, vars, dir)
-
-
-def _texts(tree: Any) -> Iterator[str]:
-    if isinstance(tree, str):
-        yield tree
-    elif isinstance(tree, tuple):
-        for each in tree:
-            yield from _texts(each)

@@ -7,12 +7,13 @@ while, as in ``with numpy.errstate(...)``.
 from __future__ import annotations
 
 import decimal
+import inspect
 import locale
 import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from types import FrameType, FunctionType
+from types import FrameType, FunctionType, ModuleType
 from typing import Any
 
 import numpy
@@ -30,7 +31,13 @@ STATES: dict[str, Callable[[], Any]] = {
     "numpy._core._ufunc_config": lambda: repr(numpy.geterr()),
     "numpy._core.arrayprint": lambda: repr(numpy.get_printoptions()),
     "torch._tensor_str": lambda: repr(PRINT_OPTS),
+    "torch.amp.autocast_mode": lambda: tuple(map(torch.get_autocast_dtype, ("cpu", "cuda"))),
 }
+
+#: Functions of C that tell a state, with its name there.
+TOLD_BY_C = dict.fromkeys(
+    ("get_autocast_dtype", "get_autocast_cpu_dtype", "get_autocast_gpu_dtype"), "torch.amp.autocast_mode"
+)
 
 #: Functions of libraries that tell a state, by their modules: they are asked again with the same arguments.
 _GETTERS = {
@@ -48,6 +55,35 @@ def is_getter(module: str, name: str) -> bool:
     return name in _GETTERS.get(module, ())
 
 
+def may_tell(module: str, name: str) -> bool:
+    """Return whether a function of PyTorch tells a state by its name; called again, it changes nothing."""
+    return module.partition(".")[0] == "torch" and (
+        name.startswith(("get", "is_", "has_", "current_", "__get"))
+        or name.endswith(("_enabled", "_available"))
+    )
+
+
+#: Of code: it takes any number of arguments, or makes a generator.
+_TAKES_MORE = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS | inspect.CO_GENERATOR | inspect.CO_COROUTINE
+
+
+def takes_plain(frame: FrameType) -> bool:
+    """Return whether a call that has just begun is given nothing but values, and parts of a library."""
+    code = frame.f_code
+    if code.co_flags & _TAKES_MORE or code.co_kwonlyargcount or code.co_freevars:
+        return False
+    found = frame.f_locals
+    return all(_is_plain(found[name]) for name in code.co_varnames[: code.co_argcount])
+
+
+def _is_plain(given: Any) -> bool:
+    if isinstance(given, (*PLAIN, ModuleType)):
+        return True
+    kind = given if isinstance(given, type) else type(given)
+    holds_tensors = (torch.Tensor, torch.nn.Module, torch.optim.Optimizer, torch.distributions.Distribution)
+    return kind.__module__.startswith("torch.") and not issubclass(kind, holds_tensors)
+
+
 class CallAgain:
     """A call that has just begun, to be made again; it gives the answer as a value."""
 
@@ -59,7 +95,10 @@ class CallAgain:
 
     def __call__(self) -> Any:
         """Return the answer of today."""
-        told = self._function(*self._given)
+        try:
+            told = self._function(*self._given)
+        except Exception as error:
+            told = error
         return told if isinstance(told, PLAIN) else repr(told)
 
     def __hash__(self) -> int:

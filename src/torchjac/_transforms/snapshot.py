@@ -77,6 +77,11 @@ def same(found: Any, value: Any) -> bool:
     return isinstance(value, PLAIN) and bool(found == value)
 
 
+def attribute_count(kind: type) -> int:
+    """Return what tells that a class was given an attribute, which may hide that of another beneath."""
+    return len(kind.__dict__)
+
+
 def cache_state(wrapper: Any) -> tuple[int, int]:
     """Return what tells that a cache was filled or emptied."""
     state = wrapper.cache_info()

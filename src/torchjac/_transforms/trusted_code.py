@@ -59,8 +59,10 @@ _PURE = {
 
 #: Functions of modules that are pure else.
 _IMPURE = {
-    "builtins": {"input", "breakpoint"},
+    "builtins": {"input", "breakpoint", "globals"},
     "datetime": {"now", "today", "utcnow"},
+    "numpy": {"fromfile"},
+    "torch": {"is_autocast_cache_enabled"},  # it is not while a capture runs
     "type": {"__subclasses__"},
     "_thread": {"locked"},
 }
@@ -69,7 +71,7 @@ _IMPURE = {
 _IMPURE_MODULES = {
     "random", "subprocess", "socket", "urllib", "tempfile", "glob", "shutil", "secrets", "inspect", "gc",
     "multiprocessing", "asyncio", "selectors", "sqlite3", "http", "signal", "traceback", "linecache", "time",
-    "dbm", "shelve", "zipfile", "tarfile", "fileinput", "mailbox",
+    "dbm", "shelve", "getpass", "runpy", "pkgutil", "zipfile", "tarfile", "fileinput", "mailbox",
 }  # fmt: skip
 
 _STATE_FUNCTIONS = {
@@ -86,7 +88,8 @@ _FILES = {
 @cache
 def is_library(module: str | None) -> bool:
     """Return whether a module is Python's, PyTorch's, NumPy's or ours: its code does not change between calls."""
-    top = ("builtins" if module is None else module).partition(".")[0]
+    # A class of C may have a descriptor there.
+    top = (module if isinstance(module, str) else "builtins").partition(".")[0]
     if top in ("torch", "torchjac", "numpy"):
         return True
     if top not in sys.stdlib_module_names:
@@ -130,7 +133,7 @@ def impure_c(function: Any) -> str | None:
     if owner is None or isinstance(owner, types.ModuleType):
         module = function.__module__ or getattr(owner, "__name__", "builtins")
     else:
-        kind = owner if isinstance(owner, type) else type(owner)
+        kind = _home(owner if isinstance(owner, type) else type(owner), name)
         if isinstance(owner, STATEFUL):
             return f"{kind.__module__}.{kind.__qualname__}.{name}"
         if isinstance(owner, type) and name in _IMPURE["type"]:
@@ -142,11 +145,25 @@ def impure_c(function: Any) -> str | None:
     return f"{module}.{name}" if name in _IMPURE.get(top, ()) or top not in _PURE else None
 
 
+def _home(kind: type, name: str) -> type:
+    """Return the class that has a method of C: a class of the user's may call that of a class beneath, by `super`."""
+    of_c = [base for base in kind.__mro__ if isinstance(base.__dict__.get(name), _METHODS_OF_C)]
+    return of_c[0] if of_c else kind
+
+
+_METHODS_OF_C = (
+    types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType, staticmethod,
+    types.BuiltinFunctionType,
+)  # fmt: skip
+
+
 def impure_python(module: str, name: str) -> bool:
     """Return whether a function of a library, called by code that is none, reads what cannot be looked at again."""
     top = module.partition(".")[0]
     if module in _STATE_FUNCTIONS or (top == "torch" and name in ("manual_seed", "seed", "fork_rng")):
         return True
+    if module == "torch.serialization":
+        return name == "load"
     if top in ("pathlib", "posixpath", "ntpath", "genericpath"):
         return name in _FILES
     if top == "threading":
