@@ -1,4 +1,4 @@
-"""What stands in a piece of code, or is called like one: the names that it can read by, the modules that it imports."""
+"""Facts of a piece of code: the names that it can read by, the operators in it, the modules that it imports."""
 
 from __future__ import annotations
 
