@@ -44,7 +44,7 @@ class Facts(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def facts_of(code: CodeType) -> Facts:
-    """Return what stands in code."""
+    """Return the facts of code."""
     names, operators, looked_up, imports = set(code.co_names), set[str](), [], []
     level = 0
     for instruction in dis.get_instructions(code):
