@@ -96,7 +96,7 @@ def _makes_names(code: CodeType) -> bool:
 
 
 def nested(codes: list[CodeType]) -> Iterator[CodeType]:
-    """Yield the code that stands in code."""
+    """Yield the code nested in code."""
     stack = list(codes)
     while stack:
         for constant in stack.pop().co_consts:
