@@ -41,7 +41,7 @@ def test_windows_that_overlap_do_not_ride() -> None:
 
 def test_seeds_go_by_a_formula_for_rows(monkeypatch) -> None:
     """Where one stands for rows in front no vmap is entered, and the answer is the loop's."""
-    monkeypatch.setattr("torchjac._accumulate.seeds.map_rows", lambda *_: pytest.fail("vmap"))
+    monkeypatch.setattr("torchjac._accumulate.call_rows.map_rows", lambda *_: pytest.fail("vmap"))
     x = torch.randn(4, 3, 5, dtype=torch.float64)
     f = lambda x: torch.softmax(x, 1).sin()
     J = jacobian(f)(x)

@@ -222,3 +222,28 @@ def test_a_nested_tensor_is_not_taken_for_a_dense_one() -> None:
     assert known(lambda x: f(x, False), x)
     with pytest.raises((RuntimeError, NotImplementedError)):
         jacrev(lambda x: f(x, True))(x)
+
+
+@pytest.mark.parametrize("writing", [0, 200])
+def test_two_calls_of_a_function_are_not_one(writing, monkeypatch) -> None:
+    """A Function called twice is not one whose output is used twice: its backward may clip a gradient."""
+    monkeypatch.setattr("torchjac._capture.match.WRITING", writing)
+
+    class Clipped(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, g):
+            return g / (1 + g.norm())
+
+    x = torch.rand(3, dtype=D)
+    twice = lambda x: Clipped.apply(x) + Clipped.apply(x).flip(0)
+    once = lambda x: (lambda y: y + y.flip(0))(Clipped.apply(x))
+    assert known(twice, x)
+    assert graph(once, x).known is None
+    assert known(once, x)
+    assert graph(twice, x).known is not graph(once, x).known
+    for f in (twice, once):
+        torch.testing.assert_close(jacrev(f)(x), loop_jacobian(f, x))

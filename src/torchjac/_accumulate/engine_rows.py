@@ -245,7 +245,7 @@ def finish_rows(
     for output in {output for blocks in waiting.values() for output in blocks}:
         shape = out_shapes[output]
         rows = {
-            edge: _rows(blocks[output][0], len(shape), prod(shape))
+            edge: rows_of(blocks[output][0], len(shape), prod(shape))
             for edge, blocks in waiting.items()
             if output in blocks
         }
@@ -279,7 +279,7 @@ def _between(rows: Sequence[Tensor], begin: int, end: int) -> list[Tensor]:
     return [part if end - begin == len(part) else part[begin:end] for part in rows]
 
 
-def _rows(block: Block, rank: int, count: int) -> Tensor:
+def rows_of(block: Block, rank: int, count: int) -> Tensor:
     """Return the value of a dense block with all output dims joined in front."""
     over = tuple(bare_label(map_) for map_ in block.out + block.wrt)
     value = align(block.value, block.on, over)  # type: ignore[arg-type]  # no number, and each map is a label

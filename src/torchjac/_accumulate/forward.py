@@ -19,7 +19,7 @@ from .._blocks.merge import dense_block, merge
 from .._blocks.tracing import is_tracing
 from .._blocks.unify import CannotJoinError
 from .._capture.tape import Edge, Meta, Node, Tape
-from .._rules.registry import BatchDims, Local, local_jacobian, opaque
+from .._rules.registry import BatchDims, Local, is_linear, local_jacobian, opaque
 from .cheapest_terms import choose_up
 from .progress import track
 from .report import PendingBlocks, Report, note_step
@@ -72,8 +72,8 @@ def accumulate_forward(
 
 
 def goes_forward(tape: Tape) -> bool:
-    """Return whether a tape can be walked forward: complex nodes carry cotangents, not tangents."""
-    return not any(node.touches_complex for node in tape.nodes)
+    """Return whether a tape can be walked forward: tangents pass those nodes alone that are linear in cotangents."""
+    return all(map(is_linear, tape.nodes))
 
 
 def _through(

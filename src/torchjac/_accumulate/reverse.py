@@ -16,7 +16,7 @@ from .._blocks.merge import dense_block, merge
 from .._blocks.tracing import is_tracing
 from .._blocks.unify import CannotJoinError
 from .._capture.tape import Edge, Meta, Node, Tape
-from .._rules.registry import LocalJacobian, local_jacobian, opaque
+from .._rules.registry import LocalJacobian, local_jacobian, may_be_nonlinear, opaque
 from .._rules.vjp_support import all_can_vmap, engine_refuses, needs_own_vjp
 from .cheapest_terms import choose
 from .engine_rows import finish_rows
@@ -24,6 +24,7 @@ from .progress import track
 from .report import PendingBlocks, Report, note_step
 from .seeds import NO_LIMITS, Limits, push
 from .tape_costs import dense_is_cheaper
+from .whole_rows import push_rows
 
 #: The blocks of every output with respect to every input: ``[output][input]``
 WalkedBlocks: TypeAlias = list[list[list[Block]]]
@@ -84,7 +85,11 @@ def walk(
                 _to_rows(pending, tape, out_shapes)
                 finish_rows(pending, tape, rest, out_shapes, limits.chunk)
                 break
-        _step(node, known, above, pending, out_shapes, limits)
+        if may_be_nonlinear(node):
+            for edge, output, block in push_rows(node, above, limits):
+                _send(edge, output, block, node.outputs[0].device, pending)
+        else:
+            _step(node, known, above, pending, out_shapes, limits)
         note_step(report, node, arrived, above)
         del arrived, above, known  # what a node held goes before the blocks of the next one are added up
     answer: WalkedBlocks = [[[] for _ in tape.inputs] for _ in out_shapes]

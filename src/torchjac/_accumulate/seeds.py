@@ -6,9 +6,8 @@ seed. Only the other labels cost seeds, so the size of a batch never multiplies 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from math import prod
 from typing import NamedTuple
 
@@ -23,17 +22,9 @@ from .._blocks.domain import at_most, domain_of, hull, without
 from .._blocks.maps import Affine, Label, Map, bare, labels_of, take
 from .._blocks.merge import dense_block
 from .._blocks.write import dense
-from .._capture.capture import map_rows
 from .._capture.tape import Meta, Node
-from .._plan.price import NODE
-from .._plan.recording import whole
-from .._rules.batched_vjp import by_formula
-from .._rules.call import call, fit
-from .._rules.call_counts import rows_price
-from .._rules.registry import BatchDims, Local
-from .._rules.vjp_support import CANNOT_BATCH, can_vmap, noted, raise_if_out_of_memory, why_unbatched
-from .progress import track
-from .tape_costs import rows_at_once
+from .._rules.registry import BatchDims, Local, is_linear
+from .call_rows import call_rows
 
 
 class RowsTooWideError(RuntimeError):
@@ -108,8 +99,7 @@ def _push_group(
     seeded = [_seeded(block, dims) for block in blocks]
     count = sum([each.rows for each in seeded])
     own = prod(size for dim, size in enumerate(meta.shape) if dim not in dims)
-    # A complex node is linear over the reals only: its Jacobian is no matrix of complex numbers.
-    if own_rows_pay(own, min(count, rows)) and not node.touches_complex:
+    if own_rows_pay(own, min(count, rows)) and is_linear(node):
         terms = _push_group(node, slot, [identity(meta.shape)], meta.shape, dims, pairs_of, limits, scans)
         products = [
             (t.input, compose(block, t.block, meta.shape, meta.device)) for t in terms for block in blocks
@@ -117,10 +107,10 @@ def _push_group(
         return [Local(k, block) for k, block in products if block is not None]
     in_one = not seeds_pay(count, rows)
     if in_one:
-        _check_width(node, rows, limits)
+        check_width(node, rows, limits)
         block = dense_block(blocks, out_shape, meta.shape, meta)
         seeded, count = [Seeded(block, frozenset(), tuple(block.on[: len(out_shape)]))], rows
-    _check_width(node, count, limits)
+    check_width(node, count, limits)
     seeds = [_seeds(each, meta) for each in seeded]
     results = call_rows(node, slot, seeds[0] if len(seeds) == 1 else torch.cat(seeds), pairs_of, limits.chunk)
     pushed, start = [], 0
@@ -162,7 +152,7 @@ def _from_seeds(
     return found
 
 
-def _check_width(node: Node, rows: int, limits: Limits) -> None:
+def check_width(node: Node, rows: int, limits: Limits) -> None:
     if limits.row_bytes is not None:
         widest = max(
             prod(meta.shape) for meta in (*node.outputs, *map(node.into, filter(node.needs, _inputs(node))))
@@ -222,74 +212,3 @@ def _scanned(above: Sequence[Block], found: Block, scan: tuple[int, int], pairs:
         gone = [label for form in forms for label in form.labels if label not in kept]
         reach.append(zeroed(Block(1.0, (), block.out, found.wrt), domain=without(forms, gone)))
     return hull(reach, found)
-
-
-def call_rows(
-    node: Node, slot: int, rows: Tensor, wanted: Collection[int], chunk: int | None
-) -> list[Tensor | None]:
-    """Call the node on each row, for some of its inputs: a row of results for each, None where it is zero for all."""
-    count = rows.shape[0]
-    with noted(f"calling {node.name}, to find a Jacobian by {count} rows"):
-        batched = count > 1 and can_vmap(node) and _at_once(node, count, chunk) >= count
-        formula = by_formula(node, slot, rows, wanted) if batched else None
-        if formula is not None:
-            return list(formula)
-        return _call_rows(node, slot, rows, wanted, chunk)
-
-
-def _at_once(node: Node, count: int, chunk: int | None) -> int:
-    return chunk or rows_at_once([node, *(below for below, _ in filter(None, node.inputs))], count)
-
-
-@partial(whole, price=lambda node, slot, rows, *_: NODE + rows_price(node, [rows]))
-def _call_rows(
-    node: Node, slot: int, rows: Tensor, wanted: Collection[int], chunk: int | None
-) -> list[Tensor | None]:
-    """Call the node on each row, under vmap or one by one."""
-    count = rows.shape[0]
-    metas = [node.into(k) if k in wanted else None for k in _inputs(node)]
-    present: list[int] = []
-
-    def one(row: Tensor) -> tuple[Tensor, ...]:
-        cotangents: list[Tensor | None] = [None] * len(node.outputs)
-        cotangents[slot] = row
-        results = call(node, cotangents, wanted)
-        given = {
-            k: (result, meta)
-            for k, meta in enumerate(metas)
-            if meta is not None and (result := results[k]) is not None
-        }
-        present[:] = given
-        return tuple(fit(result, meta) for result, meta in given.values())
-
-    if count == 1:
-        found: Sequence[Tensor] = tuple(result.unsqueeze(0) for result in one(rows[0]))
-    elif not can_vmap(node):
-        node.unbatched = why_unbatched(node)
-        found = _stack(one, rows)
-    else:
-        size = _at_once(node, count, chunk)
-        try:
-            found = _batched(one, rows, size)
-        except CANNOT_BATCH as error:
-            raise_if_out_of_memory(error, f"calling {node.name} on {size} of {count} rows at once")
-            # No batching rule, or a Function that leaves PyTorch: one row at a time is always right, and an
-            # error of the user's own shows itself again there.
-            node.unbatched = f"a batch of rows failed: {error}".splitlines()[0]
-            found = _stack(one, rows)
-    results: list[Tensor | None] = [None] * len(metas)
-    for k, result in zip(present, found, strict=True):
-        results[k] = result
-    return results
-
-
-def _batched(one: Callable[[Tensor], Sequence[Tensor]], rows: Tensor, size: int) -> Sequence[Tensor]:
-    parts: list[Sequence[Tensor]] = [
-        map_rows(one, [part]) if part.shape[0] > 1 else tuple(r.unsqueeze(0) for r in one(part[0]))
-        for part in track(rows.split(size), f"{size} rows at once")
-    ]
-    return parts[0] if len(parts) == 1 else tuple(torch.cat(column) for column in zip(*parts, strict=True))
-
-
-def _stack(one: Callable[[Tensor], Sequence[Tensor]], rows: Tensor) -> tuple[Tensor, ...]:
-    return tuple(torch.stack(column) for column in zip(*map(one, track(rows.unbind(0), "rows")), strict=True))

@@ -12,6 +12,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 
 from .._blocks.tracing import is_tracing
 from .._torch import grad_fn_of
@@ -118,7 +119,21 @@ class _Foretold:
                 below += self._undifferentiated(below.pop())
             if self.failed:
                 return None
+        self._functions_apart()
         return GraphMatch(ends, self.matches, len(nodes), self.first, self.places)
+
+    def _functions_apart(self) -> None:
+        """Compare that calls of a Function are as many: a gradient clipped once is not two gradients clipped apart."""
+        calls: dict[type, list[int]] = {}
+        for fn, place in self.bound.items():
+            if isinstance(fn, BackwardCFunction):
+                calls.setdefault(type(fn), []).append(place)
+        for first, *others in calls.values():
+            if others:
+                match = NodeMatch(first)
+                nodes = ", ".join(["n", *[f"v[{match.told(place)}]" for place in others]])
+                match.differs(f"len({{{nodes}}}) != {1 + len(others)}")
+                self.matches.append(match)
 
     def _end(self, output: Tensor, end: tuple[int, int] | None) -> OutputMatch:
         fn, (place, slot) = output.grad_fn, end or (None, 0)

@@ -159,12 +159,33 @@ def opaque(node: Node) -> LocalJacobian:
     return LocalJacobian(batch_dims={k: () for k in range(len(node.inputs)) if node.needs(k)})
 
 
-def local_jacobian(node: Node) -> LocalJacobian:
-    """Return what is known of a node's local Jacobian, at least that it must be called on dense seeds."""
+def registered(node: Node) -> Registered | None:
+    """Return the rule for a node."""
     function = node.function if node.is_python else None
     found = None if function is None else RULES.get(function)
-    if found is None:  # view_copy has view's derivative
-        found = RULES.get(node.name) or RULES.get(node.name.removesuffix("_copy"))
+    # view_copy has view's derivative
+    return found or RULES.get(node.name) or RULES.get(node.name.removesuffix("_copy"))
+
+
+def may_be_nonlinear(node: Node) -> bool:
+    """Return whether a node may do anything with a cotangent, as clip it: a Function may, unless a rule speaks for it.
+
+    It has a Jacobian all the same, row by row: what its backward gives for the cotangents of each.
+    """
+    return node.is_python and registered(node) is None
+
+
+def is_linear(node: Node) -> bool:
+    """Return whether a node gives for a sum of cotangents, or a multiple, the sum or the multiple of what it gives.
+
+    A complex node does so over the reals only: its Jacobian is no matrix of complex numbers.
+    """
+    return not (node.touches_complex or may_be_nonlinear(node))
+
+
+def local_jacobian(node: Node) -> LocalJacobian:
+    """Return what is known of a node's local Jacobian, at least that it must be called on dense seeds."""
+    found = registered(node)
     known: LocalJacobian | None = None
     if found is not None:
         if not found.built_in:

@@ -78,7 +78,8 @@ def jacobian(
 
     ``mode`` is the order in which the local Jacobians of the recorded ops are multiplied: "reverse" from the
     outputs down, "forward" from the inputs up, "auto" whichever the shapes say is cheaper. They differ in cost,
-    and by rounding; where the function touches complex numbers, all of them go in reverse.
+    and by rounding; where the function touches complex numbers, or calls a `torch.autograd.Function` that no rule
+    speaks for, all of them go in reverse.
 
     ``memory`` is a budget, in bytes or as "500 MB", for all that is alive at once beside the answer and what ``func``
     itself keeps, as for `jacrev`. Where the walk of all rows does not fit, each range of rows has blocks of its own.
