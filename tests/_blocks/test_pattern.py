@@ -112,6 +112,7 @@ def test_random_blocks_in_parts(monkeypatch) -> None:
 def test_tables_end_to_end(most, monkeypatch) -> None:
     """However many entries of blocks with tables go to their places in one call, the values are the same."""
     monkeypatch.setattr(pattern_module, "JOINED", most)
+    monkeypatch.setattr(pattern_module, "AT_ONCE", most)
     for jac, dense in random_jacobians(150, most=3):
         torch.testing.assert_close(matrix_of(jac).flatten(), dense.flatten())
 

@@ -26,8 +26,12 @@ from .spelling import spell
 from .tracing import inside_functorch, is_tracing
 from .write import written
 
-#: The most entries of blocks with tables whose values go to their places in one call; those of small blocks are joined.
+#: Blocks with tables of so few entries are joined with others, and their values go to their places in one call.
 JOINED = 1 << 16
+
+#: The most entries of a large block with tables that go to their places in one call: parts of 1 << 16 take 1.25 times
+#: as long where all of the matrix is in the cache that cores share (torch 2.13).
+AT_ONCE = 1 << 20
 
 
 def law(
@@ -167,22 +171,30 @@ class Pattern:
 
     def _put(self, flat: Tensor, values: Sequence[Tensor]) -> None:
         """Write values with tables, or add them up: a part of each block in turn, for they meet in cache lines."""
-        put = flat.scatter_ if self._once else flat.zero_().scatter_add_
+
+        def put(places: Tensor, numbers: Tensor) -> None:
+            if self._once:
+                flat.scatter_(0, places.long(), numbers)
+            else:
+                flat.index_add_(0, places, numbers)  # takes int32 as it is
+
+        if not self._once:
+            flat.zero_()
         given, large = iter(values), []
         for count, places in self._places:
             some = list(islice(given, count))
             if places.numel() > JOINED:
                 large.append((some[0], places.view(some[0].shape)))
             else:
-                put(0, places.long(), torch.cat([value.reshape(-1) for value in some]))
+                put(places, torch.cat([value.reshape(-1) for value in some]))
         most = max([places.numel() for _, places in large], default=0)
-        parts = -(-most // JOINED) if flat.device.type == "cpu" else 1
+        parts = -(-most // AT_ONCE) if flat.device.type == "cpu" else 1
         for part in range(parts):
             for value, places in large:
                 dim = max(range(value.dim()), key=value.shape.__getitem__)
                 low, high = (value.shape[dim] * k // parts for k in (part, part + 1))
                 at, numbers = (each.narrow(dim, low, high - low).reshape(-1) for each in (places, value))
-                put(0, at.long(), numbers)
+                put(at, numbers)
 
     def held(self, blocks: Sequence[Block], like: TensorOptions) -> Held | None:
         """Return the numbers of plain blocks as they are held; None where nonzeros are sums or placed by algebra."""
