@@ -184,3 +184,23 @@ def test_memory_is_not_shared():
         jacrev(product, (0, 1), out=(both[:, :1], both[:, :1]))(x, one)
     jacrev(product, (0, 1), out=(both[:, :1], both[:, 1:]))(x, one)
     assert both.tolist() == [[1, 0]]
+
+
+def test_parts_of_one_tensor():
+    """Parts of one tensor may lie between each other, and not on each other: what is written last would stand there."""
+    f, x = lambda x: (x.sin(), x.cos()), torch.rand(3)
+    expected = jacrev(f)(x)
+    memory = torch.zeros(3, 8)
+    parts = [
+        (memory[:, :3], memory[:, 3:6]), (memory[:, ::2][:, :3], memory[:, 1::2][:, :3]),
+        (memory.view(-1)[:9].view(3, 3), memory.view(-1)[9:18].view(3, 3)),
+    ]  # fmt: skip
+    for out in parts:
+        torch.testing.assert_close(jacrev(f, out=out)(x), expected)
+    shared = [
+        (memory[:, :3], memory[:, 2:5]), (memory.view(-1)[:9].view(3, 3), memory.view(-1)[8:17].view(3, 3)),
+        (memory[:, :3], memory[:, ::2][:, :3]), (memory[:, :3].T, memory[:, 2:5]),
+    ]  # fmt: skip
+    for out in shared:
+        with pytest.raises(RuntimeError, match="shares memory"):
+            jacrev(f, out=out)(x)

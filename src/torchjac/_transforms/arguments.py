@@ -79,11 +79,14 @@ def check_leaf(leaf: Any, what: str, side: str) -> None:
             f"{leaf!r} of type {type(leaf).__name__}",
             ValueError if side == "input" else RuntimeError,
         )
-        hint = (
-            "make it with torch.tensor"
-            if side == "input"
-            else "return anything else as aux, with has_aux=True"
-        )
+        hint = "return anything else as aux, with has_aux=True"
+        if side == "input":
+            number = isinstance(leaf, (int, float, complex, numpy.number))
+            hint = (
+                "make it with torch.tensor"
+                if number
+                else "give a tensor, or a tuple, list or dict of tensors"
+            )
         if isinstance(leaf, numpy.ndarray):
             got = f"a NumPy array of shape {leaf.shape} and {leaf.dtype}"
             hint = (

@@ -216,9 +216,11 @@ def check_callable(func: Any, what: str) -> None:
 def check_function(func: Any, argnums: Any, chunk_size: Any, what: str) -> None:
     """Raise unless the function can be called and the chunk size is a positive int or None."""
     check_callable(func, what)
-    if isinstance(argnums, Tensor):  # anything else that is no argnums is told when the arguments are there
+    given = argnums if isinstance(argnums, (tuple, list)) else (argnums,)
+    tensor = next((each for each in given if isinstance(each, Tensor)), None)
+    if tensor is not None:  # anything else that is no argnums is told when the arguments are there
         raise RuntimeError(
-            f"{what}: argnums must be an int or a tuple of ints, got a tensor of shape {tuple(argnums.shape)}; "
+            f"{what}: argnums must be an int or a tuple of ints, got a tensor of shape {tuple(tensor.shape)}; "
             f"{what} takes a function and gives one: {what}(func)(x)"
         )
     if chunk_size is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -27,16 +28,44 @@ def check_out(out: Any, recorded: Recorded, what: str) -> Outs:
     """
     outs = _leaves(out, recorded, what)
     read = {memory_of(tensor) for tensor in (*recorded.inputs, *recorded.captured.outputs)}
-    begins: set[int] = set()
     for row, output in zip(outs, recorded.captured.outputs, strict=True):
         for leaf, tensor in zip(row, recorded.inputs, strict=True):
             _check_leaf(leaf, (*output.shape, *tensor.shape), tensor, what)
-            if leaf.numel() and (memory_of(leaf) in read or leaf.data_ptr() in begins):
-                raise RuntimeError(
-                    f"{what}: a tensor of out shares memory with an input or output of func, or with another one"
-                )
-            begins.add(leaf.data_ptr())
+    filled = [leaf for row in outs for leaf in row if leaf.numel()]
+    if any(memory_of(leaf) in read for leaf in filled) or _share_places(filled):
+        raise RuntimeError(
+            f"{what}: a tensor of out shares memory with an input or output of func, or with another one"
+        )
     return outs
+
+
+def _share_places(tensors: Sequence[Tensor]) -> bool:
+    """Return whether two tensors have a place in memory in common; parts of one tensor that lie between have none."""
+    of_memory: dict[int, list[Tensor]] = {}
+    for tensor in tensors:
+        of_memory.setdefault(memory_of(tensor), []).append(tensor)
+    return any(len(parts) > 1 and _overlap(parts) for parts in of_memory.values())
+
+
+def _overlap(parts: Sequence[Tensor]) -> bool:
+    """Return whether two parts of one memory overlap: where their spans do, each place is looked at."""
+    spans = sorted((part.data_ptr(), part.data_ptr() + _span(part) * part.element_size()) for part in parts)
+    if all(end <= begin for (_, end), (begin, _) in pairwise(spans)):
+        return False
+    if len({part.dtype for part in parts}) > 1:
+        return True
+    first = min(part.storage_offset() for part in parts)
+    offsets = [int(part.storage_offset() - first) for part in parts]
+    places = torch.arange(max(map(sum, zip(offsets, map(_span, parts), strict=True))))
+    taken = torch.zeros_like(places, dtype=torch.bool)
+    for part, offset in zip(parts, offsets, strict=True):
+        taken[places.as_strided(part.shape, part.stride(), offset)] = True
+    return int(taken.sum()) < sum([part.numel() for part in parts])
+
+
+def _span(part: Tensor) -> int:
+    """Return how many places lie between the first entry of a tensor and the last one, both among them."""
+    return 1 + sum([step * (size - 1) for step, size in zip(part.stride(), part.shape, strict=True)])
 
 
 def sparse_out(out: Any, recorded: Recorded, layout: torch.layout, what: str) -> Outs:
