@@ -62,6 +62,6 @@ def _steps(table: Tensor) -> list[int] | None:
     for dim, size in enumerate(table.shape):
         step = int(table.select(dim, min(1, size - 1)).reshape(-1)[0] - first)
         shape = [-1 if k == dim else 1 for k in range(table.dim())]
-        affine = affine + torch.arange(size, device=table.device).view(shape) * step
+        affine = affine + torch.arange(size, dtype=table.dtype, device=table.device).view(shape) * step
         steps.append(step)
     return steps if min(steps, default=0) >= 0 and torch.equal(affine.expand_as(table), table) else None

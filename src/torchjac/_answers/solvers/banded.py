@@ -96,8 +96,10 @@ def _written(pattern: MatrixPattern, values: Array) -> Array:
     height, size = 2 * below + above + 1, pattern.size
 
     def places() -> Array:
-        column = pattern.index.astype(numpy.int64)
-        found: Array = column * height + below + above + pattern.row - column
+        found: Array = pattern.index.astype(numpy.int64)
+        found *= height - 1
+        found += pattern.row
+        found += below + above
         return found
 
     band = numpy.zeros(height * size, values.dtype)

@@ -72,10 +72,12 @@ class MatrixPattern:
         def find() -> tuple[int, int]:
             if not len(self.index):
                 return 0, 0
-            filled = numpy.flatnonzero(numpy.diff(self.begin))
-            first = self.index[self.begin[filled]].astype(numpy.int64)
-            last = self.index[self.begin[filled + 1] - 1].astype(numpy.int64)
-            return max(0, int((filled - first).max())), max(0, int((last - filled).max()))
+            low, high = self.begin[:-1], self.begin[1:] - 1
+            row = numpy.arange(self.size, dtype=self.index.dtype)
+            filled = high >= low
+            if not filled.all():
+                low, high, row = low[filled], high[filled], row[filled]
+            return max(0, int((row - self.index[low]).max())), max(0, int((self.index[high] - row).max()))
 
         return self.notes.find("band", find)
 

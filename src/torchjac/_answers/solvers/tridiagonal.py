@@ -65,12 +65,19 @@ def _lines(pattern: MatrixPattern, values: Array) -> list[Array]:
     """Return the diagonals below, on and above the main one, each in one piece."""
 
     def places() -> list[tuple[Places, Places, bool]]:
-        row, column = pattern.row.astype(numpy.int64), pattern.index.astype(numpy.int64)
+        begin, last = pattern.begin[:-1], len(pattern.index) - 1
+        row, at = numpy.arange(pattern.size, dtype=pattern.index.dtype), begin
         found = []
-        for offset in (-1, 0, 1):
-            at = numpy.flatnonzero(column - row == offset)
-            along = torch.from_numpy(numpy.minimum(row, column)[at])
-            found.append((Places(torch.from_numpy(at)), Places(along), len(at) == pattern.size - abs(offset)))
+        for offset in (
+            -1,
+            0,
+            1,
+        ):  # columns rise in each row, so the next entry is on this diagonal or on a later one
+            here = (at < pattern.begin[1:]) & (pattern.index[numpy.minimum(at, last)] == row + offset)
+            along = row[here] + min(offset, 0)
+            full = len(along) == pattern.size - abs(offset)
+            found.append((Places(torch.from_numpy(at[here])), Places(torch.from_numpy(along)), full))
+            at = at + here
         return found
 
     lines = []
