@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from torchjac._blocks import multiply as law
 from torchjac._blocks.maps import Label
 from torchjac._blocks.multiply import WORTH_TURNING, joint, multiply, select
 
@@ -140,3 +141,21 @@ def test_zeros_that_select_make_one_tensor(bad):
     torch.testing.assert_close(recorded, expected, equal_nan=True)
     mapped = torch.func.vmap(lambda row: select(row, (j,), right, (j,))[0])(left)
     torch.testing.assert_close(mapped, expected, equal_nan=True)
+
+
+def test_zeros_look_at_what_they_meet(monkeypatch) -> None:
+    """Whether zeros drop anything is asked of the values that they meet, not of the many numbers of a product."""
+    asked = []
+    original = law.has_finite_sum
+    monkeypatch.setattr(
+        law, "has_finite_sum", lambda tensor: asked.append(tensor.numel()) or original(tensor)
+    )
+    rows, batch, columns = Label(3), Label(50), Label(4)
+    values, zeros = torch.rand(3, 4, dtype=torch.float64), torch.rand(50, 4, dtype=torch.float64).round()
+    product, on = select(values, (rows, columns), zeros, (batch, columns))
+    assert asked == [12]
+    assert set(on) == {rows, batch, columns}
+    values[1, 2] = torch.inf
+    product, on = select(values, (rows, columns), zeros, (batch, columns), (rows, batch, columns))
+    expected = torch.where(zeros == 0, 0, values[:, None] * zeros)
+    torch.testing.assert_close(product.permute([on.index(x) for x in (rows, batch, columns)]), expected)

@@ -280,3 +280,17 @@ def test_a_narrow_product_lies_as_the_answer():
         found = jacrev(lambda x: (x @ a).tanh() @ b)(torch.zeros(400, dtype=torch.float64))
     torch.testing.assert_close(found, (a @ b).t())
     assert len(seen.storages) == 1
+
+
+def test_only_what_is_returned_is_copied():
+    """A factor that is written between zeros is not copied first; one that is the answer is the caller's own."""
+    x = torch.randn(300, 2, dtype=torch.float64)
+    with Allocations(x.numel()) as seen:
+        found = jacrev(lambda weight: x @ weight.T)(torch.ones(3, 2, dtype=torch.float64))
+    torch.testing.assert_close(found, torch.einsum("ij,bk->bijk", torch.eye(3).to(x), x))
+    assert [name for name, _ in seen.storages.values() if "clone" in name] == []
+    found = jacrev(lambda weight: x @ weight)(torch.ones(2, dtype=torch.float64))
+    assert torch.equal(found, x)
+    assert found.data_ptr() != x.data_ptr()
+    found.zero_()
+    assert x.count_nonzero() == x.numel()

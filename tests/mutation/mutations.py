@@ -1455,6 +1455,16 @@ MUTATIONS: tuple[Mutation, ...] = (
         "rows.narrow(dim + 1, 0,",
     ),
     Mutation(
+        "_accumulate/value_cotangents.py", "values called on in the order in which they lie",
+        "value = value.permute(order)",
+        "value = value.reshape([value.shape[dim] for dim in order])",
+    ),
+    Mutation(
+        "_transforms/dense.py", "what is lent is handed out, dense",
+        "answer = answer.clone()",
+        "pass",
+    ),
+    Mutation(
         "_accumulate/ownership.py", "what is lent is handed out",
         "isinstance(value, Tensor) and memory_of(value) in borrowed",
         "False",

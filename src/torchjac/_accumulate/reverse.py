@@ -24,6 +24,7 @@ from .progress import track
 from .report import PendingBlocks, Report, note_step
 from .seeds import NO_LIMITS, Limits, push
 from .tape_costs import dense_is_cheaper
+from .value_cotangents import call_on_values
 from .whole_rows import push_rows
 
 #: The blocks of every output with respect to every input: ``[output][input]``
@@ -72,8 +73,14 @@ def walk(
         if not arrived:
             continue
         above = [_merged(lot, node.outputs[lot.slot], sparse, by_ops) for lot in arrived]
-        known = local_jacobian(node)
         before, now = now, sum([len(lot.blocks) for lot in above])
+        sent = call_on_values(node, above)
+        if sent is not None:
+            for edge, block in sent:
+                _send(edge, above[0].output, block, node.outputs[0].device, pending)
+            note_step(report, node, arrived, above)
+            continue
+        known = local_jacobian(node)
         if limits.row_bytes is not None and (
             _only_rows(known, above, pending, out_shapes)
             or (now > SOME_BLOCKS and dense_is_cheaper(tape, position, min(before, now), out_shapes))

@@ -235,7 +235,10 @@ def select(
     ]
     product: Tensor = times(left, right)  # type: ignore[assignment]  # as above
     # Zero times what is finite is zero already. A sum tells that in a small part of the time of dropping.
-    if product.device.type == "cpu" and has_finite_sum(product):
+    met = [other for (_, other), drops in zip(((left, right), (right, left)), dropping, strict=True) if drops]
+    if product.device.type == "cpu" and all(
+        isinstance(other, Tensor) and has_finite_sum(other) for other in met
+    ):
         return product, over
     for value in zeros:
         product.masked_fill_(value == 0, 0)

@@ -159,7 +159,7 @@ def _write(
         whole = write_traced(blocks, shape, dtype, device)
         return whole if into is None else into.copy_(whole)
     flat = zeros((prod(shape),), dtype=dtype, device=device) if into is None else into.view(-1).zero_()
-    start = flat.storage_offset()
+    start = 0 if into is None else into.storage_offset()
     for number, block in enumerate(blocks):
         value, over, window = block.value, labels(block), window_of(block, shape)
         if window is None:

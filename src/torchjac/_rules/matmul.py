@@ -41,7 +41,10 @@ def _product(
 
 def _as_it_lies(value: Tensor, on: str) -> tuple[Tensor, str]:
     """Return a factor and its spelling, in the order of its memory: a transposed weight is spelled transposed."""
-    if value.dim() < 2 or value.stride(-1) <= value.stride(-2):
+    if value.dim() < 2:
+        return value, on
+    *_, above, last = value.stride()
+    if last <= above:
         return value, on
     *rest, row, column = on.split()
     return value.mT, " ".join((*rest, column, row))

@@ -13,7 +13,7 @@ from .._accumulate.candidates import ROWS, Candidate, candidates, first_choice, 
 from .._accumulate.dense_columns import dense_columns
 from .._accumulate.dense_rows import Targets, dense_rows, samples_first
 from .._accumulate.forward import accumulate_forward, goes_forward
-from .._accumulate.ownership import all_borrowed, owned
+from .._accumulate.ownership import all_borrowed
 from .._accumulate.planned import planned
 from .._accumulate.seeds import Limits, RowsTooWideError
 from .._answers.per_sample import dense_by_samples
@@ -21,7 +21,7 @@ from .._blocks.block import Block
 from .._blocks.cost import rows_budget
 from .._blocks.tracing import inside_functorch, is_tracing
 from .._blocks.write import dense
-from .._capture.capture import as_batched
+from .._capture.capture import as_batched, memory_of
 from .._capture.once_differentiable import once_pairs, only_once
 from .._rules.vjp_support import CANNOT_BATCH, makes_sparse, needs_own_vjp
 from .call_function import Recorded, found
@@ -168,12 +168,12 @@ def _all_written(
         for position, (blocks, tensor) in enumerate(zip(row, recorded.inputs, strict=True)):
             like = output if mode == "forward" else tensor
             target = None if into is None else into[number][position]
-            if len(blocks) == 1:  # several are written into a new tensor
-                blocks = owned(blocks, borrowed)
             if recorded.lead:
                 answer = dense_by_samples(blocks, shape, tensor.shape, like, recorded.lead)
             else:
                 answer = dense(blocks, shape, tensor.shape, like, target)
+            if memory_of(answer) in borrowed:  # it is all of a block
+                answer = answer.clone()
             written.append(as_batched(answer, output))
         answers.append(written)
     return answers
