@@ -60,3 +60,18 @@ def test_a_structure_that_moves_is_refused() -> None:
     problem.jacobianstructure()
     with pytest.raises(ValueError, match="elsewhere than at the first point"):
         problem.jacobian(-problem.x0)
+
+
+def test_structures_are_the_callers_own() -> None:
+    """Places counted from one in place are still compared, and given again, as they were."""
+    problem = Problem(OBJECTIVE, START, CONSTRAINTS)
+    for structure, evaluate in (
+        (problem.jacobianstructure, problem.jacobian),
+        (problem.hessianstructure, lambda x: problem.hessian(x, numpy.ones(3), 1.0)),
+    ):
+        places = structure()
+        before = [each.copy() for each in places]
+        for each in places:
+            each += 1
+        evaluate(problem.x0)
+        numpy.testing.assert_array_equal(structure(), before)

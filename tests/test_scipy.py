@@ -108,3 +108,15 @@ def test_errors() -> None:
         minimize_args(torch.sin, START)["fun"](numpy.zeros(6))
     with pytest.raises(ValueError, match="must return one tensor, got 2"):
         least_squares_args(lambda x: (x, x), START)["fun"](numpy.zeros(6))
+
+
+def test_values_are_the_callers_own() -> None:
+    """A value written into changes neither the Jacobian at its point, nor the next value, nor what the function reads."""
+    kept = torch.ones(2, dtype=torch.float64)
+    for f, expected in ((torch.exp, numpy.eye(2)), (lambda x: kept, numpy.zeros((2, 2)))):
+        given = least_squares_args(f, numpy.zeros(2))
+        value = given["fun"](given["x0"])
+        value -= 7
+        numpy.testing.assert_array_equal(given["fun"](given["x0"]), [1, 1])
+        numpy.testing.assert_array_equal(given["jac"](given["x0"]).toarray(), expected)
+    assert kept.tolist() == [1, 1]

@@ -105,7 +105,8 @@ class Problem:
     def _structure(self, name: str, evaluate: Callable[[], Array]) -> tuple[Array, Array]:
         if name not in self._places:
             evaluate()
-        return self._places[name]
+        row, column = self._places[name]
+        return row.copy(), column.copy()
 
     def _values(self, name: str, found: tuple[Array, Array], values: Array) -> Array:
         places = self._places.setdefault(name, found)

@@ -1,5 +1,7 @@
 """Jacobians beside NumPy and SciPy."""
 
+import warnings
+
 import numpy
 import pytest
 import torch
@@ -32,6 +34,31 @@ def test_arrays_give_arrays() -> None:
         jac @ several
     with pytest.raises(TypeError, match=r"gram: weight must be a tensor .* use torch.from_numpy"):
         jac.gram(v)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["complex128", "complex64", "float32", "int32", "bool", ">f8", "longdouble"]
+)
+def test_arrays_of_any_numbers(dtype) -> None:
+    """Complex numbers keep both parts; arrays that nobody may write into, or in foreign byte order, are taken too."""
+    jac = jacobian(lambda x: 3 * x + x.roll(1) * x)(torch.rand(9, dtype=torch.float64))
+    dense = jac.to_dense().numpy()
+    v = numpy.random.default_rng(0).random(9) * 2
+    v = (v + 1j * v[::-1]).astype(dtype) if dtype.startswith("complex") else v.astype(dtype)
+    v.flags.writeable = False
+    calls = {
+        "product": (lambda: jac @ v, dense @ v),
+        "from the left": (lambda: v @ jac, v @ dense),
+        "solution": (lambda: jac.solve(v), numpy.linalg.inv(dense) @ v),
+        "operator": (lambda: jac.as_linear_operator() @ v, dense @ v),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name, (call, expected) in calls.items():
+            numpy.testing.assert_allclose(call(), expected, rtol=1e-6, err_msg=name)
+    for bad in (numpy.array(["a"] * 9), numpy.array([None] * 9)):
+        with pytest.raises(TypeError, match="must hold numbers, got dtype"):
+            jac @ bad
 
 
 def test_linear_operator() -> None:

@@ -25,9 +25,25 @@ def on_array(
 ) -> numpy.ndarray:
     """Return what an operation gives of an array, as an array; one whose dims are flattened comes back so."""
     flat = len(shape) != 1 and array.ndim == 1 and array.size == prod(shape)
-    tensor = torch.from_numpy(numpy.ascontiguousarray(array)).to(like.device, like.dtype)
-    found = act(tensor.reshape(shape) if flat else tensor).detach().cpu().numpy()
+    found = _linear(lambda vector: act(vector.reshape(shape) if flat else vector), array, like)
     return found.reshape(-1) if flat else found
+
+
+def _linear(act: Callable[[Tensor], Tensor], array: numpy.ndarray, like: TensorOptions) -> numpy.ndarray:
+    """Return what a linear operation gives of an array, of complex numbers part by part.
+
+    Raises:
+        TypeError: if the array holds no numbers.
+    """
+    if array.dtype.kind == "c":
+        found: numpy.ndarray = _linear(act, array.real, like) + 1j * _linear(act, array.imag, like)
+        return found
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"an array beside a Jacobian must hold numbers, got dtype {array.dtype}")
+    if array.dtype.itemsize > 8 or not array.dtype.isnative:
+        array = array.astype(numpy.float64)
+    tensor = torch.from_numpy(numpy.require(array, requirements=["C", "W"])).to(like.device, like.dtype)
+    return numpy.asarray(act(tensor).detach().cpu().numpy())
 
 
 def linear_operator(form: Form) -> Any:
@@ -43,10 +59,13 @@ def linear_operator(form: Form) -> Any:
 
     def by(operator: Form) -> Callable[[numpy.ndarray], numpy.ndarray]:
         def run(array: numpy.ndarray) -> numpy.ndarray:
-            tensor = torch.from_numpy(numpy.ascontiguousarray(array)).to(form.device, form.dtype)
-            tail = tuple(tensor.shape[1:])
-            found = times(operator, tensor.reshape((*operator.in_shape, *tail)))
-            return found.detach().reshape((prod(operator.out_shape), *tail)).cpu().numpy()
+            tail = array.shape[1:]
+
+            def act(vector: Tensor) -> Tensor:
+                found = times(operator, vector.reshape((*operator.in_shape, *tail)))
+                return found.reshape((prod(operator.out_shape), *tail))
+
+            return _linear(act, array, form)
 
         return run
 

@@ -45,8 +45,8 @@ class NumpyFunction:
         return self._recorded
 
     def value(self, x: Array, *before: Any) -> Array:
-        """Return the output, flattened."""
-        return self._at(x, before).captured.outputs[0].detach().double().cpu().numpy().reshape(-1)
+        """Return the output, flattened, in memory of its own: what the caller writes there is not in the graph."""
+        return numpy.array(self._at(x, before).captured.outputs[0].detach().double().cpu()).reshape(-1)
 
     def scalar(self, x: Array) -> float:
         """Return the output of a function that returns one number."""
