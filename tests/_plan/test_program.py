@@ -527,6 +527,21 @@ def test_recorded_once_the_calls_before_have_lost_as_much(monkeypatch) -> None:
     assert all(run > entry.runs for _, run in entry.left)
 
 
+def test_a_hessian_is_recorded_when_its_inner_jacobian_is(monkeypatch) -> None:
+    """At one call, and once: the graph that the outer one reads is from then on that of the inner one's program."""
+    monkeypatch.setattr(planned, "RECORDED_AT", 3)
+    made = mock.Mock(side_effect=Recorder)
+    monkeypatch.setattr(planned, "Recorder", made)
+    f = lambda x: ((WEIGHT @ x).tanh() * torch.arange(1.0, 5.0, dtype=D)).square().sum()
+    counts = []
+    for seed in range(6):
+        x = torch.rand(5, dtype=D, generator=torch.Generator().manual_seed(seed))
+        torch.testing.assert_close(hessian(f)(x), loop_jacobian(jacrev(f), x), rtol=1e-9, atol=1e-12)
+        counts.append(made.call_count)
+    assert counts[1] == 0
+    assert set(counts[2:]) == {counts[2]}
+
+
 def test_a_candidate_is_recorded_once_it_may_have_paid(monkeypatch) -> None:
     """After as many runs as might have saved its recording; the cheaper program is kept, none is recorded twice."""
     tried = recorded_ways(monkeypatch)

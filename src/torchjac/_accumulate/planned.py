@@ -12,6 +12,7 @@ its recording, and the program that takes least is kept.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from math import inf
 from operator import itemgetter
 from typing import Any, TypeVar
@@ -73,7 +74,11 @@ def planned(
         return compute(None)
     asked = (asked, captured.added)
     key = (graph, asked, torch.is_grad_enabled(), captured.records, torch.get_default_dtype(), changes())
-    entry = PROGRAMS.get(key) or Entry(None, 0, STEP_BYTES * len(nodes), best=candidates(1)[0])
+    entry = PROGRAMS.get(key)
+    if entry is None:
+        # Where programs of Jacobians inside made the graph, it has taken Python's work at as many calls as theirs.
+        calls = RECORDED_AT - 1 if source.ran else 0
+        entry = Entry(None, 0, STEP_BYTES * len(nodes), calls, best=candidates(1)[0])
     if entry.calls + 1 < RECORDED_AT:
         PROGRAMS.put(key, entry._replace(calls=entry.calls + 1))
         return compute(entry.best)
@@ -149,6 +154,10 @@ def _record(
     if candidates is not None and (made is None or (candidate is not None and 0 < candidate.most < price)):
         entry = entry._replace(left=_others(entry, candidates(inf)))
     PROGRAMS.put(key, entry)
+    if entry.program is not None and torch.is_grad_enabled():
+        # A graph is recorded of this, too: that of the calls to come, by which a Jacobian of it is planned.
+        with suppress(MismatchError):
+            result = entry.program.run(origins)
     return result
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .._blocks.lazy import lazy
 from .._blocks.tracing import inside_functorch, is_tracing
+from .._plan.program import runs_made
 from .._plan.recording import refuse_program
 from .._torch import (
     TransformType,
@@ -62,8 +63,8 @@ class Captured:
     """The result of running a function: outputs, auxiliary results, and the graph between.
 
     ``records`` tells that something outside asks for gradients of the answer, ``hooked`` that hooks were
-    registered on the way, which only PyTorch's engine runs, and ``added`` what was added to the graph that the function
-    recorded, as part of a key.
+    registered on the way, which only PyTorch's engine runs, ``added`` what was added to the graph that the function
+    recorded, as part of a key, and ``ran`` that the function ran programs: Jacobians in it that were taken before.
     """
 
     outputs: list[Tensor]
@@ -72,6 +73,7 @@ class Captured:
     records: bool
     hooked: bool
     added: Hashable = None
+    ran: bool = False
 
     @lazy
     def tape(self) -> Tape:
@@ -171,7 +173,7 @@ def capture_in_autograd(run: Run, inputs: Sequence[Tensor]) -> Captured:
 
 
 def _with_grad(run: Run, inputs: Sequence[Tensor], recording: bool, inferring: bool) -> Captured:
-    before = hooks_made()
+    before, runs = hooks_made(), runs_made()
     leaves: list[Tensor] = []
 
     def recorded() -> tuple[list[Any], list[Tensor], Any]:
@@ -196,7 +198,8 @@ def _with_grad(run: Run, inputs: Sequence[Tensor], recording: bool, inferring: b
         setattr(leaf, SPENT, True)
     if graph.known is None:
         _refuse_reentrant(graph)
-    return Captured(outputs, extra, graph, records, hooks_made() != before and has_hooks(graph))
+    hooked = hooks_made() != before and has_hooks(graph)
+    return Captured(outputs, extra, graph, records, hooked, ran=runs_made() != runs)
 
 
 def _refuse_reentrant(graph: Graph) -> None:

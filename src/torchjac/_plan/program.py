@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import local
 from typing import Any
 
 from torch import Tensor
@@ -19,6 +20,20 @@ from .recorder import Recorder
 from .registers import ProgramStep, Register
 from .simplify_steps import simplified
 from .steps import Equal, Load, SameMemory, Tree, Whole, build, called
+
+
+class _Runs(local):
+    """How many programs were run in a thread."""
+
+    count: int = 0
+
+
+_runs = _Runs()
+
+
+def runs_made() -> int:
+    """Return how many programs this thread has run."""
+    return _runs.count
 
 
 @dataclass(slots=True, eq=False)
@@ -47,6 +62,7 @@ class Program:
             MismatchError: where a guard does not hold.
         """
         self.runs += 1
+        _runs.count += 1
         if self.compiled is not None:
             return self.compiled(origins)
         if self.runs == RUNS:
