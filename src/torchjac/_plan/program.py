@@ -23,7 +23,7 @@ from .steps import Equal, Load, SameMemory, Tree, Whole, build, called
 
 
 class _Runs(local):
-    """How many programs were run in a thread."""
+    """The number of programs that a thread has run."""
 
     count: int = 0
 
