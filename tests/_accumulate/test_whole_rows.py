@@ -141,6 +141,35 @@ def test_twice() -> None:
     torch.testing.assert_close(hessian(f)(x), loop_jacobian(gradient, x))
 
 
+def test_another_function_of_the_same_name() -> None:
+    """What was estimated with a rule for one Function is not done with another one that has none."""
+
+    def named(clips: bool) -> type[Function]:
+        class Named(Clipped):
+            @staticmethod
+            def backward(ctx, g):
+                return g.clamp(-0.5, 0.5) if clips else g.clone()
+
+        return Named
+
+    ruled, other = named(False), named(True)
+    extend.rule(ruled)(lambda node: [extend.local(node, 0, "i", "i")])
+    try:
+        weight = torch.linspace(-1, 1, 1500, dtype=D).reshape(3, 500)
+        for function in (ruled, other):
+            f = lambda x, function=function: (function.apply(x.sin()) @ weight).sin()
+            x = torch.randn(3, dtype=D)
+            for way in (
+                jacrev,
+                lambda f: jacrev(f, chunk_size=3),
+                lambda f: lambda x: jacobian(f)(x).to_dense(),
+            ):
+                for _ in range(4):
+                    torch.testing.assert_close(way(f)(x), loop_jacobian(f, x))
+    finally:
+        extend.unregister(ruled)
+
+
 def test_a_rule_says_that_a_backward_is_linear(monkeypatch) -> None:
     """With a rule, though one that names no dims, a Function is called for its own few outputs and not for all rows."""
 

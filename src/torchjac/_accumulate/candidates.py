@@ -28,7 +28,7 @@ from .._plan.price import BLOCK, ENGINE_NODE, LAUNCH, NODE, NUMBER
 from .._rules.nnz_estimate import kind_of
 from .._rules.vjp_support import all_can_vmap, engine_refuses, needs_own_vjp, takes_rows_itself
 from .estimate import TurningPoint, places, reverse_walk, rows_work
-from .order import Order, can_weigh, split
+from .order import Order, can_weigh, ordered
 from .tape_costs import ENDS_NODES, goes_in_columns, is_small, walks_slower
 
 
@@ -108,9 +108,9 @@ def candidates(
 
 def order_of(candidate: Candidate, tape: Tape, out_shapes: Sequence[Sequence[int]]) -> Order | None:
     """Return the order of a candidate by structure; None for others."""
-    if candidate.name == "cut":
-        return split(tape, candidate.at, out_shapes)
-    return Order(tape, candidate.name) if candidate.name in ("reverse", "forward") else None
+    if candidate.name in ("reverse", "forward", "cut"):
+        return ordered(tape, candidate.name, candidate.at, out_shapes)
+    return None
 
 
 def estimated(tape: Tape, out_shapes: Sequence[Sequence[int]], mixed: bool) -> list[Candidate]:

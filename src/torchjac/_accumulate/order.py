@@ -40,6 +40,13 @@ def pick(tape: Tape, out_shapes: Sequence[Sequence[int]], factors: bool = False)
     if key not in tape.estimates:
         tape.estimates[key] = _choose(tape, out_shapes, factors)
     direction, at = tape.estimates[key]
+    return ordered(tape, direction, at, out_shapes)
+
+
+def ordered(tape: Tape, direction: str, at: int, out_shapes: Sequence[Sequence[int]]) -> Order:
+    """Return the order that was estimated for tapes of this make, of which a Function may belong to another class."""
+    if direction == "reverse" or not goes_forward(tape):
+        return Order(tape, "reverse")
     return split(tape, at, out_shapes) if direction == "cut" else Order(tape, direction)
 
 
