@@ -111,7 +111,7 @@ def test_errors() -> None:
 
 
 def test_values_are_the_callers_own() -> None:
-    """A value written into changes neither the Jacobian at its point, nor the next value, nor what the function reads."""
+    """A value written into changes neither the Jacobian at its point, nor the next value, nor what a function reads."""
     kept = torch.ones(2, dtype=torch.float64)
     for f, expected in ((torch.exp, numpy.eye(2)), (lambda x: kept, numpy.zeros((2, 2)))):
         given = least_squares_args(f, numpy.zeros(2))

@@ -46,7 +46,8 @@ class NumpyFunction:
 
     def value(self, x: Array, *before: Any) -> Array:
         """Return the output, flattened, in memory of its own: what the caller writes there is not in the graph."""
-        return numpy.array(self._at(x, before).captured.outputs[0].detach().double().cpu()).reshape(-1)
+        output = self._at(x, before).captured.outputs[0].detach()
+        return output.to("cpu", torch.float64, copy=True).numpy().reshape(-1)
 
     def scalar(self, x: Array) -> float:
         """Return the output of a function that returns one number."""
