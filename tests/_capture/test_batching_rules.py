@@ -15,6 +15,7 @@ torch.manual_seed(0)
 kept = torch.get_default_dtype()
 torch.set_default_dtype(torch.float64)
 weight, target = torch.rand(6), torch.tensor([2, 0])
+places, labels = torch.rand(2, 2, 2), torch.tensor([[1, 2, -1], [0, -1, 1]])
 gru, lstm, rnn = nn.GRUCell(3, 3), nn.LSTM(2, 3, batch_first=True), nn.RNNCell(3, 3, nonlinearity="relu")
 cell, bilinear, maps = nn.LSTMCell(3, 1), nn.Bilinear(2, 4, 3), torch.rand(3, 2, 4)
 torch.set_default_dtype(kept)
@@ -55,13 +56,51 @@ IN_PLACE = {
 DECOMPOSED = {
     "affine grid": lambda x: F.affine_grid(x.view(1, 2, 3), [1, 1, 2, 2], align_corners=False),
     "masked fill": lambda x: (x * 2).masked_fill(weight > 0.5, x[0]),
+    "take": lambda x: x.view(2, 3).take(torch.tensor([[1, 4], [5, 1]])),
     "renorm": lambda x: x.view(2, 3).renorm(2, 0, 0.5),
+    "put": lambda x: torch.ones(2, 4).put(torch.tensor([[1, 7], [2, 1]]), x[:4].view(2, 2), accumulate=True),
+    "put over": lambda x: x.view(2, 3).put(torch.tensor([4, 1]), x[:2] * 2),
     "renorm of zeros": lambda x: (x.view(2, 3) * torch.tensor([[1.0], [0.0]])).renorm(2, 0, 0.5),
 }
+OWN_BATCHES = {
+    "fractional pool": lambda x: F.fractional_max_pool2d(
+        x.view(1, 2, 3), 2, output_size=(1, 2), _random_samples=torch.full((1, 1, 2), 0.4)
+    ),
+    "fractional pool of images": lambda x: F.fractional_max_pool2d(
+        x.expand(4, 6).view(2, 2, 2, 3), 2, output_size=(1, 2), _random_samples=places
+    ),
+    "fractional pool in space": lambda x: F.fractional_max_pool3d(
+        x.repeat(2).view(1, 3, 2, 2), (2, 1, 1), output_size=1, _random_samples=torch.full((1, 1, 3), 0.4)
+    ),
+    "log of a normal distribution": lambda x: torch.special.log_ndtr(x - 1),
+    "LU": lambda x: torch.cat(torch.linalg.lu(x[:4].view(2, 2) + torch.tensor([[0.0, 2.0], [3.0, 0.0]]))[1:]),
+    "LU of wide ones": lambda x: torch.linalg.lu(x.view(1, 2, 3), pivot=True)[2],
+    "margins": lambda x: F.multi_margin_loss(x.view(2, 3), target, reduction="none"),
+    "margins of one": lambda x: F.multi_margin_loss(x, target[0], p=2, margin=0.7),
+    "margins, weighted": lambda x: F.multi_margin_loss(x.view(2, 3), target, weight=weight[:3]),
+    "margins, summed": lambda x: F.multi_margin_loss(x.view(2, 3), target, reduction="sum"),
+    "labels": lambda x: F.multilabel_margin_loss(x.view(2, 3), labels, reduction="none"),
+    "labels of one": lambda x: F.multilabel_margin_loss(x[:3], labels[0]),
+    "labels, summed": lambda x: F.multilabel_margin_loss(x.view(2, 3), labels, reduction="sum"),
+    "unpool": lambda x: F.max_unpool2d(x.view(1, 2, 3), torch.tensor([[[1, 5, 6], [8, 3, 0]]]), 2),
+    "unpool images": lambda x: F.max_unpool2d(
+        x.view(2, 1, 1, 3), torch.tensor([[[[1, 5, 6]]], [[[8, 3, 0]]]]), 2, output_size=(2, 6)
+    ),
+    "unpool in space": lambda x: F.max_unpool3d(
+        x.view(1, 1, 2, 3), torch.tensor([[[[1, 5, 6], [8, 3, 0]]]]), 2
+    ),
+}
 #: PyTorch refuses to make these of no sample
-REFUSED_EMPTY = ("diagflat", "short Fourier")
+REFUSED_EMPTY = (
+    "diagflat",
+    "fractional pool",
+    "fractional pool in space",
+    "short Fourier",
+    "unpool",
+    "unpool in space",
+)
 
-FUNCTIONS = COMPOSED | IN_PLACE | DECOMPOSED
+FUNCTIONS = COMPOSED | IN_PLACE | DECOMPOSED | OWN_BATCHES
 
 
 def _into_a_view(y):

@@ -1465,6 +1465,11 @@ MUTATIONS: tuple[Mutation, ...] = (
         "pass",
     ),
     Mutation(
+        "_capture/own_batches.py", "losses of a batch put together by one law for each reduction",
+        "return each.mean(1) if reduction == _MEAN else each.sum(1)",
+        "return each.mean(1)",
+    ),
+    Mutation(
         "_accumulate/ownership.py", "what is lent is handed out",
         "isinstance(value, Tensor) and memory_of(value) in borrowed",
         "False",

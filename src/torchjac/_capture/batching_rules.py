@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.library import Library
 
 from .._torch import all_op_names, decompositions, has_kernel
+from .own_batches import register_own_batches
 
 #: Where a batching rule stands, and one that decomposes
 _RULE, _DECOMPOSED = "FuncTorchBatched", "FuncTorchBatchedDecomposition"
@@ -40,12 +41,15 @@ def complete_rules() -> None:
     for name, function, key in (*_made(), *_rules()):
         if not has_kernel(f"aten::{name}", key):
             library.impl(name, function, key)
+    register_own_batches(library)
     _registered.append(library)  # last: one that an interrupt drops takes its rules along
 
 
 def _made() -> Iterator[tuple[str, Callable[..., Any], str]]:
     """Yield ops with a kernel of their own, and functions that are the same, with the same derivatives."""
     yield "bilinear", _bilinear, _DECOMPOSED
+    yield "take", _take, _DECOMPOSED
+    yield "put", _put, _DECOMPOSED
     table = decompositions()
     for name in ("affine_grid_generator", "masked_fill.Tensor", "renorm"):
         yield name, table[_overload(name)], _RULE
@@ -54,6 +58,14 @@ def _made() -> Iterator[tuple[str, Callable[..., Any], str]]:
 def _bilinear(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     product = torch.einsum("...i,oij,...j->...o", a, weight, b)
     return product if bias is None else product + bias
+
+
+def _take(x: Tensor, index: Tensor) -> Tensor:
+    return x.flatten()[index]
+
+
+def _put(x: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
+    return x.flatten().index_put((index.flatten(),), source.flatten(), accumulate).view(x.shape)
 
 
 def _rules() -> Iterator[tuple[str, Callable[..., Any], str]]:
