@@ -18,7 +18,7 @@ from .._blocks.zeros import zeros
 from .._capture.capture import Captured, as_batched
 from .._capture.tape import Edge
 from .._rules.vjp_support import engine_refuses
-from .engine_rows import engine_rows, walk_rows
+from .engine_rows import engine_rows, rows_one_by_one, walk_rows
 
 #: Tensors to write into, ``[output][input]``; None where there is none
 Targets: TypeAlias = Sequence[Sequence[Tensor | None]]
@@ -57,16 +57,38 @@ def dense_rows(
                     count, edges, tape.nodes, chunk, targets,
                 )  # fmt: skip
             found = walked
-        answers.append([
-            as_batched(
-                zeros((*tensor.shape[:lead], *output.shape, *tensor.shape[lead:]), tensor.dtype, tensor.device)
-                if grads is None
-                else samples_first(grads.reshape((*output.shape, *tensor.shape)), output.dim(), lead),
-                output,
-            )
-            for grads, tensor in zip(found, inputs, strict=True)
-        ])  # fmt: skip
+        answers.append(_shaped(found, output, inputs, lead))
     return answers
+
+
+def nested_rows(captured: Captured, inputs: Sequence[Tensor], lead: int = 0) -> list[list[Tensor]]:
+    """Return the dense Jacobians ``[output][input]`` of a graph with nested tensors, which has no tape."""
+    graph = captured.graph
+    edges = [GradientEdge(fn, 0) for fn in graph.starts]
+    answers = []
+    for output, end in zip(captured.outputs, graph.ends, strict=True):
+        found: Sequence[Tensor | None] = [None] * len(inputs)
+        if end is not None and output.numel():
+            found = rows_one_by_one(
+                [output], lambda *span, output=output: [_identity(output, *span)], output.numel(), edges
+            )
+        answers.append(_shaped(found, output, inputs, lead))
+    return answers
+
+
+def _shaped(
+    found: Sequence[Tensor | None], output: Tensor, inputs: Sequence[Tensor], lead: int
+) -> list[Tensor]:
+    """Return all rows of an output as its Jacobians by the inputs."""
+    return [
+        as_batched(
+            zeros((*tensor.shape[:lead], *output.shape, *tensor.shape[lead:]), tensor.dtype, tensor.device)
+            if grads is None
+            else samples_first(grads.reshape((*output.shape, *tensor.shape)), output.dim(), lead),
+            output,
+        )
+        for grads, tensor in zip(found, inputs, strict=True)
+    ]
 
 
 def samples_first(answer: Tensor, rank: int, lead: int) -> Tensor:

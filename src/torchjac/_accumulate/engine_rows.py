@@ -117,6 +117,15 @@ def _at_once(nodes: int, numbers: int, batched: bool, outputs: int, *given: Any)
         return _join(_one_by_one(starts, partial(_between, cotangents), count, inputs), count, ())
 
 
+def rows_one_by_one(
+    starts: Sequence[Any], rows: Rows, count: int, inputs: Sequence[GradientEdge]
+) -> list[Tensor | None]:
+    """Return what `engine_rows` does where nothing is known of the graph: the engine is asked row by row."""
+    engine_runs()
+    with noted(f"sending {count} rows through a graph, one after another"):
+        return _join(_one_by_one(starts, rows, count, inputs), count, ())
+
+
 def _one_by_one(
     starts: Sequence[Any], rows: Rows, count: int, inputs: Sequence[Tensor] | Sequence[GradientEdge]
 ) -> Iterator[list[Tensor | None]]:

@@ -176,10 +176,14 @@ def _like(node: Node, fn: Any) -> Node:
     return found
 
 
-def _no_nested(name: str) -> NotImplementedError:
-    return NotImplementedError(
-        f"func makes a nested tensor ({name}), whose parts have no common shape; write it with a padded one or "
-        "with a list of tensors"
+class NestedError(NotImplementedError):
+    """A tensor of the graph is nested: there is no tape, for its parts have no common shape."""
+
+
+def _no_nested(name: str) -> NestedError:
+    return NestedError(
+        f"func makes a nested tensor ({name}), whose parts have no common shape, so that there is no structure to "
+        "keep; jacrev finds the dense Jacobian row by row, or write it with a padded tensor or a list of tensors"
     )
 
 

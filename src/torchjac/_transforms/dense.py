@@ -11,7 +11,7 @@ from torch import Tensor
 from .._accumulate.by_order import accumulate_best
 from .._accumulate.candidates import ROWS, Candidate, candidates, first_choice, order_of, rows_are_slower
 from .._accumulate.dense_columns import dense_columns
-from .._accumulate.dense_rows import Targets, dense_rows, samples_first
+from .._accumulate.dense_rows import Targets, dense_rows, nested_rows, samples_first
 from .._accumulate.forward import accumulate_forward, goes_forward
 from .._accumulate.ownership import all_borrowed
 from .._accumulate.planned import planned
@@ -23,6 +23,7 @@ from .._blocks.tracing import inside_functorch, is_tracing
 from .._blocks.write import dense
 from .._capture.capture import as_batched, memory_of
 from .._capture.once_differentiable import once_pairs, only_once
+from .._capture.tape import NestedError
 from .._rules.vjp_support import CANNOT_BATCH, makes_sparse, needs_own_vjp
 from .call_function import Recorded, found
 from .out import Outs, fill, targets
@@ -70,7 +71,10 @@ def dense_answers(
     Those that take long to write are written ``into`` the tensors given.
     """
     captured, inputs, shapes = recorded.captured, recorded.inputs, recorded.shapes
-    tape, mixed = captured.tape, is_mixed(recorded)
+    try:
+        tape, mixed = captured.tape, is_mixed(recorded)
+    except NestedError:
+        return _in_mode(mode, nested_rows(captured, inputs, recorded.lead), recorded)
     forward = mode == "forward" and (is_tracing() or mixed) and goes_forward(tape)
     by_engine = captured.hooked or torch.is_anomaly_enabled()
     if by_engine:
@@ -147,8 +151,13 @@ def _by_structure(
 def _by_rows(
     recorded: Recorded, chunk_size: int | None, mode: str, into: Targets | None
 ) -> list[list[Tensor]]:
-    """Return the Jacobians by rows of the identity, in mode "forward" in the dtype of the output."""
+    """Return the Jacobians by rows of the identity."""
     answers = dense_rows(recorded.captured, recorded.inputs, chunk_size, into, recorded.lead)
+    return _in_mode(mode, answers, recorded)
+
+
+def _in_mode(mode: str, answers: list[list[Tensor]], recorded: Recorded) -> list[list[Tensor]]:
+    """Return rows, in mode "forward" in the dtype of the output."""
     if mode != "forward":
         return answers
     pairs = zip(recorded.captured.outputs, answers, strict=True)
