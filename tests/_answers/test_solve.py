@@ -522,3 +522,24 @@ def test_singular_matrices_are_refused_for_lucky_right_sides(kind) -> None:
         accepted += 1
         assert float((jac @ solved - right).abs().max()) < 0.02 * float(right.abs().max())
     assert accepted < 200
+
+
+@pytest.mark.parametrize("kind", ["dense", "block-diagonal", "sparse"])
+def test_rows_of_other_scales_are_not_singular(kind) -> None:
+    """Equations with terms of sizes sixteen digits apart, as of a barrier method, are solved for any right side."""
+    random = torch.Generator().manual_seed(0)
+    size = 300 if kind == "sparse" else 17
+    shape = (2, size) if kind == "block-diagonal" else (size,)
+    well = lambda x: 4 * x + x.roll(1, -1) - x.roll(-2, -1).sin()
+    plain = jacobian(well)(torch.zeros(shape, dtype=torch.float64))
+    for _ in range(3 if kind == "sparse" else 30):
+        exponents = 16 * torch.rand(2, *shape, dtype=torch.float64, generator=random) - 8
+        across, down = 10**exponents
+        jac = jacobian(lambda x, across=across, down=down: down * well(across * x))(torch.zeros_like(across))
+        assert jac.solved_as == kind
+        right = torch.randn(shape, dtype=torch.float64, generator=random)
+        for solved, expected in (
+            (jac.solve(right), plain.solve(right / down) / across),
+            (jac.mT.solve(right), plain.mT.solve(right / across) / down),
+        ):
+            assert float((solved - expected).abs().max()) < 1e-9 * float(expected.abs().max())

@@ -92,12 +92,11 @@ def _by_qr(matrix: Tensor, right: Tensor) -> Tensor:
 
 
 def _check_rank(r: Tensor, name: str) -> None:
-    """Raise where a pivot is zero but for rounding, where numbers can be looked at."""
+    """Raise where what a column has beside those before it is rounding, whatever its scale; if it can be looked at."""
     if not r.numel() or r.is_meta or inside_functorch() or is_tracing():
         return
     pivots = r.diagonal(dim1=-2, dim2=-1).abs()
-    least = pivots.shape[-1] * torch.finfo(r.dtype).eps * r.abs().flatten(-2).amax(-1)
-    weak = (pivots <= least[..., None]).nonzero()
+    weak = (pivots <= pivots.shape[-1] * torch.finfo(r.dtype).eps * r.norm(dim=-2)).nonzero()
     if len(weak):
         *block, at = weak[0].tolist()
         told = f" of block {block[0]}" if block else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from .matrix_kind import is_symmetric, solved_as
 from .nonzeros import coordinates
 from .products import transposed, with_owner
 from .solvers.named import factorise_by
-from .solvers.system import WRONG, System, is_suspect, largest, probed
+from .solvers.system import WRONG, System, is_suspect, is_unsettled, largest, probed
 from .to_dense import to_dense
 
 #: Matrices that LAPACK and SuperLU do not know; systems with them are solved in float32.
@@ -187,9 +188,12 @@ def _check(matrices: Tensor, right: Tensor, found: Tensor) -> None:
     """Raise where a solution is so large that it solves nothing: pivots were zeros but for rounding."""
     if not is_suspect(largest(matrices), right, found):
         return
-    for given, solved in probed(right, found, lambda side: torch.linalg.solve(matrices, side)):
+    solve = partial(torch.linalg.solve, matrices)
+    for given, solved in probed(right, found, solve):
         error = (given - matrices @ solved).abs().amax(-1)
-        if float(error.max()) > WRONG * largest(given):
+        if not float(error.max()) > WRONG * largest(given):
+            continue
+        if is_unsettled(matrices.abs() @ solved.abs(), solved, solve):
             at = int(error.flatten().argmax())
             block, row = divmod(at, error.shape[-1])
             name = f"row {row}" if matrices.dim() == 2 else f"row {row} of block {block}"

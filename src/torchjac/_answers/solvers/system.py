@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from math import isfinite
 from typing import Any, NoReturn
 
@@ -114,8 +115,9 @@ class System:
             return torch.full_like(right, torch.nan)
         solved = self._solved(factors, right, transposed)
         if is_suspect(self._largest, right, solved):
-            for given, found in probed(right, solved, lambda side: self._solved(factors, side, transposed)):
-                self._check(self.values if values is None else values, transposed, given, found)
+            again = partial(self._solved, factors, transposed=transposed)
+            for given, found in probed(right, solved, again):
+                self._check(self.values if values is None else values, transposed, given, found, again)
         return solved
 
     @staticmethod
@@ -123,13 +125,24 @@ class System:
         found = torch.as_tensor(factors.solve(right.detach().cpu().contiguous().numpy(), transposed))
         return found.to(right.device, right.dtype)
 
-    def _check(self, values: Tensor, transposed: bool, right: Tensor, solved: Tensor) -> None:
+    def _check(
+        self,
+        values: Tensor,
+        transposed: bool,
+        right: Tensor,
+        solved: Tensor,
+        again: Callable[[Tensor], Tensor],
+    ) -> None:
         """Raise where a solution so large solves nothing: pivots were zeros but for rounding."""
         worst = int(solved.abs().amax(0).argmax())
         given, found = right.detach()[:, worst], solved[:, worst]
         row, column = self.places[::-1] if transposed else self.places
-        error = given.index_add(0, row, -values.detach() * found[column])
-        if largest(error) > WRONG * largest(given):
+        terms = values.detach() * found[column]
+        error = given.index_add(0, row, -terms)
+        if not largest(error) > WRONG * largest(given):
+            return
+        sizes = torch.zeros_like(given).index_add(0, row, terms.abs())
+        if is_unsettled(sizes[:, None], found[:, None], again):
             name, at = "column" if transposed else "row", int(error.abs().argmax())
             raise LinAlgError(
                 f"the Jacobian is singular to working precision: the solution leaves {largest(error):.1e} of a right "
@@ -145,14 +158,30 @@ def probed(
     By chance one may nearly be met though the matrix is singular, two hardly are.
     """
     yield right, solved
-    rows = torch.arange(right.shape[-2], dtype=right.dtype, device=right.device).cos()
-    other = rows[:, None].expand(*right.shape[:-1], 1)
+    other = probe(right).expand(*right.shape[:-1], 1)
     yield other, solve(other)
 
 
 def is_suspect(size: float, right: Tensor, solved: Tensor) -> bool:
     """Return whether a solution, of a matrix with entries of some size, may have lost all but two digits."""
     return size * largest(solved) * torch.finfo(solved.dtype).eps > SUSPECT * largest(right)
+
+
+def is_unsettled(sizes: Tensor, solved: Tensor, solve: Callable[[Tensor], Tensor]) -> bool:
+    """Return whether errors of rounding, in rows where terms have these sizes, change a solution by far more than that.
+
+    They do where a matrix is singular. They do not where rows alone differ in scale, as those of a barrier method do,
+    though they are large beside the small ones' right sides (Skeel, Scaling for Numerical Stability in Gaussian
+    Elimination).
+    """
+    eps = torch.finfo(solved.dtype).eps
+    change = solve(eps * sizes * probe(sizes)).abs().amax(-2)
+    return not bool((change <= eps**0.25 * solved.abs().amax(-2)).all())
+
+
+def probe(like: Tensor) -> Tensor:
+    """Return a column for right sides like some, which none is met by by chance."""
+    return torch.arange(like.shape[-2], dtype=like.dtype, device=like.device).cos()[:, None]
 
 
 def largest(values: Tensor) -> float:
