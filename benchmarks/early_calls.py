@@ -5,11 +5,13 @@
 
 A row is a function: its calls from the first one on, each over a warm call of the fastest way of torch.func, whose
 first call takes no longer than later ones. The third call records a program, the eleventh writes it as a function.
-Programs are forgotten and the calls repeated; medians of that. What a process makes once was made before.
+Programs are forgotten and the calls repeated; medians of that. What a process makes once was made before, and is told
+apart: the import, and the first call in a process of its own.
 """
 
 import argparse
 import re
+import subprocess
 import sys
 from math import exp, log
 from pathlib import Path
@@ -60,6 +62,28 @@ def early(call: Call, clock: str, repeats: int) -> tuple[float, list[float], flo
     return min(theirs), [median(column) for column in zip(*rounds, strict=True)], warm
 
 
+#: Prints the seconds of an import beside PyTorch's own, and of the first call in a process
+FRESH = """
+import torch, time
+begin = time.perf_counter()
+from {module} import jacrev
+imported = time.perf_counter()
+jacrev(torch.sin)(torch.rand(3))
+print(imported - begin, time.perf_counter() - imported)
+"""
+
+
+def fresh(module: str) -> tuple[float, float]:
+    """The median seconds of an import and of the first call, in processes of their own."""
+    script, path = FRESH.format(module=module), {"PYTHONPATH": str(Path(torchjac.__file__).parents[1])}
+    runs = [
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=path)
+        for _ in range(3)
+    ]
+    times = [list(map(float, run.stdout.split())) for run in runs]
+    return median(time for time, _ in times), median(time for _, time in times)
+
+
 def mean(values: list[float]) -> float:
     """The geometric mean."""
     return exp(sum(map(log, values)) / len(values))
@@ -94,6 +118,9 @@ def main() -> None:
             f"the first {calls}: mean {mean(taken):.2f} of torch.func's, worst {max(taken):.2f}, {above} of "
             f"{len(rows)} above 1"
         )
+    for module in ("torchjac", "torch.func"):
+        imported, first = fresh(module)
+        print(f"{module} in a new process: {imported:.2f} s to import, {first * 1e3:.0f} ms for jacrev(sin)")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ def test_table(monkeypatch, capsys):
         "robertson": (1.0, [1.0] * early_calls.EARLY, 0.5),
     }
     monkeypatch.setattr(early_calls, "early", lambda call, clock, repeats: times[call.name])
+    monkeypatch.setattr(early_calls, "fresh", lambda module: (0.5, 0.002))
     monkeypatch.setattr("sys.argv", ["early_calls.py", "--only", "^lorenz$|^robertson$"])
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
     try:
@@ -25,7 +26,13 @@ def test_table(monkeypatch, capsys):
     assert rows[2] == ["geometric", "mean", *["1.41"] * len(early_calls.SHOWN), "0.50"]
     assert " ".join(rows[3]) == "the first 1: mean 1.41 of torch.func's, worst 2.00, 1 of 2 above 1"
     worst = (2 * early_calls.EARLY + 0.5 * (100 - early_calls.EARLY)) / 100
-    assert f"worst {worst:.2f}" in " ".join(rows[-1])
+    assert f"worst {worst:.2f}" in " ".join(rows[-3])
+    assert " ".join(rows[-2]) == "torchjac in a new process: 0.50 s to import, 2 ms for jacrev(sin)"
+
+
+def test_fresh():
+    """A process that imports the library and calls it once."""
+    assert min(early_calls.fresh("torchjac")) > 0
 
 
 @pytest.mark.parametrize("name", ["lorenz", "rosenbrock 2"])
