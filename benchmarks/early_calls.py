@@ -10,6 +10,7 @@ apart: the import, and the first call in a process of its own.
 """
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -75,7 +76,8 @@ print(imported - begin, time.perf_counter() - imported)
 
 def fresh(module: str) -> tuple[float, float]:
     """The median seconds of an import and of the first call, in processes of their own."""
-    script, path = FRESH.format(module=module), {"PYTHONPATH": str(Path(torchjac.__file__).parents[1])}
+    script = FRESH.format(module=module)
+    path = {**os.environ, "PYTHONPATH": str(Path(torchjac.__file__).parents[1])}
     runs = [
         subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=path)
         for _ in range(3)
