@@ -1,11 +1,16 @@
 """Normalisations: weight and bias explicit, the input by seeds along what is normalised."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from tests._rules.cases import Case, Sampler, case, check, over_cases
 from tests.conformance.walks import forced
+from tests.forced import force
 
 from torchjac import hessian, jacfwd, jacobian, jacrev, vmap
+from torchjac._accumulate import seeds
+from torchjac._rules.normalise import _over_rms
 from torchjac.testing import finite_differences
 
 s = Sampler()
@@ -242,3 +247,46 @@ def test_group_norm_statistics_beside_what_cannot_be_batched() -> None:
 def test_normalisation(one: Case) -> None:
     """The batch multiplies what is stored once, not twice; weight and bias cost no seeds."""
     check(one)
+
+
+RECORDED = {
+    "layer": lambda x, w: F.layer_norm(x, (4,), w),
+    "batch": lambda x, w: F.batch_norm(x, None, None, w, training=True),
+    "group": lambda x, w: F.group_norm(x, 2, w),
+}
+
+
+@pytest.mark.parametrize("op", RECORDED.values(), ids=RECORDED)
+def test_weight_is_explicit_where_recorded(op, monkeypatch) -> None:
+    """Where gradients of it are asked for, the Jacobian by the weight takes no call; they are the loop's."""
+    force(monkeypatch, "structure")
+    x, w = s(7, 4).requires_grad_(), s(4)
+    calls = []
+    original = seeds.call_rows
+    monkeypatch.setattr(seeds, "call_rows", lambda *args: calls.append(args) or original(*args))
+    found = jacrev(lambda w: op(x.sin(), w))(w)
+    assert not calls
+    (gradient,) = torch.autograd.grad((found * torch.arange(found.numel()).view(found.shape)).sum(), x)
+    v = w.clone().requires_grad_()
+    rows = [torch.autograd.grad(part, v, create_graph=True)[0] for part in op(x.sin(), v).flatten()]
+    loop = torch.stack(rows).view(found.shape)
+    (expected,) = torch.autograd.grad((loop * torch.arange(found.numel()).view(found.shape)).sum(), x)
+    torch.testing.assert_close(found, loop)
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_root_mean_square_has_a_graph() -> None:
+    """What a fused RMS norm saved is made from x again where a graph is recorded, with its derivative by x."""
+    x = s(3, 4).requires_grad_()
+    saved = {
+        "input": x,
+        "result1": (x.detach().square().mean(-1, keepdim=True) + 1e-3).rsqrt(),
+        "normalized_shape": (4,),
+    }
+    node = SimpleNamespace(saved=saved.__getitem__)
+    found, expected = _over_rms(node), F.rms_norm(x, (4,), eps=1e-3)
+    torch.testing.assert_close(found, expected)
+    weight = s(3, 4)
+    torch.testing.assert_close(*[torch.autograd.grad((weight * y).sum(), x)[0] for y in (found, expected)])
+    with torch.no_grad():
+        torch.testing.assert_close(_over_rms(node), expected)

@@ -1,8 +1,8 @@
 """Normalisations: the input by seeds along the normalised dims, weight and bias explicitly.
 
-The explicit term of a weight is the normalised input, made of statistics that the op saved. They carry no
-graph, so where one is recorded (for a second derivative) the weight is found by seeds too. For the backward of a
-normalisation the letters are those of `norms`.
+The explicit term of a weight is the normalised input, made of statistics that the op saved; they carry no graph, so
+where one is recorded (for a second derivative) they are made from the input again. For the backward of a normalisation
+the letters are those of `norms`.
 """
 
 from __future__ import annotations
@@ -32,11 +32,9 @@ class _Affine:
         self.terms: list[Local] = []
         self.batch_dims: dict[int, BatchDims] = {}
 
-    def weight(self, unit: Callable[[], Tensor], training: bool = True) -> None:
-        """∂out[b,c]/∂w[c′] = δ[c,c′] x̂[b,c]; where a graph of the statistics is recorded, channels pass by seeds."""
-        if self.node.needs(1) and training and torch.is_grad_enabled():
-            self.batch_dims[1] = tuple((dim, k) for k, dim in enumerate(self.dims))
-        elif self.node.needs(1):
+    def weight(self, unit: Callable[[], Tensor]) -> None:
+        """∂out[b,c]/∂w[c′] = δ[c,c′] x̂[b,c]."""
+        if self.node.needs(1):
             value = unit().reshape([label.size for label in self.over])
             self.terms.append(Local(1, Block(value, self.over, self.out, self.channel)))
 
@@ -73,7 +71,18 @@ def layer_norm(node: Node) -> LocalJacobian:
 @rule("FusedRmsNormBackward0", kind="mixing")
 def rms_norm(node: Node) -> LocalJacobian:
     """RMS norm: out[b, j] = w[j] x[b, j] / rms(x[b]); the rows b of x pass."""
-    return _by_rows(node, lambda: node.saved("input") * node.saved("result1"))
+    return _by_rows(node, lambda: _over_rms(node))
+
+
+def _over_rms(node: Node) -> Tensor:
+    """Return x / rms(x), with a graph where one is recorded."""
+    x, scale = node.saved("input"), node.saved("result1")
+    if torch.is_grad_enabled():
+        over = tuple(range(-len(node.saved("normalized_shape")), 0))
+        square = x.to(scale.dtype).square().mean(over, keepdim=True)
+        scale = (square + (scale.pow(-2) - square).detach()).rsqrt()  # ε, which is not always saved
+    unit: Tensor = x * scale
+    return unit
 
 
 def _by_rows(node: Node, unit: Callable[[], Tensor]) -> LocalJacobian:
@@ -103,7 +112,7 @@ def batch_norm(node: Node) -> LocalJacobian:
         affine.batch_dims[0] = ((1, 1),)
     elif node.needs(0):
         affine.terms.append(affine.scaled(FIRST[node.name](node)))
-    affine.weight(lambda: FIRST[node.name](node).unit, training)
+    affine.weight(lambda: FIRST[node.name](node).unit)
     return affine.known()
 
 
