@@ -29,9 +29,9 @@ from .write import written
 #: Blocks with tables of so few entries are joined with others, and their values go to their places in one call.
 JOINED = 1 << 16
 
-#: The most entries of a large block with tables that go to their places in one call: parts of 1 << 16 take 1.25 times
-#: as long where all of the matrix is in the cache that cores share (torch 2.13).
-AT_ONCE = 1 << 20
+#: The most entries of a large block with tables that go to their places in one call: parts of 1 << 16 take up to 1.25
+#: times as long where all of the matrix is in the cache that cores share, larger ones no less (torch 2.13).
+AT_ONCE = 1 << 18
 
 
 def law(
