@@ -175,3 +175,18 @@ def test_complex_inside(name):
         jac = compile(jacrev(func), backend=backend)
         for each in (x, x + 0.3):
             assert torch.allclose(jac(each), loop_jacobian(func, each), rtol=1e-10)
+
+
+def test_answers_are_the_callers_own():
+    """No answer shares memory with what the function captures or is given, nor with another: one may write into it."""
+    weight, x = torch.rand(4, 3), torch.rand(3)
+    jac = compile(lambda x: (x, jacrev(lambda x: (x * 2, weight @ x))(x)))
+    kept = weight.clone()
+    same, (twice, other) = jac(x)
+    for answer in (same, twice, other):
+        answer.zero_()
+    assert torch.equal(weight, kept)
+    assert x.min() > 0
+    again = jac(x)
+    assert torch.equal(again[1][1], kept)
+    assert torch.equal(again[0], x)

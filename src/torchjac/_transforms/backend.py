@@ -12,6 +12,7 @@ from torch import Tensor, fx
 from .._blocks.zeros import is_large
 from .._torch import FakeTensorMode, TracingContext, dynamo, inductor, symbolic_shapes, tracing
 from .group_loops import group_loops
+from .op_recording import own_outputs
 from .simplify_graph import base_of, looks, written
 from .small_products import join_shared_products, spell_out_small_products
 
@@ -126,6 +127,7 @@ def inductor_settings(graph: fx.GraphModule) -> dict[str, Any]:
     """Write a graph as Inductor makes the best of it, and give the settings to compile it with."""
     spell_out_small_products(graph)
     join_shared_products(graph)
+    own_outputs(graph)  # simplifying has taken their copies out
     group_loops(graph)
     return {
         **_SETTINGS,

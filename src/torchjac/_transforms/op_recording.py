@@ -139,7 +139,8 @@ def own_outputs(graph: fx.GraphModule) -> None:
         if base in bases or base.op == "placeholder":
             with graph.graph.inserting_before(end):
                 copy = graph.graph.call_function(torch.ops.aten.clone.default, (node,))
-            copy.meta = dict(node.meta)
+            # Of its own memory, by which Inductor tells a copy from a view.
+            copy.meta = {**node.meta, "val": node.meta["val"].detach().clone()}
             node = base = copy
         given.append(node)
         bases.add(base)
