@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -182,6 +183,11 @@ def signed(forward: F) -> F:
 def graph_break(message: str) -> None:
     """End what Dynamo traces; with ``fullgraph=True`` it refuses with the message."""
     torch._dynamo.graph_break(msg=message)
+
+
+def is_watched_by_dynamo() -> bool:
+    """Return whether Dynamo reads the functions that are called."""
+    return "torch._dynamo" in sys.modules and callable(torch._C._dynamo.eval_frame.get_eval_frame_callback())
 
 
 def inductor(name: str) -> Any:

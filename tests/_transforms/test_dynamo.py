@@ -279,6 +279,42 @@ def test_not_followed(transform):
     assert torch.equal(J["a"], loop_jacobian(chosen, x))
 
 
+class Tripled(torch.autograd.Function):
+    """Half the square, with three times its derivative."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x):
+        return x * x / 2
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return 3 * x * g
+
+
+def test_functions_keep_their_backward():
+    """A Function's own backward counts, also in second derivatives and inside vmap."""
+    f = lambda x: Tripled.apply(2 * x) * x[0]
+    x = torch.rand(3)
+    for transform in (
+        jacrev, jacfwd, lambda f: hessian(lambda x: f(x).sum()), lambda f: lambda x: vmap(jacrev(f))(x.expand(2, 3)),
+    ):  # fmt: skip
+        torch.testing.assert_close(torch.compile(transform(f), backend="aot_eager")(x), transform(f)(x))
+    torch.testing.assert_close(jacrev(f)(x), loop_jacobian(f, x))
+
+
+def test_functions_are_refused_in_one_graph():
+    """With fullgraph=True Dynamo refuses a Function, and says so."""
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="Function inside a Jacobian"):
+        compiled(jacrev(lambda x: Tripled.apply(2 * x)))[0](torch.rand(3))
+
+
 def test_not_followed_is_differentiable():
     """Gradients reach what it captured."""
     weight = torch.randn(4, requires_grad=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .._capture.constant_folding import constants_computed
-from .._torch import HigherOrderOperator, dynamo, graph_break, pytree, tracer_mode
+from .._torch import HigherOrderOperator, dynamo, graph_break, is_watched_by_dynamo, pytree, tracer_mode
 from .arguments import check_argnums, check_outputs, differentiated, nest, put_arguments, split_aux, unflatten
 from .call_function import record
 from .dense import dense_jacobians
@@ -174,6 +174,9 @@ def seen_by_tracers(
         if is_exporting():
             found = replayed(transformed, args, kwargs)
             return found
+        if is_watched_by_dynamo():  # it gave up at this call, and would read what the library does
+            found = torch.compiler.disable(transformed)(*args, **kwargs)
+            return found
         return transformed(*args, **kwargs)
 
     return seen
@@ -211,6 +214,30 @@ def in_dynamo(
     return (tree, aux) if has_aux else tree
 
 
+class _FunctionsRefused:  # a context manager, and used as one
+    """Let Dynamo read no `torch.autograd.Function`: of tensors that ask for no gradients it reads the forward alone.
+
+    They ask for them where the body runs, and the Function's own backward would be lost.
+    """
+
+    def __enter__(self) -> None:
+        self.kind = dynamo("variables").AutogradFunctionVariable
+        self.before = self.kind.call_apply
+        self.kind.call_apply = _refuse_function
+
+    def __exit__(self, *_: object) -> None:
+        self.kind.call_apply = self.before
+
+
+def _refuse_function(function: Any, *_: Any) -> Any:
+    dynamo("exc").unimplemented(
+        gb_type="torch.autograd.Function inside a Jacobian",
+        context=f"{function.fn_cls.__name__}.apply",
+        explanation="Dynamo would lose its backward, or second derivatives of it.",
+        hints=["Without fullgraph=True the Jacobian is found without Dynamo; torchjac.compile takes it."],
+    )
+
+
 def _tell_dynamo() -> None:
     """Register how Dynamo is to trace the op: the body as a subgraph, with the tensors that it captures lifted."""
     variables, builder = dynamo("variables"), dynamo("variables.builder")
@@ -224,10 +251,11 @@ def _tell_dynamo() -> None:
 
         def _call_function(self, tx: Any, args: Any, kwargs: Any) -> Any:
             what, mode, chunk_size, _, _, *leaves = args[1:]
-            operands, _, _, result, module, _, tensors, _ = self.create_wrapped_node(
-                tx, args[0], leaves, {}, NAME,
-                subgraph_name=NAME, set_subgraph_inputs="automatic_with_forced_inputs",
-            )  # fmt: skip
+            with _FunctionsRefused():
+                operands, _, _, result, module, _, tensors, _ = self.create_wrapped_node(
+                    tx, args[0], leaves, {}, NAME,
+                    subgraph_name=NAME, set_subgraph_inputs="automatic_with_forced_inputs",
+                )  # fmt: skip
             body, *operands = operands
             operands = _sizes_first(module, operands)
             outputs, rest = result.items
