@@ -543,3 +543,11 @@ def test_rows_of_other_scales_are_not_singular(kind) -> None:
             (jac.mT.solve(right), plain.mT.solve(right / across) / down),
         ):
             assert float((solved - expected).abs().max()) < 1e-9 * float(expected.abs().max())
+
+
+def test_a_triangle_that_grows_beyond_rounding() -> None:
+    """A sum of those before, whose solution of 1e28 pivots lose altogether, is refused."""
+    weight = torch.randn(3, 301, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    jac = jacobian(lambda x: 3 * weight[0] * x + weight[1] * (x.cumsum(0) - x))(torch.zeros(301).double())
+    with pytest.raises(torch.linalg.LinAlgError, match="singular to working precision"):
+        jac.solve(torch.ones(301, dtype=torch.float64))

@@ -190,10 +190,11 @@ def _check(matrices: Tensor, right: Tensor, found: Tensor) -> None:
         return
     solve = partial(torch.linalg.solve, matrices)
     for given, solved in probed(right, found, solve):
-        error = (given - matrices @ solved).abs().amax(-1)
+        left = given - matrices @ solved
+        error = left.abs().amax(-1)
         if not float(error.max()) > WRONG * largest(given):
             continue
-        if is_unsettled(matrices.abs() @ solved.abs(), solved, solve):
+        if is_unsettled(left, matrices.abs() @ solved.abs(), solved, solve):
             at = int(error.flatten().argmax())
             block, row = divmod(at, error.shape[-1])
             name = f"row {row}" if matrices.dim() == 2 else f"row {row} of block {block}"

@@ -142,7 +142,7 @@ class System:
         if not largest(error) > WRONG * largest(given):
             return
         sizes = torch.zeros_like(given).index_add(0, row, terms.abs())
-        if is_unsettled(sizes[:, None], found[:, None], again):
+        if is_unsettled(error[:, None], sizes[:, None], found[:, None], again):
             name, at = "column" if transposed else "row", int(error.abs().argmax())
             raise LinAlgError(
                 f"the Jacobian is singular to working precision: the solution leaves {largest(error):.1e} of a right "
@@ -167,15 +167,15 @@ def is_suspect(size: float, right: Tensor, solved: Tensor) -> bool:
     return size * largest(solved) * torch.finfo(solved.dtype).eps > SUSPECT * largest(right)
 
 
-def is_unsettled(sizes: Tensor, solved: Tensor, solve: Callable[[Tensor], Tensor]) -> bool:
-    """Return whether errors of rounding, in rows where terms have these sizes, change a solution by far more than that.
+def is_unsettled(left: Tensor, sizes: Tensor, solved: Tensor, solve: Callable[[Tensor], Tensor]) -> bool:
+    """Return whether what is left, or rounding in rows with terms of these sizes, changes a solution by far more.
 
     They do where a matrix is singular. They do not where rows alone differ in scale, as those of a barrier method do,
     though they are large beside the small ones' right sides (Skeel, Scaling for Numerical Stability in Gaussian
     Elimination).
     """
     eps = torch.finfo(solved.dtype).eps
-    change = solve(eps * sizes * probe(sizes)).abs().amax(-2)
+    change = torch.maximum(*[solve(side).abs().amax(-2) for side in (left, eps * sizes * probe(sizes))])
     return not bool((change <= eps**0.25 * solved.abs().amax(-2)).all())
 
 
