@@ -22,7 +22,7 @@ from .deletion import anchor
 from .graph import exact, reader, saved_names
 
 #: To write a comparison as one function takes what this number of calls saves
-WRITING = 200
+WRITING = 100
 
 #: What compares a node, of a graph's nodes at their places and what it tells: true where that is another one
 _Match: TypeAlias = Callable[..., Any]
