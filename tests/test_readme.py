@@ -162,3 +162,16 @@ def test_layer_norm_by_weight_and_input():
     if torch.__version__.startswith("2.13."):
         theirs = torch.func.jacrev(torch.func.jacrev(f, argnums=1), argnums=0)(x, w)
         assert not torch.allclose(theirs, expected, atol=1e-3)
+
+
+def test_arguments_counted_from_the_end():
+    """∂/∂y of xᵢ sin(yᵢ) by argnums=-1, which is zero by torch.func.jacfwd and by its hessian."""
+    x, y = torch.linspace(1, 2, 6, dtype=torch.float64).view(2, 3)
+    f = lambda x, y: x * y.sin()
+    torch.testing.assert_close(torchjac.jacfwd(f, argnums=-1)(x, y), torch.diag(x * y.cos()))
+    torch.testing.assert_close(
+        torchjac.hessian(lambda x, y: f(x, y).sum(), argnums=-1)(x, y), torch.diag(-x * y.sin())
+    )
+    if torch.__version__.startswith("2.13."):
+        assert not torch.func.jacfwd(f, argnums=-1)(x, y).any()
+        assert not torch.func.hessian(lambda x, y: f(x, y).sum(), argnums=-1)(x, y).any()
