@@ -185,6 +185,10 @@ def graph_break(message: str) -> None:
     torch._dynamo.graph_break(msg=message)
 
 
+#: What Dynamo adds to a class of modules when it is used first
+DYNAMO_MARK = "___needs_generation_tag_patch"
+
+
 def is_watched_by_dynamo() -> bool:
     """Return whether Dynamo reads the functions that are called."""
     return "torch._dynamo" in sys.modules and callable(torch._C._dynamo.eval_frame.get_eval_frame_callback())

@@ -177,6 +177,12 @@ def grouped():
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
 
 
+def without_tf32(patch):
+    """Change a flag, which PyTorch's own test utilities forbid for the rest of a process that imports them."""
+    patch.setattr(torch.backends, "__allow_nonbracketed_mutation_flag", True)
+    patch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 #: By name: a function that reads what PyTorch's own code finds, and what changes that, given `monkeypatch`.
 OF_PYTORCH = {
     "dtype of autocast": (
@@ -185,7 +191,7 @@ OF_PYTORCH = {
     "dtype of autocast inside": (casts, lambda _: torch.set_autocast_dtype("cpu", torch.float16)),
     "flag of a backend": (
         lambda x: x * (3.0 if torch.backends.cudnn.allow_tf32 else 2.0),
-        lambda patch: patch.setattr(torch.backends.cudnn, "allow_tf32", False)),
+        lambda patch: without_tf32(patch)),
     "flag that a module of PyTorch makes up": (
         lambda x: x * (3.0 if torch.backends.opt_einsum.enabled else 2.0),
         lambda patch: patch.setattr(

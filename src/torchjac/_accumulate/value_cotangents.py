@@ -58,14 +58,16 @@ def call_on_values(node: Node, above: Sequence[PendingBlocks]) -> Sent | None:
     inner = value.shape
     rows = value.view(*inner[: len(on) - len(own)], *node.shape) if len(own) < len(wrt) else value
     sent = []
-    node.note = "explicit"
     for edge, result in zip(node.inputs, call(node, [rows]), strict=False):
         if edge is not None and result is not None:
             if result.shape != rows.shape:  # made without looking at the cotangent
+                return None
+            if result.layout is not torch.strided:  # of a sparse tensor
                 return None
             if len(inner) < result.dim():
                 result = result.view(inner)
             if order != sorted(order):
                 result = result.permute([order.index(dim) for dim in range(len(order))])
             sent.append((edge, block._replace(value=result)))
+    node.note = "explicit"
     return sent

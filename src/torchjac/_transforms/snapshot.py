@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy
 
+from .._torch import DYNAMO_MARK
 from .trusted_code import PLAIN
 
 #: Stands for what is not there.
@@ -79,7 +80,8 @@ def same(found: Any, value: Any) -> bool:
 
 def attribute_count(kind: type) -> int:
     """Return what tells that a class was given an attribute, which may hide that of another beneath."""
-    return len(kind.__dict__)
+    names = kind.__dict__
+    return len(names) - (DYNAMO_MARK in names)
 
 
 def cache_state(wrapper: Any) -> tuple[int, int]:
