@@ -179,7 +179,7 @@ def grouped():
 
 def without_tf32(patch):
     """Change a flag, which PyTorch's own test utilities forbid for the rest of a process that imports them."""
-    patch.setattr(torch.backends, "__allow_nonbracketed_mutation_flag", True)
+    patch.setitem(torch.backends.flags_frozen.__globals__, "__allow_nonbracketed_mutation_flag", True)
     patch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
