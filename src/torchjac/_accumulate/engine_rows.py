@@ -14,7 +14,7 @@ from torch.autograd.graph import GradientEdge
 
 from .._blocks.block import Block
 from .._blocks.cost import ENGINE_NODES, FEW_ROWS, nodes_pay
-from .._blocks.maps import Label, align, bare, bare_label
+from .._blocks.merge import block_of_rows, rows_of
 from .._blocks.tracing import leaves_a_trail
 from .._capture.capture import map_rows
 from .._capture.tape import Edge, Node, Tape
@@ -260,9 +260,7 @@ def finish_rows(
         }
         for goal, value in zip(goals, _finished(rows, goals, rest, prod(shape), chunk), strict=True):
             if value is not None:
-                over, dims = tuple(map(Label, shape)), tuple(map(Label, goal.shape))
-                value = value.reshape([label.size for label in over + dims])
-                block = Block(value, over + dims, tuple(map(bare, over)), tuple(map(bare, dims)))
+                block = block_of_rows(value, shape, goal.shape)
                 pending.setdefault((goal, 0), {}).setdefault(output, []).append(block)
 
 
@@ -286,10 +284,3 @@ def _finished(
 def _between(rows: Sequence[Tensor], begin: int, end: int) -> list[Tensor]:
     """Return the rows from one number to another."""
     return [part if end - begin == len(part) else part[begin:end] for part in rows]
-
-
-def rows_of(block: Block, rank: int, count: int) -> Tensor:
-    """Return the value of a dense block with all output dims joined in front."""
-    over = tuple(bare_label(map_) for map_ in block.out + block.wrt)
-    value = align(block.value, block.on, over)  # type: ignore[arg-type]  # no number, and each map is a label
-    return value.reshape(count, *value.shape[rank:])

@@ -153,6 +153,7 @@ def _from_seeds(
 
 
 def check_width(node: Node, rows: int, limits: Limits) -> None:
+    """Raise if rows through a node take more bytes than they may."""
     if limits.row_bytes is not None:
         widest = max(
             prod(meta.shape) for meta in (*node.outputs, *map(node.into, filter(node.needs, _inputs(node))))

@@ -10,12 +10,11 @@ from collections.abc import Iterator, Sequence
 from math import prod
 
 from .._blocks.block import Block
-from .._blocks.maps import Affine, Label, bare
-from .._blocks.merge import dense_block
+from .._blocks.maps import Affine
+from .._blocks.merge import block_of_rows, dense_block, rows_of
 from .._capture.tape import Edge, Node
 from .._rules.registry import opaque
 from .call_rows import call_rows_together
-from .engine_rows import rows_of
 from .report import PendingBlocks
 from .seeds import Limits, check_width, push
 
@@ -62,6 +61,4 @@ def _together(node: Node, lots: Sequence[PendingBlocks], limits: Limits) -> Iter
     for k in wanted:
         value = found[k]
         if value is not None:
-            over, dims = tuple(map(Label, shape)), tuple(map(Label, node.into(k).shape))
-            value = value.reshape([label.size for label in over + dims])
-            yield node.inputs[k], Block(value, over + dims, tuple(map(bare, over)), tuple(map(bare, dims)))  # type: ignore[misc]  # a needed input
+            yield node.inputs[k], block_of_rows(value, shape, node.into(k).shape)  # type: ignore[misc]  # a needed input

@@ -12,7 +12,7 @@ from .coalesce_diagonals import join_lines
 from .coordinates import coordinate_block
 from .cost import coordinates_pay, densifies, has_few_entries, is_long, is_many, is_sparse, may_overlap
 from .domain import domain_of, hull
-from .maps import Affine, Label, align
+from .maps import Affine, Label, align, bare_label
 from .spelling import spell
 from .write import dense
 
@@ -96,8 +96,20 @@ def dense_block(
     blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: TensorOptions
 ) -> Block:
     """Return all blocks written into one that holds every entry."""
-    value = dense(blocks, out_shape, wrt_shape, like)
+    return block_of_rows(dense(blocks, out_shape, wrt_shape, like), out_shape, wrt_shape)
+
+
+def block_of_rows(rows: Tensor, out_shape: Sequence[int], wrt_shape: Sequence[int]) -> Block:
+    """Return the dense block of rows, all output dims joined in front or not."""
+    value = rows.reshape((*out_shape, *wrt_shape))
     return whole(tuple(out_shape), tuple(wrt_shape))._replace(value=value)
+
+
+def rows_of(block: Block, rank: int, count: int) -> Tensor:
+    """Return the value of a dense block with all output dims joined in front."""
+    over = tuple(bare_label(map_) for map_ in block.out + block.wrt)
+    value = align(block.value, block.on, over)  # type: ignore[arg-type]  # no number, and each map is a label
+    return value.reshape(count, *value.shape[rank:])
 
 
 def _add(first: Block, second: Block) -> Block:
