@@ -1,10 +1,8 @@
 """Writes that do more than move entries: the graph of the node's own call is composed of local Jacobians."""
 
-import sys
-
 import pytest
 import torch
-from tests._rules.cases import Case, Sampler, case, check, over_cases, walk
+from tests._rules.cases import Case, Sampler, case, check, over_cases
 from tests._rules.test_probe import COPY, across, written
 from tests._rules.test_view_assignment import LEVELS, walk_at
 from torch.func import grad
@@ -120,26 +118,6 @@ def test_what_is_dropped_and_what_is_not(value: float) -> None:
         torch.testing.assert_close(jacobian(f)(x).to_dense().diagonal(), rows.diagonal(), equal_nan=True)
 
 
-def test_zeros_of_two_kinds() -> None:
-    """A write that fills and scales at once is left to other ways, for its zeros could not be told apart."""
-    factors = torch.tensor([2.0, 3.0], dtype=torch.float64)
-
-    class FillAndScale(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, part):
-            ctx.mark_dirty(part)
-            return part.mul_(factors).masked_fill_(torch.tensor([True, False]), 0.0)
-
-        @staticmethod
-        def backward(ctx, cotangent):
-            return cotangent.masked_fill(torch.tensor([True, False]), 0.0) * factors
-
-    f = written(lambda out: FillAndScale.apply(out[1:]))
-    check_rule(f, s(3))
-    (write,) = [node for node in walk(f, s(3)) if node.name == COPY]
-    assert write.calls == 3 + 2 * 2  # two that settle nothing, then NaN by bits
-
-
 def test_a_power_drops_and_multiplies() -> None:
     """A power with tensor exponents drops where the exponent is zero, and multiplies by zero where the base is."""
     exponents = torch.tensor([0.0, 2.0], dtype=torch.float64)
@@ -218,7 +196,7 @@ class Detaching(torch.autograd.Function):
         return torch.cat([doubled[:1].detach(), doubled[1:]])
 
 
-@pytest.mark.parametrize("n", [2, 5, 400_000])
+@pytest.mark.parametrize("n", [2, 5, 3000])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_what_a_function_hides_from_the_graph(n: int, dtype: torch.dtype) -> None:
     """That a Function ran is seen, not judged by numbers: one entry of many is not lost in a rounding."""
@@ -231,17 +209,3 @@ def test_what_a_function_hides_from_the_graph(n: int, dtype: torch.dtype) -> Non
     expected = torch.full((n,), 2.0, dtype=dtype)
     expected[0] = 1
     assert torch.equal(jacobian(f)(torch.rand(n, dtype=dtype)).diagonal(), expected)
-
-
-def test_a_profiler_stays() -> None:
-    """What watches Python's calls does so after a write was looked at as before."""
-    seen = []
-    before = sys.getprofile()
-    sys.setprofile(lambda *event: seen.append(event[1]))
-    try:
-        jacobian(written(lambda out: out[1:].mul_(3)))(s(4))
-        watching = sys.getprofile()
-    finally:
-        sys.setprofile(before)
-    assert watching is not None
-    assert seen

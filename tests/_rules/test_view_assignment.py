@@ -235,58 +235,6 @@ def test_backward_outside_of_the_graph(how: str) -> None:
     torch.testing.assert_close(found, torch.diag(torch.tensor([1.0, 2.0, 2.0], dtype=torch.float64)))
 
 
-class _Beside(torch.autograd.Function):
-    """part ← 2 part + source in place, with a backward that autograd sees for the source only."""
-
-    @staticmethod
-    def forward(ctx, part, source):
-        ctx.mark_dirty(part)
-        return part.mul_(2).add_(source)
-
-    @staticmethod
-    def backward(ctx, cotangent):
-        return 2 * cotangent.detach(), cotangent
-
-
-class _Unseen(torch.autograd.Function):
-    """part ← part + 2 source in place, with a backward that autograd takes for that of a sum."""
-
-    @staticmethod
-    def forward(ctx, part, source):
-        ctx.mark_dirty(part)
-        return part.add_(source, alpha=2)
-
-    @staticmethod
-    def backward(ctx, cotangent):
-        twice = cotangent.clone()
-        twice.data.mul_(2)
-        return cotangent, twice
-
-
-def test_backward_not_as_the_graph_says() -> None:
-    """What arrives at the source is looked at, whatever the graph says of it."""
-
-    def f(x, y):
-        out = x.clone()
-        _Unseen.apply(out[1:], y)
-        return out
-
-    found = jacobian(f, (0, 1))(s(3), s(2))[1].to_dense()
-    torch.testing.assert_close(found, 2 * torch.eye(3, dtype=torch.float64)[:, 1:])
-
-
-def test_backward_seen_in_part() -> None:
-    """A part that is kept outside of the graph is not taken for one that was overwritten."""
-
-    def f(x, y):
-        out = x.clone()
-        _Beside.apply(out[1:], y)
-        return out
-
-    found = jacobian(f, (0, 1))(s(3), s(2))[0].to_dense()
-    torch.testing.assert_close(found, torch.diag(torch.tensor([1.0, 2.0, 2.0], dtype=torch.float64)))
-
-
 @pytest.mark.parametrize("size", [20, 40])
 def test_few_digits(size: int) -> None:
     """Where a dtype has fewer numbers than there are entries, one call tells nothing."""

@@ -605,9 +605,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     # ------------------------------------------------------------------------------------------ formula
     Mutation(
-        "_rules/traced_backward.py", "what a Function computes outside of the graph not looked at",
-        "if hidden:",
-        "if False:",
+        "_rules/registry.py", "a write of a Function taken for linear",
+        "return node.name == WRITE_OF_FUNCTION or",
+        "return",
     ),
     Mutation(
         "_rules/traced_backward.py", "zeros that drop and zeros that multiply in one block",
@@ -634,16 +634,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         "_rules/view_assignment.py", "a part that was multiplied taken for one that was added to",
         "whole = added is not None and added.sign == 1 and",
         "whole =",
-    ),
-    Mutation(
-        "_rules/view_assignment.py", "the values that arrive at the source not looked at",
-        "return _equal(result, -expected if part.sign < 0 else expected)",
-        "return True",
-    ),
-    Mutation(
-        "_rules/view_assignment.py", "what replaces the part not looked at",
-        "if not _equal(result, left):",
-        "if False:",
     ),
     Mutation(
         "_rules/view_assignment.py", "a hole with gaps taken for a box",

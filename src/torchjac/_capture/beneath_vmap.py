@@ -147,7 +147,7 @@ class Summed(Captured):
 
     def __init__(self, whole: Captured, dims: tuple[tuple[int, ...], ...]) -> None:
         self.whole = whole
-        self.added = self.dims = dims
+        self.dims, self.added = dims, (dims, whole.added)
         self.extra, self.records, self.hooked = whole.extra, whole.records, whole.hooked
 
     @lazy

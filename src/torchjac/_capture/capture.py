@@ -50,6 +50,7 @@ from .read_tape import tape_of
 from .recognise import graph_between
 from .state import normal_mode
 from .tape import Tape
+from .writing_functions import last_write, mark_writes
 
 #: A function of tensors as `capture` runs it: its outputs, and anything else it has to tell
 Run: TypeAlias = Callable[[list[Tensor]], tuple[list[Tensor], Any]]
@@ -173,7 +174,7 @@ def capture_in_autograd(run: Run, inputs: Sequence[Tensor]) -> Captured:
 
 
 def _with_grad(run: Run, inputs: Sequence[Tensor], recording: bool, inferring: bool) -> Captured:
-    before, runs = hooks_made(), runs_made()
+    before, runs, written = hooks_made(), runs_made(), last_write()
     leaves: list[Tensor] = []
 
     def recorded() -> tuple[list[Any], list[Tensor], Any]:
@@ -199,7 +200,7 @@ def _with_grad(run: Run, inputs: Sequence[Tensor], recording: bool, inferring: b
     if graph.known is None:
         _refuse_reentrant(graph)
     hooked = hooks_made() != before and has_hooks(graph)
-    return Captured(outputs, extra, graph, records, hooked, ran=runs_made() != runs)
+    return Captured(outputs, extra, graph, records, hooked, mark_writes(graph, written), runs_made() != runs)
 
 
 def _refuse_reentrant(graph: Graph) -> None:
@@ -267,7 +268,7 @@ class _saving_refused:  # a context manager, and used as one
 def capture_at_level(run: Run, inputs: Sequence[Tensor]) -> Captured:
     """Run at a level of its own: what `torch.func.vjp` does, without its trees and checks, half of a small capture."""
     refuse_program("a graph of its own")
-    before = hooks_made()
+    before, written = hooks_made(), last_write()
     with _saving_refused():
         level = enter_grad()
         try:
@@ -284,6 +285,7 @@ def capture_at_level(run: Run, inputs: Sequence[Tensor]) -> Captured:
             leave_grad()
     graph = read_graph(outputs, starts)
     _refuse_reentrant(graph)
+    mark_writes(graph, written)
     hooked = hooks_made() != before and has_hooks(graph)
     return Captured(outputs, extra, graph, torch.is_grad_enabled(), hooked)
 

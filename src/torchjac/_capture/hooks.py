@@ -2,8 +2,8 @@
 
 Every registration makes a handle with a number of its own, in whatever thread it is done: where none was made while a
 function ran, no node that it recorded has hooks. Otherwise the nodes are asked. A node does not tell of the hooks of
-its tensors (torch 2.9-2.14), so `Tensor.register_hook` leaves them on it; this is the one method that importing
-torchjac replaces, once, by what calls whatever stood there (beside the properties of `samples`).
+its tensors (torch 2.9-2.14), so `Tensor.register_hook` leaves them on it; importing torchjac replaces this method,
+once, by what calls whatever stood there (see `samples` and `writing_functions` for all others).
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from torch.autograd.function import BackwardCFunction
 from .._blocks.lazy import lazy
 from .._plan.recorder import recorder
 from .detach import detach_keep_tangent
+from .writing_functions import WRITE, name_of_write
 
 
 class Meta(NamedTuple):
@@ -60,6 +61,8 @@ class Node:
         # A Python Function may keep anything on its node, a ``name`` too. Inside functorch its node's name
         # carries a suffix (torch 2.9-2.13).
         name = type(fn).__name__.replace("GeneratedBackward", "Backward") if self.is_python else fn.name()
+        if name == WRITE:
+            name = name_of_write(fn)
         self.name: str = name
         metas = fn._input_metadata
         if len(metas) == 1:  # nearly every node

@@ -13,6 +13,7 @@ from torch.autograd.graph import GradientEdge
 from .._blocks.tracing import inside_functorch
 from .._capture.capture import batched_zero
 from .._capture.tape import Meta, Node
+from .._capture.writing_functions import WRITE, WRITE_OF_FUNCTION
 from .._plan.recording import whole
 from .backward_overrides import by_override, needs_override
 from .conv_input import image_cotangents, input_cotangent
@@ -53,7 +54,7 @@ def call(
     try:
         results = node.vjp(*cotangents)
     except RuntimeError:
-        if node.name == "torch::autograd::CopySlices" and inside_functorch():
+        if node.name in (WRITE, WRITE_OF_FUNCTION) and inside_functorch():
             # It writes into a copy of the cotangent, which must then be as batched as what is written.
             results = node.vjp(*(c if c is None else c + batched_zero(c) for c in cotangents))
         elif node.name in TAKES_SPARSE:

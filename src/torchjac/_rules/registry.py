@@ -9,6 +9,7 @@ import torch
 
 from .._blocks.block import Block
 from .._capture.tape import Node
+from .._capture.writing_functions import WRITE_OF_FUNCTION
 from .._plan.recording import refuse_program
 
 
@@ -172,7 +173,7 @@ def may_be_nonlinear(node: Node) -> bool:
 
     It has a Jacobian all the same, row by row: what its backward gives for the cotangents of each.
     """
-    return node.is_python and registered(node) is None
+    return node.name == WRITE_OF_FUNCTION or (node.is_python and registered(node) is None)
 
 
 def is_linear(node: Node) -> bool:

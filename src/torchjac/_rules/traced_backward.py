@@ -9,14 +9,10 @@ there, and its own history is no part of the graph.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from types import FrameType
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
-from torch.autograd.function import BackwardCFunction
 
 from .._blocks.block import Block, identity
 from .._blocks.block_views import swapped
@@ -31,11 +27,6 @@ from .view_assignment import MOVING, apart, moved
 #: A cotangent held at a tensor of the graph: the number of a result, the block, and whether its zeros drop infinities
 _Waiting: TypeAlias = list[tuple[int, Block, bool]]
 
-Results: TypeAlias = tuple[Tensor | None, ...]
-
-#: What PyTorch calls for the backward of a Function in Python
-BACKWARD = BackwardCFunction.apply.__code__
-
 
 def composed(node: Node) -> list[Local] | None:
     """Return the terms of a write, or None where its formula is not made of ops that have terms.
@@ -48,44 +39,20 @@ def composed(node: Node) -> list[Local] | None:
     if given is None:
         return None
     needed = [k for k in range(len(node.inputs)) if node.needs(k)]
-    hidden = False
 
     def formula(leaves: list[Tensor]) -> tuple[list[Tensor], list[int]]:
-        nonlocal hidden
-        results, hidden = _ran_function(lambda: call(node, leaves))
+        results = call(node, leaves)
         present = [(k, result) for k in needed if (result := results[k]) is not None]
         return [fit(result, node.into(k)) for k, result in present], [k for k, _ in present]
 
     try:
         recorded = capture_at_level(formula, [given])
-    except RuntimeError:  # a Python Function that refuses, or saving through hooks
-        return None
-    if hidden:
+    except RuntimeError:  # saving through hooks
         return None
     found = _down(node, recorded)
     if found is None:
         return None
     return [Local(recorded.extra[k], swapped(block), selects=drops) for k, block, drops in found]
-
-
-def _ran_function(run: Callable[[], Results]) -> tuple[Results, bool]:
-    """Return what a call gives, and whether the backward of a `torch.autograd.Function` ran in it.
-
-    What that computes outside of the graph is not in it; PyTorch's own formulas are all there.
-    """
-    ran: list[str] = []
-
-    def note(frame: FrameType, event: str, _: object) -> None:
-        if frame.f_code is BACKWARD:
-            ran.append(event)
-
-    before = sys.getprofile()
-    sys.setprofile(note)
-    try:
-        results = run()
-    finally:
-        sys.setprofile(before)
-    return results, bool(ran)
 
 
 def _down(node: Node, recorded: Captured) -> _Waiting | None:

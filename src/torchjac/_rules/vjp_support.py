@@ -8,6 +8,7 @@ import torch
 
 from .._blocks.tracing import inside_functorch
 from .._capture.tape import Node
+from .._capture.writing_functions import WRITE, WRITE_OF_FUNCTION
 from .attention import FUSED
 from .backward_overrides import fails, has_override
 from .norms import SECOND
@@ -137,4 +138,4 @@ def engine_refuses(nodes: Sequence[Node]) -> bool:
     batched than what was written, and the engine makes such zeros; `call` gives it batched ones.
     """
     mapped = inside_functorch()
-    return any((mapped and node.name == "torch::autograd::CopySlices") or fails(node) for node in nodes)
+    return any((mapped and node.name in (WRITE, WRITE_OF_FUNCTION)) or fails(node) for node in nodes)
