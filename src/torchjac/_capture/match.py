@@ -27,6 +27,8 @@ WRITING = 100
 #: What compares a node, of a graph's nodes at their places and what it tells: true where that is another one
 _Match: TypeAlias = Callable[..., Any]
 
+_INTS = frozenset((int,))
+
 #: What the lines of a comparison name
 _NAMES = {"anchor": anchor, "exact": exact, "grad_fn_of": grad_fn_of}
 
@@ -42,84 +44,153 @@ class OutputMatch(NamedTuple):
     bound: bool
 
 
+#: Tells the name of the next value
+_Next: TypeAlias = Callable[[], str]
+#: Lines that read a node, and conditions under which it is another one
+_Spelled: TypeAlias = tuple[Sequence[str], Sequence[str]]
+
+
+def _type(told: _Next) -> _Spelled:
+    return [f"if type(n) is not {told()}: return"], ()
+
+
+def _edges(told: _Next, anchored: bool, *edges: tuple[bool, bool, int]) -> _Spelled:
+    places, differs = "", []
+    for k, (known, new, slot) in enumerate(edges):
+        at = f"v[{told()}]" if known else None
+        places += f"({at if new else f'x{k}'}, s{k}), "
+        if not new:
+            differs.append(f"x{k} is not {at}")
+        differs.append(f"s{k} != {slot}" if slot else f"s{k}")
+    lines = [f"({places}) = {'edges = ' if anchored else ''}n.next_functions"]
+    return (lines + ["anchor(n, edges)"] if anchored else lines), differs
+
+
+def _metadata(told: _Next, count: int) -> _Spelled:
+    differs = []
+    for k in range(count):
+        differs += [
+            f"m{k}.shape != {told()}", f"m{k}.dtype is not {told()}", f"m{k}.device != {told()}"
+        ]  # fmt: skip
+    return [f"({''.join(f'm{k}, ' for k in range(count))}) = n._input_metadata"], differs
+
+
+def _same(told: _Next, name: str) -> _Spelled:
+    return (), [f"n.{name} is not {told()}"]
+
+
+def _number(told: _Next, name: str, kind: type) -> _Spelled:
+    return (), [f"type(w := n.{name}) is not {kind.__name__} or w != {told()}"]
+
+
+def _equal(told: _Next, name: str) -> _Spelled:
+    return (), [f"n.{name} != {told()}"]
+
+
+def _exact(told: _Next, name: str) -> _Spelled:
+    return (), [f"exact(n.{name}) != {told()}"]
+
+
+def _read(told: _Next) -> _Spelled:
+    return (), [f"exact({told()}(n)) != {told()}"]
+
+
+def _no_start(told: _Next) -> _Spelled:
+    return (), ["n in v[-1]"]
+
+
+def _marked(told: _Next, marked: bool) -> _Spelled:
+    return (), [f"hasattr(n.variable, {told()}) is not {marked}"]
+
+
+def _apart(told: _Next, count: int) -> _Spelled:
+    nodes = ", ".join(["n", *[f"v[{told()}]" for _ in range(count)]])
+    return (), [f"len({{{nodes}}}) != {1 + count}"]
+
+
 class NodeMatch:
-    """Lines of Python that compare the node at a place with values, which they name ``t0``, ``t1`` and so on."""
+    """What is compared of the node at a place: the kinds of comparisons, and the values that they compare with."""
 
     def __init__(self, place: int) -> None:
         self.values: list[Any] = [place]
-        self.lines = ["n = v[t0]"]
-        self.conditions: list[str] = []
+        self.kinds: list[tuple[Any, ...]] = []
 
-    def differs(self, condition: str) -> None:
-        """Add a condition under which the node is another one."""
-        self.conditions.append(condition)
-
-    def told(self, value: Any) -> str:
-        """Return the name of a value."""
-        self.values.append(value)
-        return f"t{len(self.values) - 1}"
+    def _compare(self, kind: tuple[Any, ...], *values: Any) -> None:
+        self.kinds.append(kind)
+        self.values += values
 
     def of_type(self, kind: type) -> None:
         """Compare the type first: it says what can be read."""
-        self.lines.append(f"if type(n) is not {self.told(kind)}: return")
+        self._compare((_type,), kind)
+
+    def no_start(self) -> None:
+        """Compare that no input began as the node."""
+        self._compare((_no_start,))
 
     def edges(self, edges: Sequence[tuple[int | None, bool, int]], anchored: bool) -> None:
         """Compare the node at each edge, if it is not found there first, and the number of its output."""
-        places = ""
-        for k, (place, new, slot) in enumerate(edges):
-            at = None if place is None else f"v[{self.told(place)}]"
-            places += f"({at if new else f'x{k}'}, s{k}), "
-            if not new:
-                self.differs(f"x{k} is not {at}")
-            self.differs(f"s{k} != {slot}" if slot else f"s{k}")
-        self.lines.append(f"({places}) = {'edges = ' if anchored else ''}n.next_functions")
-        if anchored:
-            self.lines.append("anchor(n, edges)")
+        kinds = [(place is not None, new, slot) for place, new, slot in edges]
+        self._compare((_edges, anchored, *kinds), *[place for place, _, _ in edges if place is not None])
 
     def metadata(self, fn: Any) -> None:
         """Compare the shapes, dtypes and devices of the outputs."""
         metas = fn._input_metadata
-        self.lines.append(f"({''.join(f'm{k}, ' for k in range(len(metas)))}) = n._input_metadata")
-        for k, meta in enumerate(metas):
-            self.differs(f"m{k}.shape != {self.told(list(meta.shape))}")
-            self.differs(f"m{k}.dtype is not {self.told(meta.dtype)}")
-            self.differs(f"m{k}.device != {self.told(meta.device)}")
+        self.kinds.append((_metadata, len(metas)))
+        for meta in metas:
+            self.values += (list(meta.shape), meta.dtype, meta.device)
 
     def saved(self, fn: Any) -> None:
         """Compare the saved values that are no tensors."""
         names = saved_names(type(fn))
         if names is not None:
             for name in names:
-                self._saved(f"n.{name}", getattr(fn, name))
+                self._saved(name, getattr(fn, name))
             return
         read = reader(fn)
         assert read is not None  # it tells no attributes, so it reads more
-        self.differs(f"exact({self.told(read)}(n)) != {self.told(exact(read(fn)))}")
+        self._compare((_read,), read, exact(read(fn)))
 
-    def _saved(self, read: str, value: Any) -> None:
+    def _saved(self, name: str, value: Any) -> None:
         """Compare a saved value; its type is part of it, and the sign of a zero."""
         kind = type(value)
         if value is None or kind is bool or isinstance(value, type):
-            self.differs(f"{read} is not {self.told(value)}")
+            self._compare((_same, name), value)
         elif kind is int or (kind is float and isfinite(value) and value):
-            self.differs(f"type(w := {read}) is not {kind.__name__} or w != {self.told(value)}")
-        elif kind is tuple and all(type(item) is int for item in value) and "scalar" not in read:
-            self.differs(f"{read} != {self.told(value)}")  # a list of ints holds nothing else
+            self._compare((_number, name, kind), value)
+        elif kind is tuple and "scalar" not in name and _INTS.issuperset(map(type, value)):
+            self._compare((_equal, name), value)  # a list of ints holds nothing else
         else:
-            self.differs(f"exact({read}) != {self.told(exact(value))}")
+            self._compare((_exact, name), exact(value))
+
+    def marked(self, mark: str, marked: bool) -> None:
+        """Compare whether the variable of a leaf has a mark."""
+        self._compare((_marked, marked), mark)
+
+    def apart(self, places: Sequence[int]) -> None:
+        """Compare that the nodes at other places are so many others."""
+        self._compare((_apart, len(places)), *places)
 
     def made(self) -> tuple[_Match, Sequence[str], tuple[Any, ...]]:
         """Return the function that compares, its lines, and the values."""
-        lines = (*self.lines, f"if {' or '.join(self.conditions) or False}: return")
-        return *_matcher(lines, len(self.values)), tuple(self.values)
+        return *_matcher(tuple(self.kinds)), tuple(self.values)
 
 
 @lru_cache(4096)
-def _matcher(lines: Sequence[str], count: int) -> tuple[_Match, Sequence[str]]:
-    """Return what compares nodes of a kind, and its lines: graphs differ in the values told."""
+def _matcher(kinds: Sequence[tuple[Any, ...]]) -> tuple[_Match, Sequence[str]]:
+    """Return what compares nodes by kinds of comparisons, and its lines: graphs differ in the values told."""
     names: dict[str, Any] = _NAMES.copy()
-    told = "".join(f", t{k}" for k in range(count))
-    exec("\n ".join([f"def match(v{told}):", *lines, "return True"]), names)
+    parameters, lines, conditions = ["v", "t0"], ["n = v[t0]"], []
+
+    def told() -> str:
+        parameters.append(f"t{len(parameters) - 1}")
+        return parameters[-1]
+
+    for spell, *about in kinds:
+        read, differs = spell(told, *about)
+        lines += read
+        conditions += differs
+    lines.append(f"if {' or '.join(conditions) or False}: return")
+    exec("\n ".join([f"def match({', '.join(parameters)}):", *lines, "return True"]), names)
     return names["match"], lines
 
 

@@ -131,8 +131,7 @@ class _Foretold:
         for first, *others in calls.values():
             if others:
                 match = NodeMatch(first)
-                nodes = ", ".join(["n", *[f"v[{match.told(place)}]" for place in others]])
-                match.differs(f"len({{{nodes}}}) != {1 + len(others)}")
+                match.apart(others)
                 self.matches.append(match)
 
     def _end(self, output: Tensor, end: tuple[int, int] | None) -> OutputMatch:
@@ -190,11 +189,11 @@ class _Foretold:
         match, below = NodeMatch(self.bound[fn]), []
         match.of_type(type(fn))
         if type(fn) in self.start_types:
-            match.differs("n in v[-1]")
+            match.no_start()
         if fn.next_functions:
             below = self._edges(fn, match)
         elif hasattr(fn, "variable"):
-            match.differs(f"hasattr(n.variable, {SPENT!r}) is not {hasattr(fn.variable, SPENT)}")
+            match.marked(SPENT, hasattr(fn.variable, SPENT))
         else:
             self.failed = True
         self.matches.append(match)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
+from enum import Enum, auto
+from functools import lru_cache, partial
 from typing import Any
 
 from torch import Tensor
@@ -85,27 +86,51 @@ def _price(step: ProgramStep, registers: Sequence[Register]) -> float:
     own: float | None = getattr(function, "price", None)
     if own is not None:
         return own
-    op = function.func if isinstance(function, partial) else function
-    name = getattr(op, "__name__", "").partition(".")[0]
-    launches = LAUNCH * (_LAUNCHES.get(name, 1) + _ARGUMENT * len(step.reads))
+    func = function.func if isinstance(function, partial) else function
+    op, launches = _op(getattr(func, "__name__", ""))
+    launches += LAUNCH * _ARGUMENT * len(step.reads)
     if isinstance(value, Tensor) and value.requires_grad:
         launches *= RECORDED
-    if name in _VIEWS:
+    if op is _Op.VIEW:
         return launches
-    others = [_numel(registers[at].value) for at in step.reads]
-    if name in _PRODUCTS:
+    if op is _Op.PRODUCT:
         # Of m × k and k × n numbers, m × n: the product of the three is m²k²n². Each is read or written, too.
-        factors = [numel for numel in others if numel]
+        factors = [numel for numel in _numels(step, registers) if numel]
         multiplied = math.sqrt(math.prod([*factors, written]))
         return launches + MULTIPLIED * multiplied + NUMBER * (sum(factors) + written)
-    if name in _CONVOLUTIONS:
+    if op is _Op.CONVOLUTION:
         tensors = [
             read.value for read in map(registers.__getitem__, step.reads) if isinstance(read.value, Tensor)
         ]
         return launches + NUMBER * written + _convolved(tensors[0], tensors[-1], value)
     if step.writes is not None:  # in place: what is not given is not written
-        written = min(written, max(others[1:], default=0) or written)
+        written = min(written, max(_numels(step, registers)[1:], default=0) or written)
     return launches + NUMBER * written
+
+
+class _Op(Enum):
+    """The kinds of ops by what they take beside the numbers that they write."""
+
+    VIEW = auto()
+    PRODUCT = auto()
+    CONVOLUTION = auto()
+    OTHER = auto()
+
+
+@lru_cache(4096)
+def _op(name: str) -> tuple[_Op, float]:
+    """Return the kind of an op, and what a call takes on tensors of a few numbers."""
+    name = name.partition(".")[0]
+    kinds = {
+        **dict.fromkeys(_VIEWS, _Op.VIEW),
+        **dict.fromkeys(_PRODUCTS, _Op.PRODUCT),
+        **dict.fromkeys(_CONVOLUTIONS, _Op.CONVOLUTION),
+    }
+    return kinds.get(name, _Op.OTHER), LAUNCH * _LAUNCHES.get(name, 1)
+
+
+def _numels(step: ProgramStep, registers: Sequence[Register]) -> list[int]:
+    return [_numel(registers[at].value) for at in step.reads]
 
 
 def _convolved(images: Tensor, weight: Tensor, result: Any) -> float:

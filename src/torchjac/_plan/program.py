@@ -214,6 +214,7 @@ def _live(
     """Return the numbers of the steps that are needed."""
     needed = set(outputs)
     memories = {registers[at].memory for at in outputs}
+    is_written = any(step.writes is not None for step in steps)
     live: set[int] = set()
     for number in range(len(steps) - 1, -1, -1):
         _, reads, register, writes, kept = steps[number]
@@ -224,5 +225,6 @@ def _live(
                 continue
         live.add(number)
         needed.update(reads)
-        memories.update([registers[at].memory for at in reads])
+        if is_written:
+            memories.update([registers[at].memory for at in reads])
     return live

@@ -218,16 +218,20 @@ class Recorder(Registers, TorchFunctionMode):
         """Note a tensor that is read from an object from outside, with all that may be looked at of it."""
         if not self._is_outside(origin):
             return
-        if isinstance(value, Tensor) and id(value) in self.at:
+        if value is None:
+            self._step(Load(read, value), (self.place(origin),), value, kept=True)
+            return
+        if id(value) in self.at:
             # The same tensor was read elsewhere: the program relies on that.
             self._step(SameMemory(read), (self.place(origin), self.at[id(value)]), None, kept=True)
             return
-        if isinstance(value, Tensor) and (value.layout is not torch.strided or type(value) not in _PLAIN):
-            self.fail(f"a saved tensor of layout {value.layout} and type {type(value).__name__}")
-            return
-        at = self._step(Load(read, value), (self.place(origin),), value, kept=True)
-        if isinstance(value, Tensor) and not (value.is_floating_point() or value.is_complex()):
-            self.registers[at] = self.registers[at]._replace(tables=frozenset((at,)))
+        with DisableTorchFunction():  # each look at metadata would come back here
+            if value.layout is not torch.strided or type(value) not in _PLAIN:
+                self.fail(f"a saved tensor of layout {value.layout} and type {type(value).__name__}")
+                return
+            at = self._step(Load(read, value), (self.place(origin),), value, kept=True)
+            if not (value.is_floating_point() or value.is_complex()):
+                self.registers[at] = self.registers[at]._replace(tables=frozenset((at,)))
 
     def loaded(self, origin: Any, name: str, value: Any) -> None:
         """Note that an attribute was read that may hold tensors; numbers are part of the key of a program."""

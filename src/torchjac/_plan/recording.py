@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
-from .._torch import pop_mode, push_mode
+from .._torch import DisableTorchFunction, pop_mode, push_mode
 from .recorder import recorder, set_recorder
 
 T = TypeVar("T")
@@ -32,6 +33,18 @@ def look_at(tables: Sequence[Tensor]) -> None:
     found = recorder()
     if found is not None:
         found.look_at(tables)
+
+
+def have_shape(results: Iterable[Tensor | None], shape: Sequence[int]) -> bool:
+    """Return whether all results have a shape. To the recorder each look would be a call of PyTorch."""
+    with DisableTorchFunction():
+        return all(result is None or result.shape == shape for result in results)
+
+
+def is_like(result: Tensor, shape: Sequence[int], dtype: torch.dtype) -> bool:
+    """Return whether a result has a shape and a dtype; see `have_shape`."""
+    with DisableTorchFunction():
+        return result.dtype is dtype and result.shape == shape
 
 
 def hold(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -143,14 +143,14 @@ class Registers:
                     memory = value.untyped_storage()._cdata
                 if memory not in self.memories:  # views hold no memory of their own
                     self.memories.add(memory)
-                    self.bytes += value.numel() * value.element_size()
+                    self.bytes += value.nbytes
                     if self.bytes > MOST_BYTES:
                         self.fail("large")
         return memory
 
     def constant(self, value: Any) -> int:
         """Return a register that holds the same at each run."""
-        return self._register(value, -1, frozenset())
+        return self._register(value, -1, _NO_TABLES)
 
     def place(self, value: Any) -> int:
         """Return the register of a value: of a tensor or a number that was noted, or of a constant."""
@@ -158,7 +158,7 @@ class Registers:
         if found is not None:
             return found
         kind = type(value)
-        if kind is int or value is None:
+        if kind in _NUMBERS:
             return self.constant(value)
         if kind is Number:
             return value.register  # type: ignore[no-any-return]
@@ -171,7 +171,11 @@ class Registers:
 
     def _call(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, tuple[int, ...]]:
         """Return a function of registers, and the registers."""
-        if not any(map(_holds, args)) and not (kwargs and _holds(list(kwargs.values()))):
+        if (
+            not kwargs
+            and _SIMPLE.issuperset(map(type, args))
+            or not (any(map(_holds, args)) or _holds(list(kwargs.values())))
+        ):
             return (partial(func, **kwargs) if kwargs else func), tuple([self.place(arg) for arg in args])
         reads: list[int] = []
 
@@ -200,6 +204,10 @@ def is_tensor(value: Any) -> bool:
 
 _NO_TABLES: frozenset[int] = frozenset()
 
+_NUMBERS = frozenset((int, float, bool, type(None)))
+
+_SIMPLE = _NUMBERS | {Tensor}
+
 _NO_TENSORS = frozenset(
     (int, float, bool, str, tuple, list, slice, type(None), torch.Size, torch.dtype, Number)
 )
@@ -208,7 +216,7 @@ _NO_TENSORS = frozenset(
 def _holds(value: Any) -> bool:
     """Return whether something is a container with tensors in it."""
     kind = type(value)
-    if kind is Tensor or kind is int:
+    if kind is Tensor or kind in _NUMBERS:
         return False
     if isinstance(value, (list, tuple)):
         return any(type(part) is Number or is_tensor(part) or _holds(part) for part in value)

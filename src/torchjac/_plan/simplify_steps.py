@@ -13,7 +13,10 @@ from .registers import ProgramStep, Register
 from .steps import Whole, call, called
 
 #: Steps that give the numbers of a tensor, in their order, another shape
-_SHAPES = (Tensor.reshape, Tensor.view)
+_SHAPES = frozenset((Tensor.reshape, Tensor.view))
+
+#: Steps that may give the tensor that they read
+_SAME = frozenset((Tensor.detach, Tensor.conj, Tensor.permute))
 
 
 def simplified(found: Recorder, steps: Sequence[ProgramStep], outputs: Sequence[int]) -> list[ProgramStep]:
@@ -26,19 +29,22 @@ def simplified(found: Recorder, steps: Sequence[ProgramStep], outputs: Sequence[
     same: dict[int, int] = {}
     shaped: dict[int, int] = {}
     kept = []
-    for function, reads, own, writes, guard in steps:
-        moved = tuple([same.get(at, at) for at in reads])
-        if own not in seen and _gives_what_it_reads(function, moved, own, registers):
-            same[own], moved, guard = moved[0], (), False
-        elif function in _SHAPES and type(registers[moved[1]].value) is not torch.dtype:
-            memories = {registers[at].memory for at in (own, moved[0])}
+    for step in steps:
+        function, reads, own, writes, _ = step
+        if same:
+            writes = None if writes is None else same.get(writes, writes)
+            reads = tuple([same.get(at, at) for at in reads])
+            step = step._replace(reads=reads, writes=writes)
+        if function in _SAME and own not in seen and _gives_what_it_reads(function, reads, own, registers):
+            same[own] = reads[0]
+            step = step._replace(reads=(), kept=False)
+        elif function in _SHAPES and type(registers[reads[1]].value) is not torch.dtype:
+            memories = {registers[at].memory for at in (own, reads[0])}
             if written.keys().isdisjoint(memories):  # what is copied does not change before the next shape
-                shaped[own] = shaped.get(moved[0], moved[0])
-                if shaped[own] != moved[0]:
-                    function, moved = Tensor.reshape, (shaped[own], *moved[1:])
-        kept.append(
-            ProgramStep(function, moved, own, None if writes is None else same.get(writes, writes), guard)
-        )
+                shaped[own] = shaped.get(reads[0], reads[0])
+                if shaped[own] != reads[0]:
+                    step = step._replace(function=Tensor.reshape, reads=(shaped[own], *reads[1:]))
+        kept.append(step)
     return kept
 
 
@@ -50,8 +56,6 @@ def _gives_what_it_reads(
         return not torch.is_grad_enabled()
     if function is Tensor.conj:
         return not registers[own].value.is_complex()
-    if function is not Tensor.permute:
-        return False
     dims = [registers[at].value for at in reads[1:]]
     return list(dims if type(dims[0]) is int else dims[0]) == [*range(registers[own].value.dim())]
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .._capture.tape import Node
+from .._plan.recording import have_shape
 from .einsum_notation import ones
 from .losses import POINTWISE_LOSSES
 from .pointwise import POINTWISE, WITH_FACTORS
@@ -56,9 +57,8 @@ def formula(*names: str) -> Callable[[Formula], Formula]:
 def _broadcast(node: Node, count: int, rows: Tensor) -> Results | None:
     found = node.vjp(rows)
     results: Results = found if type(found) is tuple else (found,)
-    if any(result is not None and result.shape != rows.shape for result in results):
-        return None  # made without looking at the cotangent
-    return results
+    # One that is made without looking at the cotangent has another shape.
+    return results if have_shape(results, (count, *node.shape)) else None
 
 
 def dim_of(node: Node, name: str, rank: int) -> int:
@@ -75,7 +75,7 @@ def _multiplied(node: Node, count: int, *cotangents: Tensor | None) -> Results |
     results = node.vjp(ones(node))
     if type(results) is not tuple:
         results = (results,)
-    if any(result is not None and result.shape != node.shape for result in results):  # it was reduced
+    if not have_shape(results, node.shape):  # it was reduced
         return None
     return [None if result is None else rows * result for result in results]
 

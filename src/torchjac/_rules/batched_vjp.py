@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .._capture.capture import map_rows
 from .._capture.tape import Meta, Node
-from .._plan.recording import whole
+from .._plan.recording import is_like, whole
 from . import batched_assign, batched_linalg, batched_products, batched_tables  # noqa: F401  (they register formulas)
 from .backward_overrides import by_override, has_override, needs_override
 from .batched_formulas import FORMULAS, Results
@@ -91,6 +91,8 @@ def by_formula(
 def _fit(result: Tensor, meta: Meta, count: int) -> Tensor:
     """Return what `fit` does, with rows in front."""
     shape = (count, *meta.shape)
+    if is_like(result, shape, meta.dtype):
+        return result
     if result.shape != shape:
         more = result.dim() - len(shape)
         kept = (count, *(1,) * more, *meta.shape)
