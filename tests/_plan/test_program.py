@@ -409,6 +409,21 @@ def test_the_engine_is_a_step(name) -> None:
     assert programs() == [0]
 
 
+@torch.no_grad()
+def test_a_tensor_given_by_keyword_is_read_anew() -> None:
+    """A step reads a tensor that it takes by keyword from its register, as one that it takes by position."""
+    origin = torch.nn.Linear(4, 4).double()
+    recording = Recorder([origin])
+    with recording:
+        weight = origin.weight
+        recording.loaded(origin, "weight", weight)
+        result = torch.add(torch.ones(4, dtype=D), other=weight, alpha=2)
+    made = program(recording, result)
+    assert made is not None
+    origin.weight.normal_()
+    torch.testing.assert_close(made.run([origin]), 1 + 2 * origin.weight)
+
+
 def test_a_view_that_is_the_tensor_itself_is_no_step() -> None:
     """Where a view has the shape that it had, no step is made, and memory that is written into stays one."""
 

@@ -109,7 +109,7 @@ def _apart(told: _Next, count: int) -> _Spelled:
 
 
 class NodeMatch:
-    """What is compared of the node at a place: the kinds of comparisons, and the values that they compare with."""
+    """Comparisons of the node at a place: their kinds, and the values that they compare with."""
 
     def __init__(self, place: int) -> None:
         self.values: list[Any] = [place]

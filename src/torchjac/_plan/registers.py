@@ -171,8 +171,8 @@ class Registers:
 
     def _call(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, tuple[int, ...]]:
         """Return a function of registers, and the registers."""
-        held = [*args, *kwargs.values()]
-        if _SIMPLE.issuperset(map(type, held)) or not any(map(_holds, held)):
+        simple = _SIMPLE.issuperset(map(type, args)) or not any(map(_holds, args))
+        if simple and not (kwargs and _holds([*kwargs.values()])):
             return (partial(func, **kwargs) if kwargs else func), tuple([self.place(arg) for arg in args])
         reads: list[int] = []
 
