@@ -167,7 +167,7 @@ class NodeMatch:
         self._compare((_marked, marked), mark)
 
     def apart(self, places: Sequence[int]) -> None:
-        """Compare that the nodes at other places are so many others."""
+        """Compare that the nodes at other places are others, and none is there twice."""
         self._compare((_apart, len(places)), *places)
 
     def made(self) -> tuple[_Match, Sequence[str], tuple[Any, ...]]:
