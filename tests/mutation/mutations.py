@@ -1416,8 +1416,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/batched_formulas.py", "a result made without the cotangents is taken for rows",
-        "if any(result is not None and result.shape != rows.shape for result in results):",
-        "if False:",
+        "return results if have_shape(results, (count, *node.shape)) else None",
+        "return results",
     ),
     Mutation(
         "_rules/batched_formulas.py", "dims are not counted behind the rows",
