@@ -174,7 +174,7 @@ def test_a_node_lets_go_of_its_multipliers(monkeypatch) -> None:
 
     monkeypatch.setattr(reverse, "local_jacobian", watched)
     # While a program is recorded all are held, and no more than are few.
-    monkeypatch.setattr(operators, "planned", lambda captured, asked, compute: compute(None))
+    monkeypatch.setattr(operators, "planned", lambda captured, asked, compute, _: compute(None))
     mix = torch.randn(4, 6, dtype=torch.float64)
     f = lambda x: mix @ x.sin().cos().tanh().square()
     x = torch.randn(6, dtype=torch.float64)

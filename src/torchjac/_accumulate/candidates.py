@@ -135,7 +135,7 @@ def _estimated(tape: Tape, out_shapes: Sequence[Sequence[int]], mixed: bool) -> 
         return [REVERSE]
 
     kinds = [kind_of(node.name) for node in nodes]
-    called = sum([kind in ("mixing", "linear algebra", "opaque", "convolution") for kind in kinds])
+    called = sum([_is_called(node.name) for node in nodes])
     launches = LAUNCH * (len(nodes) + CALLED_LAUNCHES * called)
     others = CALLED_NODES * called + WRITE_NODES * kinds.count("write")
     least, most = reverse_walk(tape, out_shapes, meets=True), reverse_walk(tape, out_shapes)
@@ -166,6 +166,25 @@ def _estimated(tape: Tape, out_shapes: Sequence[Sequence[int]], mixed: bool) -> 
             time += NUMBER * samples * rows_work(tape, columns)
             found.append(Candidate("columns", 0.0, time, time))
     return found
+
+
+def by_sample(tape: Tape, rows: int, blocks: int) -> list[Candidate]:
+    """Return the candidate by rows of all samples at once, ``rows`` for each, where rows are right.
+
+    Structure is walked first at every call without a program: it tells which entries are read.
+    """
+    if not _takes_rows(tape):
+        return []
+    called = sum([_is_called(node.name) for node in tape.nodes])
+    nodes = len(tape.nodes)
+    work = rows_work(tape, rows) * NUMBER + LAUNCHES["rows"][1] * LAUNCH * (nodes + CALLED_LAUNCHES * called)
+    python = NODE * sum(PYTHON.values()) * (ENDS_NODES + nodes + CALLED_NODES * called) + BLOCK * nodes * blocks
+    return [Candidate("samples", python, work, work)]
+
+
+def _is_called(name: str) -> bool:
+    """Return whether a node is called on seeds."""
+    return kind_of(name) in ("mixing", "linear algebra", "opaque", "convolution")
 
 
 def _turned(found: Sequence[TurningPoint]) -> tuple[TurningPoint, TurningPoint | None]:

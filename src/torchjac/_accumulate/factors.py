@@ -6,7 +6,7 @@ alive at that place, they are taken for one, laid end to end.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from math import prod
 from typing import NamedTuple
 
@@ -24,12 +24,25 @@ from .reverse import accumulate
 from .seeds import NO_LIMITS, Limits
 
 
+class ProgramKey:
+    """The identity of the blocks that a walk gives, and the program of it at each run: they differ in values alone.
+
+    ``calls`` counts what is asked of them.
+    """
+
+    __slots__ = ("calls",)
+
+    def __init__(self) -> None:
+        self.calls: dict[Hashable, int] = {}
+
+
 class Factor(NamedTuple):
-    """One factor of a Jacobian: its blocks and the shapes of its two ends."""
+    """One factor of a Jacobian: its blocks, the shapes of its two ends, and by what its blocks are known again."""
 
     blocks: list[Block]
     out_shape: tuple[int, ...]
     in_shape: tuple[int, ...]
+    key: ProgramKey | None = None
 
 
 def accumulate_factors(

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
+from functools import partial
 from math import inf
 from operator import itemgetter
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from .._blocks.tracing import is_transformed
 from .._capture.capture import Captured
@@ -31,6 +33,7 @@ from .._plan.steps import MismatchError
 from .._rules.registry import changes
 from .._torch import dispatch_mode_count, function_mode_count
 from .candidates import Candidate
+from .factors import ProgramKey
 from .progress import is_watched
 from .report import warns
 
@@ -59,13 +62,13 @@ def planned(
     captured: Captured,
     asked: tuple[Hashable, ...],
     compute: Callable[[Candidate | None], T],
-    candidates: Callable[[float], Sequence[Candidate | None]] = lambda calls: (None,),
+    candidates: Callable[[float, T | None], Sequence[Candidate | None]] = lambda *_: (None,),
 ) -> T:
     """Return what ``compute`` gives of a captured call, by a program where one is known.
 
     ``asked`` is all that the result depends on beside the graph. The result is a tree of tuples and lists.
-    ``candidates`` are the ways to compute it, the one that takes least for a first call and a number of programs first;
-    with None the choice is left to ``compute``.
+    ``candidates`` are the ways to compute it, the one that takes least for a first call and a number of programs first,
+    of which some may be known by a result only; with None the choice is left to ``compute``.
     """
     source = captured.recorded
     outputs, nodes = source.outputs, source.graph.nodes
@@ -78,7 +81,7 @@ def planned(
     if entry is None:
         # Where programs of Jacobians inside made the graph, it has taken Python's work at as many calls as theirs.
         calls = RECORDED_AT - 1 if source.ran else 0
-        entry = Entry(None, 0, STEP_BYTES * len(nodes), calls, best=candidates(1)[0])
+        entry = Entry(None, 0, STEP_BYTES * len(nodes), calls, best=candidates(1, None)[0])
     if entry.calls + 1 < RECORDED_AT:
         PROGRAMS.put(key, entry._replace(calls=entry.calls + 1))
         return compute(entry.best)
@@ -87,7 +90,7 @@ def planned(
             key, None
         )  # the key is from now on this one, with the signature that is recognised
         recognise(source.graph, outputs, graph)
-        return _record(key, _origins(captured), compute, entry, candidates(RUNS)[0], candidates)
+        return _record(key, _origins(captured), compute, entry, candidates(RUNS, None)[0], candidates)
     if entry.left and entry.runs >= entry.left[0][1]:
         (candidate, _), *others = entry.left
         return _record(key, _origins(captured), compute, entry._replace(left=tuple(others)), candidate)
@@ -103,9 +106,57 @@ def planned(
     if entry.failures:
         PROGRAMS.put(key, entry._replace(failures=0))
     if interpreted and entry.program.compiled is not None:
-        left = _others(entry, candidates(inf)) if entry.left is None else entry.left
+        left = _others(entry, candidates(inf, result)) if entry.left is None else entry.left
         PROGRAMS.put(key, entry._replace(failures=0, bytes=entry.bytes + STEP_BYTES * len(nodes), left=left))
     return result
+
+
+def planned_answer(
+    key: ProgramKey,
+    asked: Hashable,
+    parts: tuple[Tensor | float, ...],
+    compute: Callable[[Sequence[Tensor | float]], T],
+) -> T:
+    """Return what ``compute`` gives of parts of what a program gave, by a program of its own where it is asked often.
+
+    ``asked`` is all that the result depends on beside them and the program they are of.
+    """
+    if not may_record():
+        return compute(parts)
+    place = (key, asked, torch.is_grad_enabled())
+    entry = PROGRAMS.get(place)
+    if entry is None:
+        key.calls[asked] = calls = key.calls.get(asked, 0) + 1
+        if calls < RECORDED_AT:
+            return compute(parts)
+        return _record(place, [parts], partial(_loaded, parts, compute), _UNKNOWN, None)
+    if entry.program is None:
+        return compute(parts)
+    try:
+        result: T = entry.program.run([parts])
+    except MismatchError:
+        return _mismatched(place, [parts], partial(_loaded, parts, compute), entry)
+    return result
+
+
+#: The entry of an answer before anything is known of it
+_UNKNOWN = Entry(None, 0, STEP_BYTES, RECORDED_AT - 1)
+
+
+def _loaded(
+    parts: tuple[Tensor | float, ...], compute: Callable[[Sequence[Tensor | float]], T], _: Candidate | None
+) -> T:
+    """Compute a result of parts that a recorder takes for what comes from outside, numbers too."""
+    found = recorder()
+    if found is None:
+        return compute(parts)
+    values = list(parts)
+    for k, part in enumerate(parts):
+        if isinstance(part, Tensor):
+            found.source(itemgetter(k), parts, part)
+        else:
+            values[k] = found.derived(itemgetter(k), (found.place(parts),), float(part))
+    return compute(values)
 
 
 def _origins(captured: Captured, known: Program | None = None) -> list[Any]:
@@ -134,7 +185,7 @@ def _record(
     compute: Callable[[Candidate | None], T],
     entry: Entry,
     candidate: Candidate | None,
-    candidates: Callable[[float], Sequence[Candidate | None]] | None = None,
+    candidates: Callable[[float, T | None], Sequence[Candidate | None]] | None = None,
 ) -> T:
     """Compute a result, and keep the program of that where it is cheaper than the one of an entry.
 
@@ -152,7 +203,7 @@ def _record(
             program=made, bytes=size, calls=entry.runs, left=left, best=candidate, price=price
         )
     if candidates is not None and (made is None or (candidate is not None and 0 < candidate.most < price)):
-        entry = entry._replace(left=_others(entry, candidates(inf)))
+        entry = entry._replace(left=_others(entry, candidates(inf, None)))
     PROGRAMS.put(key, entry)
     if entry.program is not None and torch.is_grad_enabled():
         # A graph is recorded of this, too: that of the calls to come, by which a Jacobian of it is planned.
@@ -194,10 +245,13 @@ def _price(made: Program | None, candidate: Candidate | None) -> float:
 
 def may_plan(captured: Captured) -> bool:
     """Tell whether all that is done with a recorded graph is done by ops that a recorder sees, and no one else."""
+    return len(captured.graph.nodes) <= MOST_NODES and not captured.hooked and may_record()
+
+
+def may_record() -> bool:
+    """Tell whether ops come to a recorder as they are called, and to no one else."""
     return not (
-        len(captured.graph.nodes) > MOST_NODES
-        or captured.hooked
-        or dispatch_mode_count() > 0  # a trace is one
+        dispatch_mode_count() > 0  # a trace is one
         or function_mode_count() > 0
         or is_transformed()
         or recorder() is not None

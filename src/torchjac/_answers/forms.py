@@ -7,14 +7,18 @@ any form looks at ``blocks``, which a product and a low-rank update multiply out
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, TypeAlias, TypeVar
 
 import torch
+from torch import Tensor
 
-from .._blocks.block import Block, stored
+from .._accumulate.factors import ProgramKey
+from .._accumulate.planned import planned_answer
+from .._blocks.block import Block, stored, valued
 from .._blocks.lazy import lazy
+from .._blocks.maps import Gather
 from .._blocks.merge import merge
 from .._blocks.product import product
 
@@ -54,19 +58,20 @@ class Form:
         return self.blocks, self.out_shape, self.in_shape, self
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what is kept with the form: a copy makes it anew."""
-        return {name: value for name, value in vars(self).items() if name != "_kept"}
+        """Leave out what is kept with the form, and by what it is known again: a copy makes it anew."""
+        return {name: value for name, value in vars(self).items() if name not in ("_kept", "key")}
 
 
 @dataclass(frozen=True, eq=False)
 class SumOfBlocks(Form):
-    """The sum of some blocks."""
+    """The sum of some blocks; those that a program gives are known again by its ``key``."""
 
     out_shape: tuple[int, ...]
     in_shape: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
     blocks: tuple[Block, ...]
+    key: ProgramKey | None = None
 
     @property
     def stored(self) -> int:
@@ -158,6 +163,20 @@ def kept(form: Form, name: Hashable, make: Callable[[], T]) -> T:
             there[name] = make()
     found: T = there[name]
     return found
+
+
+def repeated(form: Form, asked: Hashable, make: Callable[[Form], T]) -> T:
+    """Return what is made of a form's blocks alone, by a program where it was often asked of forms by one program."""
+    if not isinstance(form, SumOfBlocks) or form.key is None:
+        return make(form)
+    blocks = form.blocks
+    tables = [map_.index for block in blocks for map_ in block.out + block.wrt if type(map_) is Gather]
+
+    def compute(parts: Sequence[Tensor | float]) -> T:
+        pairs = zip(blocks, parts[: len(blocks)], strict=True)
+        return make(replace(form, blocks=tuple([valued(block, value) for block, value in pairs]), key=None))
+
+    return planned_answer(form.key, asked, (*[block.value for block in blocks], *tables), compute)
 
 
 def told(form: Form) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from .._blocks.product import product
 from .._blocks.table_product import product_of_two
 from .._blocks.write import written
 from .factored import chained
-from .forms import Form, ProductOfFactors, SumOfBlocks
+from .forms import Form, ProductOfFactors, SumOfBlocks, repeated
 from .products import times, transposed
 from .to_dense import to_dense
 
@@ -59,6 +59,10 @@ def diagonal_blocks(form: Form, dims: tuple[int, ...]) -> Tensor:
 
     Their shape is that of those dims, then what is left of the output's, then of the input's.
     """
+    return repeated(form, ("diagonal_blocks", dims), lambda form: _diagonal_blocks(form, dims))
+
+
+def _diagonal_blocks(form: Form, dims: tuple[int, ...]) -> Tensor:
     blocks, out_shape, in_shape, _ = form.ends
     rest_out, rest_in = _rest(out_shape, dims), _rest(in_shape, dims)
     over = tuple(map(bare, map(Label, in_shape)))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .batched import in_one
 from .block import Block, TensorOptions, whole
+from .by_sample import block_by_sample
 from .coalesce_diagonals import join_lines
 from .coordinates import coordinate_block
 from .cost import coordinates_pay, densifies, has_few_entries, is_long, is_many, is_sparse, may_overlap
@@ -78,7 +79,10 @@ def _shortened(
     # On the meta device no value tells which coordinates are the same.
     if like.device.type == "meta" or not coordinates_pay(small, large, out_shape, wrt_shape):
         return [_all_in_one(blocks, out_shape, wrt_shape, like, sparse)]
-    return [*large, coordinate_block(small, out_shape, wrt_shape, like)] if small else large
+    if not small:
+        return large
+    by_sample = block_by_sample(small, out_shape, wrt_shape, like)
+    return [*large, by_sample or coordinate_block(small, out_shape, wrt_shape, like)]
 
 
 def _all_in_one(
@@ -130,9 +134,11 @@ def _sum(first: Block, b: Tensor | float, on: tuple[Label, ...]) -> tuple[Tensor
 
 
 def is_coordinates(block: Block) -> bool:
-    """Return whether a block is a list of coordinates and values already."""
+    """Return whether a block is a list of coordinates and values already, of all entries or of those of each sample."""
     over: set[Label] = set()
-    for map_ in block.out + block.wrt:
+    samples = [bare_label(map_) for map_ in (*block.out[:1], *block.wrt[:1])]
+    lead = len(samples) == 2 and samples[0] is not None and samples[0] is samples[1]
+    for map_ in block.out[lead:] + block.wrt[lead:]:
         if type(map_) is Affine:
             return False
         over.update(map_.labels)

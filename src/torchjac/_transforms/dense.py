@@ -45,7 +45,7 @@ def dense_jacobians(
                 part.captured,
                 asked,
                 lambda candidate: dense_answers(part, chunk_size, mode, candidate=candidate),
-                lambda calls: candidates(part.captured.tape, part.shapes, is_mixed(part), calls),
+                lambda calls, _: candidates(part.captured.tape, part.shapes, is_mixed(part), calls),
             )
         else:
             answers = fill(outs, dense_answers(part, chunk_size, mode, targets(outs)))

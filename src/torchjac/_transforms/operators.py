@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from .._accumulate.by_order import accumulate_best
-from .._accumulate.factors import Factor, accumulate_factors, alone
+from .._accumulate.candidates import Candidate
+from .._accumulate.factors import Factor, ProgramKey, accumulate_factors, alone
 from .._accumulate.forward import accumulate_forward, goes_forward
 from .._accumulate.ownership import all_borrowed, owned
 from .._accumulate.planned import planned
 from .._accumulate.report import Report, Step
 from .._accumulate.reverse import accumulate
+from .._accumulate.sample_rows import Factors, candidates_by_sample, read_from_rows
 from .._accumulate.seeds import Limits
 from .._answers.factored import chained
 from .._answers.forms import Form, SumOfBlocks
@@ -21,8 +23,11 @@ from .._answers.operator import Jacobian
 from .._answers.per_sample import per_sample
 from .._blocks.block import Block, fitted
 from .._blocks.block_views import in_triangle
+from .._blocks.by_sample import in_one_by_sample
+from .._blocks.tracing import is_tracing
 from .._capture.capture import Captured
 from .._capture.once_differentiable import once_pairs, only_once
+from .._plan.recorder import recorder
 from .call_function import Recorded, found
 
 #: The layout of an answer that is not written out
@@ -69,7 +74,12 @@ def _operators(
 ) -> list[list[Jacobian]]:
     captured, inputs = recorded.captured, recorded.inputs
     asked = ("operators", limits, mode, recorded.is_part, triangle)
-    factors, steps = planned(captured, asked, lambda _: walked(recorded, limits, mode, triangle))
+    factors, steps = planned(
+        captured,
+        asked,
+        lambda candidate: _walked(recorded, limits, mode, triangle, candidate),
+        lambda _, known: candidates_by_sample(captured, known and known[0]),
+    )
     report.steps += steps
     for (output, number), name in _marked(captured).items():
         factors[output][number] = [
@@ -81,6 +91,24 @@ def _operators(
         [Jacobian(form_of(row, tensor), report) for row, tensor in zip(rows, inputs, strict=True)]
         for rows in factors
     ]
+
+
+def _walked(
+    recorded: Recorded, limits: Limits, mode: str, triangle: str | None, candidate: Candidate | None
+) -> tuple[Factors, tuple[Step, ...]]:
+    """Return the factors of a call, those of a batch by samples where that pays, read from rows if a program is."""
+    factors, steps = walked(recorded, limits, mode, triangle)
+    if mode != "auto" or recorded.is_part or recorded.walks_recorded or is_tracing():
+        return factors, steps
+    for row in factors:
+        for pair, tensor in zip(row, recorded.inputs, strict=True):
+            if len(pair) == 1:
+                (only,) = pair
+                blocks = in_one_by_sample(only.blocks, only.out_shape, only.in_shape, tensor)
+                pair[0] = only._replace(blocks=blocks)
+    if candidate is not None and candidate.name == "samples" and recorder() is not None:
+        factors = read_from_rows(recorded.captured, recorded.inputs, factors, limits.chunk)
+    return factors, steps
 
 
 def walked(
@@ -106,7 +134,7 @@ def walked(
 
     def own(factor: Factor, like: Tensor) -> Factor:
         blocks = [fitted(block, like.dtype, like.device) for block in owned(factor.blocks, borrowed)]
-        return factor._replace(blocks=[_cut(block, recorded) for block in blocks])
+        return factor._replace(blocks=[_cut(block, recorded) for block in blocks], key=ProgramKey())
 
     return [
         [[own(factor, tensor) for factor in row] for row, tensor in zip(rows, inputs, strict=True)]
@@ -118,7 +146,9 @@ def form_of(factors: list[Factor], like: Tensor) -> Form:
     """Return the product of factors as the form of an answer."""
     return chained(
         [
-            SumOfBlocks(factor.out_shape, factor.in_shape, like.dtype, like.device, tuple(factor.blocks))
+            SumOfBlocks(
+                factor.out_shape, factor.in_shape, like.dtype, like.device, tuple(factor.blocks), factor.key
+            )
             for factor in factors
         ]
     )
