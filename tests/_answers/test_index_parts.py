@@ -6,6 +6,9 @@ import torch
 from tests._answers.cases import PROGRAMS, program_jacobians, random_jacobians
 
 from torchjac import Jacobian, jacobian, jacrev, vmap
+from torchjac._accumulate.factors import ProgramKey
+from torchjac._accumulate.planned import PROGRAMS as PLANNED
+from torchjac.testing import loop_jacobian
 
 
 def every_case():
@@ -214,3 +217,69 @@ def test_columns_of_several_dims() -> None:
     torch.testing.assert_close(
         jac[..., 1].to_dense(), dense[:, 1]
     )  # an ellipsis stands for the output's dims
+
+
+FORMS = {
+    "a chain": (lambda x, c: c * x.diff().square(), False),
+    "a table": (lambda x, c: x[torch.tensor([4, 1, 1, 0])] ** 2 + c * x[:4].sum(), False),
+    "samples": (lambda x, c: torch.stack([x * x.roll(1), c * x, x.sin()], -1).sum(-1), True),
+    "a mean beside them": (lambda x, c: torch.cat([x[:3].mean()[None], c * x[1:]]), True),
+    "one block": (lambda x, c: (torch.arange(15.0).to(x.dtype).view(3, 5) @ x).exp() * c, False),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.complex128])
+@pytest.mark.parametrize("name", FORMS)
+def test_answers_by_programs(name, dtype, monkeypatch) -> None:
+    """What is asked of operators by one program is a program too: new values, numbers and memory at each call."""
+    monkeypatch.setattr("torchjac._accumulate.planned.RECORDED_AT", 3)
+    (f, square), complex_part = FORMS[name], dtype.is_complex
+    real = torch.float64 if complex_part else dtype
+
+    def shown(x, c):
+        return torch.view_as_real(f(torch.complex(x, x), c)).flatten() if complex_part else f(x, c)
+
+    of, tolerance = jacobian(shown), {"rtol": 1e-9, "atol": 1e-12} if real is torch.float64 else {}
+    for k in range(24):
+        x, c = torch.rand(5, dtype=real), (2.0, 3.0, 1.0)[k % 3]
+        expected = loop_jacobian(lambda x, c=c: shown(x, c), x)
+        J = of(x, c)
+        answers = [J.to_dense(), J.diagonal()]
+        torch.testing.assert_close(answers[0], expected, **tolerance)
+        torch.testing.assert_close(answers[1], expected.diagonal(), **tolerance)
+        if square and not complex_part:
+            answers.append(J.block_diagonal())
+            torch.testing.assert_close(answers[2], expected.diagonal(), **tolerance)
+        for each in answers:
+            each.mul_(0)  # the caller's own
+    known = [key[1] for key, entry in PLANNED.entries.items() if entry.program and type(key[0]) is ProgramKey]
+    assert "dense" in known
+
+
+def test_answers_by_programs_have_gradients() -> None:
+    """Whether values require grad may change from call to call, and gradients follow them."""
+    for k in range(20):
+        x, w = (
+            torch.rand(3, 4, dtype=torch.float64),
+            torch.rand(4, dtype=torch.float64, requires_grad=k % 3 > 0),
+        )
+        f = lambda x, w=w: torch.cat([x[:, 1:] * w[1:], x.sin()], 1).cumsum(1)
+        J = jacobian(f)(x)
+        expected = torch.stack([loop_jacobian(lambda x, w=w: f(x[None], w)[0], row) for row in x])
+        found = J.block_diagonal()
+        torch.testing.assert_close(found.detach(), expected.detach())
+        assert found.requires_grad == w.requires_grad
+        if w.requires_grad:
+            (grad,) = torch.autograd.grad(found.square().sum(), w)
+            again = jacrev(lambda w: vmap(jacrev(lambda x: f(x[None], w)[0]))(x).square().sum())(w.detach())
+            torch.testing.assert_close(grad, again)
+
+
+def test_a_number_read_once_is_no_number_of_another_program() -> None:
+    """The operator of the call that is recorded holds numbers that its recorder knows, which others must not."""
+    x = torch.rand(3, 4, dtype=torch.float64)
+    f = lambda x: torch.cat([0.01 * x[:, 1:] + x[:, :-1], x[:, :2].square()], 1)
+    for k in range(6):
+        made = [jacobian(f)(x + k) for _ in range(3)]
+        for J in made:
+            torch.testing.assert_close(J.to_dense(), loop_jacobian(f, x + k))

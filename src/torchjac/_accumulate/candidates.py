@@ -178,7 +178,9 @@ def by_sample(tape: Tape, rows: int, blocks: int) -> list[Candidate]:
     called = sum([_is_called(node.name) for node in tape.nodes])
     nodes = len(tape.nodes)
     work = rows_work(tape, rows) * NUMBER + LAUNCHES["rows"][1] * LAUNCH * (nodes + CALLED_LAUNCHES * called)
-    python = NODE * sum(PYTHON.values()) * (ENDS_NODES + nodes + CALLED_NODES * called) + BLOCK * nodes * blocks
+    python = (
+        NODE * sum(PYTHON.values()) * (ENDS_NODES + nodes + CALLED_NODES * called) + BLOCK * nodes * blocks
+    )
     return [Candidate("samples", python, work, work)]
 
 

@@ -6,7 +6,7 @@ any form looks at ``blocks``, which a product and a low-rank update multiply out
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, TypeAlias, TypeVar

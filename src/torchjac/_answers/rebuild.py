@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from torch import Tensor
 
+from .._accumulate.factors import ProgramKey
 from .._blocks.block import Block, valued
 from .._blocks.maps import Gather, Map
 from .._torch import lazy_clone, pytree
@@ -107,6 +108,7 @@ def _composite(kind: type[Form], parts: list[Build]) -> Build:
 def _sum(form: Form, blocks: list[Block | Build]) -> Build:
     """Only blocks with tensors that change are made anew."""
     kept = {name: getattr(form, name) for name in ("out_shape", "in_shape", "dtype", "device")}
+    kept["key"] = ProgramKey()
     changing = [(k, block) for k, block in enumerate(blocks) if not isinstance(block, Block)]
 
     def build(given: Sequence[Tensor]) -> SumOfBlocks:

@@ -12,8 +12,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from .block import Block, TensorOptions, interned, stored, values_over
-from .cost import fills_samples, lists_pay_by_sample
+from .block import Block, TensorOptions, interned, values_over
+from .cost import samples_pay
 from .dense_views import locate, unravelled
 from .domain import domain_of
 from .maps import Gather, Label, Map, bare, bare_label, labels_of
@@ -23,11 +23,12 @@ def in_one_by_sample(
     blocks: Sequence[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: TensorOptions
 ) -> list[Block]:
     """Return blocks as one that names the same entries, if all are of one sample each and that holds hardly more."""
-    shape = (*out_shape[1:], *wrt_shape[1:])
-    if len(blocks) < 2 or not lists_pay_by_sample(out_shape, shape, blocks):
+    size, entries = prod(out_shape[:1]), prod((*out_shape[1:], *wrt_shape[1:]))
+    values = sum([block.value.numel() for block in blocks if isinstance(block.value, Tensor)])
+    if len(blocks) < 2 or not samples_pay(size, entries // 3 + 1, entries, values):
         return list(blocks)
     places = _places(blocks, out_shape, wrt_shape, like)
-    if places is None or not fills_samples(out_shape[0], places[0].numel(), prod(shape), blocks):
+    if places is None or not samples_pay(size, places[0].numel(), entries, values):
         return list(blocks)
     return [_listed(blocks, *places, out_shape, wrt_shape, like)]
 
@@ -50,7 +51,8 @@ def _places(
         return None
     shape = (*out_shape[1:], *wrt_shape[1:])
     at = torch.cat([positions_in_sample(block, shape, like.device) for block in blocks])
-    return torch.unique(at, return_inverse=True)  # type: ignore[return-value]  # two tensors
+    where, back = torch.unique(at, return_inverse=True)
+    return where, back
 
 
 def _listed(
@@ -78,7 +80,7 @@ def _listed(
 
 
 def sample_label(block: Block, out_shape: Sequence[int], wrt_shape: Sequence[int]) -> Label | None:
-    """Return the label of the samples of a block: of its maps the first of both ends have it, and no others; else None."""
+    """Return the label of a block's samples: of its maps the first of both ends, and no others, are of it."""
     if not (out_shape and wrt_shape and out_shape[0] == wrt_shape[0]):
         return None
     label = bare_label(block.out[0])
@@ -97,10 +99,14 @@ def positions_in_sample(block: Block, shape: Sequence[int], device: torch.device
 def holds_samples(block: Block, out_shape: Sequence[int], wrt_shape: Sequence[int]) -> bool:
     """Return whether a block holds a value for each sample and each entry that it names there, and names none twice."""
     label = sample_label(block, out_shape, wrt_shape)
-    if label is None or not isinstance(block.value, Tensor) or len(block.on) < len(sample_first(block, label)):
+    if (
+        label is None
+        or not isinstance(block.value, Tensor)
+        or len(block.on) < len(sample_first(block, label))
+    ):
         return False
     at = positions_in_sample(block, (*out_shape[1:], *wrt_shape[1:]), block.value.device)
-    return at.unique().numel() == at.numel()
+    return len(at.unique()) == len(at)
 
 
 def sample_first(block: Block, label: Label) -> tuple[Label, ...]:
@@ -112,7 +118,9 @@ def _by_samples(block: Block, size: int, like: TensorOptions) -> Tensor:
     """Return the values of a block in a row for each sample."""
     label, *_ = labels_of(block.out)
     over = sample_first(block, label)
-    return values_over(block, over, like.dtype, like.device).reshape(size, prod(each.size for each in over[1:]))
+    return values_over(block, over, like.dtype, like.device).reshape(
+        size, prod(each.size for each in over[1:])
+    )
 
 
 @interned

@@ -87,21 +87,12 @@ def coordinates_pay(
     return held + carried < prod(out_shape) * prod(wrt_shape)
 
 
-#: The numbers that one block by samples may hold beside many blocks, for one that they hold.
-SAMPLES_GAIN = 2
+def samples_pay(samples: int, named: int, entries: int, values: int) -> bool:
+    """Return whether a list of ``named`` of each sample's ``entries`` is no structure lost, nor much more to hold.
 
-
-def lists_pay_by_sample(out_shape: Sequence[int], shape: Sequence[int], blocks: Sequence[Block]) -> bool:
-    """Return whether several blocks hold enough for it to be asked whether one by samples does with hardly more.
-
-    That names an entry in three of those of a sample's matrix, which has a shape, or more.
+    Blocks hold ``values``; twice as many are no price for one block.
     """
-    return prod(out_shape[:1]) * prod(shape) <= 3 * SAMPLES_GAIN * sum(map(stored, blocks))
-
-
-def fills_samples(samples: int, named: int, entries: int, blocks: Sequence[Block]) -> bool:
-    """Return whether a list of ``named`` of each sample's ``entries`` is no structure lost, nor much more to hold."""
-    return 3 * named > entries and samples * named <= SAMPLES_GAIN * sum(map(stored, blocks))
+    return 3 * named > entries and samples * named <= 2 * values
 
 
 #: A list of coordinates names every entry; a block may name many more than it holds (a sum does).
