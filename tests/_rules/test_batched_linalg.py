@@ -114,3 +114,15 @@ def test_one_call_of_a_solver():
     with Sides() as solver:
         vmap(jacrev(lambda a, b: L.solve(a, b), (0, 1)))(a, b)
     assert solver.seen == [(5, 3, 3)]
+
+
+@pytest.mark.parametrize("name", ["triangular, lower", "cholesky", "cholesky_solve"])
+def test_one_row_is_one_call(name):
+    """PyTorch's own formula takes a single row, as one call: it has no more ops, and Python sees none of them."""
+    a = torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    f = lambda a: SYSTEMS[name](a).sin().sum()
+    with Sides() as alone:
+        f(a)
+    with Sides() as solver:
+        jacrev(f)(a)
+    assert solver.seen == alone.seen

@@ -42,12 +42,17 @@ BROADCAST = frozenset(
 
 FORMULAS: dict[str, Formula] = {}
 
+#: Those of nodes whose own formula, for a single row, is one call for many ops here
+OF_SEVERAL: set[str] = set()
 
-def formula(*names: str) -> Callable[[Formula], Formula]:
-    """Register a formula for the nodes of these names."""
+
+def formula(*names: str, several: bool = False) -> Callable[[Formula], Formula]:
+    """Register a formula for the nodes of these names, for ``several`` rows only or for any number."""
 
     def register(function: Formula) -> Formula:
         FORMULAS.update(dict.fromkeys(names, function))
+        if several:
+            OF_SEVERAL.update(names)
         return function
 
     return register

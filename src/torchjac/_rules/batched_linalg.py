@@ -2,7 +2,7 @@
 
 A solver is called once for all cotangents together: they stand beside each other, as more
 columns of one right-hand side. A product with it is one of all their rows. PyTorch's own formula is wrong under vmap
-where the side has more batch dims than the matrix of a solve (torch 2.9-2.14).
+where the side has more batch dims than the matrix of a solve (torch 2.9-2.14). Of one row it is one call.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def transposes() -> bool:
         return float(solve_ex(matrix, matrix)[1][0, 1]) == 0.0
 
 
-@formula("LinalgSolveExBackward0")
+@formula("LinalgSolveExBackward0", several=True)
 def _solve(node: Node, count: int, rows: Tensor) -> Results | None:
     matrix, factors, pivots, left = (node.saved(name) for name in ("A", "LU", "pivots", "left"))
     vector = len(node.shape) < matrix.dim()
@@ -70,7 +70,7 @@ def _solve(node: Node, count: int, rows: Tensor) -> Results | None:
     return _system(node, solved, left, (0, 1), vector)
 
 
-@formula("LinalgSolveTriangularBackward0")
+@formula("LinalgSolveTriangularBackward0", several=True)
 def _solve_triangular(node: Node, count: int, rows: Tensor) -> Results | None:
     matrix, left, upper, unit = (node.saved(name) for name in ("self", "left", "upper", "unitriangular"))
     solved = _together(
@@ -86,7 +86,7 @@ def _solve_triangular(node: Node, count: int, rows: Tensor) -> Results | None:
     return found
 
 
-@formula("CholeskySolveBackward0")
+@formula("CholeskySolveBackward0", several=True)
 def _cholesky_solve(node: Node, count: int, rows: Tensor) -> Results | None:
     factor, upper = node.saved("input2"), node.saved("upper")
     solved = _together(rows, -1, lambda side: torch.cholesky_solve(side, factor, upper=upper))
@@ -97,14 +97,14 @@ def _cholesky_solve(node: Node, count: int, rows: Tensor) -> Results | None:
     return found
 
 
-@formula("LinalgInvExBackward0")
+@formula("LinalgInvExBackward0", several=True)
 def _inverse(node: Node, count: int, rows: Tensor) -> Results | None:
     inverse = node.saved("inverse").mH
     right = _together(rows, -2, lambda below: torch.matmul(below, -inverse))
     return [_together(right, -1, lambda beside: torch.matmul(inverse, beside))]
 
 
-@formula("LinalgCholeskyExBackward0", "CholeskyBackward0")
+@formula("LinalgCholeskyExBackward0", "CholeskyBackward0", several=True)
 def _cholesky(node: Node, count: int, rows: Tensor) -> Results | None:
     """Cholesky A = L Lᴴ: ½ L⁻ᴴ (T + (T without its diagonal)ᴴ) L⁻¹, T the lower triangle of Lᴴ G."""
     factor = node.saved("L" if node.name.startswith("Linalg") else "result")

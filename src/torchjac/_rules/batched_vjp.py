@@ -17,7 +17,7 @@ from .._capture.tape import Meta, Node
 from .._plan.recording import is_like, whole
 from . import batched_assign, batched_linalg, batched_products, batched_tables  # noqa: F401  (they register formulas)
 from .backward_overrides import by_override, has_override, needs_override
-from .batched_formulas import FORMULAS, Results
+from .batched_formulas import FORMULAS, OF_SEVERAL, Results
 from .batched_parts import Waiting, hold, joined
 from .call import call, fit
 from .call_counts import rows_price
@@ -62,7 +62,7 @@ def _formula(node: Node, count: int, cotangents: Sequence[Tensor | None]) -> Res
     """Return rows of the inputs by a formula that takes them without vmap; None where there is none."""
     if needs_override(node, cotangents):
         return by_override(node, cotangents)
-    if node.name in FORMULAS:
+    if node.name in FORMULAS and (count > 1 or node.name not in OF_SEVERAL):
         return FORMULAS[node.name](node, count, *cotangents)
     if has_override(node.name):
         # Of one row PyTorch records its own formula as one node.
