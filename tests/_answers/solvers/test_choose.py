@@ -82,11 +82,37 @@ def thinned(side):
     return sp.csr_array((matrix.data[kept], places), shape=matrix.shape)
 
 
-def bordered(matrix, border):
+def bordered(matrix, border, corner=3.0):
     """A matrix beside full rows and columns."""
     size, random = matrix.shape[0], numpy.random.default_rng(1)
     right, below = random.random((size, border)), random.random((border, size)) / size
-    return sp.block_array([[matrix, sp.csr_array(right)], [sp.csr_array(below), 3 * sp.eye_array(border)]])
+    return sp.block_array(
+        [[matrix, sp.csr_array(right)], [sp.csr_array(below), corner * sp.eye_array(border)]]
+    )
+
+
+def neumann(side):
+    """A grid without a boundary, singular."""
+    matrix = sp.lil_array(grid(side))
+    matrix.setdiag(0)
+    matrix.setdiag(-matrix.sum(1))
+    return matrix.tocsr()
+
+
+def triples(count):
+    """Unknowns in threes without pivots on the diagonal, each pair of which leaves one over, beside small entries."""
+    apart = sp.kron(sp.eye_array(count**2), sp.csr_array(numpy.ones((3, 3)) - numpy.eye(3)))
+    small = sp.lil_array(sp.kron(grid(count), sp.csr_array(numpy.ones((3, 3)))))
+    small.setdiag(0)
+    return apart + 0.01 * small.tocsr()
+
+
+def without_sparse_factors(side):
+    """A X + X B, nearly all of whose L and U is filled in."""
+    eye, random = numpy.eye(side), numpy.random.default_rng(1).random
+    return sp.csr_array(
+        numpy.kron(random((side, side)) + 9 * eye, eye) + numpy.kron(eye, random((side, side)))
+    )
 
 
 #: What is said of each matrix.
@@ -116,7 +142,9 @@ MATRICES = {
     "definite grid": (grid(32), "ordering MMD_AT_PLUS_A"),
     "indefinite grid": (grid(32, 2.3), "sparse L U"),
     "weak diagonal": (grid(32) - sp.diags_array(3.9 * (RANDOM.random(32**2) < 0.3)), "sparse L U"),
-    "saddle point": (saddle(30), "ordering COLAMD"),
+    "saddle point": (saddle(30), "ordering PAIRS"),
+    "saddle point of a bordered grid": (bordered(neumann(24), 1, 0.0), "ordering PAIRS"),
+    "no pairs": (triples(12), "ordering COLAMD"),
     "permuted": (permuted(300), "ordering COLAMD"),
     "grid that is mostly symmetric": (thinned(32), "ordering MMD_AT_PLUS_A"),
     "grid with a border": (bordered(grid(32, -2.0), 2), "ordering MMD_AT_PLUS_A"),
@@ -236,6 +264,23 @@ def test_pivots_that_fail_once_serve_other_values_again() -> None:
     assert "COLAMD" in factorise(MatrixPattern(*places, notes), values)[1]
     told = [factorise(MatrixPattern(*places, notes), definite)[1] for _ in range(SHORTEST_WAIT + 2)]
     assert ["MMD" in each for each in told] == [False] * SHORTEST_WAIT + [True] * 2
+
+
+def test_full_factors_are_dense_ones_from_the_second_system_on() -> None:
+    """Where sparse factors were nearly full the next ones are LAPACK's, with the same solutions and determinant."""
+    matrix = without_sparse_factors(20)
+    places, values = given(matrix)
+    notes, right = Notes(), RANDOM.random((400, 2))
+    for expected in ("sparse L U", "dense L U"):
+        factors, told = factorise(MatrixPattern(*places, notes), values)
+        assert expected in told
+        for transposed, dense in ((False, matrix.toarray()), (True, matrix.toarray().T)):
+            found = factors.solve(right, transposed)
+            numpy.testing.assert_allclose(found, numpy.linalg.solve(dense, right), rtol=1e-8, atol=1e-12)
+        numpy.testing.assert_allclose(factors.slogdet(), numpy.linalg.slogdet(matrix.toarray()), rtol=1e-10)
+    values[matrix.indptr[3] : matrix.indptr[4]] = 0
+    with pytest.raises(LinAlgError, match="row 3 is zero"):
+        factorise(MatrixPattern(*places, notes), values)
 
 
 def test_blocks_close_to_singular_are_not_eliminated() -> None:

@@ -49,7 +49,7 @@ class Arrow:
         numbers = torch.from_numpy(values)
         self._parts: list[tuple[Blocks, Tensor, Tensor]] = []
         for batch in found.batches:
-            blocks = _factorised(batch.inner.read(numbers), symmetric)
+            blocks = factorised(batch.inner.read(numbers), symmetric)
             right = batch.right.read(numbers)
             upper = blocks.first(right).contiguous()
             if symmetric and isinstance(blocks, Cholesky):
@@ -61,7 +61,7 @@ class Arrow:
         taken = torch.zeros(corner.shape, dtype=corner.dtype)
         for each in found.schur:
             each.add(taken, [lower for *_, lower in self._parts], [upper for _, upper, _ in self._parts])
-        self._schur = _factorised((corner - taken)[None], symmetric, 0.0)
+        self._schur = factorised((corner - taken)[None], symmetric, 0.0)
         self.told = (
             f"{sum(batch.unknowns.shape[0] for batch in found.batches):,} blocks eliminated, "
             f"Schur complement of {len(corner):,} unknowns, dense"
@@ -93,7 +93,7 @@ class Arrow:
         return prod(sign for sign, _ in parts), sum(logarithm for _, logarithm in parts)
 
 
-def _factorised(matrices: Tensor, symmetric: bool, least: float = SMALL_PIVOT) -> Blocks:
+def factorised(matrices: Tensor, symmetric: bool, least: float = SMALL_PIVOT) -> Blocks:
     """Return the factors of a batch of matrices, of symmetric ones by what stands on and below the diagonal.
 
     Raises:
@@ -112,7 +112,7 @@ def _factorised(matrices: Tensor, symmetric: bool, least: float = SMALL_PIVOT) -
 
 
 def _has_weak(pivots: Tensor, matrices: Tensor, least: float) -> bool:
-    if matrices.shape[-1] == 1:
+    if matrices.shape[-1] == 1 or not least:
         return not bool(pivots.all())
     return bool((pivots.abs().amin(-1) <= least * matrices.abs().flatten(1).amax(-1)).any())
 

@@ -7,26 +7,24 @@ from typing import Any
 import numpy
 
 from .matrix import Array, MatrixPattern, UnfitError, singular
+from .minimum_degree import by_pairs, dense_last, weak_pivots
 from .permuted import Permutation, permutation
 
-#: A diagonal entry smaller than this part of its row's largest is a weak pivot; where too many rows have one, or none,
-#: an ordering that keeps the pivots there is not tried. Where it is, what it gives is checked.
-WEAK = 0.001
+#: Where more rows than this part have a weak pivot, or some none, these are eliminated in pairs.
 MOST_WEAK = 0.01
 
-#: Fewer numbers in L and U are found a column at a time: panels of 20, SciPy's default, take up to 1.4 times as long
-#: there (SciPy 1.17), and half of it where the factors do not fit into the processor's cache.
-FEW = 10_000_000
-
-#: Rows and columns with more nonzeros than this times the square root of the size take minimum degree quadratic time:
-#: they come last, where they fill in nothing but themselves (Amestoy, Davis & Duff, AMD).
-DENSE = 10
+#: The columns that SuperLU finds at once where L and U have fewer numbers in each than these: 20, SciPy's default, take
+#: up to twice as long in sparse factors, and one at a time 1.6 times as long as 20 in full ones (SciPy 1.17).
+PANELS = ((64, 1), (160, 4))
 
 #: The part of the nonzeros beside the diagonal that have a mirror image, from which on orders of A + Aᵀ have the least
 #: fill (Davis, UMFPACK: the symmetric strategy).
 SYMMETRIC = 0.5
 
-#: The units in the last place to which factors without a search for pivots must give back a right side.
+#: A pivot on the diagonal of pairs is kept where it is not smaller than this part of its column's largest.
+THRESHOLD = 0.01
+
+#: The units in the last place to which factors with pivots on the diagonal must give back a right side.
 MOST_ERROR = 500
 
 
@@ -34,8 +32,9 @@ class SuperLU:
     """P A Q = L U in one ordering.
 
     "MMD_AT_PLUS_A" orders a matrix with a mostly symmetric pattern by minimum degree and takes its pivots where they
-    stand, on the diagonal: the least fill for grids and meshes, which a search for pivots would undo. "COLAMD" looks
-    for pivots, and its fill holds whatever they are. "TRIANGULAR" is a triangle as it stands.
+    stand, on the diagonal: the least fill for grids and meshes, which a search for pivots would undo. "PAIRS" does so
+    where many are weak or missing, as those of saddle points, which come beside an unknown that they meet. "COLAMD"
+    looks for pivots, and its fill holds whatever they are. "TRIANGULAR" is a triangle as it stands.
     """
 
     def __init__(self, pattern: MatrixPattern, values: Array, ordering: str) -> None:
@@ -43,7 +42,7 @@ class SuperLU:
 
         Raises:
             torch.linalg.LinAlgError: where the matrix is singular.
-            UnfitError: where pivots on the diagonal lose accuracy.
+            UnfitError: where pivots on the diagonal lose accuracy, or those of pairs fill in more than was foreseen.
         """
         from scipy.sparse import csc_array
         from scipy.sparse.linalg import splu
@@ -51,16 +50,7 @@ class SuperLU:
         if pattern.is_singular:  # SuperLU reads memory that is not its own then (SciPy 1.11-1.17)
             raise singular(pattern, values, "some row has no pivot")
         self._size, self._ordering = pattern.size, ordering
-        fixed = ordering != "COLAMD"
-        options: dict[str, Any] = {"diag_pivot_thresh": 0.0} if fixed else {}
-        if ordering == "MMD_AT_PLUS_A":
-            options["options"] = {"SymmetricMode": True}
-            if pattern.notes.get((ordering, "fill"), FEW) < FEW:
-                options["panel_size"] = 1
-        known: Permutation | None = pattern.notes.get(ordering)
-        if known is None and ordering == "MMD_AT_PLUS_A":
-            known = _dense_last(pattern)
-        options["permc_spec"] = "NATURAL" if known is not None or ordering == "TRIANGULAR" else ordering
+        known = _known(pattern, values, ordering)
         begin, index, ordered = (
             (pattern.begin, pattern.index, values)
             if known is None
@@ -69,17 +59,21 @@ class SuperLU:
         # By rows it is the transpose by columns.
         matrix = csc_array((ordered, index, begin), shape=(self._size, self._size))
         self._place = known
+        is_diagonal = ordering in ("MMD_AT_PLUS_A", "PAIRS")
         try:
-            self._lu = splu(matrix, **options)
+            self._lu = splu(matrix, **_options(pattern, ordering, known is not None))
         except RuntimeError as error:
-            if ordering == "MMD_AT_PLUS_A":
+            if is_diagonal:
                 raise UnfitError(str(error)) from error
             raise singular(pattern, values, str(error)) from error
-        if ordering == "MMD_AT_PLUS_A" and not self._is_accurate(matrix):
+        if is_diagonal and not self._is_accurate(matrix):
             raise UnfitError("pivots on the diagonal lose accuracy")
+        if self._lu.nnz > pattern.notes.get((ordering, "foreseen"), self._lu.nnz):
+            pattern.notes.pop(ordering, None)  # other pairs may fit the next values
+            raise UnfitError("pivots of pairs fill in more than was foreseen")
         if known is None and ordering != "TRIANGULAR":
             order = numpy.argsort(self._lu.perm_c)
-            columns = order if fixed else numpy.arange(self._size)
+            columns = numpy.arange(self._size) if ordering == "COLAMD" else order
             known = permutation(pattern, order, columns)
         if known is not None:
             pattern.notes[ordering] = known
@@ -94,9 +88,14 @@ class SuperLU:
         return bool(error <= MOST_ERROR * numpy.finfo(matrix.dtype).eps * scale)
 
     @property
+    def fill(self) -> int:
+        """The numbers in L and U."""
+        return int(self._lu.nnz)
+
+    @property
     def told(self) -> str:
         """The ordering and its fill."""
-        return f"SuperLU, ordering {self._ordering}, {self._lu.nnz:,} numbers in L and U"
+        return f"SuperLU, ordering {self._ordering}, {self.fill:,} numbers in L and U"
 
     def solve(self, right: Array, transposed: bool) -> Array:
         """Return X with A X = right, or Aᵀ X = right."""
@@ -120,39 +119,45 @@ class SuperLU:
         return (-1.0) ** (swaps + int((diagonal < 0).sum())), float(numpy.log(numpy.abs(diagonal)).sum())
 
 
-def has_strong_diagonal(pattern: MatrixPattern, values: Array) -> bool:
-    """Return whether pivots on the diagonal are worth a trial: the pattern is mostly symmetric, few are weak."""
-    at = pattern.diagonal
-    if at is None or pattern.symmetry < SYMMETRIC:
-        return False
-    size = numpy.abs(values)
-    weak = numpy.zeros(pattern.size, bool)
-    weak[pattern.row[WEAK * size > size[at][pattern.row]]] = True
-    return bool(weak.sum() <= MOST_WEAK * pattern.size)
-
-
-def _dense_last(pattern: MatrixPattern) -> Permutation | None:
-    """Return the order of minimum degree with nearly full rows and columns last; None where none or most are full."""
-    degree = numpy.bincount(pattern.row, minlength=pattern.size) + numpy.bincount(
-        pattern.index, minlength=pattern.size
-    )
-    dense = degree > 2 * max(16, DENSE * pattern.size**0.5)
-    if not dense.any() or 2 * dense.sum() > pattern.size:
+def diagonal_ordering(pattern: MatrixPattern, values: Array) -> str | None:
+    """Return the ordering with pivots on the diagonal that is worth a trial; none where patterns are not symmetric."""
+    if pattern.symmetry < SYMMETRIC:
         return None
-    from scipy.sparse import csc_array
-    from scipy.sparse.linalg import splu
+    if pattern.diagonal is None:
+        return "PAIRS"
+    return "MMD_AT_PLUS_A" if weak_pivots(pattern, values).mean() <= MOST_WEAK else "PAIRS"
 
-    others = numpy.flatnonzero(~dense)
-    place = numpy.cumsum(~dense) - 1
-    both = ~(dense[pattern.row] | dense[pattern.index])
-    row, column = place[pattern.row[both]], place[pattern.index[both]]
-    # Whatever the values are, these have their pivots on the diagonal.
-    values = numpy.where(row == column, float(pattern.size), -1.0)
-    inner = csc_array((values, (column, row)), shape=(len(others), len(others)))
-    options = {"diag_pivot_thresh": 0.0, "options": {"SymmetricMode": True}}
-    order = numpy.argsort(splu(inner, permc_spec="MMD_AT_PLUS_A", **options).perm_c)
-    order = numpy.concatenate([others[order], numpy.flatnonzero(dense)])
-    return permutation(pattern, order, order)
+
+def _known(pattern: MatrixPattern, values: Array, ordering: str) -> Permutation | None:
+    """Return the order that is known of a pattern before it is factorised; None where SuperLU is to find it.
+
+    Raises:
+        UnfitError: where there is none by pairs.
+    """
+    if ordering in pattern.notes:
+        found: Permutation = pattern.notes[ordering]
+        return found
+    if ordering == "MMD_AT_PLUS_A":
+        return dense_last(pattern)
+    if ordering != "PAIRS":
+        return None
+    paired = by_pairs(pattern, values)
+    if paired is None:
+        raise UnfitError("too many weak pivots meet no other unknown strongly")
+    found, pattern.notes[ordering, "foreseen"] = paired
+    return found
+
+
+def _options(pattern: MatrixPattern, ordering: str, is_ordered: bool) -> dict[str, Any]:
+    """Return what SuperLU is told."""
+    found: dict[str, Any] = {"permc_spec": "NATURAL" if is_ordered or ordering == "TRIANGULAR" else ordering}
+    if ordering != "COLAMD":
+        found["diag_pivot_thresh"] = THRESHOLD if ordering == "PAIRS" else 0.0
+    if ordering in ("MMD_AT_PLUS_A", "PAIRS"):
+        found["options"] = {"SymmetricMode": True}
+    fill = pattern.notes.get((ordering, "fill"))
+    panel = next((panel for most, panel in PANELS if fill is not None and fill < most * pattern.size), None)
+    return found if panel is None else {**found, "panel_size": panel}
 
 
 def _cycles(order: Array) -> int:
