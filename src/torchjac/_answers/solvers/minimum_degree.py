@@ -24,7 +24,7 @@ def weak_pivots(pattern: MatrixPattern, values: Array) -> Array:
     diagonal = numpy.zeros(pattern.size, size.dtype)
     at = numpy.flatnonzero(pattern.row == pattern.index)
     diagonal[pattern.row[at]] = size[at]
-    weak = diagonal == 0
+    weak: Array = diagonal == 0
     weak[pattern.row[WEAK * size > diagonal[pattern.row]]] = True
     return weak
 
