@@ -10,11 +10,11 @@ from ..._blocks.lazy import Notes
 from .arrow import Arrow
 from .arrow_plan import plan
 from .banded import Banded, is_narrow
-from .dense import Dense
 from .matrix import Array, DependentError, Factors, MatrixPattern, UnfitError, singular
 from .permuted import Permutation, permutation
 from .superlu import SuperLU, diagonal_ordering
 from .tridiagonal import Tridiagonal
+from .written_out import WrittenOut
 
 #: Where pivots on the diagonal lost accuracy they are tried again, for other values may allow them: after this many
 #: systems of the pattern, then after twice as many each time, up to a limit.
@@ -76,7 +76,7 @@ def factorise(pattern: MatrixPattern, values: Array) -> tuple[Factors, str]:
 def sparse_lu(pattern: MatrixPattern, values: Array) -> tuple[Factors, str]:
     """L U in an order of minimum degree if its pivots serve, else by COLAMD, as for some systems from then on."""
     if pattern.notes.get("full"):
-        return Dense(pattern, values), "dense L U: sparse ones had nearly as many numbers"
+        return WrittenOut(pattern, values), "dense L U: sparse ones had nearly as many numbers"
     left, wait = pattern.notes.get("pivots are searched", (0, SHORTEST_WAIT))
     ordering = diagonal_ordering(pattern, values)
     if left:

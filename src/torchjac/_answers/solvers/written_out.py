@@ -8,7 +8,7 @@ from .arrow import factorised
 from .matrix import Array, MatrixPattern, UnfitError, singular
 
 
-class Dense:
+class WrittenOut:
     """The factors of a matrix that is written out: Cholesky's where it is symmetric and positive definite, else L U."""
 
     def __init__(self, pattern: MatrixPattern, values: Array) -> None:
