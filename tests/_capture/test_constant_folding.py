@@ -5,8 +5,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from torchjac._blocks.tracing import is_known, is_tracing
+from torchjac._blocks.tracing import computed, is_known, is_tracing, overwritten
 from torchjac._capture.constant_folding import Constants, constants_computed, still_holds
+from torchjac._capture.state import undisturbed
 
 
 def trace(func, x):
@@ -192,3 +193,20 @@ def test_set_up_once():
         with constants_computed():
             assert torch._C._len_torch_dispatch_stack() == depth
     assert torch._C._len_torch_dispatch_stack() == 0
+
+
+def test_an_interrupt_leaves_nothing_known() -> None:
+    """What a trace knew of tensors by their ids is forgotten where an interrupt cut off its end."""
+    mode = FakeTensorMode()
+    with mode, pytest.raises(KeyboardInterrupt), undisturbed():
+        x = mode.from_tensor(torch.ones(2))
+        constants_computed().__enter__()
+        held = torch.tensor([1.0, 2.0]) * 2
+        assert is_known(held)
+        held.copy_(x)
+        assert computed
+        assert overwritten
+        raise KeyboardInterrupt
+    assert not computed
+    assert not overwritten
+    assert not is_tracing()

@@ -6,7 +6,7 @@ integer tensors, and matching two blocks looks at them; made inside a trace, the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import torch
@@ -33,6 +33,7 @@ from .op_facts import (
     targets_of,
     view_of,
 )
+from .state import Change
 
 #: Whether Inductor may lose a write into a part of a tensor where a formula makes one (it did in PyTorch 2.9).
 _LOSES_WRITES = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13)
@@ -78,10 +79,14 @@ class Constants(TorchDispatchMode):
         self._named: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __exit__(self, *exception: Any) -> None:
-        """Forget what was written into."""
+        """Forget what no one asks for any more."""
+        self.forget()
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
+
+    def forget(self) -> None:
+        """Forget what was computed and written into."""
         overwritten.difference_update(self._written)
         computed.difference_update(self._made)
-        super().__exit__(*exception)  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Args = (), kwargs: KeywordArgs | None = None
@@ -253,13 +258,15 @@ class Constants(TorchDispatchMode):
         return self._named[id(tensor)][1]
 
 
-class constants_computed:  # a context manager, and used as one
+class constants_computed(Change):  # a context manager, and used as one
     """Inside a trace, compute integers that depend on nothing traced."""
 
-    def __enter__(self) -> Constants:
-        modes = map(dispatch_mode_at, range(dispatch_mode_count()))
-        active = next((mode for mode in modes if isinstance(mode, Constants)), None)
+    def __init__(self) -> None:
         self.made: Constants | None = None
+
+    def make(self) -> Constants:
+        """Begin, unless it began around."""
+        active = next((mode for mode in _modes() if isinstance(mode, Constants)), None)
         if active is None:
             self.made = active = Constants()
             active.__enter__()  # type: ignore[no-untyped-call]
@@ -270,9 +277,16 @@ class constants_computed:  # a context manager, and used as one
         """True where it began here, not in a call around this one."""
         return self.made is not None
 
-    def __exit__(self, *exception: Any) -> None:
+    def undo(self) -> None:
+        """End it: what is known of tensors by their ids is true of others later."""
         if self.made is not None:
-            self.made.__exit__(*exception)
+            if any(mode is self.made for mode in _modes()):
+                self.made.__exit__(None, None, None)
+            self.made.forget()
+
+
+def _modes() -> Iterator[Any]:
+    return map(dispatch_mode_at, range(dispatch_mode_count()))
 
 
 def _refuse_layout(does: str, tensor: Tensor) -> NoReturn:
