@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 import torchjac
 from torchjac import explain, hessian, jacfwd, jacobian, jacrev, pieces, value_and_jacobian, vmap
 from torchjac._accumulate.progress import _watched
+from torchjac._blocks.tracing import computed, overwritten
 from torchjac._capture.checkpoints import _kept
 from torchjac._capture.state import _here
 from torchjac._capture.vmap_levels import _entered
@@ -24,6 +25,10 @@ from torchjac._plan.recorder import recorder
 VARIABLES = (_watched, _kept, _entered)
 FULL = os.environ.get("TORCHJAC_SWEEP") == "full"
 OURS = str(Path(torchjac.__file__).parent)
+#: Those of all modules, by what PyTorch knows of them
+MODULE_HOOKS = [
+    kept for name, kept in vars(torch.nn.modules.module).items() if name.startswith("_global_forward_")
+]
 #: Whose lock stays taken where it is interrupted as it gives it back (4.70): the next bar would wait for ever.
 BARS = str(Path(tqdm.__file__).parent)
 
@@ -51,6 +56,8 @@ def _state():
         "changes": len(_here.changes),
         "variables": [variable.get() for variable in VARIABLES],
         "properties": [vars(torch.Tensor).get(name) for name in ("requires_grad", "is_leaf", "grad_fn")],
+        "module hooks": [len(kept) for kept in MODULE_HOOKS],
+        "known in a trace": (set(computed), set(overwritten)),
         "register_hook": torch.Tensor.register_hook,
         "_register_hook": torch.autograd.function._HookMixin._register_hook,
         "_checkpoint_hook": torch.utils.checkpoint._checkpoint_hook,

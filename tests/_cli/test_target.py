@@ -28,7 +28,9 @@ def here(tmp_path, monkeypatch):
     (folder / "inner.py").write_text("from . import other\nf = other.g\n")
     (folder / "other.py").write_text("def g(x):\n    return x\n")
     yield tmp_path
-    for name in set(sys.modules) - before:  # a library that was imported meanwhile stays: it is what others hold
+    for name in (
+        set(sys.modules) - before
+    ):  # a library that was imported meanwhile stays: it is what others hold
         if str(getattr(sys.modules[name], "__file__", None)).startswith(str(tmp_path)):
             del sys.modules[name]
 
