@@ -11,12 +11,12 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is publ
 from .._blocks.block import identity, valued
 from .._blocks.tracing import inside_functorch, is_tracing
 from .assembly import assemble
+from .augmented import solution
 from .bordered import bordered
 from .forms import Form, SumOfBlocks
 from .index_parts import diagonal_blocks
-from .matrix_kind import solved_as
 from .products import transposed
-from .solve import HALF, single, solve
+from .solve import HALF, single, solve, way
 from .to_dense import to_dense
 
 
@@ -37,7 +37,7 @@ def lstsq(form: Form, right: Tensor) -> Tensor:
     if not right.numel() or not columns:
         return right.new_zeros((*in_shape, *tail))
     flat = right.reshape(rows, -1)
-    kind, dims = solved_as(form)
+    kind, dims = way(form)
     if kind in ("dense", "low-rank") or rows == 1 or columns == 1:
         whole = to_dense(form).reshape(rows, columns)
         return _by_qr(whole, flat).reshape((*in_shape, *tail))
@@ -46,6 +46,8 @@ def lstsq(form: Form, right: Tensor) -> Tensor:
         blocks = diagonal_blocks(form, dims)
         matrices = blocks.reshape(count, rows // count, columns // count)
         return _by_qr(matrices, flat.reshape(count, rows // count, -1)).reshape((*in_shape, *tail))
+    if kind == "product":
+        return solution(form, flat, solve).reshape((*in_shape, *tail))
     tall = rows >= columns
     over = form if tall else transposed(form)
     eye = valued(identity(over.out_shape), _size(form))

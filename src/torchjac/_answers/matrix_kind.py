@@ -10,7 +10,7 @@ from typing import NamedTuple
 from .._blocks.block import Block, entries
 from .._blocks.block_views import joined, same_positions
 from .._blocks.maps import Affine, Map
-from .factored import rank_bound
+from .factored import most_entries, rank_bound
 from .forms import Form, LowRankUpdate, ProductOfFactors, kept
 
 #: A sparse factorisation costs some fifty times more for each number than a dense one; below this many
@@ -40,7 +40,18 @@ def kind_of_product(form: ProductOfFactors) -> MatrixKind:
     """Compare the rank with the sides first."""
     if rank_bound(form) < min(form.matrix_shape):
         return MatrixKind("low-rank")
+    if _is_fuller_than_factors(form):
+        return MatrixKind("product")
     return kind_of(form.blocks, form.out_shape, form.in_shape)
+
+
+def _is_fuller_than_factors(form: ProductOfFactors) -> bool:
+    """Return whether a square product of two factors has more entries than a system of both, told by their maps."""
+    rows, columns = form.matrix_shape
+    if rows != columns or len(form.factors) > 2 or rows * columns <= SMALL:
+        return False
+    named = prod(form.factors[1].out_shape) + sum(sum(map(entries, factor.blocks)) for factor in form.factors)
+    return most_entries(form) > FULL * named
 
 
 @kind.register(LowRankUpdate)
@@ -66,7 +77,7 @@ def solved_as(form: Form) -> MatrixKind:
 
 def _solved_as(form: Form) -> MatrixKind:
     found = kind(form)
-    if found.name in ("diagonal", "low-rank", "low-rank plus"):
+    if found.name in ("diagonal", "low-rank", "low-rank plus", "product"):
         return found
     rows, columns = form.matrix_shape
     named = sum(map(entries, form.blocks))

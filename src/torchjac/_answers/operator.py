@@ -51,6 +51,7 @@ class Jacobian(Algebra, Entries, Systems, Conversion, Display):
         - "block-diagonal": output and input agree along some dims, as a batch does.
         - "low-rank": a product through fewer numbers than it has rows and columns, so that it is singular.
         - "low-rank plus": one of low rank, as a product is, beside one of any other kind that was added to it.
+        - "product": two factors that name far fewer entries than their product.
         - "sparse": none of these, and some entries are known to be zero.
         - "dense": anything else.
 

@@ -54,7 +54,11 @@ def transposed_sum(form: SumOfBlocks) -> SumOfBlocks:
 @transposed.register(ProductOfFactors)
 def transposed_product(form: ProductOfFactors) -> ProductOfFactors:
     """Swap the factors: (A B)ᵀ = Bᵀ Aᵀ."""
-    return ProductOfFactors(tuple(map(transposed, reversed(form.factors))))
+    found: ProductOfFactors | None = vars(form).get("transpose_of")
+    if found is None:
+        found = ProductOfFactors(tuple(map(transposed, reversed(form.factors))))
+        vars(found)["transpose_of"] = form
+    return found
 
 
 @transposed.register(LowRankUpdate)
@@ -135,7 +139,7 @@ def times_update(form: LowRankUpdate, vectors: Tensor) -> Tensor:
 
 def with_owner(form: Form) -> tuple[Form, bool]:
     """Return the form that keeps the matrix and its factors, and whether this one is its transpose."""
-    owner: SumOfBlocks | None = vars(form).get("transpose_of")
+    owner: Form | None = vars(form).get("transpose_of")
     return (form, False) if owner is None else (owner, True)
 
 

@@ -15,10 +15,11 @@ from .._blocks.block import fitted
 from .._blocks.tracing import inside_functorch, is_tracing
 from . import low_rank_update
 from .assembly import assemble
+from .augmented import augmented, solution
 from .factored import rank_bound
-from .forms import Form, LowRankUpdate, SumOfBlocks, kept
+from .forms import Form, LowRankUpdate, ProductOfFactors, SumOfBlocks, kept
 from .index_parts import diagonal, diagonal_blocks
-from .matrix_kind import is_symmetric, solved_as
+from .matrix_kind import MatrixKind, is_symmetric, solved_as
 from .nonzeros import coordinates
 from .products import transposed, with_owner
 from .solvers.named import factorise_by
@@ -48,12 +49,18 @@ def check_square(form: Form, what: str) -> int:
     return rows
 
 
+def way(form: Form) -> MatrixKind:
+    """Return the kind that a system is solved as here: products are written out where SciPy cannot be called."""
+    found = solved_as(form)
+    return MatrixKind("dense") if found.name == "product" and (inside_functorch() or is_tracing()) else found
+
+
 def solve(form: Form, right: Tensor) -> Tensor:
     """Return X of shape ``in_shape`` (+ (k,)) with J X = right."""
     size = check_square(form, "solve")
     out_shape, in_shape = form.out_shape, form.in_shape
     tail = tuple(right.shape[len(out_shape) :])
-    kind, dims = solved_as(form)
+    kind, dims = way(form)
     if not right.numel():
         return right.reshape((*in_shape, *tail)).clone()
     if kind == "low-rank":
@@ -80,6 +87,8 @@ def solve(form: Form, right: Tensor) -> Tensor:
             return low_rank_update.woodbury(form, columns, solve).reshape((*in_shape, *tail))
         except LinAlgError:  # a term may be singular though the sum is not
             return _written_out(form, columns).reshape((*in_shape, *tail))
+    if kind == "product":
+        return solution(form, columns, solve).reshape((*in_shape, *tail))
     if kind == "diagonal":
         solved = columns / _nonzero(diagonal(form).reshape(size, 1))
     elif kind == "sparse":
@@ -109,7 +118,7 @@ def solve_by(form: Form, right: Tensor, solver: Any, preconditioner: Any) -> Ten
 def slogdet(form: Form) -> SlogDet:
     """Return the sign of det J and log |det J|."""
     size = check_square(form, "slogdet")
-    kind, dims = solved_as(form)
+    kind, dims = way(form)
     if kind == "low-rank":
         return _singular(form)
     if form.dtype in HALF:
@@ -122,6 +131,10 @@ def slogdet(form: Form) -> SlogDet:
             return SlogDet(first.sign * sign, first.logabsdet + logabs)
         except LinAlgError:
             return SlogDet(*torch.linalg.slogdet(to_dense(form).reshape(size, size)))
+    if kind == "product":
+        found = augmented(form)[0]
+        sign, logabs = slogdet(found.system)
+        return SlogDet(sign * (-1) ** found.between, logabs)
     if kind == "diagonal":
         return _of_diagonal(diagonal(form))
     if kind == "block-diagonal":
@@ -146,6 +159,8 @@ def single(form: Form) -> Form:
         return transposed(single(owner))
 
     def make() -> Form:
+        if isinstance(form, ProductOfFactors):
+            return ProductOfFactors(tuple(map(single, form.factors)))
         blocks = tuple([fitted(block, torch.float32, form.device) for block in form.blocks])
         return SumOfBlocks(form.out_shape, form.in_shape, torch.float32, form.device, blocks)
 
