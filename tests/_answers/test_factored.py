@@ -141,7 +141,7 @@ def test_a_diagonal_and_a_row():
     v = torch.randn(1000)
     torch.testing.assert_close(jac @ v, jacrev(f)(x) @ v)
     torch.testing.assert_close(jac.diagonal(), jacrev(f)(x).diagonal())
-    assert jac.solved_as == "dense"
+    assert jac.solved_as == "product"
 
 
 def test_what_holds_no_less_is_not_kept():
