@@ -33,7 +33,7 @@ class Augmented:
 
     @property
     def told(self) -> str:
-        """How the system is solved."""
+        """The way that the system is solved, in words."""
         return (
             f"solve: with both factors in one system, {' '.join(told(self.system)).removeprefix('solve: ')}"
         )
