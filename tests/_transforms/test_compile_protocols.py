@@ -222,3 +222,14 @@ def test_what_the_collector_calls():
     finally:
         gc.set_threshold(*threshold)
         gc.callbacks.remove(callback)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_swapped_tensors(dynamic):
+    """A captured tensor can be swapped with another, as `nn.Module` does when it is moved; the answer follows."""
+    net, other = nn.Linear(3, 3), nn.Parameter(torch.rand(3, 3))
+    func, x = lambda x: net(x).tanh(), torch.rand(3)
+    jac = compile(jacrev(func), backend="eager", dynamic=dynamic)
+    jac(x)
+    torch.utils.swap_tensors(net.weight, other)
+    torch.testing.assert_close(jac(x), jacrev(func)(x))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
 
@@ -12,9 +12,13 @@ from torch import Tensor, fx
 from .._blocks.zeros import is_large
 from .._torch import FakeTensorMode, TracingContext, dynamo, inductor, symbolic_shapes, tracing
 from .group_loops import group_loops
+from .inductor_graph import compile_functional, is_functional
 from .op_recording import own_outputs
 from .simplify_graph import base_of, looks, written
 from .small_products import join_shared_products, spell_out_small_products
+
+#: The ops that an op is made of, by the op
+Decompositions: TypeAlias = Mapping[Any, Callable[..., Any]] | None
 
 #: Gives the outputs of a graph from its inputs
 Run: TypeAlias = Callable[[list[Tensor]], Sequence[Tensor]]
@@ -60,13 +64,10 @@ SMALL_JOIN = 256
 
 def compile_graph(graph: fx.GraphModule, example: list[Tensor], backend: Any) -> Run:
     """Compile a graph of ATen ops for tensors like ``example``; a backend is a name or a function of both."""
-    with torch.no_grad():
+    # The rounding of an autocast is recorded, and would be done again.
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
         if backend == "inductor":
-            fake = FakeTensorMode(shape_env=symbolic_shapes().ShapeEnv())
-            with fake:
-                example = [_like(tensor) for tensor in example]
-            with tracing(TracingContext(fake)):  # where the keys of PyTorch's caches on the disk are made
-                return _inductor(graph, example)
+            return _inductor(graph, example)
         compiled = compiled_by(backend, graph, example)
     return lambda tensors: compiled(*tensors)
 
@@ -85,6 +86,15 @@ def compiled_by(backend: Any, graph: fx.GraphModule, example: list[Any]) -> Call
     return compiled
 
 
+def decompositions_of(backend: Any) -> Decompositions:
+    """Return what a backend decomposes before it compiles: done in the recording, it costs no pass of its own."""
+    if backend != "inductor":
+        return None
+    inductor("lowering")  # some of them ask it
+    table: Decompositions = inductor("decomposition").select_decomp_table()
+    return table
+
+
 def _inductor(graph: fx.GraphModule, example: list[Tensor]) -> Run:
     """Return what Inductor makes of a graph.
 
@@ -92,7 +102,13 @@ def _inductor(graph: fx.GraphModule, example: list[Tensor]) -> Run:
     gradients, for 6 µs a call (torch 2.13). Where there are none of these, the code itself is called.
     """
     with inductor("config").patch(inductor_settings(graph)):
-        compiled: Any = inductor("compile_fx").compile_fx(graph, list(example))
+        if is_functional(graph):
+            return _innermost(compile_functional(graph))
+        fake = FakeTensorMode(shape_env=symbolic_shapes().ShapeEnv())
+        with fake:
+            example = [_like(tensor) for tensor in example]
+        with tracing(TracingContext(fake)):  # where the keys of PyTorch's caches on the disk are made
+            compiled: Any = inductor("compile_fx").compile_fx(graph, list(example))
     changing = {base_of(node).op for node in written(graph)}
     code = _inside(compiled)
     if (

@@ -17,7 +17,7 @@ from .._answers.forms import sums_of
 from .._answers.operator import Jacobian
 from .._blocks.tracing import inside_functorch
 from .._torch import dispatch_mode_count, forward_level
-from .backend import compile_graph
+from .backend import compile_graph, decompositions_of
 from .call_function import check_callable
 from .capture_watch import Observer
 from .dynamic import SharedCode
@@ -174,7 +174,9 @@ class Compiled(Generic[P, R]):
             if found is not None:
                 return found
             backend, cache_size, dynamic = self._settings
-            made, reads = observed(self._func, call, partial(capture, backend=backend, dynamic=dynamic))
+            table = None if dynamic else decompositions_of(backend)
+            record = partial(capture, backend=backend, dynamic=dynamic, decompositions=table)
+            made, reads = observed(self._func, call, record)
             # What a backend imports or sets is no change that the function made.
             if dynamic:
                 program, compiled = self._with_shared_code(made, reads, without_sizes(call.key), backend)

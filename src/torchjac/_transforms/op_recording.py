@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
@@ -22,7 +22,9 @@ from .._torch import (
     OpOverload,
     dynamo,
 )
+from .functional_writes import make_functional
 from .simplify_graph import base_of, clean, written
+from .traced_ops import ManySizes
 
 #: Code that stands here is not the user's.
 _OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
@@ -30,10 +32,11 @@ _OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 
 def is_random(graph: fx.GraphModule) -> bool:
     """Return whether a graph draws random numbers."""
-    return any(map(_draws, graph.graph.nodes))
+    return any(map(draws, graph.graph.nodes))
 
 
-def _draws(node: fx.Node) -> bool:
+def draws(node: fx.Node) -> bool:
+    """Return whether an op draws random numbers."""
     if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
         return False
     assert isinstance(node.target, OpOverload)
@@ -64,17 +67,24 @@ def record_ops(
     function: Callable[[list[Tensor]], list[Tensor]],
     tensors: Sequence[Tensor],
     mode: FakeTensorMode | None = None,
+    decompositions: Mapping[Any, Callable[..., Any]] | None = None,
 ) -> Recording:
     """Record what a function does to tensors like these; it may capture some of ``mode``, which have no values.
+
+    What is decomposed is recorded as the ops that it is made of.
 
     Raises:
         RuntimeError: where the function looks at values of tensors.
     """
+    is_ours = mode is None or isinstance(mode, ManySizes)
     mode = mode or FakeTensorMode()
     with mode, _values_refused(), _dynamo_transparent():
         example = [_like(tensor) for tensor in tensors]
-        graph = make_fx(lambda *given: function(list(given)))(*example)
+        graph = make_fx(lambda *given: function(list(given)), decompositions)(*example)
     captured = _lift(graph, mode)
+    if is_ours:  # it holds weak references to what was captured, with which `swap_tensors` refuses a tensor
+        mode.fake_tensor_converter = type(mode.fake_tensor_converter)()
+    make_functional(graph)
     clean(graph)
     writes = any(base_of(node) in _inputs(graph) for node in written(graph))
     own_outputs(graph)

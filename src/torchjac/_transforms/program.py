@@ -13,7 +13,7 @@ from .._answers.frame import kept_in_parts
 from .._answers.rebuild import Build, Rebuildable, take_apart
 from .._capture.constant_folding import Assumed, Constants, still_holds
 from .._torch import FakeTensorMode
-from .backend import Run, compile_graph
+from .backend import Decompositions, Run, compile_graph
 from .capture_watch import Observer, UnwatchedConstants, ValuesLeave
 from .graph_constants import take_out_numbers
 from .op_recording import Recording, is_random, record_ops
@@ -119,7 +119,11 @@ def flattened(func: Callable[..., Any], call: Call) -> tuple[Flat, list[Any]]:
 
 
 def trace(
-    func: Callable[..., Any], call: Call, observer: Observer, mode: FakeTensorMode | None = None
+    func: Callable[..., Any],
+    call: Call,
+    observer: Observer,
+    mode: FakeTensorMode | None = None,
+    decompositions: Decompositions = None,
 ) -> Trace:
     """Record a call of a function, which the observer watches, in a mode.
 
@@ -133,27 +137,34 @@ def trace(
             return flat(tensors, constants)
 
     with observer.interrupts:
-        forward = record_ops(ahead, call.tensors, mode)
+        forward = record_ops(ahead, call.tensors, mode, decompositions)
     apart, assumed = found
     return Trace(forward, apart, assumed, flat)
 
 
 def capture(
-    func: Callable[..., Any], call: Call, observer: Observer, backend: Any, dynamic: bool
+    func: Callable[..., Any],
+    call: Call,
+    observer: Observer,
+    backend: Any,
+    dynamic: bool,
+    decompositions: Decompositions = None,
 ) -> Callable[[Compile], CompiledProgram]:
     """Record a call of a function, which the observer watches, and return what makes a program of a compiler.
 
-    A ``dynamic`` recording is one for many sizes.
+    A ``dynamic`` recording is one for many sizes. What is decomposed is recorded as the ops that it is made of.
 
     Raises:
         RuntimeError: where the function looks at values of tensors, or writes into tensors that are not its own
             while gradients are asked for.
     """
-    forward, apart, assumed, flat = trace(func, call, observer, ManySizes() if dynamic else None)
+    forward, apart, assumed, flat = trace(
+        func, call, observer, ManySizes() if dynamic else None, decompositions
+    )
     outputs = [number for number, tensor in enumerate(apart.tensors) if tensor.requires_grad]
     if outputs:
         with observer.interrupts:
-            pull = _pull(flat, call.tensors, forward, outputs, backend, observer)
+            pull = _pull(flat, call.tensors, forward, outputs, backend, observer, decompositions)
         at: list[int | float] = list(range(len(apart.tensors)))
     else:
         pull, at = None, take_out_numbers(forward.graph, forward.outputs, apart.numbers)
@@ -176,6 +187,7 @@ def _pull(
     outputs: list[int],
     backend: Any,
     observer: Observer,
+    decompositions: Decompositions,
 ) -> Pull | NoPull:
     if forward.writes:
         raise RuntimeError(
@@ -209,7 +221,9 @@ def _pull(
 
     cotangents = [forward.outputs[number].detach() for number in outputs]
     try:
-        return Pull(record_ops(back, [*tensors, *cotangents]), outputs, sources, backend)
+        return Pull(
+            record_ops(back, [*tensors, *cotangents], None, decompositions), outputs, sources, backend
+        )
     except _NoWayBackError as error:
         return NoPull(outputs, sources, error.reason)
 

@@ -107,10 +107,9 @@ def _spell_out(graph: fx.GraphModule, tensor: fx.Node, products: dict[fx.Node, C
     dims, batch = tensor.meta["val"].shape, _matrix(first)[1]
     matrix = first.args[1].meta["val"].shape[-2:]  # type: ignore[union-attr]
     with graph.graph.inserting_before(first):
-        sizes = [*dims[:batch], *[1] * (len(dims) - 1 - batch), *matrix]
+        sizes = [1, *dims[:batch], *[1] * (len(dims) - 1 - batch), *matrix]
         factors = [_call(graph, _aten.reshape.default, each, sizes) for each in matrices]
-        joined = _aten.stack.default if len(factors) > 1 else _aten.unsqueeze.default
-        factor = _call(graph, joined, *([factors] if len(factors) > 1 else [factors[0], 0]))
+        factor = factors[0] if len(factors) == 1 else _call(graph, _aten.cat.default, factors)
         terms = _call(graph, _aten.mul.Tensor, _call(graph, _aten.unsqueeze.default, tensor, -1), factor)
         total = _call(graph, _aten.sum.dim_IntList, terms, [-2])
     for node, cuts in products.items():
@@ -130,7 +129,11 @@ def _call(graph: fx.GraphModule, op: Any, *args: Any) -> fx.Node:
 
 def _replace(graph: fx.GraphModule, node: fx.Node, found: fx.Node) -> None:
     """Put what was found in place of a product, laid down in memory as the library does it."""
-    node.replace_all_uses_with(_call(graph, _aten.contiguous.default, found))
+    if not found.meta["val"].is_contiguous():
+        found = _call(graph, _aten.clone.default, found)
+        found.kwargs = {"memory_format": torch.contiguous_format}
+        found.meta["val"] = found.meta["val"].contiguous()
+    node.replace_all_uses_with(found)
     graph.graph.erase_node(node)
 
 
