@@ -40,7 +40,11 @@ def test_window_of():
         ([([2, 2], [4, 1], 0), ([2], [4], 2)], True),
         ([([2, 2], [4, 1], 0), ([2], [4], 1)], False),
         ([([3], [2], 0), None], False),
-        ([([MANY + 1], [1], 0)], False),
+        ([([MANY + 1], [1], 0), ([1], [1], MANY + 5)], False),
+        ([([MANY, 2], [4, 1], 4), ([MANY], [4], 6)], True),  # told by one of many samples
+        ([([MANY, 2], [4, 1], 4), ([MANY], [4], 5)], False),
+        ([([MANY, 2], [4, 1], 0), ([MANY], [4], 6)], False),  # of others
+        ([([MANY, 2], [4, 3], 1), ([MANY], [4], 0)], False),  # that reach into the next one
     ],
 )
 def test_are_apart(windows, apart):

@@ -56,6 +56,14 @@ IN_PLACE = {
 DECOMPOSED = {
     "affine grid": lambda x: F.affine_grid(x.view(1, 2, 3), [1, 1, 2, 2], align_corners=False),
     "masked fill": lambda x: (x * 2).masked_fill(weight > 0.5, x[0]),
+    "distances": lambda x: F.pdist(x.view(3, 2)),
+    "distances in each norm": lambda x: torch.cat(
+        [
+            F.pdist((x + ((4 * x).round() / 4 - x).detach()).view(3, 2), p)
+            for p in (0, 0.5, 1, 3, float("inf"))
+        ]
+    ),
+    "distances of equals": lambda x: F.pdist(x[:1].expand(3, 2), float("inf")) + F.pdist(x[:1].expand(3, 2)),
     "take": lambda x: x.view(2, 3).take(torch.tensor([[1, 4], [5, 1]])),
     "renorm": lambda x: x.view(2, 3).renorm(2, 0, 0.5),
     "put": lambda x: torch.ones(2, 4).put(torch.tensor([[1, 7], [2, 1]]), x[:4].view(2, 2), accumulate=True),

@@ -12,8 +12,9 @@ from unittest import mock
 import pytest
 import torch
 from tests.allocations import Alive
+from tests.forced import force
 
-from torchjac import hessian, jacobian, jacrev, program_cache
+from torchjac import hessian, jacobian, jacrev, program_cache, vmap
 from torchjac._accumulate import planned
 from torchjac._accumulate.candidates import Candidate, candidates
 from torchjac._accumulate.factors import ProgramKey
@@ -22,7 +23,7 @@ from torchjac._blocks.dense_views import locate
 from torchjac._plan.cache import Cache, Entry
 from torchjac._plan.program import RUNS, Program, program
 from torchjac._plan.recorder import Recorder
-from torchjac._plan.steps import Whole, called
+from torchjac._plan.steps import Into, Whole, called
 from torchjac.testing import loop_jacobian
 
 D = torch.float64
@@ -702,3 +703,47 @@ def test_constants_written_into_an_answer(f, chunk_size) -> None:
         found = jacrev(f, chunk_size=chunk_size)(x)
         torch.testing.assert_close(found, loop_jacobian(f, x))
         found.fill_(7.0)  # what the next answer's memory may hold
+
+
+def test_steps_of_a_gated_cell(monkeypatch) -> None:
+    """Seven products of gates go straight into two answers: no sum with zeros, no copy, one view of the input."""
+    monkeypatch.setattr(planned, "RECORDED_AT", 1)
+    force(monkeypatch, "reverse")
+
+    def cell(w, x):
+        i, f, g, o = (w @ x).chunk(4)
+        c = f.sigmoid() * x[:2] + i.sigmoid() * g.tanh()
+        return torch.cat([o.sigmoid() * c.tanh(), c])
+
+    w, x = torch.rand(8, 3, dtype=D), torch.rand(5, 3, dtype=D)
+    for _ in range(RUNS + 2):
+        found = vmap(jacrev(cell), (None, 0))(w, x)
+        torch.testing.assert_close(found, torch.stack([loop_jacobian(cell, w, each) for each in x]))
+        w, x = w + 0.1, x - 0.1
+    (entry,) = walks()
+    names = [getattr(called(step.function), "__name__", "") for step in entry.program.steps]
+    assert "add_" not in names
+    assert "copy_" not in names
+    assert sum(type(step.function) is Into for step in entry.program.steps) == 7
+
+
+def test_a_view_is_taken_once() -> None:
+    """Views of one tensor that are alike are one step; not of memory that is written into between them."""
+    x = torch.rand(4, dtype=D)
+
+    def twice(x):
+        return x.reshape(2, 2).sin() + x.reshape(2, 2).cos() + x.narrow(0, 0, 1)
+
+    def written(x):
+        y = x * 1
+        first = y.reshape(2, 2).permute(1, 0).reshape(4)
+        y.mul_(2)
+        return first + y.reshape(2, 2).permute(1, 0).reshape(4)
+
+    for f, reshapes in ((twice, 1), (written, 4)):
+        with torch.no_grad(), Recorder([x]) as found:
+            result = f(x)
+        made = program(found, result)
+        assert sum(step.function is torch.Tensor.reshape for step in made.steps) == reshapes
+        other = torch.rand(4, dtype=D)
+        torch.testing.assert_close(made.run([other]), f(other))

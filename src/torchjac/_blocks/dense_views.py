@@ -143,11 +143,28 @@ def are_apart(windows: Sequence[Window | None]) -> bool:
 
     It is asked where a program is recorded, to be run many times.
     """
-    found = [window for window in windows if window is not None]
+    found = _of_a_sample([window for window in windows if window is not None])
     if len(found) < len(windows) or sum(prod(sizes) for sizes, _, _ in found) > MANY:
         return False
     positions = numpy.concatenate([numpy.zeros(0, int), *map(_positions, found)])
     return numpy.unique(positions).size == positions.size
+
+
+def _of_a_sample(windows: list[Window]) -> list[Window]:
+    """Return windows without the outermost dim, if along it each repeats, as often, a part that others stay out of."""
+    step = max([max(steps, default=0) for _, steps, _ in windows], default=0)
+    inner, samples = [], set()
+    for sizes, steps, offset in windows:
+        if step == 0 or step not in steps:
+            return windows
+        dim, (first, start) = steps.index(step), divmod(offset, step)
+        samples.add((first, sizes[dim]))
+        own = sizes[:dim] + sizes[dim + 1 :], steps[:dim] + steps[dim + 1 :], start
+        reach = sum([each * (size - 1) for size, each in zip(own[0], own[1], strict=True)])
+        if len(samples) > 1 or start + reach >= step:
+            return windows
+        inner.append(own)
+    return inner
 
 
 def _positions(window: Window) -> numpy.ndarray:

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from .._plan.key import KeyOf
 from .._plan.price import BLOCK, NODE, NUMBER
+from .._plan.recorder import recorder
 from .._plan.recording import whole
 from .._torch import signed
 from .block import Block, TensorOptions, labels, values_over
-from .dense_views import locate, window_of
+from .dense_views import are_apart, locate, window_of
 from .maps import Affine, Gather, Label, Map, align, bare, digits_of, take
 from .tracing import is_tracing, leaves_a_trail
 from .write_traced import write_traced
@@ -160,6 +161,8 @@ def _write(
         return whole if into is None else into.copy_(whole)
     flat = zeros((prod(shape),), dtype=dtype, device=device) if into is None else into.view(-1).zero_()
     start = 0 if into is None else into.storage_offset()
+    # A program finds out once which of them stand apart, and adds nothing to zeros.
+    apart = recorder() is not None and are_apart([window_of(block, shape) for block in blocks])
     for number, block in enumerate(blocks):
         value, over, window = block.value, labels(block), window_of(block, shape)
         if window is None:
@@ -170,7 +173,7 @@ def _write(
             value = align(value, block.on, over)
         sizes, steps, offset = window
         view = flat.as_strided(sizes, steps, offset + start)
-        if number:
+        if number and not apart:
             view.add_(value)
         elif isinstance(value, Tensor):
             view.copy_(value)

@@ -9,6 +9,7 @@ They are registered once in a process, at the first call inside vmap.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import inf
 from typing import Any
 
 import torch
@@ -50,6 +51,7 @@ def _made() -> Iterator[tuple[str, Callable[..., Any], str]]:
     yield "bilinear", _bilinear, _DECOMPOSED
     yield "take", _take, _DECOMPOSED
     yield "put", _put, _DECOMPOSED
+    yield "_pdist_forward", _pdist, _DECOMPOSED
     table = decompositions()
     for name in ("affine_grid_generator", "masked_fill.Tensor", "renorm"):
         yield name, table[_overload(name)], _RULE
@@ -66,6 +68,18 @@ def _take(x: Tensor, index: Tensor) -> Tensor:
 
 def _put(x: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
     return x.flatten().index_put((index.flatten(),), source.flatten(), accumulate).view(x.shape)
+
+
+def _pdist(x: Tensor, p: float = 2) -> Tensor:
+    i, j = torch.triu_indices(x.shape[0], x.shape[0], 1, device=x.device)
+    difference = x[i] - x[j]
+    found: Tensor = torch.linalg.vector_norm(difference, p, -1)
+    if p != inf:
+        return found
+    # Where entries are equally large, each has the derivative; the norm's own would share it out.
+    entries = difference.abs()
+    total: Tensor = entries.masked_fill(entries != found.unsqueeze(-1), 0).sum(-1)
+    return total - (total - found).detach()
 
 
 def _rules() -> Iterator[tuple[str, Callable[..., Any], str]]:

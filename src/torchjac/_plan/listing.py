@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from torch import Tensor
 
 from .program import Program
-from .steps import Check, Equal, Load, Nested, SameMemory, Take, Whole, call
+from .steps import Check, Equal, Into, Load, Nested, SameMemory, Take, Whole, call
 
 
 def listing(program: Program, origins: Sequence[str]) -> str:
@@ -41,6 +41,8 @@ def _line(function: Any, register: str, reads: list[str]) -> str:
         return f"{register} = {reads[0]}[{function.k}]"
     if function is call:
         return f"{register} = {reads[0]}({', '.join(reads[1:])})"
+    if type(function) is Into:
+        return f"{register} = {_name(function.function)}({', '.join(reads[:-1])}, out={reads[-1]})"
     if type(function) is Nested:
         values = [tree.spell(reads.__getitem__, {}) for tree in function.args]
         values += [f"{name}={tree.spell(reads.__getitem__, {})}" for name, tree in function.kwargs.items()]
@@ -52,6 +54,8 @@ def _loaded(load: Callable[[Any], Any], origin: str) -> str:
     read = load.read if type(load) is Load else load
     if type(read) is attrgetter:
         return f"{origin}.{read.__reduce__()[1][0]}"
+    if type(read) is itemgetter:
+        return f"{origin}[{read.__reduce__()[1][0]}]"
     return f"{origin}.{getattr(read, 'name', _name(read))}"
 
 

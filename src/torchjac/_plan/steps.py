@@ -142,6 +142,17 @@ def _made(part: Tensor | None) -> Any:
     return None if part is None else part.shape
 
 
+@dataclass(slots=True, eq=False)
+class Into:
+    """A call that writes its result into the last argument."""
+
+    function: Callable[..., Any]
+
+    def __call__(self, *args: Any) -> Any:
+        """Return it."""
+        return self.function(*args[:-1], out=args[-1])
+
+
 class Nested:
     """A call with registers inside containers: lists of tensors, indices, keyword arguments."""
 
