@@ -75,3 +75,24 @@ def test_structures_are_the_callers_own() -> None:
             each += 1
         evaluate(problem.x0)
         numpy.testing.assert_array_equal(structure(), before)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    """Another number of constraints, multipliers or unknowns than at first, and what is no function, by name."""
+    problem = Problem(OBJECTIVE, START, lambda x: x[0] if x[0, 0] > 0 else x[0, :1])
+    assert problem.objective(problem.x0.tolist()) == problem.objective(torch.from_numpy(problem.x0))
+    for call, told in (
+        (
+            lambda: problem.constraints(-problem.x0),
+            "constraints: the function must return 3 numbers here, got 1",
+        ),
+        (
+            lambda: problem.hessian(problem.x0, 1.0, 1.0),
+            "needs a multiplier for each of 3 constraints, got 1",
+        ),
+        (lambda: problem.gradient(problem.x0[:2]), "the point must have 6 numbers"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            call()
+    with pytest.raises(TypeError, match="constraints: the function must be callable, got Tensor"):
+        Problem(OBJECTIVE, START, START)

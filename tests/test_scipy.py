@@ -98,10 +98,22 @@ def test_minimize() -> None:
 
 def test_errors() -> None:
     """A function to minimise gives one number, and any function one tensor."""
-    with pytest.raises(
-        TypeError, match="x0 must be a tensor or an array of real numbers, got None of type NoneType"
+    for x0, told in (
+        (None, "got NoneType"),
+        (numpy.zeros(2, complex), "got ndarray of complex128; take torch.view_as_real"),
+        (START.to_sparse(), "layout torch.sparse_coo"),
+        ((START, START[0]), "got tuple"),
     ):
-        minimize_args(chain, None)
+        with pytest.raises(
+            TypeError, match=f"x0 must be one dense tensor or array of real numbers, .*{told}"
+        ):
+            minimize_args(chain, x0)
+    with pytest.raises(TypeError, match="the function must be callable, got NoneType"):
+        root_args(None, START)
+    with pytest.raises(ValueError, match="the point must have 6 numbers"):
+        least_squares_args(chain, START)["fun"](numpy.zeros(5))
+    with pytest.raises(ValueError, match="solve_ivp_args: the function must return 6 numbers here, got 3"):
+        solve_ivp_args(lambda t, y: y[0], START)["fun"](0.0, numpy.zeros(6))
     with pytest.raises(TypeError, match=r"must be made by Constraint\(func, lower, upper\), got function"):
         minimize_args(chain, START, [chain])
     with pytest.raises(ValueError, match="must return one number, got 6"):
@@ -120,3 +132,64 @@ def test_values_are_the_callers_own() -> None:
         numpy.testing.assert_array_equal(given["fun"](given["x0"]), [1, 1])
         numpy.testing.assert_array_equal(given["jac"](given["x0"]).toarray(), expected)
     assert kept.tolist() == [1, 1]
+
+
+def test_args() -> None:
+    """What SciPy is given as ``args`` comes after the point, and everything is found for it."""
+    spread = lambda x, scale, shift: scale * x**2 - torch.as_tensor(shift)
+    total = lambda x, scale, shift: ((x - torch.as_tensor(shift)) ** 2).sum() * scale
+    args, expected = (2.0, numpy.array([2.0, 8.0])), [1, 2]
+    found = least_squares(**least_squares_args(spread, torch.ones(2)), args=args).x
+    numpy.testing.assert_allclose(found, expected)
+    numpy.testing.assert_allclose(root(**root_args(spread, torch.ones(2)), args=args).x, expected)
+    for kind, method in (("sparse", "trust-constr"), ("product", "trust-krylov"), ("dense", "trust-exact")):
+        given = minimize_args(total, torch.ones(2), hessian=kind)
+        numpy.testing.assert_allclose(minimize(**given, args=args, method=method).x, args[1], atol=1e-6)
+    decay = solve_ivp_args(lambda t, y, rate: -rate * y, torch.ones(2))
+    run = solve_ivp(**decay, t_span=(0, 1), method="BDF", args=(2.0,), rtol=1e-8, atol=1e-10)
+    numpy.testing.assert_allclose(run.y[:, -1], numpy.exp(-2), rtol=1e-6)
+
+
+def test_args_are_told_apart_by_their_values() -> None:
+    """A function is called once for a point and args; again after an array was written into, and for other objects."""
+    f = counted(lambda x, shift: x * torch.as_tensor(shift["of"] if isinstance(shift, dict) else shift))
+    given, x, shift = least_squares_args(f, torch.ones(2)), numpy.ones(2), numpy.array([2.0, 3.0])
+    given["fun"](x, shift)
+    assert given["jac"](x, shift).diagonal().tolist() == [2, 3]
+    assert f.calls == 1
+    shift[0] = 5
+    assert given["fun"](x, shift).tolist() == [5, 3]
+    inside = {"of": numpy.array([1.0, 2.0])}
+    assert given["fun"](x, inside).tolist() == [1, 2]
+    inside["of"][0] = 7
+    assert given["jac"](x, inside).diagonal().tolist() == [7, 2]
+
+
+def test_constraints_in_any_form() -> None:
+    """One alone, without outputs, with a bound that is missing or a tensor; a function is called once at the start."""
+    square = lambda x: (x - 1).square().sum()
+    rule = counted(lambda x: x[:2])
+    for constraints, expected in (
+        (Constraint(rule, None, torch.tensor([0.5, 0.25])), [0.5, 0.25, 1]),
+        ([Constraint(lambda x: x[:0], 0, 0)], [1, 1, 1]),
+        ([Constraint(lambda x: x[:0], None, None), (lambda x: x[2:], 2, None)], [1, 1, 2]),
+    ):
+        given = minimize_args(square, torch.zeros(3), constraints)
+        found = minimize(**given, method="trust-constr", options={"gtol": 1e-10, "xtol": 1e-10})
+        numpy.testing.assert_allclose(found.x, expected, atol=1e-4)
+    rule.calls = 0
+    (made,) = minimize_args(square, torch.zeros(3), Constraint(rule, 0, 1))["constraints"]
+    made.fun(numpy.zeros(3)), made.jac(numpy.zeros(3))
+    assert rule.calls == 1
+    for wrong, told in (
+        (
+            Constraint(rule, numpy.zeros(3), 1),
+            r"lower must be a number or one for each of 2 outputs, got shape \(3,\)",
+        ),
+        (Constraint(rule, 0, [1, -1]), "lower must be at most upper, got 0.0 and -1.0 for output 1"),
+        (Constraint(rule, float("nan"), 1), "lower must be at most upper, got nan and 1.0 for output 0"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            minimize_args(square, torch.zeros(3), wrong)
+    with pytest.raises(TypeError, match="got tuple"):
+        minimize_args(square, torch.zeros(3), [(rule, 0)])

@@ -50,8 +50,11 @@ class Problem:
         self.x0, self._shape = start(x0)
         self._functions = objective, constraints
         self._objective = NumpyFunction(objective, self._shape, "Problem")
-        self._constraints = NumpyFunction(constraints or _none, self._shape, "Problem")
-        self._multipliers = torch.ones(self._constraints.value(self.x0).size, dtype=torch.float64)
+        self._constraints = NumpyFunction(
+            _none if constraints is None else constraints, self._shape, "Problem: constraints"
+        )
+        self._constraints.size = self._constraints.value(self.x0).size
+        self._multipliers = torch.ones(self._constraints.size, dtype=torch.float64)
         self._factor = 1.0
         self._places: dict[str, tuple[Array, Array]] = {}
 
@@ -87,7 +90,13 @@ class Problem:
         )
 
     def _lower(self, x: Array, lagrange: Any, obj_factor: float) -> Array:
-        self._multipliers.copy_(torch.as_tensor(numpy.asarray(lagrange, dtype=numpy.float64)).reshape(-1))
+        multipliers = torch.from_numpy(numpy.array(lagrange, dtype=numpy.float64)).reshape(-1)
+        if len(multipliers) != len(self._multipliers):
+            raise ValueError(
+                f"Problem: hessian needs a multiplier for each of {len(self._multipliers)} constraints, "
+                f"got {len(multipliers)}"
+            )
+        self._multipliers.copy_(multipliers)
         self._factor = float(obj_factor)
         point = torch.from_numpy(numpy.array(x, dtype=numpy.float64)).reshape(self._shape)
         whole = jacobian(jacrev(self._lagrangian))(point).detach()

@@ -1,7 +1,8 @@
 """Functions of tensors for `scipy.optimize` and `scipy.integrate`: exact, sparse derivatives, in NumPy's arrays.
 
 Each function here takes one of tensors and a first point, of any shape and in float64, and gives the keyword arguments
-of a SciPy function that have to do with it. What SciPy calls is evaluated once for each point.
+of a SciPy function that have to do with it. What SciPy calls is evaluated once for each point. What SciPy is given as
+``args`` the function gets after the point.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ __all__ = ["Constraint", "least_squares_args", "minimize_args", "root_args", "so
 def least_squares_args(func: Callable[[Tensor], Tensor], x0: Tensor | Array) -> dict[str, Any]:
     """``fun``, ``x0`` and ``jac`` for `scipy.optimize.least_squares`; the Jacobian is a sparse matrix.
 
+    Its method "lm" takes a dense one, as `root_args` gives it.
+
     Example:
         >>> import torch
         >>> from scipy.optimize import least_squares
@@ -35,7 +38,7 @@ def least_squares_args(func: Callable[[Tensor], Tensor], x0: Tensor | Array) -> 
     """
     point, shape = start(x0)
     at = NumpyFunction(func, shape, "least_squares_args")
-    return {"fun": at.value, "x0": point, "jac": lambda x: at.jacobian(x).to_scipy()}
+    return {"fun": at.value, "x0": point, "jac": lambda x, *args: at.jacobian(x, *args).to_scipy()}
 
 
 def root_args(func: Callable[[Tensor], Tensor], x0: Tensor | Array) -> dict[str, Any]:
@@ -54,7 +57,7 @@ def root_args(func: Callable[[Tensor], Tensor], x0: Tensor | Array) -> dict[str,
     return {
         "fun": at.value,
         "x0": point,
-        "jac": lambda x: at.jacobian(x).to_dense().reshape(-1, size).cpu().numpy(),
+        "jac": lambda x, *args: at.jacobian(x, *args).to_dense().reshape(-1, size).cpu().numpy(),
     }
 
 
@@ -70,16 +73,16 @@ def solve_ivp_args(func: Callable[[float, Tensor], Tensor], y0: Tensor | Array) 
         [0.739, 0.739, 0.739, 0.739]
     """
     point, shape = start(y0)
-    at = NumpyFunction(func, shape, "solve_ivp_args")
+    at = NumpyFunction(func, shape, "solve_ivp_args", len(point))
     return {
-        "fun": lambda t, y: at.value(y, t),
+        "fun": lambda t, y, *args: at.value(y, *args, before=(t,)),
         "y0": point,
-        "jac": lambda t, y: at.jacobian(y, t).to_scipy("csc"),
+        "jac": lambda t, y, *args: at.jacobian(y, *args, before=(t,)).to_scipy("csc"),
     }
 
 
 class Constraint(NamedTuple):
-    """``lower <= func(x) <= upper``, for `minimize_args`; bounds are numbers or one for each output."""
+    """``lower <= func(x) <= upper``, for `minimize_args`; bounds are numbers, one for each output, or None."""
 
     func: Callable[[Tensor], Tensor]
     lower: Any
@@ -89,7 +92,7 @@ class Constraint(NamedTuple):
 def minimize_args(
     func: Callable[[Tensor], Tensor],
     x0: Tensor | Array,
-    constraints: Sequence[Constraint] = (),
+    constraints: Constraint | Sequence[Constraint] = (),
     hessian: str = "sparse",
 ) -> dict[str, Any]:
     """``fun``, ``x0``, ``jac``, ``hess`` and ``constraints`` for `scipy.optimize.minimize`, method "trust-constr".
@@ -100,12 +103,13 @@ def minimize_args(
     Args:
         func: gives one number.
         x0: the first point, of any shape.
-        constraints: those that the point has to meet.
+        constraints: one, or those that the point has to meet; one without outputs is left out.
         hessian: "sparse" for "trust-constr" and "Newton-CG"; "product", which gives ``hessp`` instead of ``hess``, for
             "trust-ncg" and "trust-krylov" too; "dense" for "trust-exact" and "dogleg".
 
     Raises:
-        ValueError: for another ``hessian``, or a function that gives more than one number.
+        ValueError: for another ``hessian``, bounds that do not fit, or a function that gives more than one number.
+        TypeError: for constraints of another type.
 
     Example:
         >>> import torch
@@ -120,34 +124,63 @@ def minimize_args(
     at = NumpyFunction(func, shape, "minimize_args")
     second = NumpyFunction(jacrev(func), shape, "minimize_args")
     kinds: dict[str, tuple[str, Callable[..., Any]]] = {
-        "sparse": ("hess", lambda x: second.jacobian(x).to_scipy()),
-        "product": ("hessp", lambda x, vector: second.jacobian(x) @ vector),
-        "dense": ("hess", lambda x: second.jacobian(x).to_dense().reshape(len(point), -1).cpu().numpy()),
+        "sparse": ("hess", lambda x, *args: second.jacobian(x, *args).to_scipy()),
+        "product": ("hessp", lambda x, vector, *args: second.jacobian(x, *args) @ vector),
+        "dense": (
+            "hess",
+            lambda x, *args: second.jacobian(x, *args).to_dense().reshape(len(x), -1).cpu().numpy(),
+        ),
     }
     if hessian not in kinds:
         raise ValueError(f"minimize_args: hessian must be 'sparse', 'product' or 'dense', got {hessian!r}")
     name, act = kinds[hessian]
     found: dict[str, Any] = {"fun": at.scalar, "x0": point, "jac": at.gradient, name: act}
-    wrong = next((each for each in constraints if not isinstance(each, tuple)), None)
+    if isinstance(constraints, Constraint):
+        constraints = [constraints]
+    wrong = next((each for each in constraints if not isinstance(each, tuple) or len(each) != 3), None)
     if wrong is not None:
         raise TypeError(
             f"minimize_args: constraints must be made by Constraint(func, lower, upper), got {type(wrong).__name__}"
         )
     if constraints:
-        found["constraints"] = [_nonlinear(Constraint(*each), shape) for each in constraints]
+        made = [_nonlinear(Constraint(*each), point, shape) for each in constraints]
+        found["constraints"] = [each for each in made if each is not None]
     return found
 
 
-def _nonlinear(constraint: Constraint, shape: tuple[int, ...]) -> Any:
+def _nonlinear(constraint: Constraint, point: Array, shape: tuple[int, ...]) -> Any:
+    """Return a constraint as SciPy wants it; None where it has no outputs, which SciPy does not take (1.17)."""
     optimize = import_scipy("minimize_args").optimize
     at = NumpyFunction(constraint.func, shape, "minimize_args")
+    at.size = at.value(point).size
+    lower, upper = (_bound(constraint, name, at.size) for name in ("lower", "upper"))
+    if not (lower <= upper).all():
+        worst = int(numpy.flatnonzero(~(lower <= upper))[0])
+        raise ValueError(
+            f"minimize_args: lower must be at most upper, got {lower[worst]} and {upper[worst]} for output {worst}"
+        )
+    if not at.size:
+        return None
     return optimize.NonlinearConstraint(
         at.value,
-        constraint.lower,
-        constraint.upper,
+        lower,
+        upper,
         jac=lambda x: at.jacobian(x).to_scipy(),
         hess=lambda x, multipliers: weighted_hessian(constraint.func, shape, x, multipliers).to_scipy(),
     )
+
+
+def _bound(constraint: Constraint, name: str, count: int) -> Array:
+    """Return a bound for each output."""
+    given = getattr(constraint, name)
+    if given is None:
+        given = -numpy.inf if name == "lower" else numpy.inf
+    found = numpy.asarray(given.detach().cpu() if isinstance(given, Tensor) else given, numpy.float64)
+    if found.size not in (1, count):
+        raise ValueError(
+            f"minimize_args: {name} must be a number or one for each of {count} outputs, got shape {found.shape}"
+        )
+    return numpy.broadcast_to(found.reshape(-1), (count,)).copy()
 
 
 def weighted_hessian(
