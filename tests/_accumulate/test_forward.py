@@ -3,9 +3,12 @@
 import pytest
 import torch
 from tests.fixtures import double as double
+from tests.forced import force
 from torch.func import grad
+from torch.nn import functional as F
 
-from torchjac import jacobian
+from torchjac import jacobian, jacrev, program_cache
+from torchjac._accumulate import planned
 from torchjac._accumulate.forward import accumulate_forward, goes_forward
 from torchjac._accumulate.reverse import accumulate
 from torchjac._accumulate.seeds import NO_LIMITS
@@ -149,3 +152,42 @@ def test_third_derivatives_through_a_sparse_hessian():
     f = lambda x: jacobian(grad(g))(x).to_sparse().values()
     x = torch.randn(100)
     torch.testing.assert_close(jacobian(f)(x).to_dense(), loop_jacobian(f, x))
+
+
+#: Functions of a few numbers and of weights, with nodes that go up by their formula's own graph
+FORMULAS = {
+    "decoder": lambda x, w: F.conv_transpose2d(
+        F.conv_transpose2d(
+            (x @ w[:2, :36]).sin().view(-1, 4, 3, 3), w[:4, :18].reshape(4, 2, 3, 3), stride=2
+        ).relu(),
+        w[:2, :9].reshape(2, 1, 3, 3),
+        padding=1,
+    ),
+    "grouped": lambda x, w: F.conv1d(
+        (x @ w[:2, :40]).sin().view(-1, 4, 10), w[:6, :6].view(6, 2, 3), groups=2, dilation=2
+    ),
+    "layer norm": lambda x, w: F.layer_norm(x @ w[:2], (40,), w[2], w[3]),
+    "softmax": lambda x, w: (x @ w[:2]).softmax(-1) @ w.T,
+    "scan": lambda x, w: (x @ w[:2]).cumsum(-1).sin(),
+}
+
+
+@pytest.mark.parametrize("asks", [False, True], ids=["constant weights", "weights that ask for gradients"])
+@pytest.mark.parametrize("name", FORMULAS)
+def test_a_program_of_the_forward_walk(name, asks, monkeypatch):
+    """The graphs of formulas are made anew at every run: the steps read what was saved then, and gradients reach it."""
+    force(monkeypatch, "forward")
+    program_cache(clear=True)
+    for seed in range(4):
+        made = torch.Generator().manual_seed(seed)
+        x, w = (torch.randn(shape, dtype=torch.float64, generator=made) for shape in ((2,), (8, 40)))
+        w.requires_grad_(asks)
+        f = lambda x, w=w: FORMULAS[name](x, w)
+        found = jacrev(f)(x)
+        torch.testing.assert_close(found, loop_jacobian(f, x))
+        if asks:
+            (slope,) = torch.autograd.grad(found.square().sum(), w)
+            (expected,) = torch.autograd.grad(torch.func.jacrev(f)(x).square().sum(), w)
+            torch.testing.assert_close(slope, expected)
+    (entry,) = planned.PROGRAMS.entries.values()
+    assert entry.program.runs >= 3

@@ -73,3 +73,20 @@ def test_convolutions():
     forward = lambda images, weight: torch.convolution(images, weight, None, [1], [2], [1], False, [0], 1)
     expected = multiplied + NUMBER * (images.numel() + 50 * 2 * 30)
     assert priced(forward, images, turned) == pytest.approx(expected, abs=10 * LAUNCH)
+
+
+def test_transposed_convolutions():
+    """Each entry of the image meets a slice of the weight, and windows of what is made of it are laid out."""
+    images, made, weight = torch.rand(50, 4, 15), torch.rand(50, 2, 33), torch.rand(4, 2, 5)
+    rest = [2], [0], [1], True, [0], 1
+    multiplied = MULTIPLIED * images.numel() * 2 * 5
+    found = priced(
+        lambda made, images, weight: torch.ops.aten.convolution_backward.default(
+            made, images, weight, None, *rest, [True, False, False]
+        )[0],
+        made, images, weight,
+    )  # fmt: skip
+    columns = NUMBER * 50 * 15 * 2 * 5
+    assert found == pytest.approx(multiplied + columns + NUMBER * images.numel(), abs=20 * LAUNCH)
+    found = priced(lambda images, weight: torch.convolution(images, weight, None, *rest), images, weight)
+    assert found == pytest.approx(multiplied + NUMBER * (images.numel() + made.numel()), abs=10 * LAUNCH)

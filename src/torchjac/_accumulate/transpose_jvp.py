@@ -8,8 +8,9 @@ cotangent does, and the rules of the formula's ops keep its structure.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import prod
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,8 +21,10 @@ from .._blocks.block_views import swapped
 from .._blocks.compose import compose
 from .._blocks.cost import rows_of_node_pay
 from .._blocks.domain import domain_of
-from .._capture.capture import capture
+from .._capture.capture import Captured, capture
 from .._capture.tape import Node
+from .._plan.price import NODE, mapped
+from .._plan.recording import objects, unrecorded
 from .._rules.call import call, fit
 from .._rules.registry import BatchDims
 from .ownership import all_borrowed, owned
@@ -30,6 +33,10 @@ from .seeds import Limits, push
 
 #: The transposed blocks at one tensor of the graph: ``carried[input]``
 Carried: TypeAlias = dict[int, list[Block]]
+
+
+#: The time to record a formula at every run, in nodes of a walk by structure
+FORMULA_NODES = 12
 
 
 class Sent(NamedTuple):
@@ -98,6 +105,25 @@ def _by_rows(
     return sent
 
 
+def _formula(node: Node, slot: int, wanted: Sequence[int]) -> Captured:
+    """Return the graph of the backward formula from a cotangent of an output to those of the inputs wanted."""
+    shape, dtype, device = node.outputs[slot]
+
+    def formula(leaves: list[Tensor]) -> tuple[list[Tensor], list[int]]:
+        cotangents: list[Tensor | None] = [None] * len(node.outputs)
+        cotangents[slot] = leaves[0]
+        results = call(node, cotangents, wanted)
+        present = {k: result for k in wanted if (result := results[k]) is not None}
+        # Nothing may be present; functorch wants at least one output.
+        return [leaves[0], *(fit(result, node.into(k)) for k, result in present.items())], list(present)
+
+    return capture(formula, [torch.ones(shape, dtype=dtype, device=device)])
+
+
+def _nodes(node: Node, slot: int, wanted: Sequence[int]) -> list[Any]:
+    return _formula(node, slot, wanted).graph.nodes
+
+
 def _by_formula(
     node: Node,
     slot: int,
@@ -105,17 +131,10 @@ def _by_formula(
     in_shapes: Sequence[Sequence[int]],
     limits: Limits,
 ) -> list[Sent]:
-    shape, dtype, device = node.outputs[slot]
-
-    def formula(leaves: list[Tensor]) -> tuple[list[Tensor], list[int]]:
-        cotangents: list[Tensor | None] = [None] * len(node.outputs)
-        cotangents[slot] = leaves[0]
-        results = call(node, cotangents, arrived)
-        present = {k: result for k in arrived if (result := results[k]) is not None}
-        # Nothing may be present; functorch wants at least one output.
-        return [leaves[0], *(fit(result, node.into(k)) for k, result in present.items())], list(present)
-
-    recorded = capture(formula, [torch.ones(shape, dtype=dtype, device=device)])
+    with unrecorded():
+        recorded = _formula(node, slot, tuple(arrived))
+    price = FORMULA_NODES * NODE + mapped(1, node.numel)
+    objects(partial(_nodes, slot=slot, wanted=tuple(arrived)), (node,), recorded.graph.nodes, price)
     pending: Pending = {}
     for k, end in zip(recorded.extra, recorded.tape.outputs[1:], strict=True):
         if end is None:  # as of a sparse tensor's values: a formula that is not recorded would say zero

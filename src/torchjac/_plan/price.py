@@ -54,9 +54,9 @@ _CONVOLUTIONS = frozenset(("convolution", "convolution_backward"))
 
 #: Ops that take as long as a number of simple ones
 _LAUNCHES = {
-    "convolution_backward": 12, "einsum": 9, "tensordot": 6, "index_put": 6, "select_backward": 5, "slice_backward": 4,
-    "masked_fill": 4, "scatter_add": 4, "where": 3, "isfinite": 3, "index_add_": 2, "unbind": 2, "mm": 2, "roll": 2,
-    "sum": 1.5, "sum_to_size": 1.5,
+    "convolution_backward": 12, "einsum": 9, "convolution": 8, "tensordot": 6, "index_put": 6, "select_backward": 5,
+    "slice_backward": 4, "masked_fill": 4, "scatter_add": 4, "where": 3, "isfinite": 3, "index_add_": 2, "unbind": 2,
+    "mm": 2, "roll": 2, "sum": 1.5, "sum_to_size": 1.5,
 }  # fmt: skip
 #: Each argument takes about this part of a simple op: its register is read, and it is handed on
 _ARGUMENT = 0.1
@@ -99,10 +99,8 @@ def _price(step: ProgramStep, registers: Sequence[Register]) -> float:
         multiplied = math.sqrt(math.prod([*factors, written]))
         return launches + MULTIPLIED * multiplied + NUMBER * (sum(factors) + written)
     if op is _Op.CONVOLUTION:
-        tensors = [
-            read.value for read in map(registers.__getitem__, step.reads) if isinstance(read.value, Tensor)
-        ]
-        return launches + NUMBER * written + _convolved(tensors[0], tensors[-1], value)
+        reads = [registers[at].value for at in step.reads]
+        return launches + NUMBER * written + _convolved(reads, value)
     if step.writes is not None:  # in place: what is not given is not written
         written = min(written, max(_numels(step, registers)[1:], default=0) or written)
     return launches + NUMBER * written
@@ -133,16 +131,21 @@ def _numels(step: ProgramStep, registers: Sequence[Register]) -> list[int]:
     return [_numel(registers[at].value) for at in step.reads]
 
 
-def _convolved(images: Tensor, weight: Tensor, result: Any) -> float:
+def _convolved(reads: Sequence[Any], result: Any) -> float:
     """Return what a product with the weight takes, and the columns that the windows of images are laid out as.
 
     They are in PyTorch's formula of the backward, which gives three results; what is convolved is read as it is.
+    The first dim of a weight is the channels of what is made, and where it is transposed of what is read.
     """
+    transposed = any(read is True for read in reads)
+    images, *others, weight = [read for read in reads if isinstance(read, Tensor)]
     channels, *window = weight.shape
     if isinstance(result, Tensor):
-        return MULTIPLIED * result.numel() * math.prod(window) + NUMBER * images.numel()
-    columns: int = images.numel() // max(channels, 1) * result[0].shape[1] * math.prod(window[1:])
-    return MULTIPLIED * images.numel() * math.prod(window) + NUMBER * columns
+        sums = images if transposed else result
+        return MULTIPLIED * sums.numel() * math.prod(window) + NUMBER * images.numel()
+    sums, beside = (others[0], images) if transposed else (images, result[0])
+    columns: int = sums.numel() // max(channels, 1) * beside.shape[1] * math.prod(window[1:])
+    return MULTIPLIED * sums.numel() * math.prod(window) + NUMBER * columns
 
 
 def _numel(value: Any) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .._torch import DisableTorchFunction, pop_mode, push_mode
 from .recorder import recorder, set_recorder
+from .steps import Priced
 
 T = TypeVar("T")
 
@@ -68,6 +69,13 @@ class unrecorded:  # a context manager, and used as one
         if self.found is not None:
             push_mode(self.found)
             set_recorder(self.found)
+
+
+def objects(function: Callable[..., Any], args: Sequence[Any], result: Sequence[Any], price: float) -> None:
+    """Tell the recorder that a function makes objects, from which the steps that follow read."""
+    found = recorder()
+    if found is not None and found.failed is None:
+        found.add(Priced(function, price), args, {}, result)
 
 
 def whole(

@@ -116,6 +116,18 @@ class Equal:
         return self.table
 
 
+@dataclass(slots=True, eq=False)
+class Priced:
+    """A call that takes ``price``, in microseconds, which nothing that it gives tells."""
+
+    function: Callable[..., Any]
+    price: float
+
+    def __call__(self, *args: Any) -> Any:
+        """Call the function."""
+        return self.function(*args)
+
+
 class Whole:
     """A call whose results must be there, and have the shapes, as when it was recorded."""
 

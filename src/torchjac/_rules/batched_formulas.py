@@ -45,6 +45,9 @@ FORMULAS: dict[str, Formula] = {}
 #: Those of nodes whose own formula, for a single row, is one call for many ops here
 OF_SEVERAL: set[str] = set()
 
+#: Formulas that take a few of the cotangents that a node may be called on: a planner does not count on them
+OF_SOME: dict[str, Formula] = {}
+
 
 def formula(*names: str, several: bool = False) -> Callable[[Formula], Formula]:
     """Register a formula for the nodes of these names, for ``several`` rows only or for any number."""

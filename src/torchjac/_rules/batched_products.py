@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .._capture.tape import Node
-from .batched_formulas import Results, formula
+from .batched_formulas import OF_SOME, Results, formula
 from .conv_input import image_cotangents, input_cotangent
 from .matmul import trilinear_factors
 
@@ -114,3 +114,17 @@ def _convolution(node: Node, count: int, rows: Tensor) -> Results | None:
     if found is None:
         found = image_cotangents(node, rows.flatten(0, 1)).view(count, *node.into(0).shape)
     return [found, None, rows.sum([1, *range(3, rows.dim())]) if node.needs(2) else None]
+
+
+def _convolution_backward(node: Node, count: int, *cotangents: Tensor | None) -> Results | None:
+    """Return what reaches the cotangent of a convolution from that of its image: the convolution of all rows."""
+    rows, *others = cotangents
+    if rows is None or any(other is not None for other in others) or node.needs(1) or node.needs(2):
+        return None
+    names = ("stride", "padding", "dilation", "transposed", "output_padding", "groups")
+    geometry = [node.saved(name) for name in names]
+    found = torch.convolution(rows.flatten(0, 1), node.saved("weight"), None, *geometry)
+    return [found.view(count, *node.into(0).shape), None, None]
+
+
+OF_SOME["ConvolutionBackwardBackward0"] = _convolution_backward

@@ -17,7 +17,7 @@ from .._capture.tape import Meta, Node
 from .._plan.recording import is_like, whole
 from . import batched_assign, batched_linalg, batched_products, batched_tables  # noqa: F401  (they register formulas)
 from .backward_overrides import by_override, has_override, needs_override
-from .batched_formulas import FORMULAS, OF_SEVERAL, Results
+from .batched_formulas import FORMULAS, OF_SEVERAL, OF_SOME, Results
 from .batched_parts import Waiting, hold, joined
 from .call import call, fit
 from .call_counts import rows_price
@@ -67,7 +67,7 @@ def _formula(node: Node, count: int, cotangents: Sequence[Tensor | None]) -> Res
     if has_override(node.name):
         # Of one row PyTorch records its own formula as one node.
         return None if count == 1 and torch.is_grad_enabled() else by_override(node, cotangents)
-    return None
+    return OF_SOME[node.name](node, count, *cotangents) if count > 1 and node.name in OF_SOME else None
 
 
 def by_formula(

@@ -6,6 +6,7 @@ one that has no rule for one that mixes everything.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
 from typing import Literal
@@ -39,7 +40,7 @@ def links(node: Node, k: int) -> int:
         if side == 1:
             return size * inner // (size // out[-2] if len(out) > 1 else 1)
     elif kind == "convolution" and k < 2:
-        return size * _kernel_size(node)
+        return prod(_summed(node)) * _kernel_size(node)
     elif kind == "linear algebra":  # all of a matrix, for each of a batch
         return size * inner // max(prod(out[:-2]), prod(into[:-2]))
     elif kind == "mixing" and size == inner:
@@ -59,7 +60,16 @@ def windows(node: Node) -> int:
     if kind_of(node.name) != "convolution" or (is_direct(node) and not node.needs(1)):
         return 0
     needed = [k for k in range(2) if node.needs(k)]
-    return sum([links(node, k) for k in needed]) * int(node.saved("groups")) // node.shape[1]
+    channels: int = _summed(node)[1] // node.saved("groups")
+    return sum([links(node, k) for k in needed]) // channels
+
+
+def _summed(node: Node) -> Sequence[int]:
+    """Return the shape of that whose entries each meet a slice of the weight: the image, where it is transposed."""
+    if not node.saved("transposed"):
+        return node.shape
+    shape: Sequence[int] = node.into(0).shape if node.needs(0) else node.saved("input").shape
+    return shape
 
 
 def _kernel_size(node: Node) -> int:
