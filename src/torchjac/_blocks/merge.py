@@ -79,10 +79,7 @@ def _shortened(
     # On the meta device no value tells which coordinates are the same.
     if like.device.type == "meta" or not coordinates_pay(small, large, out_shape, wrt_shape):
         return [_all_in_one(blocks, out_shape, wrt_shape, like, sparse)]
-    if not small:
-        return large
-    by_sample = block_by_sample(small, out_shape, wrt_shape, like)
-    return [*large, by_sample or coordinate_block(small, out_shape, wrt_shape, like)]
+    return [*large, _listed(small, out_shape, wrt_shape, like)] if small else large
 
 
 def _all_in_one(
@@ -90,10 +87,18 @@ def _all_in_one(
 ) -> Block:
     """Return all blocks as a dense one; for a sparse answer as coordinates, if these are few once each is unique."""
     if sparse and may_overlap(blocks, out_shape, wrt_shape) and like.device.type != "meta":
-        listed = coordinate_block(blocks, out_shape, wrt_shape, like)
+        listed = _listed(blocks, out_shape, wrt_shape, like)
         if is_sparse(listed, out_shape, wrt_shape):
             return listed
     return dense_block(blocks, out_shape, wrt_shape, like)
+
+
+def _listed(
+    blocks: list[Block], out_shape: Sequence[int], wrt_shape: Sequence[int], like: TensorOptions
+) -> Block:
+    """Return all blocks as a list of entries, of those of a sample where all samples have the same."""
+    by_sample = block_by_sample(blocks, out_shape, wrt_shape, like)
+    return by_sample or coordinate_block(blocks, out_shape, wrt_shape, like)
 
 
 def dense_block(
