@@ -132,13 +132,13 @@ def test_entries_of_samples_are_listed_once() -> None:
     """Small blocks of a few samples that are listed keep the samples as a label: positions are those of one."""
     i, size = Label(3), 3
     blocks = [
-        Block(torch.randn(size), (i,), (bare(i), constant(k % 7)), (bare(i), constant((3 * k) % 11)))
+        Block(torch.randn(size), (i,), (bare(i), constant(k % 7)), (bare(i), constant((3 * k) % 37)))
         for k in range(60)
     ]
-    merged = merge(blocks, (3, 8), (3, 12), LIKE)
+    merged = merge(blocks, (3, 8), (3, 40), LIKE)
     assert len(merged) == 1
     assert [len(map_.labels) for map_ in (*merged[0].out, *merged[0].wrt)] == [1, 1, 1, 1]
     assert merged[0].out[0] == merged[0].wrt[0]
     assert len(labels(merged[0])) == 2
-    expected = sum(spelled_out(block, (3, 8, 3, 12)) for block in blocks)
-    torch.testing.assert_close(spelled_out(merged[0], (3, 8, 3, 12)), expected)
+    expected = sum(spelled_out(block, (3, 8, 3, 40)) for block in blocks)
+    torch.testing.assert_close(spelled_out(merged[0], (3, 8, 3, 40)), expected)
