@@ -134,18 +134,21 @@ def _numels(step: ProgramStep, registers: Sequence[Register]) -> list[int]:
 def _convolved(reads: Sequence[Any], result: Any) -> float:
     """Return what a product with the weight takes, and the columns that the windows of images are laid out as.
 
-    They are in PyTorch's formula of the backward, which gives three results; what is convolved is read as it is.
-    The first dim of a weight is the channels of what is made, and where it is transposed of what is read.
+    They are in PyTorch's formula of the backward, which gives three results, and in a transposed convolution; what else
+    is convolved is read as it is. The first dim of a weight is the channels of what is made, and where it is transposed
+    of what is read.
     """
     transposed = any(read is True for read in reads)
     images, *others, weight = [read for read in reads if isinstance(read, Tensor)]
     channels, *window = weight.shape
-    if isinstance(result, Tensor):
-        sums = images if transposed else result
-        return MULTIPLIED * sums.numel() * math.prod(window) + NUMBER * images.numel()
-    sums, beside = (others[0], images) if transposed else (images, result[0])
-    columns: int = sums.numel() // max(channels, 1) * beside.shape[1] * math.prod(window[1:])
-    return MULTIPLIED * sums.numel() * math.prod(window) + NUMBER * columns
+    is_backward = not isinstance(result, Tensor)
+    coarse, fine = (images, result[0]) if is_backward else (result, images)
+    if transposed:
+        coarse, fine = (others[0], images) if is_backward else (images, result)
+    numbers = fine.numel()
+    if is_backward or transposed:
+        numbers = coarse.numel() // max(channels, 1) * fine.shape[1] * math.prod(window[1:])
+    return MULTIPLIED * coarse.numel() * math.prod(window) + NUMBER * numbers
 
 
 def _numel(value: Any) -> int:
