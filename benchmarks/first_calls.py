@@ -3,6 +3,7 @@
     python benchmarks/first_calls.py                      a recurrence, a convolution net, power flow, everyday calls
     python benchmarks/first_calls.py --only 'tanh|arm'    some of them
     python benchmarks/first_calls.py --sample 8           the first three, and eight everyday calls spread over all
+    python benchmarks/first_calls.py --smallest           the first three, and of each everyday function the smallest size
     python benchmarks/first_calls.py --out FILE           the table into a file too; what stands there is not made again
 
 Each first call is made in a process of its own, with a cache on the disk that knows nothing but an unlike program;
@@ -115,6 +116,14 @@ def rows(names: list[str], known: dict[str, str]) -> Iterator[str]:
         yield f"{name:32}" + "".join([f"{cell:>8}" for cell in cells])
 
 
+def smallest(names: list[str]) -> list[str]:
+    """Return of the names that differ in their sizes alone the first."""
+    found: dict[str, str] = {}
+    for name in names:
+        found.setdefault(re.sub(r" [\dx]+$", "", name), name)
+    return list(found.values())
+
+
 def main() -> None:
     """Print the table, or as a child one number."""
     parser = argparse.ArgumentParser(
@@ -122,6 +131,7 @@ def main() -> None:
     )
     parser.add_argument("--only", default="", help="a regular expression for names")
     parser.add_argument("--sample", type=int, default=0, help="so many everyday calls, spread over all")
+    parser.add_argument("--smallest", action="store_true", help="of each everyday function the smallest size")
     parser.add_argument("--out", type=Path, help="a file that the table goes into too")
     parser.add_argument("--way", choices=("ours", "torch"), help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -129,6 +139,8 @@ def main() -> None:
         print(json.dumps(first_call(given.only, given.way)))
         return
     names = [name for name in cases() if re.search(given.only, name)]
+    if given.smallest:
+        names = smallest(names)
     if given.sample:
         names = [*names[:3], *names[3 :: max(1, (len(names) - 3) // given.sample)]]
     before = given.out.read_text().splitlines() if given.out and given.out.exists() else []

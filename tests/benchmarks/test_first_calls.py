@@ -40,3 +40,18 @@ def test_table(monkeypatch, capsys, tmp_path):
     table = (tmp_path / "out").read_text()
     first_calls.main()
     assert (tmp_path / "out").read_text() == table
+
+
+def test_smallest():
+    """Of functions that differ in their sizes alone the first stays; with a sample, some of these."""
+    assert first_calls.smallest(
+        ["lorenz", "arm 2", "arm 7", "net 1x8", "net 4x8", "lorenz 96 8", "lorenz 96 40"]
+    ) == [
+        "lorenz",
+        "arm 2",
+        "net 1x8",
+        "lorenz 96 8",
+    ]
+    names = first_calls.smallest(list(first_calls.cases()))
+    assert {"60 steps of a recurrence", "planar arm 2", "lorenz 96 8"} <= set(names)
+    assert len(names) < len(first_calls.cases()) * 0.6

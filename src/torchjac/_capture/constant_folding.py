@@ -39,6 +39,9 @@ from .state import Change
 _LOSES_WRITES = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13)
 
 
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
 class Assumed(NamedTuple):
     """A captured tensor whose values are part of a program, and a copy of it."""
 
@@ -49,7 +52,16 @@ class Assumed(NamedTuple):
 def still_holds(assumed: Assumed) -> bool:
     """Return whether a tensor has the values that were assumed; a write through ``tensor.data`` raises no version."""
     tensor, copy = assumed
-    return tensor.shape == copy.shape and torch.equal(tensor, copy)
+    if tensor.shape != copy.shape or tensor.dtype != copy.dtype:
+        return False
+    return torch.equal(_bits(tensor), _bits(copy))
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """Return numbers of which equal ones are the same: 0.0 is equal to -0.0, and NaN to nothing."""
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor.resolve_conj())
+    return tensor.detach().view(_INTEGERS[tensor.itemsize]) if tensor.is_floating_point() else tensor
 
 
 class Constants(TorchDispatchMode):

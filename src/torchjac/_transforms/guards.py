@@ -40,7 +40,7 @@ from .code_facts import looks_up_any_name, texts
 from .guarded_attributes import CONTAINERS, GuardedAttributes, is_refused
 from .library_state import STATES, content, script_attribute, script_attributes
 from .signature import kind_of
-from .snapshot import MISSING, attribute_count, cache_state, form_of
+from .snapshot import MISSING, attribute_count, cache_state, exact_keys, form_of, variable_value
 from .trusted_code import PLAIN, QUIET, STATEFUL, is_library, is_unread, refusal
 
 _GLOBAL_HOOKS = [
@@ -192,7 +192,10 @@ class Guards(GuardedAttributes):
                 yield from entries
         elif isinstance(found, (dict, MappingProxyType)):
             yield from self._space(found, True).read(found)
-            yield from [key for key in found if type(key) is not str]
+            keys = [key for key in found if type(key) is not str]
+            if keys:
+                self._ask(exact_keys, found)
+            yield from keys
         elif isinstance(found, numpy.ndarray):
             if found.dtype.hasobject:
                 yield from found.flat
@@ -205,7 +208,7 @@ class Guards(GuardedAttributes):
         elif isinstance(found, weakref.ref):
             yield self._ask(weakref.ref.__call__, found)
         elif isinstance(found, ContextVar):
-            yield self._ask(found.get, MISSING)
+            yield self._ask(variable_value, found)
         elif isinstance(found, BaseException):
             yield self._ask(getattr, found, "args")
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .._torch import function_mode_count, is_any_autocast_enabled, privateuse1_backend_name, pytree
+from .snapshot import exact
 from .trusted_code import PLAIN
 
 _KINDS = frozenset([Tensor, torch.nn.Parameter])
@@ -129,9 +130,11 @@ def _static_key(leaf: Any) -> Hashable:
             "compile: an argument that is no tensor must be hashable, since the program is captured for its value; "
             f"got {leaf!r} of type {type(leaf).__name__}"
         ) from None
-    if isinstance(leaf, (float, complex)):
-        return type(leaf), repr(leaf)
-    if isinstance(leaf, (*PLAIN, frozenset, type, FunctionType)):
+    if isinstance(leaf, PLAIN):
+        return type(leaf), exact(leaf)
+    if isinstance(leaf, frozenset):
+        return type(leaf), frozenset(map(_static_key, leaf))
+    if isinstance(leaf, (type, FunctionType)):
         return type(leaf), leaf
     if is_dataclass(leaf):
         return type(leaf), tuple([_static_key(getattr(leaf, field.name)) for field in fields(leaf)])

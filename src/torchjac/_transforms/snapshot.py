@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from operator import itemgetter
 from types import CellType
 from typing import Any, NamedTuple
@@ -71,11 +74,28 @@ def same(found: Any, value: Any) -> bool:
         return True
     if type(found) is not type(value):
         return False
-    if isinstance(value, (float, complex)):
-        return repr(found) == repr(value)  # 0.0 and -0.0 are equal, and NaN is not
     if isinstance(value, tuple):
         return len(found) == len(value) and all(map(same, found, value))
-    return isinstance(value, PLAIN) and bool(found == value)
+    return isinstance(value, PLAIN) and bool(exact(found) == exact(value))
+
+
+def exact(value: Any) -> Any:
+    """Return what is equal only for values that a function cannot tell apart.
+
+    0.0 and -0.0 are equal, NaN is not, and so are ranges with other ends, decimals with other digits, times in other
+    zones.
+    """
+    if isinstance(value, numpy.generic):
+        return str(value.dtype), value.tobytes()
+    return repr(value) if isinstance(value, _EQUAL_TO_OTHERS) else value
+
+
+_EQUAL_TO_OTHERS = float, complex, range, decimal.Decimal, datetime.date, datetime.time
+
+
+def exact_keys(table: Mapping[Any, Any]) -> tuple[Any, ...]:
+    """Return the keys of a dict that are values, with their types: 1 and 1.0 are one key."""
+    return tuple([(type(key), exact(key)) for key in table if isinstance(key, PLAIN)])
 
 
 def attribute_count(kind: type) -> int:
@@ -88,6 +108,14 @@ def cache_state(wrapper: Any) -> tuple[int, int]:
     """Return what tells that a cache was filled or emptied."""
     state = wrapper.cache_info()
     return state.misses, state.currsize
+
+
+def variable_value(variable: ContextVar[Any]) -> Any:
+    """Return what a context variable has here, which is its default where it was not set."""
+    try:
+        return variable.get()
+    except LookupError:
+        return MISSING
 
 
 def leave() -> None:
