@@ -3,7 +3,7 @@
     python benchmarks/first_calls.py                      a recurrence, a convolution net, power flow, everyday calls
     python benchmarks/first_calls.py --only 'tanh|arm'    some of them
     python benchmarks/first_calls.py --sample 8           the first three, and eight everyday calls spread over all
-    python benchmarks/first_calls.py --smallest           the first three, and of each everyday function the smallest size
+    python benchmarks/first_calls.py --smallest           the first three, and everyday calls of the smallest sizes
     python benchmarks/first_calls.py --out FILE           the table into a file too; what stands there is not made again
 
 Each first call is made in a process of its own, with a cache on the disk that knows nothing but an unlike program;
