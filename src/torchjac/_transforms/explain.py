@@ -45,7 +45,7 @@ def explain(
         SliceBackward0  (4,)   explicit       1       4      0
         <BLANKLINE>
         4 nodes (4 explicit), 1 call, at most 4 numbers carried; structure lost nowhere
-        dense: by reverse, a program of 14 steps (not by rows)
+        dense: by reverse, a program of 12 steps (not by rows)
         >>> print(explain(torch.sin, measure=True)(torch.zeros(5)).costs)
         dense by  estimated  program  steps  measured
         reverse      ... µs   ... µs     ...   ... µs
