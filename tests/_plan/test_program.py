@@ -747,3 +747,15 @@ def test_a_view_is_taken_once() -> None:
         assert sum(step.function is torch.Tensor.reshape for step in made.steps) == reshapes
         other = torch.rand(4, dtype=D)
         torch.testing.assert_close(made.run([other]), f(other))
+
+
+@pytest.mark.parametrize("transform", [torch.func.hessian, torch.func.jacfwd])
+def test_a_formula_of_zeros_without_memory(transform) -> None:
+    """PyTorch finds the shapes of what is made of zeros without memory in Python: inside a formula, in no program."""
+    inner = lambda x: torch.nn.functional.linear(x, WEIGHT, WEIGHT[:, 0]).tanh()[0]
+    f = lambda x: transform(inner)(x).sum(-1)
+    x = torch.rand(5, dtype=D)
+    expected = loop_jacobian(f, x)
+    for _ in range(2):
+        torch.testing.assert_close(jacrev(f)(x), expected)
+    assert len(programs()) == 1

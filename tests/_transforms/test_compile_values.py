@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from torchjac import compile, jacobian, jacrev
+from torchjac import compile, jacfwd, jacobian, jacrev
 from torchjac.testing import loop_jacobian
 
 KNOWN = {
@@ -190,3 +190,14 @@ def test_answers_are_the_callers_own():
     again = jac(x)
     assert torch.equal(again[1][1], kept)
     assert torch.equal(again[0], x)
+
+
+@pytest.mark.parametrize("transform", [jacrev, jacfwd, lambda f: lambda x: jacobian(f)(x).to_dense()])
+def test_zeros_without_memory(transform) -> None:
+    """A tangent that is zero has no memory, and in a capture it is on no device; its terms are none."""
+    weight = torch.randn(3, 3)
+    tangent = lambda x, v: torch.func.jvp(lambda x: torch.tanh(weight @ x), (x,), (v,))[1]
+    func = lambda x: torch.func.vmap(lambda v: tangent(x, v))(torch.eye(3))
+    jac = compile(transform(func), backend="eager")
+    for x in (torch.rand(3), torch.rand(3)):
+        torch.testing.assert_close(jac(x), loop_jacobian(func, x))

@@ -313,3 +313,24 @@ def test_first_capture():
     environment = {name: value for name, value in os.environ.items() if name != "TORCHINDUCTOR_CACHE_DIR"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.stdout == "2.0\n", done.stderr
+
+
+def test_what_a_library_imports():
+    """What looks for a module that a library imports when it is needed is no part of the function."""
+    code = (
+        "import sys, torch, torchjac\n"
+        "from torch.func import functional_call, grad, vmap\n"
+        "class Finder:\n"
+        "    asked = []\n"
+        "    def find_spec(self, fullname, path=None, target=None):\n"
+        "        self.asked.append(fullname)\n"
+        "        return getattr(self, 'for_{fullname}'.format(**locals()), lambda: None)()\n"  # as setuptools'
+        "sys.meta_path[:0] = [Finder()]\n"
+        "net = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))\n"
+        "func = lambda p, x: vmap(grad(lambda x: functional_call(net, p, (x,))[0]))(x)\n"
+        "p = {name: each.detach() for name, each in net.named_parameters()}\n"
+        "found = torchjac.compile(torchjac.jacrev(func), backend='eager')(p, torch.ones(3, 2))\n"
+        "print(found['0.weight'].shape, 'numpy.ma' in Finder.asked)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "torch.Size([3, 2, 8, 2]) True\n", done.stderr

@@ -92,6 +92,8 @@ def compose(
     if law is None:
         return None
     value = _product(law, selects, left, right, type(block) is Zeroed and block.drops)
+    if isinstance(value, Tensor) and value.is_meta and device.type != "meta":
+        return None  # zeros without memory, as of a tangent that is zero: a trace loses their device (torch 2.9-2.14)
     product = Block(value, law.joint.on, law.out, law.wrt)
     if type(block) is Block and type(local) is Block:
         return product

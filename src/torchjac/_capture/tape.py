@@ -12,6 +12,7 @@ from torch.autograd.function import BackwardCFunction
 
 from .._blocks.lazy import lazy
 from .._plan.recorder import recorder
+from .._plan.recording import unrecorded
 from .detach import detach_keep_tangent
 from .writing_functions import WRITE, name_of_write
 
@@ -135,10 +136,12 @@ class Node:
 
     def vjp(self, *cotangents: torch.Tensor | None) -> Any:
         """Run the backward formula on cotangents of the outputs."""
-        results = self.fn(*cotangents)
         found = recorder()
-        if found is not None:
-            found.formula(self.fn, cotangents, results)
+        if found is None:
+            return self.fn(*cotangents)
+        with unrecorded():  # of zeros without memory PyTorch finds the shapes in Python
+            results = self.fn(*cotangents)
+        found.formula(self.fn, cotangents, results)
         return results
 
     @property

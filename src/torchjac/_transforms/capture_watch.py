@@ -53,7 +53,9 @@ class Observer:
         self._refused: RefusedError | None = None
         # By id: code is equal to other code of the same make in another file.
         self._codes: dict[int, int] = {id(_code(each)): _COLLECTS for each in gc.callbacks}
-        self._collecting: FrameType | None = None  # a callback of the collector that has not ended
+        self._aside: FrameType | None = (
+            None  # a callback of the collector, or a library's import, that has not ended
+        )
         self._met: list[CodeType] = []
         self._asked: list[tuple[FrameType, CallAgain]] = []  # calls that may tell a state and have not ended
         self.interrupts = HeldInterrupts()
@@ -94,19 +96,11 @@ class Observer:
 
     def _see(self, frame: FrameType, event: str, arg: Any) -> None:
         """Take a call of Python's, or of C's, that is about to be made."""
-        if self._collecting is not None:
-            if event == "return" and frame is self._collecting:
-                self._collecting = None
+        if self._aside is not None:
+            if event == "return" and frame is self._aside:
+                self._aside = None
         elif event == "call":
-            kind = self._codes.get(id(frame.f_code))
-            if kind is None:
-                kind = self._meet(frame)
-            if kind == _USER:
-                self.interrupts.release()
-            if kind == _COLLECTS:
-                self._collecting = frame
-            elif kind > _USER and (caller := self._caller(frame)) is not None:
-                self._call_library(kind, frame, caller)
+            self._call(frame)
         elif event == "c_call":
             if self._codes.get(id(frame.f_code)) == _USER:
                 self._call_c(frame, arg)
@@ -119,6 +113,19 @@ class Observer:
                     self.reads.depends_on(asked)
             if type(arg) is ModuleType and self._caller(frame) is not None:
                 self._keep(self.reads.reach, [arg])
+
+    def _call(self, frame: FrameType) -> None:
+        kind = self._codes.get(id(frame.f_code))
+        if kind is None:
+            kind = self._meet(frame)
+        if kind == _USER:
+            self.interrupts.release()
+        if kind == _COLLECTS:
+            self._aside = frame
+        elif kind > _USER and (caller := self._caller(frame)) is not None:
+            self._call_library(kind, frame, caller)
+        elif kind == _IMPORTS:  # finders of packages, as setuptools has them, and the module itself
+            self._aside = frame
 
     def _call_library(self, kind: int, frame: FrameType, caller: FrameType) -> None:
         if kind == _LOOKS:
