@@ -55,10 +55,10 @@ def compile(
         (blocks are rebuilt around the new values) and trees of them. ``captures`` counts the programs captured.
 
     A program is captured anew for other shapes, strides, dtypes, devices or ``requires_grad`` of the tensors, for
-    other static arguments (anything hashable that is no tensor, numbers too, by equality), and under another grad
-    mode, autocast, default dtype, default device, number of threads or deterministic mode. New values never lead to
-    that. Tensors that ``func`` captures, parameters of modules among them, are kept by reference: what an optimiser
-    writes into them is seen.
+    other static arguments (anything hashable that is no tensor; 1, 1.0 and True are three, 0.0 and -0.0 are two), and
+    under another grad mode, autocast, default dtype, default device, number of threads or deterministic mode.
+    New values never lead to that. Tensors that ``func`` captures, parameters of modules among them, are kept by
+    reference: what an optimiser writes into them is seen.
 
     While it is captured ``func`` is watched: which code runs, and which calls of C it makes. What that code can read
     by the names that stand in it is looked at before every run, and where something has changed a program is captured
