@@ -31,7 +31,7 @@ from .._plan.program import RUNS, Program, program
 from .._plan.recorder import Recorder, recorder
 from .._plan.steps import MismatchError
 from .._rules.registry import changes
-from .._torch import dispatch_mode_count, function_mode_count
+from .._torch import dispatch_mode_count, function_mode_count, is_watched_by_dynamo
 from .candidates import Candidate
 from .factors import ProgramKey
 from .progress import is_watched
@@ -251,7 +251,9 @@ def may_plan(captured: Captured) -> bool:
 def may_record() -> bool:
     """Tell whether ops come to a recorder as they are called, and to no one else."""
     return not (
-        dispatch_mode_count() > 0  # a trace is one
+        torch.compiler.is_dynamo_compiling()
+        or is_watched_by_dynamo()  # it would read what the recorder does
+        or dispatch_mode_count() > 0  # a trace is one
         or function_mode_count() > 0
         or is_transformed()
         or recorder() is not None
