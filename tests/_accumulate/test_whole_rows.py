@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.ways import WAYS
 from torch.autograd import Function
 
 from torchjac import extend, hessian, jacfwd, jacobian, jacrev, vmap
@@ -91,17 +92,6 @@ PROGRAMS = {
     "nothing": (0, lambda c, x: c(x) * 2),
     "one number": (1, lambda c, x: c(x) * 2),
 }  # fmt: skip
-
-WAYS = {
-    "rows": jacrev,
-    "chunks": lambda f: jacrev(f, chunk_size=2),
-    "jacfwd": jacfwd,
-    "auto": lambda f: lambda x: jacobian(f)(x).to_dense(),
-    "reverse": lambda f: lambda x: jacobian(f, mode="reverse")(x).to_dense(),
-    "forward": lambda f: lambda x: jacobian(f, mode="forward")(x).to_dense(),
-    "sparse": lambda f: lambda x: jacrev(f, layout=torch.sparse_coo)(x).to_dense(),
-}
-
 
 CASES = [
     *[(Clipped, name, way) for name in PROGRAMS for way in WAYS],

@@ -6,7 +6,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from torchjac._blocks.tracing import computed, is_known, is_tracing, overwritten
-from torchjac._capture.constant_folding import Constants, constants_computed, still_holds
+from torchjac._capture.assumed import still_holds
+from torchjac._capture.constant_folding import Constants, constants_computed
 from torchjac._capture.state import undisturbed
 
 

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from tests.ways import WAYS
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
-from torchjac import hessian, jacfwd, jacobian, jacrev, vmap
+from torchjac import hessian, jacobian, jacrev, vmap
 from torchjac._capture import writing_functions
 from torchjac.testing import loop_jacobian
 
@@ -56,15 +57,6 @@ PROGRAMS_OF = {
     "written again": lambda function, x: _written(function, x).index_fill_(0, torch.tensor(2), 0.0).sin(),
 }
 
-WAYS = {
-    "jacrev": jacrev,
-    "chunks": lambda f: jacrev(f, chunk_size=2),
-    "jacfwd": jacfwd,
-    "jacobian": lambda f: lambda x: jacobian(f)(x).to_dense(),
-    "forward": lambda f: lambda x: jacobian(f, mode="forward")(x).to_dense(),
-    "sparse": lambda f: lambda x: jacrev(f, layout=torch.sparse_csr)(x).to_dense(),
-}
-
 
 @pytest.mark.parametrize("function", [Doubled, Normed])
 @pytest.mark.parametrize("name", PROGRAMS_OF)
@@ -79,7 +71,7 @@ def test_each_row_is_given_to_the_function(way, name, function) -> None:
 
 
 @pytest.mark.parametrize("name", PROGRAMS_OF)
-@pytest.mark.parametrize("way", [way for way in WAYS if way != "sparse"])
+@pytest.mark.parametrize("way", [way for way in WAYS if way not in ("sparse", "compressed")])
 def test_samples(way, name) -> None:
     """Inside vmap each sample has rows of its own."""
     f = lambda x: PROGRAMS_OF[name](Doubled, x)

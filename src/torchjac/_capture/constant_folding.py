@@ -7,7 +7,7 @@ integer tensors, and matching two blocks looks at them; made inside a trace, the
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from .._torch import (
     pytree,
     tracer_mode,
 )
+from .assumed import Assumed
 from .op_facts import (
     LOOKS_AT_VALUES,
     READ_BY_MASK,
@@ -37,31 +38,6 @@ from .state import Change
 
 #: Whether Inductor may lose a write into a part of a tensor where a formula makes one (it did in PyTorch 2.9).
 _LOSES_WRITES = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13)
-
-
-_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-class Assumed(NamedTuple):
-    """A captured tensor whose values are part of a program, and a copy of it."""
-
-    tensor: Tensor
-    copy: Tensor
-
-
-def still_holds(assumed: Assumed) -> bool:
-    """Return whether a tensor has the values that were assumed; a write through ``tensor.data`` raises no version."""
-    tensor, copy = assumed
-    if tensor.shape != copy.shape or tensor.dtype != copy.dtype:
-        return False
-    return torch.equal(_bits(tensor), _bits(copy))
-
-
-def _bits(tensor: Tensor) -> Tensor:
-    """Return numbers of which equal ones are the same: 0.0 is equal to -0.0, and NaN to nothing."""
-    if tensor.is_complex():
-        tensor = torch.view_as_real(tensor.resolve_conj())
-    return tensor.detach().view(_INTEGERS[tensor.itemsize]) if tensor.is_floating_point() else tensor
 
 
 class Constants(TorchDispatchMode):

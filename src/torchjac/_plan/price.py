@@ -138,13 +138,11 @@ def _convolved(reads: Sequence[Any], result: Any) -> float:
     is convolved is read as it is. The first dim of a weight is the channels of what is made, and where it is transposed
     of what is read.
     """
-    transposed = any(read is True for read in reads)
-    images, *others, weight = [read for read in reads if isinstance(read, Tensor)]
+    transposed, is_backward = any(read is True for read in reads), not isinstance(result, Tensor)
+    images, *_, weight = [read for read in reads if isinstance(read, Tensor)]
     channels, *window = weight.shape
-    is_backward = not isinstance(result, Tensor)
-    coarse, fine = (images, result[0]) if is_backward else (result, images)
-    if transposed:
-        coarse, fine = (others[0], images) if is_backward else (images, result)
+    made = result[0] if is_backward else result
+    coarse, fine = (images, made) if is_backward is not transposed else (made, images)
     numbers = fine.numel()
     if is_backward or transposed:
         numbers = coarse.numel() // max(channels, 1) * fine.shape[1] * math.prod(window[1:])

@@ -11,7 +11,8 @@ from torch.fx import GraphModule
 
 from .._answers.frame import kept_in_parts
 from .._answers.rebuild import Build, Rebuildable, take_apart
-from .._capture.constant_folding import Assumed, Constants, still_holds
+from .._capture.assumed import Assumed, still_holds
+from .._capture.constant_folding import Constants
 from .._torch import FakeTensorMode
 from .backend import Decompositions, Run, compile_graph
 from .capture_watch import Observer, UnwatchedConstants, ValuesLeave
