@@ -161,10 +161,11 @@ def _write(
         return whole if into is None else into.copy_(whole)
     flat = zeros((prod(shape),), dtype=dtype, device=device) if into is None else into.view(-1).zero_()
     start = 0 if into is None else into.storage_offset()
-    # A program finds out once which of them stand apart, and adds nothing to zeros.
-    apart = recorder() is not None and are_apart([window_of(block, shape) for block in blocks])
-    for number, block in enumerate(blocks):
-        value, over, window = block.value, labels(block), window_of(block, shape)
+    windows = [window_of(block, shape) for block in blocks]
+    # A program finds out once whether they stand apart, and adds nothing to zeros.
+    apart = recorder() is not None and are_apart(windows)
+    for number, (block, window) in enumerate(zip(blocks, windows, strict=True)):
+        value, over = block.value, labels(block)
         if window is None:
             at = places[number] if number in places else _place(block, shape, device)
             flat.index_add_(0, at, values_over(block, over, dtype, device).reshape(-1))
