@@ -166,7 +166,7 @@ torchjac.pieces(func, argnums=0, *, memory='1 GB')
 torchjac.program_cache(*, max_bytes=None, clear=False)
 torchjac.scipy.Constraint(func, lower, upper)
 torchjac.scipy.least_squares_args(func, x0)
-torchjac.scipy.minimize_args(func, x0, constraints=(), hessian='sparse')
+torchjac.scipy.minimize_args(func, x0, constraints=(), hessian=None, method=None)
 torchjac.scipy.root_args(func, x0)
 torchjac.scipy.solve_ivp_args(func, y0)
 torchjac.store.Stored

@@ -77,6 +77,35 @@ def test_methods_with_a_hessian(hessian, methods) -> None:
         minimize_args(torch.sum, START, hessian="full")
 
 
+METHODS = {  # the Hessian that each takes
+    "trust-constr": "sparse", "Newton-CG": "sparse", "trust-ncg": "product", "trust-krylov": "product",
+    "trust-exact": "dense", "dogleg": "dense", "BFGS": None, "l-bfgs-b": None, "SLSQP": None, "Nelder-Mead": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.filterwarnings("error")
+def test_methods_by_name(method) -> None:
+    """A method that is named is given what it takes and no more, of which SciPy would warn."""
+    bowl = lambda x: chain(x).square().sum()
+    args = minimize_args(bowl, START.abs() * 0 + 1.1, method=method)
+    given = {None: set(), "product": {"hessp"}}.get(METHODS[method], {"hess"})
+    assert set(args) & {"hess", "hessp"} == given
+    if given == {"hess"}:
+        assert sp.issparse(args["hess"](args["x0"])) == (METHODS[method] == "sparse")
+    numpy.testing.assert_allclose(minimize(**args, options={"maxiter": 5000}).x, numpy.ones(6), atol=1e-2)
+    assert "hess" in minimize_args(bowl, START, hessian="sparse", method=method)
+    with pytest.raises(TypeError, match="method must be the name of one of SciPy's, got function"):
+        minimize_args(bowl, START, method=chain)
+
+
+@pytest.mark.parametrize("method", ["trust-constr", "Newton-CG", "trust-ncg", "trust-krylov"])
+def test_methods_that_are_not_named(method) -> None:
+    """Without a name the Hessian is there in both forms that are not dense, and each method takes its own."""
+    args = minimize_args(lambda x: chain(x).square().sum(), START.abs())
+    numpy.testing.assert_allclose(minimize(**args, method=method).x, numpy.ones(6), atol=1e-3)
+
+
 def test_minimize() -> None:
     """A constrained minimum; Hessians of the function and of the constraints are sparse and right."""
     on_circles = Constraint(lambda x: x.square().sum(1), 1, [1, 2])

@@ -89,37 +89,58 @@ class Constraint(NamedTuple):
     upper: Any
 
 
+#: The Hessian that each of SciPy's methods with one takes, and those that take no gradient either.
+_HESSIANS = {
+    "newton-cg": "sparse",
+    "trust-constr": "sparse",
+    "trust-ncg": "product",
+    "trust-krylov": "product",
+    "trust-exact": "dense",
+    "dogleg": "dense",
+}
+_WITHOUT_GRADIENT = ("nelder-mead", "powell", "cobyla", "cobyqa")
+
+
 def minimize_args(
     func: Callable[[Tensor], Tensor],
     x0: Tensor | Array,
     constraints: Constraint | Sequence[Constraint] = (),
-    hessian: str = "sparse",
+    hessian: str | None = None,
+    method: str | None = None,
 ) -> dict[str, Any]:
-    """``fun``, ``x0``, ``jac``, ``hess`` and ``constraints`` for `scipy.optimize.minimize`, method "trust-constr".
+    """``fun``, ``x0``, ``jac``, ``hess``, ``hessp`` and ``constraints`` for `scipy.optimize.minimize`.
 
-    Hessians, that of the function and those of the constraints times their multipliers, and the constraints' Jacobians
-    are sparse matrices. For methods that take none of them leave them out.
+    With a ``method`` it is there too, beside the derivatives that it takes, in the form that it takes. Without one the
+    Hessian is there as a sparse matrix and as its product with a vector: "trust-constr", "Newton-CG", "trust-ncg" and
+    "trust-krylov" find the one that they take; "trust-exact" and "dogleg" take a dense one, as they are to be named
+    here. The constraints' Jacobians, and their Hessians times the multipliers, are sparse matrices.
 
     Args:
         func: gives one number.
         x0: the first point, of any shape.
         constraints: one, or those that the point has to meet; one without outputs is left out.
-        hessian: "sparse" for "trust-constr" and "Newton-CG"; "product", which gives ``hessp`` instead of ``hess``, for
-            "trust-ncg" and "trust-krylov" too; "dense" for "trust-exact" and "dogleg".
+        hessian: "sparse" or "dense", which give ``hess``, or "product", which gives ``hessp``; by default what the
+            method takes.
+        method: one of SciPy's, by its name.
 
     Raises:
         ValueError: for another ``hessian``, bounds that do not fit, or a function that gives more than one number.
-        TypeError: for constraints of another type.
+        TypeError: for constraints or a method of another type.
 
     Example:
         >>> import torch
         >>> from scipy.optimize import minimize
         >>> from torchjac.scipy import Constraint, minimize_args
         >>> on_circle = Constraint(lambda x: x.square().sum(), 1, 1)
-        >>> args = minimize_args(lambda x: x[0] + 2 * x[1], torch.tensor([-1.0, 0.0]), [on_circle])
-        >>> minimize(**args, method="trust-constr").x.round(3).tolist()
+        >>> tilt, start = lambda x: x[0] + 2 * x[1], torch.tensor([-1.0, 0.0])
+        >>> minimize(**minimize_args(tilt, start, on_circle, method="trust-constr")).x.round(3).tolist()
         [-0.447, -0.894]
     """
+    if not isinstance(method, (str, type(None))):
+        raise TypeError(
+            f"minimize_args: method must be the name of one of SciPy's, got {type(method).__name__}; give minimize "
+            "itself one of your own"
+        )
     point, shape = start(x0)
     at = NumpyFunction(func, shape, "minimize_args")
     second = NumpyFunction(jacrev(func), shape, "minimize_args")
@@ -131,10 +152,20 @@ def minimize_args(
             lambda x, *args: second.jacobian(x, *args).to_dense().reshape(len(x), -1).cpu().numpy(),
         ),
     }
-    if hessian not in kinds:
+    if hessian is not None and hessian not in kinds:
         raise ValueError(f"minimize_args: hessian must be 'sparse', 'product' or 'dense', got {hessian!r}")
-    name, act = kinds[hessian]
-    found: dict[str, Any] = {"fun": at.scalar, "x0": point, "jac": at.gradient, name: act}
+    name = (method or "").lower()
+    found: dict[str, Any] = {"fun": at.scalar, "x0": point}
+    if method is not None:
+        found["method"] = method
+    if name not in _WITHOUT_GRADIENT:
+        found["jac"] = at.gradient
+    if hessian is not None:
+        found.update([kinds[hessian]])
+    elif method is None:
+        found.update([kinds["sparse"], kinds["product"]])
+    elif name in _HESSIANS:
+        found.update([kinds[_HESSIANS[name]]])
     if isinstance(constraints, Constraint):
         constraints = [constraints]
     wrong = next((each for each in constraints if not isinstance(each, tuple) or len(each) != 3), None)

@@ -524,6 +524,28 @@ def test_singular_matrices_are_refused_for_lucky_right_sides(kind) -> None:
     assert accepted < 200
 
 
+def test_singular_is_told_from_ill_conditioned() -> None:
+    """Projections, singular but for rounding, are refused though their solutions leave little; 1e14 is a condition."""
+    random = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, dtype=torch.float64, generator=random)
+    refused = 0
+    for size in (10, 20, 40):
+        for _ in range(100):
+            (normal,) = torch.linalg.qr(draw(size, 1))[0].T
+            project = jacobian(lambda x, normal=normal: x - normal * (normal @ x))
+            try:
+                project(normal).solve(draw(size))
+            except torch.linalg.LinAlgError:
+                refused += 1
+            left, right = (torch.linalg.qr(draw(size, size))[0] for _ in range(2))
+            weak = torch.ones(size, dtype=torch.float64)
+            weak[-1] = 1e-14
+            poor, given = (left * weak) @ right, draw(size)
+            solved = jacobian(lambda x, poor=poor: poor @ x)(normal).solve(given)
+            assert float((poor @ solved - given).norm()) < 0.1 * float(given.norm())
+    assert refused > 265
+
+
 @pytest.mark.parametrize("kind", ["dense", "block-diagonal", "sparse"])
 def test_rows_of_other_scales_are_not_singular(kind) -> None:
     """Equations with terms of sizes sixteen digits apart, as of a barrier method, are solved for any right side."""

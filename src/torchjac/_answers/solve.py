@@ -23,7 +23,7 @@ from .matrix_kind import MatrixKind, is_symmetric, solved_as
 from .nonzeros import coordinates
 from .products import transposed, with_owner
 from .solvers.named import factorise_by
-from .solvers.system import WRONG, System, is_suspect, is_unsettled, largest, probed
+from .solvers.system import LEFT, Solves, System, is_suspect, largest, probed, unsettled
 from .to_dense import to_dense
 
 #: Matrices that LAPACK and SuperLU do not know; systems with them are solved in float32.
@@ -203,19 +203,21 @@ def _check(matrices: Tensor, right: Tensor, found: Tensor) -> None:
     """Raise where a solution is so large that it solves nothing: pivots were zeros but for rounding."""
     if not is_suspect(largest(matrices), right, found):
         return
-    solve = partial(torch.linalg.solve, matrices)
-    for given, solved in probed(right, found, solve):
+    factors = torch.linalg.lu_factor(matrices)
+    solves = Solves(*[partial(torch.linalg.lu_solve, *factors, adjoint=adjoint) for adjoint in (False, True)])
+    for given, solved in probed(right, found, solves):
         left = given - matrices @ solved
-        error = left.abs().amax(-1)
-        if not float(error.max()) > WRONG * largest(given):
+        error = left.abs().amax(-2)
+        if not float(error.max()) > LEFT * largest(given):
             continue
-        if is_unsettled(left, matrices.abs() @ solved.abs(), solved, solve):
-            at = int(error.flatten().argmax())
-            block, row = divmod(at, error.shape[-1])
+        wrong = unsettled(given, left, matrices.abs() @ solved.abs(), solved, solves)
+        if bool(wrong.any()):
+            worst = left.abs().amax(-1).where(wrong.any(-1, keepdim=True), 0)
+            block, row = divmod(int(worst.flatten().argmax()), worst.shape[-1])
             name = f"row {row}" if matrices.dim() == 2 else f"row {row} of block {block}"
             raise LinAlgError(
                 "solve: the Jacobian is singular to working precision: the solution leaves "
-                f"{float(error.max()):.1e} of a right side of {largest(given):.1e}, most in {name}"
+                f"{float(worst.max()):.1e} of a right side of {largest(given):.1e}, most in {name}"
             )
 
 

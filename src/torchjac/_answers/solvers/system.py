@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from math import isfinite
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -24,8 +24,12 @@ from .named import Factorise
 #: The columns of the inverse that are formed at a time for the gradient of a determinant.
 COLUMNS_AT_ONCE = 64
 
-#: A solution is looked at where it may have lost all but two digits, and is none where it leaves a tenth.
-SUSPECT, WRONG = 0.01, 0.1
+#: A solution is looked at where it may have lost all but two digits.
+SUSPECT = 0.01
+
+#: It is none where it leaves the first part of the right side and rounding changes it by the fourth root of what it
+#: should, or where it leaves the second and rounding changes it by half.
+WRONG, LEFT, CHANGED = 0.1, 0.01, 0.5
 
 
 class System:
@@ -115,7 +119,9 @@ class System:
             return torch.full_like(right, torch.nan)
         solved = self._solved(factors, right, transposed)
         if is_suspect(self._largest, right, solved):
-            again = partial(self._solved, factors, transposed=transposed)
+            again = Solves(
+                *[partial(self._solved, factors, transposed=way) for way in (transposed, not transposed)]
+            )
             for given, found in probed(right, solved, again):
                 self._check(self.values if values is None else values, transposed, given, found, again)
         return solved
@@ -131,7 +137,7 @@ class System:
         transposed: bool,
         right: Tensor,
         solved: Tensor,
-        again: Callable[[Tensor], Tensor],
+        again: Solves,
     ) -> None:
         """Raise where a solution so large solves nothing: pivots were zeros but for rounding."""
         worst = int(solved.abs().amax(0).argmax())
@@ -139,10 +145,10 @@ class System:
         row, column = self.places[::-1] if transposed else self.places
         terms = values.detach() * found[column]
         error = given.index_add(0, row, -terms)
-        if not largest(error) > WRONG * largest(given):
+        if not largest(error) > LEFT * largest(given):
             return
         sizes = torch.zeros_like(given).index_add(0, row, terms.abs())
-        if is_unsettled(error[:, None], sizes[:, None], found[:, None], again):
+        if bool(unsettled(given[:, None], error[:, None], sizes[:, None], found[:, None], again).any()):
             name, at = "column" if transposed else "row", int(error.abs().argmax())
             raise LinAlgError(
                 f"the Jacobian is singular to working precision: the solution leaves {largest(error):.1e} of a right "
@@ -150,16 +156,21 @@ class System:
             )
 
 
-def probed(
-    right: Tensor, solved: Tensor, solve: Callable[[Tensor], Tensor]
-) -> Iterator[tuple[Tensor, Tensor]]:
+class Solves(NamedTuple):
+    """The solution of a system, and of the transposed one, for a right side."""
+
+    plain: Callable[[Tensor], Tensor]
+    transposed: Callable[[Tensor], Tensor]
+
+
+def probed(right: Tensor, solved: Tensor, solves: Solves) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield a right side and another, each with its solution.
 
     By chance one may nearly be met though the matrix is singular, two hardly are.
     """
     yield right, solved
-    other = probe(right).expand(*right.shape[:-1], 1)
-    yield other, solve(other)
+    other = probe(right)
+    yield other, solves.plain(other)
 
 
 def is_suspect(size: float, right: Tensor, solved: Tensor) -> bool:
@@ -167,21 +178,27 @@ def is_suspect(size: float, right: Tensor, solved: Tensor) -> bool:
     return size * largest(solved) * torch.finfo(solved.dtype).eps > SUSPECT * largest(right)
 
 
-def is_unsettled(left: Tensor, sizes: Tensor, solved: Tensor, solve: Callable[[Tensor], Tensor]) -> bool:
-    """Return whether what is left, or rounding in rows with terms of these sizes, changes a solution by far more.
+def unsettled(given: Tensor, left: Tensor, sizes: Tensor, solved: Tensor, solves: Solves) -> Tensor:
+    """Return for each column whether its solution is none: it leaves a part of the right side, and rounding changes it.
 
-    They do where a matrix is singular. They do not where rows alone differ in scale, as those of a barrier method do,
-    though they are large beside the small ones' right sides (Skeel, Scaling for Numerical Stability in Gaussian
-    Elimination).
+    Rounding in rows with terms of some sizes is taken with the signs that add up most where the matrix is nearly
+    singular (Hager, Condition Estimates). It changes little where rows alone differ in scale, as those of a barrier
+    method do, though what is left is large beside the small ones' right sides (Skeel, Scaling for Numerical Stability
+    in Gaussian Elimination).
     """
     eps = torch.finfo(solved.dtype).eps
-    change = torch.maximum(*[solve(side).abs().amax(-2) for side in (left, eps * sizes * probe(sizes))])
-    return not bool((change <= eps**0.25 * solved.abs().amax(-2)).all())
+    signs = solves.transposed(probe(sizes)).sign()
+    change = torch.maximum(*[solves.plain(side).abs().amax(-2) for side in (left, eps * sizes * signs)])
+    part, size, whole = left.abs().amax(-2), solved.abs().amax(-2), largest(given)
+    wrong: Tensor = (part > WRONG * whole) & ~(change <= eps**0.25 * size)
+    wrong |= (part > LEFT * whole) & ~(change <= CHANGED * size)
+    return wrong
 
 
 def probe(like: Tensor) -> Tensor:
     """Return a column for right sides like some, which none is met by by chance."""
-    return torch.arange(like.shape[-2], dtype=like.dtype, device=like.device).cos()[:, None]
+    column = torch.arange(like.shape[-2], dtype=like.dtype, device=like.device).cos()[:, None]
+    return column.expand(*like.shape[:-1], 1)
 
 
 def largest(values: Tensor) -> float:
