@@ -8,6 +8,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from torch.utils._device import _device_constructors
 
 SRC = Path(__file__).parents[1] / "src" / "torchjac"
 
@@ -218,6 +219,17 @@ def test_private_names_of_torch(path):
         ".".join(name) for name in private if name[:2] != ["torch", "ops"]
     }  # ops are public, whatever their names
     assert taken == set()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SRC)))
+def test_tensors_are_made_on_a_device(path):
+    """Whatever makes a tensor says where: a default device is the user's, and tensors may lie elsewhere."""
+    makers = {f"torch.{maker.__name__}" for maker in _device_constructors()}
+    for node in ast.walk(ast.parse(path.read_text())):
+        chosen = isinstance(node, ast.Call) and isinstance(node.func, ast.IfExp)
+        functions = [node.func.body, node.func.orelse] if chosen else [getattr(node, "func", node)]
+        if isinstance(node, ast.Call) and makers & set(map(dotted, functions)):
+            assert any(word.arg in ("device", None) for word in node.keywords), ast.unparse(node)
 
 
 def test_what_an_import_takes():

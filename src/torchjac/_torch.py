@@ -31,6 +31,7 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from torch._tensor_str import PRINT_OPTS
 from torch.autograd import forward_ad
 from torch.overrides import _pop_mode, _push_mode
+from torch.utils import _device as device_modes
 from torch.utils import _python_dispatch as python_dispatch
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
@@ -89,6 +90,9 @@ grad_fn_of: Callable[[torch.Tensor], Any] = vars(TensorBase)["grad_fn"].__get__
 dispatch_mode_count: Callable[[], int] = torch._C._len_torch_dispatch_stack
 pre_dispatch_mode_count: Callable[[], int] = torch._ops._len_torch_dispatch_stack_pre_dispatch
 function_mode_count: Callable[[], int] = torch._C._len_torch_function_stack
+#: The function mode at a place, from the outermost; that of `torch.set_default_device` and of ``with torch.device(…)``
+function_mode_at: Callable[[int], Any] = torch._C._get_function_stack_at
+DeviceContext: type[Any] = device_modes.DeviceContext
 #: Whether ``__torch_function__`` is called, which `DisableTorchFunction` changes, and what sets it
 function_state: Callable[[], Any] = torch._C._get_torch_function_state  # type: ignore[attr-defined]
 set_function_state: Callable[[Any], None] = torch._C._set_torch_function_state  # type: ignore[attr-defined]
@@ -119,6 +123,17 @@ privateuse1_backend_name: Callable[[], str] = torch._C._get_privateuse1_backend_
 #: The names of all ops that are registered, and whether one has a kernel of its own at a dispatch key
 all_op_names: Callable[[], list[str]] = torch._C._dispatch_get_all_op_names
 has_kernel: Callable[[str, str], bool] = torch._C._dispatch_has_kernel_for_dispatch_key
+
+
+def sets_default_device() -> bool:
+    """Return whether all function modes that are active do no more than to set a default device."""
+    return all(type(function_mode_at(at)) is DeviceContext for at in range(function_mode_count()))
+
+
+def default_device() -> torch.device | None:
+    """Return the default device where `sets_default_device` holds, None where no mode sets one."""
+    count = function_mode_count()
+    return function_mode_at(count - 1).device if count else None
 
 
 def decompositions() -> Any:

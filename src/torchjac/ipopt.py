@@ -54,7 +54,7 @@ class Problem:
             _none if constraints is None else constraints, self._shape, "Problem: constraints"
         )
         self._constraints.size = self._constraints.value(self.x0).size
-        self._multipliers = torch.ones(self._constraints.size, dtype=torch.float64)
+        self._multipliers = torch.ones(self._constraints.size, dtype=torch.float64, device="cpu")
         self._factor = 1.0
         self._places: dict[str, tuple[Array, Array]] = {}
 

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import math
 import pickle
 import weakref
 
@@ -52,6 +53,23 @@ def system(name):
     x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     jac = jacobian(f)(x)
     return f, kind, x, jac, jac.to_dense().reshape(x.numel(), x.numel())
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_another_default_device(name):
+    """Matrices and systems lie where the Jacobian does, whatever device tensors are made on by default."""
+    f, _, shape = SYSTEMS[name]
+    x = torch.linspace(0.2, 1.2, math.prod(shape), dtype=torch.float64).reshape(shape)
+    J, known = jacobian(f)(x), jacobian(f)(x)
+    dense, right = known.to_dense().reshape(x.numel(), x.numel()), torch.ones(known.out_shape, dtype=x.dtype)
+    with torch.device("meta"):
+        found = [J.to_sparse(layout) for layout in (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc)]
+        solved, logarithm, square = J.solve(right), J.slogdet()[1], J.gram()
+    for matrix in found:
+        torch.testing.assert_close(matrix.to_dense(), dense)
+    torch.testing.assert_close(solved, known.solve(right))
+    torch.testing.assert_close(logarithm, known.slogdet()[1])
+    torch.testing.assert_close(square.to_dense().reshape(dense.shape), dense.mT @ dense)
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

@@ -201,6 +201,29 @@ def test_pairs_that_differ_in_one_thing(name) -> None:
             agrees(f, x.T.contiguous().T)
 
 
+def test_a_default_device() -> None:
+    """Where a default device is set there are programs too, one for each that is."""
+
+    class Ones(torch.autograd.Function):
+        """The identity, whose backward makes a tensor on the default device."""
+
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, g):
+            return g * (2 if torch.ones(1).is_meta else 1)
+
+    x = torch.rand(3, dtype=D)
+    PROGRAMS.clear()
+    for device, factor in (("cpu", 1), ("meta", 2), ("cpu", 1)):
+        with torch.device(device):
+            jacobian = jacrev(lambda x: Ones.apply(x.sin()))(x)
+        torch.testing.assert_close(jacobian, factor * x.cos().diag())
+    assert len(programs()) == 2
+
+
 def test_gradients_of_the_answer() -> None:
     """Where the answer is differentiated again, the program records a graph as the walk does."""
     weight = torch.randn(4, 5, dtype=D, requires_grad=True)

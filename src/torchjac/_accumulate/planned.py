@@ -31,7 +31,7 @@ from .._plan.program import RUNS, Program, program
 from .._plan.recorder import Recorder, recorder
 from .._plan.steps import MismatchError
 from .._rules.registry import changes
-from .._torch import dispatch_mode_count, function_mode_count, is_watched_by_dynamo
+from .._torch import default_device, dispatch_mode_count, is_watched_by_dynamo, sets_default_device
 from .candidates import Candidate
 from .factors import ProgramKey
 from .progress import is_watched
@@ -76,7 +76,8 @@ def planned(
     if graph is None:
         return compute(None)
     asked = (asked, captured.added)
-    key = (graph, asked, torch.is_grad_enabled(), captured.records, torch.get_default_dtype(), changes())
+    defaults = torch.get_default_dtype(), default_device()
+    key = (graph, asked, torch.is_grad_enabled(), captured.records, defaults, changes())
     entry = PROGRAMS.get(key)
     if entry is None:
         # Where programs of Jacobians inside made the graph, it has taken Python's work at as many calls as theirs.
@@ -123,7 +124,7 @@ def planned_answer(
     """
     if not may_record():
         return compute(parts)
-    place = (key, asked, torch.is_grad_enabled())
+    place = (key, asked, torch.is_grad_enabled(), default_device())
     entry = PROGRAMS.get(place)
     if entry is None:
         key.calls[asked] = calls = key.calls.get(asked, 0) + 1
@@ -254,7 +255,7 @@ def may_record() -> bool:
         torch.compiler.is_dynamo_compiling()
         or is_watched_by_dynamo()  # it would read what the recorder does
         or dispatch_mode_count() > 0  # a trace is one
-        or function_mode_count() > 0
+        or not sets_default_device()
         or is_transformed()
         or recorder() is not None
         or torch.is_anomaly_enabled()

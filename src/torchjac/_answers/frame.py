@@ -33,13 +33,15 @@ class SparseParts(NamedTuple):
         layout, places, values, size = self
         if layout is torch.sparse_coo:
             index = places[0]
-            return torch.sparse_coo_tensor(index, values, size, is_coalesced=True, check_invariants=False)
+            return torch.sparse_coo_tensor(
+                index, values, size, device=values.device, is_coalesced=True, check_invariants=False
+            )
         begin, index = places
         if layout is torch.sparse_csr:
             return csr_tensor(begin, index, values, size)
         hear_warning()
         make = torch.sparse_bsr_tensor if layout is torch.sparse_bsr else torch.sparse_csc_tensor
-        return make(begin, index, values, size, check_invariants=False)
+        return make(begin, index, values, size, device=values.device, check_invariants=False)
 
 
 in_parts: ContextVar[bool] = ContextVar("torchjac_sparse_in_parts", default=False)
@@ -61,7 +63,7 @@ made: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 def _no_values() -> Tensor:
     """Stand for values in a frame, which has none."""
-    return torch.empty(0)
+    return torch.empty(0, device="cpu")
 
 
 class Frame:

@@ -70,7 +70,7 @@ def linear_operator(form: Form) -> Any:
         return run
 
     forward, backward = by(form), by(transposed(form))
-    dtype = torch.empty(0, dtype=form.dtype).numpy().dtype
+    dtype = torch.empty(0, dtype=form.dtype, device="cpu").numpy().dtype
     return scipy.LinearOperator(
         form.matrix_shape, matvec=forward, rmatvec=backward, matmat=forward, rmatmat=backward, dtype=dtype
     )

@@ -82,4 +82,6 @@ def _is_plain(values: Tensor) -> bool:
 
 def _matrix(at: Tensor, values: Tensor, rows: int, columns: int) -> Tensor:
     index = torch.stack([at // max(columns, 1), at % max(columns, 1)])
-    return torch.sparse_coo_tensor(index, values, (rows, columns), is_coalesced=True, check_invariants=False)
+    return torch.sparse_coo_tensor(
+        index, values, (rows, columns), device=values.device, is_coalesced=True, check_invariants=False
+    )

@@ -51,7 +51,7 @@ def _price(left: Tensor, right: Tensor) -> float:
 
 def _product(left: Tensor, right: Tensor) -> Tensor:
     shape = broadcast(left.shape, right.shape)
-    made = torch.empty(shape, dtype=torch.result_type(left, right))
+    made = torch.empty(shape, dtype=torch.result_type(left, right), device="cpu")
     for at in range(shape[-1]):
         factors = [value.select(-1, at if value.shape[-1] > 1 else 0) for value in (left, right)]
         torch.mul(*factors, out=made.select(-1, at))

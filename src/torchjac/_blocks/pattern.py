@@ -105,7 +105,7 @@ class Pattern:
         """Where each row begins among the nonzeros, and where the last one ends; int32 where that suffices."""
         assert self._boxes is not None
         counts = torch.from_numpy(self._boxes.row_counts(self.out_shape))
-        begin = torch.zeros(self.rows + 1, dtype=narrow(self.nnz))
+        begin = torch.zeros(self.rows + 1, dtype=narrow(self.nnz), device="cpu")
         torch.cumsum(counts, 0, dtype=begin.dtype, out=begin[1:])
         return begin.to(self.device)
 

@@ -123,7 +123,10 @@ _NARROWER = {torch.float64: torch.float32, torch.int64: torch.int32}
 def is_number(tensor: Tensor) -> bool:
     """Return whether a tensor is a Python number that an op was given, which does not promote as a tensor would."""
     narrower = _NARROWER.get(tensor.dtype) if tensor.dim() == 0 else None
-    return narrower is not None and torch.result_type(tensor, torch.empty((), dtype=narrower)) is narrower
+    return (
+        narrower is not None
+        and torch.result_type(tensor, torch.empty((), dtype=narrower, device="cpu")) is narrower
+    )
 
 
 def number_in(tensor: Tensor) -> float | None:

@@ -62,9 +62,9 @@ def _from_spec(spec: str, fill: str, generator: torch.Generator) -> Any:
     if room is not None and taken > room:
         raise ValueError(f"takes {number_format.size(taken)}, and {number_format.size(room)} can be had")
     if not (dtype.is_floating_point or dtype.is_complex):
-        return torch.zeros(shape, dtype=dtype)
+        return torch.zeros(shape, dtype=dtype, device="cpu")
     draw = torch.rand if fill == "uniform" else torch.randn
-    return draw(shape, dtype=made, generator=generator).to(dtype)
+    return draw(shape, dtype=made, device="cpu", generator=generator).to(dtype)
 
 
 def from_file(path: Path) -> Any:

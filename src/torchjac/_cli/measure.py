@@ -77,7 +77,7 @@ def in_fresh_process(request: Request, way: str, limit: float) -> Measurement:
 def measure(problem: FunctionCall, way: str) -> tuple[float, int | None]:
     """Median seconds of a call, and the peak of the first."""
     # What PyTorch loads at a first call of anything is no cost of this function.
-    WAYS[way](lambda x: (x @ x.t()).sin())(torch.eye(2))
+    WAYS[way](lambda x: (x @ x.t()).sin())(torch.eye(2, device="cpu"))
     problem.value()
     transform = WAYS[way](problem.function, problem.argnums)
     device = next(leaf.device for leaf in pytree.tree_leaves(problem.arguments) if isinstance(leaf, Tensor))

@@ -182,7 +182,9 @@ class ShardedJacobian(ShardedOperator):
         row, column = matrix.indices()
         size = (prod(self.local.out_shape), len(self.halo.columns()))
         places = torch.stack([row, self.halo._places(column)])
-        matrix = torch.sparse_coo_tensor(places, matrix.values(), size, check_invariants=False).coalesce()
+        matrix = torch.sparse_coo_tensor(
+            places, matrix.values(), size, device=row.device, check_invariants=False
+        ).coalesce()
         row, column = matrix.indices()
         return RowEntries(row, column, matrix.values())
 

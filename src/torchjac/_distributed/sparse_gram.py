@@ -43,4 +43,5 @@ def add_over_ranks(matrix: Tensor, mesh: DeviceMesh) -> Tensor:
         return torch.cat([whole[:0], *(part[:count] for part, count in parts)])
 
     places = gathered(matrix.indices().mT.contiguous()).mT
-    return torch.sparse_coo_tensor(places, gathered(matrix.values()), matrix.shape).coalesce()
+    values = gathered(matrix.values())
+    return torch.sparse_coo_tensor(places, values, matrix.shape, device=values.device).coalesce()

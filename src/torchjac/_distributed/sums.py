@@ -171,8 +171,9 @@ class _Running:
         self.gram = gram.view(self.count, self.count) if "gram" in dense else None
         self.sparse: Tensor | None = None  # the gram matrix in COO, where its layout is sparse
         if "gram" in of and "gram" not in dense:
+            none = self.all.new_empty(2, 0, dtype=torch.int64)
             self.sparse = torch.sparse_coo_tensor(
-                torch.empty(2, 0, dtype=torch.int64), self.all[:0], (self.count, self.count)
+                none, self.all[:0], (self.count, self.count), device=none.device
             ).coalesce()
         self.gradient = gradient if "gradient" in of else None
         self.diagonal = diagonal if "diagonal" in of else None

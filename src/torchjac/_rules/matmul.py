@@ -55,7 +55,7 @@ def _bias(node: Node, beta: float | complex) -> list[Local]:
         return []
     if not isinstance(beta, complex):
         return [diagonal_term(node, 0, float(beta))]
-    return [diagonal_term(node, 0, torch.tensor(beta.conjugate(), dtype=node.outputs[0].dtype))]
+    return [diagonal_term(node, 0, torch.tensor(beta.conjugate(), dtype=node.outputs[0].dtype, device="cpu"))]
 
 
 def _added(node: Node, first: _Factor, second: _Factor, names: tuple[str, str]) -> list[Local]:

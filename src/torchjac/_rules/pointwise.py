@@ -263,4 +263,4 @@ def _saved_factor(node: Node, name: str) -> Tensor | float:
         found = recorder()
         return float(factor) if found is None else found.number(factor)
     except RuntimeError:  # a transform that traces (linearize) lets a number be multiplied, but not read
-        return torch.ones((), dtype=dtype) * factor
+        return torch.ones((), dtype=dtype, device="cpu") * factor

@@ -31,7 +31,7 @@ def pack_padded_sequence(node: Node) -> list[Local]:
     """Sequences b of falling lengths, step by step: out[r] = x[t(r), b(r)], as many b at t as are that long."""
     sizes = node.saved("result1")
     most = int(sizes.max())
-    here = torch.arange(most) < sizes.unsqueeze(1)
+    here = torch.arange(most, device="cpu") < sizes.unsqueeze(1)
     step, sequence = (table.to(node.outputs[0].device) for table in here.nonzero(as_tuple=True))
     row = Label(node.shape[0])
     rest = tuple(map(bare, new_labels(node.shape[1:])))

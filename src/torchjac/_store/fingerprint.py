@@ -42,7 +42,8 @@ def _derivative(captured: Captured) -> list[Tensor]:
     (output,), (end,) = captured.outputs, captured.graph.ends
     if end is None or output.device.type != "cpu":
         return []
-    v = torch.rand(output.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    v = torch.rand(output.shape, dtype=torch.float64, device="cpu", generator=generator)
     starts = [GradientEdge(start, 0) for start in captured.graph.starts]
     found = torch.autograd.grad(output, starts, v.to(output.dtype), retain_graph=True, allow_unused=True)
     return [part.to_dense() for part in found if part is not None]

@@ -167,7 +167,7 @@ class _General:
             return None
         run = self._run
         numbers = [
-            found[column] if column[0] is int else torch.tensor(found[column], dtype=column[0])
+            found[column] if column[0] is int else torch.tensor(found[column], dtype=column[0], device="cpu")
             for column in self._inputs
         ]
         return lambda tensors: run(*tensors, *numbers)
@@ -194,7 +194,7 @@ class _General:
     def _without_value(self, column: Column, mode: FakeTensorMode) -> Any:
         """Return a number without a value, and note what it is."""
         if column[0] is not int:
-            return mode.from_tensor(torch.tensor(column[-1], dtype=column[0]))
+            return mode.from_tensor(torch.tensor(column[-1], dtype=column[0], device="cpu"))
         source = dynamo("source").ConstantSource(f"size{len(self._facts)}")
         symbol = self._env.create_symbol(
             column[-1], source=source, dynamic_dim=symbolic_shapes().DimDynamic.DYNAMIC

@@ -97,7 +97,7 @@ def record_ops(
 @cache
 def import_tracer() -> None:
     """Record an op, for what that imports and sets the first time, which no function that is watched did."""
-    record_ops(lambda given: [given[0].sin()], [torch.ones(1)])
+    record_ops(lambda given: [given[0].sin()], [torch.ones(1, device="cpu")])
 
 
 def _like(tensor: Tensor) -> Tensor:

@@ -56,7 +56,8 @@ def _overlap(parts: Sequence[Tensor]) -> bool:
         return True
     first = min(part.storage_offset() for part in parts)
     offsets = [int(part.storage_offset() - first) for part in parts]
-    places = torch.arange(max(map(sum, zip(offsets, map(_span, parts), strict=True))))
+    size = max(map(sum, zip(offsets, map(_span, parts), strict=True)))
+    places = torch.arange(size, device="cpu")
     taken = torch.zeros_like(places, dtype=torch.bool)
     for part, offset in zip(parts, offsets, strict=True):
         taken[places.as_strided(part.shape, part.stride(), offset)] = True

@@ -58,7 +58,7 @@ class Arrow:
                 lower = blocks.first(right if symmetric else batch.below.read(numbers), True)
             self._parts.append((blocks, upper, lower))
         corner = found.corner.read(numbers)
-        taken = torch.zeros(corner.shape, dtype=corner.dtype)
+        taken = torch.zeros_like(corner)
         for each in found.schur:
             each.add(taken, [lower for *_, lower in self._parts], [upper for _, upper, _ in self._parts])
         self._schur = factorised((corner - taken)[None], symmetric, 0.0)
@@ -70,8 +70,8 @@ class Arrow:
     def solve(self, right: Array, transposed: bool) -> Array:
         """Return X with A X = right, or Aᵀ X = right."""
         found, given = self._plan, torch.from_numpy(right)
-        outer, columns = found.border.read(given), torch.arange(right.shape[1])
-        taken = torch.zeros(outer.shape, dtype=outer.dtype)
+        outer, columns = found.border.read(given), torch.arange(right.shape[1], device="cpu")
+        taken = torch.zeros_like(outer, memory_format=torch.contiguous_format)
         inner = []
         for batch, (blocks, upper, lower) in zip(found.batches, self._parts, strict=True):
             inner.append(blocks.first(batch.unknowns.read(given), transposed))
@@ -147,7 +147,7 @@ class General:
     def __init__(self, matrices: Tensor) -> None:
         self._single = matrices if matrices.shape[-1] == 1 else None
         self._factors = (
-            (matrices, torch.ones((), dtype=torch.int32))
+            (matrices, torch.ones((), dtype=torch.int32, device="cpu"))
             if self._single is not None
             else torch.linalg.lu_factor_ex(matrices)[:2]
         )
@@ -169,7 +169,7 @@ class General:
         """Return the sign and the logarithm of the product of all determinants."""
         lu, pivots = self._factors
         diagonal = lu.diagonal(dim1=-2, dim2=-1)
-        swaps = (pivots != torch.arange(1, diagonal.shape[-1] + 1)).sum()
+        swaps = (pivots != torch.arange(1, diagonal.shape[-1] + 1, device="cpu")).sum()
         return (-1.0) ** int(swaps + (diagonal < 0).sum()), float(diagonal.abs().log().sum())
 
     def _solved(self, right: Tensor, transposed: bool) -> Tensor:

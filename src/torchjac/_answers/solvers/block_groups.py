@@ -76,7 +76,7 @@ def grouping(ends: Ends) -> tuple[Grouping, Array]:
     rows, columns = torch.from_numpy(ends.rows[first]), torch.from_numpy(ends.columns[first])
     order = numpy.argsort(group, kind="stable")
     if (counts == counts[0]).all():
-        piece = Piece(0, int(counts[0]), torch.arange(len(counts)))
+        piece = Piece(0, int(counts[0]), torch.arange(len(counts), device="cpu"))
         return Grouping(rows, columns, [piece], True), order
     nth = numpy.empty(len(group), numpy.int64)
     nth[order] = numpy.arange(len(group)) - numpy.repeat(numpy.cumsum(counts) - counts, counts)

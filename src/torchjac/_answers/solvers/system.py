@@ -128,7 +128,7 @@ class System:
 
     @staticmethod
     def _solved(factors: Factors, right: Tensor, transposed: bool) -> Tensor:
-        found = torch.as_tensor(factors.solve(right.detach().cpu().contiguous().numpy(), transposed))
+        found = torch.from_numpy(factors.solve(right.detach().cpu().contiguous().numpy(), transposed))
         return found.to(right.device, right.dtype)
 
     def _check(

@@ -83,7 +83,7 @@ def _lines(pattern: MatrixPattern, values: Array) -> list[Array]:
     lines = []
     for offset, (at, along, full) in zip((-1, 0, 1), pattern.notes.find("diagonals", places), strict=True):
         read = at.read(torch.from_numpy(values))
-        line = (torch.empty if full else torch.zeros)(pattern.size - abs(offset), dtype=read.dtype)
+        line = (read.new_empty if full else read.new_zeros)(pattern.size - abs(offset))
         along.write(line, read)
         lines.append(line.numpy())
     return lines

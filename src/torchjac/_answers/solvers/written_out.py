@@ -18,7 +18,7 @@ class WrittenOut:
             torch.linalg.LinAlgError: where the matrix is singular.
         """
         numbers = torch.from_numpy(values)
-        matrix = torch.zeros(pattern.size, pattern.size, dtype=numbers.dtype).mT  # as LAPACK takes it
+        matrix = numbers.new_zeros(pattern.size, pattern.size).mT  # as LAPACK takes it
         matrix[torch.from_numpy(pattern.row).long(), torch.from_numpy(pattern.index).long()] = numbers
         try:
             self._factors = factorised(matrix[None], pattern.symmetric, 0.0)
