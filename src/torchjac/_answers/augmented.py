@@ -1,9 +1,10 @@
 """Systems with a product of two factors that has far more entries than they: sparse ones that have both in them.
 
-    A B x = b        [0  A] [x]   [b]
-                     [B −I] [y] = [0]        y = B x        det [0 A; B −I] = (−1)^(size of y) det (A B)
+    (S + A B) x = b        [S  A] [x]   [b]
+                           [B −I] [y] = [0]        y = B x        det [S A; B −I] = (−1)^(size of y) det (S + A B)
 
-A sparse and a low-rank term that one function adds are such a product, through what both make of the input.
+S is zero for a product. A sparse and a low-rank term that one function adds are such a product, through what both make
+of the input; a sum of blocks is such a sum where some of them are full because each output meets a sum.
 """
 
 from __future__ import annotations
@@ -18,17 +19,18 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is publ
 from .._blocks.block import identity, valued
 from .bordered import bordered
 from .forms import Form, ProductOfFactors, SumOfBlocks, kept, told
+from .outer import outer
 from .products import transposed, with_owner
 
 
 class Augmented:
-    """The sparse system of a product, and the number of unknowns between its factors."""
+    """The sparse system of a product or sum, and the number of unknowns between its factors."""
 
-    def __init__(self, form: ProductOfFactors) -> None:
-        left, right = form.factors
+    def __init__(self, form: Form) -> None:
+        rest, left, right = _parts(form)
         eye = valued(identity(right.out_shape), -1.0)
         minus = SumOfBlocks(right.out_shape, right.out_shape, form.dtype, form.device, (eye,))
-        self.system = bordered([[None, left], [right, minus]])
+        self.system = bordered([[rest, left], [right, minus]])
         self.between = prod(right.out_shape)
 
     @property
@@ -39,10 +41,20 @@ class Augmented:
         )
 
 
+def _parts(form: Form) -> tuple[Form | None, Form, Form]:
+    """Return S, A and B."""
+    if isinstance(form, ProductOfFactors):
+        left, right = form.factors
+        return None, left, right
+    assert isinstance(form, SumOfBlocks)
+    found = outer(form)
+    assert found is not None
+    return found
+
+
 def augmented(form: Form) -> tuple[Augmented, bool]:
-    """Return the system that is kept with a product, and whether the form is its transpose."""
+    """Return the system that is kept with a product or sum, and whether the form is its transpose."""
     owner, is_transpose = with_owner(form)
-    assert isinstance(owner, ProductOfFactors)
     return kept(owner, "augmented", lambda: Augmented(owner)), is_transpose
 
 

@@ -11,12 +11,17 @@ from .._blocks.block import Block, entries
 from .._blocks.block_views import joined, same_positions
 from .._blocks.maps import Affine, Map
 from .factored import most_entries, rank_bound
-from .forms import Form, LowRankUpdate, ProductOfFactors, kept
+from .forms import Form, LowRankUpdate, ProductOfFactors, SumOfBlocks, kept
+from .outer import outer
 
 #: A sparse factorisation costs some fifty times more for each number than a dense one; below this many
 #: entries, or where one in four is not zero, dense is faster.
 SMALL = 64 * 64
 FULL = 4
+
+#: Full blocks that come apart are solved so from this many entries on: LAPACK solves 256 unknowns in the time that the
+#: calls of a sparse system take.
+MANY = 16 * SMALL
 
 #: Blocks on the diagonal up to this size are solved as they are; larger ones only if they are mostly full.
 SMALL_BLOCK = 32
@@ -81,10 +86,15 @@ def _solved_as(form: Form) -> MatrixKind:
         return found
     rows, columns = form.matrix_shape
     named = sum(map(entries, form.blocks))
-    if found.dims:
-        count = prod(form.out_shape[dim] for dim in found.dims)
-        if rows * columns // count <= FULL * named or max(rows, columns) <= SMALL_BLOCK * count:
-            return found
+    count = prod(form.out_shape[dim] for dim in found.dims)
+    if found.dims and max(rows, columns) <= SMALL_BLOCK * count:
+        return found
+    if rows == columns and named > MANY and isinstance(form, SumOfBlocks):
+        apart = outer(form)
+        if apart is not None and named > FULL * apart.named:
+            return MatrixKind("product")
+    if found.dims and rows * columns // count <= FULL * named:
+        return found
     return MatrixKind("dense" if rows * columns <= max(SMALL, FULL * named) else "sparse")
 
 

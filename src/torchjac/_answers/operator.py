@@ -72,7 +72,8 @@ class Jacobian(Algebra, Entries, Systems, Conversion, Display):
         """The kind that `solve`, `slogdet` and `lstsq` take the matrix for: its `kind`, or what is faster at its size.
 
         A "sparse" one of at most 64 × 64 entries, or with more than one entry in four, is solved as "dense"; a
-        "block-diagonal" one whose blocks are large and mostly zeros as "sparse".
+        "block-diagonal" one whose blocks are large and mostly zeros as "sparse". One that is full because each output
+        meets a sum, as of ``x * x.mean()``, is solved as the "product" that its terms are, where it is large.
 
         Example:
             >>> import torch

@@ -29,8 +29,9 @@ class Systems(Answer):
         """Return X with J X = right, of shape ``in_shape`` for one right side and ``in_shape + (k,)`` for k of them.
 
         `solved_as` tells the way. "diagonal" divides; "block-diagonal" solves its blocks by `torch.linalg.solve`;
-        "dense" writes it out and uses `torch.linalg.solve`; "low-rank plus" goes by Woodbury's formula. A "sparse" one
-        is factorised on the CPU by the first way that its pattern allows, which `explain` then tells:
+        "dense" writes it out and uses `torch.linalg.solve`; "low-rank plus" goes by Woodbury's formula; "product" by a
+        sparse system that has both factors in it. A "sparse" one is factorised on the CPU by the first way that its
+        pattern allows, which `explain` then tells:
 
         - a narrow band, as it stands or in the order of reverse Cuthill-McKee, by LAPACK: Cholesky where it is
           symmetric and positive definite;
