@@ -12,6 +12,7 @@ from torch.autograd.graph import GradientEdge
 
 from .._blocks.tracing import inside_functorch
 from .._capture.capture import batched_zero
+from .._capture.missing_cotangents import takes_none
 from .._capture.tape import Meta, Node
 from .._capture.writing_functions import WRITE, WRITE_OF_FUNCTION
 from .._plan.recording import whole
@@ -32,13 +33,8 @@ def call(
         if found is not None:
             return tuple(found)
     if node.is_python:
-        tensors = _are_tensors(node)
-        cotangents = [
-            torch.zeros(meta.shape, dtype=meta.dtype, device=meta.device)
-            if cotangent is None and is_tensor
-            else cotangent
-            for cotangent, meta, is_tensor in zip(cotangents, node.outputs, tensors, strict=True)
-        ]
+        if any(c is None for c in cotangents) and not takes_none(node.fn):
+            cotangents = _with_zeros(node, cotangents)
         if inside_functorch():  # a backward may write into its cotangents, or into tensors made like them
             cotangents = [None if c is None else c + batched_zero(c) for c in cotangents]
         return _call_python(node, cotangents)
@@ -67,6 +63,16 @@ def call(
             # A zero tensor without storage, as `sgn` and `floor` give, is as good as no result.
             return tuple([None if other is None or other._is_zerotensor() else other for other in gradients])
     return gradients
+
+
+def _with_zeros(node: Node, cotangents: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Return the cotangents of a Function with zeros for those that are missing."""
+    return [
+        torch.zeros(meta.shape, dtype=meta.dtype, device=meta.device)
+        if cotangent is None and is_tensor
+        else cotangent
+        for cotangent, meta, is_tensor in zip(cotangents, node.outputs, _are_tensors(node), strict=True)
+    ]
 
 
 def _are_tensors(node: Node) -> list[bool]:
