@@ -3,6 +3,9 @@
 import torch
 from tests._rules.cases import Case, Sampler, case, check, over_cases
 
+from torchjac import jacobian
+from torchjac.testing import loop_jacobian
+
 s = Sampler()
 F = torch.nn.functional
 i3, i23 = torch.tensor([2, 0, 2]), torch.tensor([[1, 0, 1], [0, 0, 1]])
@@ -53,6 +56,20 @@ CASES = [
         differences=False,
         stored=[6],
     ),
+    case(
+        "EmbeddingBackward0",
+        lambda w: F.embedding(i23, w, scale_grad_by_freq=True),
+        s(3, 4),
+        stored=[12],
+        differences=False,
+    ),
+    case(
+        "EmbeddingBackward0",
+        lambda w: F.embedding(i23, w, padding_idx=0, scale_grad_by_freq=True),
+        s(3, 4),
+        stored=[12],
+        differences=False,
+    ),
     case("EmbeddingBackward0", lambda w: F.embedding(i3[:0], w), s(3, 4)),
     case("EmbeddingBackward0", lambda w: F.embedding(torch.tensor(1), w), s(3, 4), stored=[1]),
     case(
@@ -86,3 +103,12 @@ CASES = [
 def test_read(one: Case) -> None:
     """Only the positions are stored, and only the entries read are blocks."""
     check(one)
+
+
+def test_an_embedding_scaled_by_frequency_in_every_order() -> None:
+    """What autograd divides by how often a row is read is divided in each order: PyTorch's formula forgets it twice."""
+    index = torch.tensor([[0, 2, 0], [0, 1, 2]])
+    weight = torch.randn(3, 2, dtype=torch.float64)
+    f = lambda w: F.embedding(index, w, scale_grad_by_freq=True).sin()
+    for mode in ("reverse", "forward"):
+        torch.testing.assert_close(jacobian(f, mode=mode)(weight).to_dense(), loop_jacobian(f, weight))

@@ -213,8 +213,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/gather.py", "embedding: the padding row alone is kept",
-        "value, on = (table != padding).to(node.outputs",
-        "value, on = (table == padding).to(node.outputs",
+        "factor = (table != padding).to(node.outputs",
+        "factor = (table == padding).to(node.outputs",
     ),
     Mutation(
         "_rules/gather.py", "max: the chosen index put at the first dim",

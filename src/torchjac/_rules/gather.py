@@ -101,9 +101,18 @@ def index_maps(
 
 
 @rule("EmbeddingBackward0")
-def embedding(node: Node) -> list[Local] | None:
-    """Embedding: out[i…, d] = weight[index[i…], d]; the row of ``padding_idx`` gets no gradient."""
-    return None if node.saved("scale_grad_by_freq") else [Local(0, _embedded(node, node.shape), selects=True)]
+def embedding(node: Node) -> list[Local]:
+    """Embedding: out[i…, d] = weight[index[i…], d]; the row of ``padding_idx`` gets no gradient.
+
+    With ``scale_grad_by_freq`` each gradient is divided by how often its row is read, as autograd has it.
+    """
+    factor: Tensor | float = 1.0
+    if node.saved("scale_grad_by_freq"):
+        table, dtype = node.saved("indices"), node.outputs[0].dtype
+        ones = torch.ones(table.numel(), dtype=dtype, device=table.device)
+        times = ones.new_zeros(node.into(0).shape[0]).index_add(0, table.reshape(-1), ones)
+        factor = times.reciprocal()[table]
+    return [Local(0, _embedded(node, node.shape, factor), selects=True)]
 
 
 @rule("EmbeddingDenseBackwardBackward0")
@@ -112,14 +121,13 @@ def embedding_backward(node: Node) -> list[Local]:
     return [Local(0, swapped(_embedded(node, node.into(0).shape)), selects=True)]
 
 
-def _embedded(node: Node, shape: Sequence[int]) -> Block:
-    """Return the rows of a weight as an embedding of a shape reads them."""
+def _embedded(node: Node, shape: Sequence[int], factor: Tensor | float = 1.0) -> Block:
+    """Return the rows of a weight as an embedding of a shape reads them, each times its factor."""
     over, table, padding = new_labels(shape), node.saved("indices"), node.saved("padding_idx")
-    value: Tensor | float = 1.0
-    on: tuple[Label, ...] = ()
+    on = over[:-1] if isinstance(factor, Tensor) or padding >= 0 else ()
     if padding >= 0:
-        value, on = (table != padding).to(node.outputs[0].dtype), over[:-1]
-    return Block(value, on, tuple(map(bare, over)), (Gather(table, over[:-1]), bare(over[-1])))
+        factor = (table != padding).to(node.outputs[0].dtype) * factor
+    return Block(factor, on, tuple(map(bare, over)), (Gather(table, over[:-1]), bare(over[-1])))
 
 
 @reindexing(
