@@ -14,6 +14,7 @@ from torchjac._accumulate.engine_rows import finish_rows
 from torchjac._accumulate.order import Order, split
 from torchjac._accumulate.seeds import Limits
 from torchjac._accumulate.tape_costs import rows_at_once
+from torchjac._blocks.block import stored
 from torchjac._blocks.write import dense
 from torchjac._transforms import operators
 from torchjac._transforms.call_function import record, walking
@@ -101,6 +102,33 @@ def test_rows_of_several_outputs_take_over(monkeypatch):
     finish.assert_called_once()
     for k, answer in enumerate(found):
         torch.testing.assert_close(answer, loop_jacobian(lambda x, k=k: f(x)[k], x))
+
+
+def gates(weights, x, h):
+    """A cell of a recurrent network: three gates are parts of one product, whose weights are asked for."""
+    r, z, n = torch.nn.functional.linear(h, weights).chunk(3, -1)
+    return (1 - z.sigmoid()) * torch.tanh(x + r.sigmoid() * n) + z.sigmoid() * h
+
+
+@pytest.mark.parametrize("batch", [2, 64])
+def test_gates_are_one_block_of_each_sample(batch, monkeypatch):
+    """At a product, parts side by side are one; no node holds rows of one sample through the others."""
+    force(monkeypatch, "structure")
+    weights, x = torch.rand(9, 3, dtype=torch.float64), torch.rand(batch, 3, dtype=torch.float64)
+    f = lambda w: gates(w, x, gates(w, x, gates(w, x, x.cos())))
+    held = []
+
+    def note(report, node, arrived, above):
+        held.extend([(node.name, sum(map(stored, lot.blocks)), len(lot.blocks)) for lot in above])
+
+    monkeypatch.setattr(reverse, "note_step", note)
+    with mock.patch(FINISH, side_effect=finish_rows) as finish:
+        found = jacrev(f)(weights)
+    if batch > 2:
+        finish.assert_not_called()
+        assert max(numbers for name, numbers, _ in held if name != "TBackward0") <= batch * 3 * 9
+        assert {blocks for name, _, blocks in held if name == "MmBackward0"} == {1}
+    torch.testing.assert_close(found, loop_jacobian(f, weights))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchjac._blocks.block import Block, labels
 from torchjac._blocks.maps import Affine, Gather, Label, Map
@@ -108,3 +109,22 @@ class Maker:
             if self.random.random() < 0.6
             else Affine(start + reach, ((label, -stride),))
         )
+
+
+class Ops(TorchDispatchMode):
+    """The ops that run, and how many results hold at least so many numbers in memory of their own."""
+
+    def __init__(self, least):
+        super().__init__()
+        self.least, self.names, self.kept = least, [], []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        self.names.append(func.overloadpacket.__name__)
+        if isinstance(result, torch.Tensor) and result.untyped_storage().nbytes() >= 8 * self.least:
+            self.kept.append(result)  # alive, so that no address is used twice
+        return result
+
+    @property
+    def large(self):
+        return len({tensor.untyped_storage().data_ptr() for tensor in self.kept})

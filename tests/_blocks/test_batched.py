@@ -6,7 +6,7 @@ from tests._blocks.blocks import LIKE, spelled_out
 
 import torchjac
 from torchjac import jacobian
-from torchjac._blocks.batched import in_one
+from torchjac._blocks.batched import full_between, held_between, in_one, shared_dims
 from torchjac._blocks.block import Block, stored
 from torchjac._blocks.maps import Affine, Gather, Label, bare
 from torchjac._blocks.merge import merge
@@ -49,6 +49,22 @@ def test_a_batch_of_full_matrices() -> None:
     assert one.value.shape == (2, 3, 5)
     (merged,) = merge(blocks, (5, 2), (5, 3), LIKE)
     assert torch.equal(merged.value, one.value)
+
+
+@pytest.mark.parametrize("varies", [True, False])
+def test_full_between_shared_dims(varies) -> None:
+    """Whatever the blocks name, one holds a number for each entry of a sample, and one for all samples if none vary."""
+    blocks = batch()[:2] if varies else [block._replace(value=2.0, on=()) for block in batch()[:2]]
+    shapes = (5, 2), (5, 3)
+    pairs = shared_dims(blocks, *shapes)
+    assert pairs == ((0, 0),)
+    one = full_between(blocks, pairs, *shapes, LIKE)
+    assert stored(one) == held_between(blocks, pairs, *shapes) == (30 if varies else 6)
+    expected = sum(spelled_out(block, (5, 2, 5, 3)) for block in blocks)
+    torch.testing.assert_close(spelled_out(one, (5, 2, 5, 3)), expected)
+    b, k = Label(5), Label(2)
+    moved = Block(1.0, (), (bare(b), bare(k)), (Affine(4, ((b, -1),)), bare(k)))
+    assert shared_dims([*blocks, moved], *shapes) == ()
 
 
 def test_an_entry_is_missing() -> None:

@@ -4,11 +4,11 @@ from itertools import permutations
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from tests._blocks.blocks import Ops
 
-from torchjac._blocks import multiply as law
+from torchjac._blocks.dropped_zeros import select
 from torchjac._blocks.maps import Label
-from torchjac._blocks.multiply import WORTH_TURNING, joint, multiply, select
+from torchjac._blocks.multiply import WORTH_TURNING, joint, multiply
 
 
 @pytest.mark.parametrize("size", [0, 1, 3, WORTH_TURNING, WORTH_TURNING + 1])
@@ -54,25 +54,6 @@ def test_outer_in_the_order_of_the_answer():
     torch.testing.assert_close(selected, found)
 
 
-class Ops(TorchDispatchMode):
-    """The ops that run, and how many results hold at least so many numbers in memory of their own."""
-
-    def __init__(self, least):
-        super().__init__()
-        self.least, self.names, self.kept = least, [], []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        self.names.append(func.overloadpacket.__name__)
-        if isinstance(result, torch.Tensor) and result.untyped_storage().nbytes() >= 8 * self.least:
-            self.kept.append(result)  # alive, so that no address is used twice
-        return result
-
-    @property
-    def large(self):
-        return len({tensor.untyped_storage().data_ptr() for tensor in self.kept})
-
-
 def test_one_label_is_one_product():
     """A sum over one label is one call of matmul, of values as they lie or permuted: nothing is reshaped."""
     k, m, n, b = Label(3), Label(2), Label(4), Label(5)
@@ -106,6 +87,23 @@ def test_a_window_times_a_matrix_is_one_product():
     torch.testing.assert_close(found, torch.einsum("abk,kn->abn", left, right))
 
 
+@pytest.mark.parametrize("size", [0, 1, 7])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_matrix_times_many(size, turned):
+    """A matrix meets the last two dims of a value as they lie, from the left: the many numbers are not copied."""
+    o, k, b, n = Label(5), Label(3), Label(size), Label(2)
+    many, matrix = torch.rand(5, 3, size, dtype=torch.float64), torch.rand(3, 2, dtype=torch.float64)
+    sides, values = ((o, k, b), (k, n)), (many, matrix)
+    if not turned:
+        sides, values = sides[::-1], values[::-1]
+    how = joint(*sides, (k,))
+    assert how.on == (o, n, b)
+    with Ops(many.numel()) as seen:
+        found = multiply(*values, how)
+    assert not {"clone", "copy_"} & set(seen.names)
+    torch.testing.assert_close(found, torch.einsum("okb,kn->onb", many, matrix))
+
+
 @pytest.mark.parametrize("empty", [None, "b", "k", "m", "n"])
 def test_labels_that_stay_are_batches(empty):
     """A sum over several labels, of which others of both stay, is one product of matrices for each value of those."""
@@ -119,43 +117,3 @@ def test_labels_that_stay_are_batches(empty):
     assert "bmm" in seen.names
     assert how.on == (b, m, o, n)
     torch.testing.assert_close(found, torch.einsum("mbjk,kobnj->bmon", *values))
-
-
-@pytest.mark.parametrize("bad", [0.5, torch.nan, -torch.inf])
-def test_zeros_that_select_make_one_tensor(bad):
-    """What zeros drop is dropped in the product itself, and only where something is not finite.
-
-    Where the product is recorded or transformed it is not written into.
-    """
-    i, j = Label(5), Label(40)
-    left, right = torch.rand(5, 40, dtype=torch.float64), torch.rand(40, dtype=torch.float64).round()
-    left[0] = bad
-    with Ops(left.numel()) as seen:
-        found, over = select(left, (i, j), right, (j,))
-    assert over == (i, j)
-    assert seen.large == 1
-    assert ("masked_fill_" in seen.names) == (bad != 0.5)
-    expected = torch.where(right == 0, 0, left * right)
-    torch.testing.assert_close(found, expected, equal_nan=True)
-    recorded, _ = select(left.clone().requires_grad_(), (i, j), right, (j,))
-    torch.testing.assert_close(recorded, expected, equal_nan=True)
-    mapped = torch.func.vmap(lambda row: select(row, (j,), right, (j,))[0])(left)
-    torch.testing.assert_close(mapped, expected, equal_nan=True)
-
-
-def test_zeros_look_at_what_they_meet(monkeypatch) -> None:
-    """Whether zeros drop anything is asked of the values that they meet, not of the many numbers of a product."""
-    asked = []
-    original = law.has_finite_sum
-    monkeypatch.setattr(
-        law, "has_finite_sum", lambda tensor: asked.append(tensor.numel()) or original(tensor)
-    )
-    rows, batch, columns = Label(3), Label(50), Label(4)
-    values, zeros = torch.rand(3, 4, dtype=torch.float64), torch.rand(50, 4, dtype=torch.float64).round()
-    product, on = select(values, (rows, columns), zeros, (batch, columns))
-    assert asked == [12]
-    assert set(on) == {rows, batch, columns}
-    values[1, 2] = torch.inf
-    product, on = select(values, (rows, columns), zeros, (batch, columns), (rows, batch, columns))
-    expected = torch.where(zeros == 0, 0, values[:, None] * zeros)
-    torch.testing.assert_close(product.permute([on.index(x) for x in (rows, batch, columns)]), expected)

@@ -1260,7 +1260,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "x.pow(exponent)",
     ),
     Mutation(
-        "_blocks/multiply.py", "zeros that select multiply",
+        "_blocks/dropped_zeros.py", "zeros that select multiply",
         "product.masked_fill_(value == 0, 0)",
         "pass",
     ),

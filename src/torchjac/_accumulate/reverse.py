@@ -9,13 +9,15 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from .._blocks.block import Block, identity, tables_to
+from .._blocks.batched import full_between, held_between, shared_dims
+from .._blocks.block import Block, identity, stored, tables_to
 from .._blocks.compose import compose
 from .._blocks.cost import SOME_BLOCKS, one_pays
 from .._blocks.merge import dense_block, merge
 from .._blocks.tracing import is_tracing
 from .._blocks.unify import CannotJoinError
 from .._capture.tape import Edge, Meta, Node, Tape
+from .._rules.nnz_estimate import is_multiplied
 from .._rules.registry import LocalJacobian, local_jacobian, may_be_nonlinear, opaque
 from .._rules.vjp_support import all_can_vmap, engine_refuses, needs_own_vjp
 from .cheapest_terms import choose
@@ -23,7 +25,7 @@ from .engine_rows import finish_rows
 from .progress import track
 from .report import PendingBlocks, Report, note_step
 from .seeds import NO_LIMITS, Limits, push
-from .tape_costs import dense_is_cheaper
+from .tape_costs import dense_is_cheaper, shares_are_cheaper
 from .value_cotangents import call_on_values
 from .whole_rows import push_rows
 
@@ -81,6 +83,9 @@ def walk(
             note_step(report, node, arrived, above)
             continue
         known = local_jacobian(node)
+        if limits.row_bytes is not None and now > 1:
+            above = [_in_shared_dims(lot, tape, position, min(before, now), out_shapes) for lot in above]
+            now = sum([len(lot.blocks) for lot in above])
         if limits.row_bytes is not None and (
             _only_rows(known, above, pending, out_shapes)
             or (now > SOME_BLOCKS and dense_is_cheaper(tape, position, min(before, now), out_shapes))
@@ -131,6 +136,28 @@ def _only_rows(
         for (node, slot), lists in pending.items()
         for output, blocks in lists.items()
     )
+
+
+def _in_shared_dims(
+    lot: PendingBlocks, tape: Tape, position: int, blocks: int, out_shapes: Sequence[Sequence[int]]
+) -> PendingBlocks:
+    """Return the blocks at a node as one, full between the dims that all share, where that is faster from there on."""
+    slot, _, out_shape, wrt_shape, found = lot
+    node = tape.nodes[position]
+    pairs = shared_dims(found, out_shape, wrt_shape) if len(found) > 1 else ()
+    share = prod([out_shape[d] for d, _ in pairs])
+    if share < 2:
+        return lot
+    # Side by side, blocks hold as much as one; what a product makes of each of them holds more, and is written twice.
+    fill = is_multiplied(node.name) and held_between(found, pairs, out_shape, wrt_shape) <= sum(
+        map(stored, found)
+    )
+    if fill or (
+        min(blocks, len(found)) > SOME_BLOCKS
+        and shares_are_cheaper(tape, position, min(blocks, len(found)), out_shapes, share)
+    ):
+        return lot._replace(blocks=[full_between(found, pairs, out_shape, wrt_shape, node.outputs[slot])])
+    return lot
 
 
 def _goes_by_engine(nodes: Sequence[Node]) -> bool:

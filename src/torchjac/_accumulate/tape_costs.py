@@ -11,7 +11,7 @@ from .._blocks import cost
 from .._blocks.tracing import inside_functorch, is_tracing
 from .._capture.capture import mapped_over
 from .._capture.tape import Node, Tape
-from .._plan.price import NODE, NUMBER, RECORDED
+from .._plan.price import LAUNCH, NODE, NUMBER, RECORDED
 from .._rules.nnz_estimate import is_opaque, links, mixes_nothing, windows
 from .._rules.vjp_support import WRONG_TWICE, all_can_vmap
 from .progress import is_watched
@@ -48,19 +48,34 @@ def walks_slower() -> int:
     return (RECORDED if torch.is_grad_enabled() else 1) * (3 if inside_functorch() else 1)
 
 
-def dense_is_cheaper(tape: Tape, position: int, blocks: int, out_shapes: Sequence[Sequence[int]]) -> bool:
-    """Return whether dense rows are faster than a number of blocks from a node on.
+def dense_is_cheaper(
+    tape: Tape, position: int, blocks: int, out_shapes: Sequence[Sequence[int]], share: int = 1
+) -> bool:
+    """Return whether dense rows are faster than a number of blocks from a node on, or a ``share`` of these rows.
 
     Not where the walk is recorded or traced: then structure is worth more than the time of this call.
     """
     if torch.is_grad_enabled() or inside_functorch() or is_tracing():
         return False
-    nodes, rows = tape.nodes, sum(map(prod, out_shapes))
+    nodes, rows = tape.nodes, sum(map(prod, out_shapes)) / share
     first = rows * _row(nodes[position])
     if not cost.dense_is_cheaper(blocks, 1, 0.0, first):
         return False
     rest = nodes[position:]
     return cost.dense_is_cheaper(blocks, len(rest), first, rows * sum(map(_row, rest)))
+
+
+def shares_are_cheaper(
+    tape: Tape, position: int, blocks: int, out_shapes: Sequence[Sequence[int]], share: int
+) -> bool:
+    """Return whether one block that is full between shared dims is faster than several, and than all rows.
+
+    Of the rows it takes a share, by one call more at each node.
+    """
+    rest = tape.nodes[position:]
+    rows = sum(map(prod, out_shapes))
+    spared = NUMBER * (rows - rows // share) * sum(map(_row, rest))
+    return spared > LAUNCH * len(rest) and dense_is_cheaper(tape, position, blocks - 1, out_shapes, share)
 
 
 def _row(node: Node) -> float:

@@ -8,6 +8,7 @@ from math import prod
 from typing import TypeAlias
 
 import numpy
+from torch import Tensor
 
 from .block import KEPT, Block, TensorOptions, interned, is_remembered, stored
 from .maps import Affine, Label, Map, bare, bare_label, labels_of
@@ -33,13 +34,52 @@ def in_one(
     if not pairs:
         return None
     # A dim along which no value varies is none of the value. The others are its last: along them memory is read.
-    tied = [d for d, _ in pairs if any(bare_label(block.out[d]) in block.on for block in blocks)]
-    whole = _full(*shapes, pairs, tuple(tied))
+    tied = _varying(blocks, pairs)
+    whole = _full(*shapes, pairs, tied)
     sizes = [label.size for label in whole.on]
     if sum(map(stored, blocks)) <= prod(sizes):  # nothing is spared that would pay for writing it
         return None
-    rows, columns = _between(pairs, *shapes)
-    between = [
+    return whole._replace(value=_values(blocks, pairs, tied, whole, like))
+
+
+def shared_dims(blocks: Sequence[Block], out_shape: Sequence[int], wrt_shape: Sequence[int]) -> Pairs:
+    """Return the dims of the output that all blocks share, each with the dim of the input that it is."""
+    shapes = tuple(out_shape), tuple(wrt_shape)
+    return tuple(sorted(set.intersection(*[_shared(block.out, block.wrt, *shapes) for block in blocks])))
+
+
+def full_between(
+    blocks: Sequence[Block],
+    pairs: Pairs,
+    out_shape: Sequence[int],
+    wrt_shape: Sequence[int],
+    like: TensorOptions,
+) -> Block:
+    """Return blocks as one with a number for each entry between the dims that they share; zeros are among these."""
+    tied = _varying(blocks, pairs)
+    whole = _full(tuple(out_shape), tuple(wrt_shape), pairs, tied)
+    return whole._replace(value=_values(blocks, pairs, tied, whole, like))
+
+
+def held_between(
+    blocks: Sequence[Block], pairs: Pairs, out_shape: Sequence[int], wrt_shape: Sequence[int]
+) -> int:
+    """Return how many numbers such a block holds."""
+    whole = _full(tuple(out_shape), tuple(wrt_shape), pairs, _varying(blocks, pairs))
+    return prod([label.size for label in whole.on])
+
+
+def _varying(blocks: Sequence[Block], pairs: Pairs) -> tuple[int, ...]:
+    """Return the shared dims of the output along which the value of some block varies."""
+    return tuple([d for d, _ in pairs if any(bare_label(block.out[d]) in block.on for block in blocks)])
+
+
+def _values(
+    blocks: Sequence[Block], pairs: Pairs, tied: Sequence[int], whole: Block, like: TensorOptions
+) -> Tensor:
+    """Return the numbers of blocks over the labels of the one that holds them all."""
+    rows, columns = _between(pairs, whole.out, whole.wrt)
+    moved = [
         Block(
             block.value,
             block.on,
@@ -48,8 +88,8 @@ def in_one(
         )
         for block in blocks
     ]
-    count = len(rows) + len(columns)
-    return whole._replace(value=dense(between, sizes[:count], sizes[count:], like))
+    sizes, count = [label.size for label in whole.on], len(rows) + len(columns)
+    return dense(moved, sizes[:count], sizes[count:], like)
 
 
 @interned
@@ -66,12 +106,12 @@ def _full(
 
 
 def _between(
-    pairs: Iterable[tuple[int, int]], out_shape: Sequence[int], wrt_shape: Sequence[int]
+    pairs: Iterable[tuple[int, int]], out: Sequence[object], wrt: Sequence[object]
 ) -> list[list[int]]:
     """Return the dims of the output, and of the input, that are not shared."""
     return [
-        [k for k in range(len(shape)) if k not in {pair[end] for pair in pairs}]
-        for end, shape in enumerate((out_shape, wrt_shape))
+        [k for k in range(len(dims)) if k not in {pair[end] for pair in pairs}]
+        for end, dims in enumerate((out, wrt))
     ]
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .block import Block, Zeroed, covers, labels, zeroed
 from .domain import domain_of, moved, without
+from .dropped_zeros import can_look, select, select_summed
 from .maps import (
     Gather,
     InternedMaps,
@@ -32,7 +33,7 @@ from .maps import (
     reading,
     substitute,
 )
-from .multiply import Joint, can_look, joint, multiply, select, select_summed
+from .multiply import Joint, joint, multiply
 from .unify import unify
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
 from functools import lru_cache
-from math import inf, nan, prod
+from math import prod
 from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from .entrywise import times
-from .maps import Label, align
-from .tracing import has_finite_sum, inside_functorch, is_tracing
+from .maps import Label
 
 #: How a value is permuted; None for not at all
 Dims: TypeAlias = tuple[int, ...] | None
@@ -69,6 +68,8 @@ def joint(
     first, second = (on_right, on_left) if turned else (on_left, on_right)
     if matrix := _matrices(first, second, summed):
         return Joint(matrix[0], turned=turned, matrix=matrix[1:])
+    if factor := _matrix_of_many(on_left, on_right, summed):
+        return factor
     if set(on_left) & set(on_right) == set(summed):  # no label of both stays, and none of one alone goes
         on = tuple([label for label in first + second if label not in gone])
         dims, others = (tuple([side.index(label) for label in summed]) for side in (on_left, on_right))
@@ -104,6 +105,25 @@ def _matrices(
         _permuted(first, (*stay, *rows, gone)),
         _permuted(second, (*stay, gone, *columns)),
     )
+
+
+def _matrix_of_many(
+    left: tuple[Label, ...], right: tuple[Label, ...], summed: Sequence[Label]
+) -> Joint | None:
+    """Return the plan of a product of one matrix with many, the last two dims of a value as it lies; else None."""
+    for turned, one, many in ((False, left, right), (True, right, left)):
+        if (
+            len(summed) == 1
+            and len(one) == 2
+            and len(many) > 2
+            and many[-2] == summed[0]
+            and summed[0] in one
+        ):
+            (row,) = [label for label in one if label != summed[0]]
+            if row not in many:
+                on = (*many[:-2], row, many[-1])
+                return Joint(on, turned=turned, matrix=(_permuted(one, (row, summed[0])), None))
+    return None
 
 
 def _batches(left: tuple[Label, ...], right: tuple[Label, ...], gone: Sequence[Label]) -> Joint:
@@ -192,103 +212,6 @@ def _bring(value: Tensor | float, how: BroughtDims, outer: bool) -> Tensor | flo
         if outer:
             tensor = tensor.contiguous()
     return tensor if shape is None else tensor.reshape(shape)
-
-
-def select(
-    left: Tensor | float,
-    on_left: tuple[Label, ...],
-    right: Tensor | float,
-    on_right: tuple[Label, ...],
-    first: tuple[Label, ...] = (),
-    drop: tuple[bool, bool] = (False, True),
-) -> tuple[Tensor, tuple[Label, ...]] | None:
-    """Return the product, zero wherever a value is whose zeros ``drop`` what they meet; some labels come ``first``.
-
-    None where plain multiplication does the same.
-    """
-    pairs = ((left, right), (right, left))
-    dropping = [
-        drops and isinstance(value, Tensor) and (isinstance(other, Tensor) or not -inf < other < inf)
-        for (value, other), drops in zip(pairs, drop, strict=True)
-    ]
-    if not any(dropping):
-        return None
-    over = tuple(dict.fromkeys(first + on_left + on_right))
-    outer = len(over) > max(len(on_left), len(on_right))
-    left, right = (
-        (align(value, on, over).contiguous() if outer else align(value, on, over))
-        if isinstance(value, Tensor)
-        else value
-        for value, on in ((left, on_left), (right, on_right))
-    )
-    if inside_functorch() or is_tracing() or _is_recorded(left) or _is_recorded(right):
-        # What is finite is met as it is: a zero is a number too, and has a derivative.
-        if dropping[0]:
-            right = _finite_where(left, right)
-        if dropping[1]:
-            left = _finite_where(right, left)
-        return left * right, over  # type: ignore[return-value]  # one of them drops, so it is a tensor
-    zeros = [
-        value
-        for value, drops in zip((left, right), dropping, strict=True)
-        if drops and isinstance(value, Tensor)
-    ]
-    product: Tensor = times(left, right)  # type: ignore[assignment]  # as above
-    # Zero times what is finite is zero already. A sum tells that in a small part of the time of dropping.
-    met = [other for (_, other), drops in zip(((left, right), (right, left)), dropping, strict=True) if drops]
-    if product.device.type == "cpu" and all(
-        isinstance(other, Tensor) and has_finite_sum(other) for other in met
-    ):
-        return product, over
-    for value in zeros:
-        product.masked_fill_(value == 0, 0)
-    return product, over
-
-
-def _is_recorded(value: Tensor | float) -> bool:
-    return isinstance(value, Tensor) and value.requires_grad and torch.is_grad_enabled()
-
-
-def _finite_where(drops: Tensor | float, other: Tensor | float) -> Tensor:
-    """Return what a value is multiplied by, zero where the value is zero and drops what is infinite or NaN."""
-    assert isinstance(drops, Tensor)
-    if isinstance(other, Tensor):
-        return torch.where((drops == 0) & ~other.isfinite(), 0, other)
-    return torch.where(drops == 0, 0, other)
-
-
-def can_look(value: Tensor | float) -> bool:
-    """Return whether it may be asked if numbers are finite: they are known, and no GPU is waited for."""
-    on_cpu = isinstance(value, Tensor) and value.device.type == "cpu"
-    return on_cpu and not (inside_functorch() or is_tracing())
-
-
-def select_summed(left: Tensor, right: Tensor, how: Joint, drop: tuple[bool, bool]) -> Tensor | float:
-    """Return the product summed over labels of both, in which zeros of one value drop what they meet.
-
-    Each number that is not finite is told apart by a product of its own: one for each entry of the sum is too many.
-    """
-    product = multiply(left, right, how)
-    assert isinstance(product, Tensor)
-    if not can_look(product) or has_finite_sum(product):
-        return product
-    given, zeros = (left, right) if drop[1] else (right, left)
-
-    def times(here: Tensor, there: Tensor) -> Tensor:
-        a, b = (here, there) if drop[1] else (there, here)
-        found = multiply(a.to(product.dtype), b.to(product.dtype), how)
-        assert isinstance(found, Tensor)
-        return found
-
-    def met(here: Tensor, there: Tensor) -> Tensor:
-        return times(here, there) != 0
-
-    above, below = given == inf, given == -inf
-    up = met(above, zeros > 0) | met(below, zeros < 0)
-    down = met(above, zeros < 0) | met(below, zeros > 0)
-    lost = met(given.isnan(), zeros != 0) | (up & down)
-    finite = times(given.masked_fill(~given.isfinite(), 0), zeros)
-    return finite.masked_fill(up, inf).masked_fill(down, -inf).masked_fill(lost, nan)
 
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"

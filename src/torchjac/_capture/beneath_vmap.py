@@ -18,7 +18,7 @@ from torch import Tensor
 from .._blocks.lazy import lazy
 from . import samples  # noqa: F401  (it lets samples tell)
 from .batching_rules import complete_rules
-from .capture import Captured, capture_in_autograd
+from .capture import Captured, active_vmaps, capture_in_autograd
 from .graph import Graph, read_graph
 from .recognise import graph_between
 from .vmap_levels import Levels, levels_entered, levels_left, lifted, lowered
@@ -70,15 +70,17 @@ class Beneath(NamedTuple):
 
 
 def capture_beneath(
-    run: Callable[[list[Tensor]], tuple[list[Tensor], Any]], inputs: Sequence[Tensor]
+    run: Callable[[list[Tensor]], tuple[list[Tensor], Any]], inputs: Sequence[Tensor], copies: bool = False
 ) -> tuple[Captured, Beneath]:
     """Call a function inside the levels of vmap, and capture beneath them.
+
+    With ``copies`` every input that is not batched has one for each sample.
 
     Raises:
         RuntimeError: where the function asks a tensor for what only a level of its own gives it, as a hook or ``data``.
     """
     complete_rules()
-    physical, in_levels = _all_lowered(inputs)
+    physical, in_levels = _all_copied(inputs) if copies else _all_lowered(inputs)
     groups: dict[Levels, list[int]] = {}
     for number, levels in enumerate(in_levels):
         groups.setdefault(levels, []).append(number)
@@ -108,6 +110,19 @@ def _all_lowered(tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[Levels]]
         physical.append(whole)
         levels.append(own)
     return physical, levels
+
+
+def _all_copied(tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[Levels]]:
+    """Return physical tensors with the dims of all levels, and these levels."""
+    active = active_vmaps()
+    levels = tuple([level for level, _ in active])
+    copied = []
+    for tensor in tensors:
+        whole, own = lowered(tensor)
+        shape = [whole.shape[own.index(level)] if level in own else 1 for level in levels]
+        sample = whole.shape[len(own) :]
+        copied.append(whole.reshape(*shape, *sample).expand(*[size for _, size in active], *sample))
+    return copied, [levels] * len(copied)
 
 
 @lru_cache(maxsize=1024)

@@ -93,7 +93,7 @@ class Captured:
 
 def batched_zero(like: Tensor) -> Tensor:
     """Return a zero that has the batch dim of every active vmap."""
-    levels = _vmaps()
+    levels = active_vmaps()
     zero = plain(torch.zeros((), dtype=like.dtype, device=like.device).expand([size for _, size in levels]))
     for level, _ in levels:
         zero = add_batch_dim(zero, 0, level)
@@ -102,10 +102,10 @@ def batched_zero(like: Tensor) -> Tensor:
 
 def mapped_over() -> int:
     """Return how many calls every active vmap makes one of, all together."""
-    return prod([size for _, size in _vmaps()]) if inside_functorch() else 1
+    return prod([size for _, size in active_vmaps()]) if inside_functorch() else 1
 
 
-def _vmaps() -> list[tuple[int, int]]:
+def active_vmaps() -> list[tuple[int, int]]:
     """Return the level and the size of every active vmap, the outermost first."""
     return [
         (level.level(), VmapInterpreter(level).batchSize())

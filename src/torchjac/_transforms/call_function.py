@@ -27,6 +27,7 @@ from .arguments import (
     split_aux,
     unflatten,
 )
+from .sample_copies import copies_pay, has_copies
 
 #: Finds something for each output and input of a recorded call: ``[output][input]``
 Find: TypeAlias = Callable[["Recorded"], list[list[Any]]]
@@ -104,7 +105,9 @@ def record(
 
     if inside_functorch() and inside_vmaps_only() and not is_tracing():
         try:
-            captured, beneath = capture_beneath(run, inputs)
+            captured, beneath = capture_beneath(run, inputs, has_copies(func))
+            if copies_pay(func, captured, beneath):
+                captured, beneath = capture_beneath(run, inputs, True)
             out_spec, aux = captured.extra
             return Recorded(captured, inputs, in_spec, out_spec, aux, beneath)
         except RuntimeError:  # it may be right at a level of its own; if not, the error shows itself again
