@@ -8,7 +8,7 @@ from torch.func import grad
 from torch.nn import functional as F
 
 from torchjac import jacobian, jacrev, program_cache
-from torchjac._accumulate import planned
+from torchjac._accumulate import planned, transpose_jvp
 from torchjac._accumulate.forward import accumulate_forward, goes_forward
 from torchjac._accumulate.reverse import accumulate
 from torchjac._accumulate.seeds import NO_LIMITS
@@ -170,6 +170,20 @@ FORMULAS = {
     "softmax": lambda x, w: (x @ w[:2]).softmax(-1) @ w.T,
     "scan": lambda x, w: (x @ w[:2]).cumsum(-1).sin(),
 }
+
+
+@pytest.mark.parametrize("name", ["decoder", "grouped", "softmax"])
+def test_some_nodes_are_transposed_by_an_op(name, monkeypatch):
+    """Tangents pass them without a graph of their backward formula."""
+    f = FORMULAS[name]
+    x, w = torch.randn(2, dtype=torch.float64), torch.randn(8, 40, dtype=torch.float64)
+
+    def no_graph(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(transpose_jvp, "_formula", no_graph)
+    found = jacobian(lambda x: f(x, w), mode="forward")(x).to_dense()
+    torch.testing.assert_close(found, loop_jacobian(lambda x: f(x, w), x))
 
 
 @pytest.mark.parametrize("asks", [False, True], ids=["constant weights", "weights that ask for gradients"])

@@ -42,6 +42,18 @@ def test_digits_are_whole() -> None:
             assert ("aten::zeros" in [event.key for event in seen.key_averages()]) == (shape[1] == 7)
 
 
+@pytest.mark.parametrize("offset", [0, 1])
+def test_a_single_position_is_whole(offset: int) -> None:
+    """A dim of size 1 has no label: a block that covers the others is their view, and no write is recorded."""
+    i, high, low = Label(3), Label(2), Label(3)
+    value = torch.rand(3, 2, 3, dtype=torch.float64, requires_grad=True)
+    block = Block(value, (i, high, low), (Affine(offset, ()), bare(i)), (Affine(0, ((high, 3), (low, 1))),))
+    shape = (1 + offset, 3, 6)
+    found = dense([block], shape[:2], shape[2:], LIKE)
+    torch.testing.assert_close(found, spelled_out(block, shape))
+    assert ("WriteBackward" in type(found.grad_fn).__name__) == bool(offset)
+
+
 def test_dtype() -> None:
     """The answer has the dtype asked for, whatever the values have."""
     label = Label(3)

@@ -46,13 +46,14 @@ def scalar(f):
 
 
 @over_calls
-def test_values_are_those_of_pytorch(name):
-    """For q, k and v, whatever is masked, on its own and with rows in front."""
+@pytest.mark.parametrize("records", [True, False])
+def test_values_are_those_of_pytorch(name, records):
+    """For q, k and v, whatever is masked, on its own and with rows in front, of any strides; with a graph or not."""
     f, args = attention(name)
     recorded = record("test", f, (0, 1, 2), False, args, {})
     node = next(node for node in recorded.captured.tape.nodes if node.name == FUSED)
-    with walking(recorded):
-        rows = s(3, *node.shape)
+    with walking(recorded), torch.set_grad_enabled(records):
+        rows = s(*node.shape, 3).movedim(-1, 0)
         expected = [node.fn(row) for row in rows]
         for k, found in enumerate(by_override(node, [rows])):
             torch.testing.assert_close(
@@ -60,6 +61,18 @@ def test_values_are_those_of_pytorch(name):
             )
             alone = by_override(node, [rows[0]])[k]
             torch.testing.assert_close(alone, expected[0][k], rtol=1e-10, atol=1e-10)
+
+
+def test_rows_cost_one_call():
+    """Where no graph is recorded, PyTorch's kernel takes all rows as more samples."""
+    f, args = attention("mask of heads")
+    recorded = record("test", f, (0, 1, 2), False, args, {})
+    node = next(node for node in recorded.captured.tape.nodes if node.name == FUSED)
+    with torch.no_grad(), torch.profiler.profile() as seen:
+        by_override(node, [s(7, *node.shape)])
+    counts = {event.key: event.count for event in seen.key_averages()}
+    assert counts["aten::_scaled_dot_product_flash_attention_for_cpu_backward"] == 1
+    assert "aten::bmm" not in counts
 
 
 @over_calls

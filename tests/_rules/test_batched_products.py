@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.allocations import Alive
 
-from torchjac._rules.batched_products import times
+from torchjac._rules.products_of_rows import times
 
 D = torch.float64
 

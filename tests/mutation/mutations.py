@@ -348,8 +348,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/attention.py", "the scale of the key forgotten",
-        "(b.mT @ q * scale).sum(-3)",
-        "(b.mT @ q).sum(-3)",
+        "times(b.mT, q * scale)",
+        "times(b.mT, q)",
     ),
     Mutation(
         "_rules/attention.py", "a causal mask hides the present",
@@ -409,6 +409,31 @@ MUTATIONS: tuple[Mutation, ...] = (
         "[rows, *factors]",
     ),
     Mutation(
+        "_rules/products_of_rows.py", "rows that are the same for all matrices: lines taken for matrices",
+        "return products.view(count, lines, batch, outer).transpose(1, 2)",
+        "return products.view(count, batch, lines, outer)",
+    ),
+    Mutation(
+        "_rules/products_of_rows.py", "rows and matrices of a batch swapped in the product",
+        "torch.bmm(joined, factor).view(batch, count, lines, outer).transpose(0, 1)",
+        "torch.bmm(joined, factor).view(count, batch, lines, outer)",
+    ),
+    Mutation(
+        "_rules/transposed.py", "a convolution without its stride",
+        '("stride", "padding", "dilation", "transposed", "output_padding", "groups")',
+        '("dilation", "padding", "dilation", "transposed", "output_padding", "groups")',
+    ),
+    Mutation(
+        "_rules/norm_backward.py", "rows of a group norm's kernel not counted",
+        'samples = count * node.saved("N")',
+        'samples = node.saved("N")',
+    ),
+    Mutation(
+        "_rules/transposed.py", "a convolution taken for its own transpose",
+        '"ConvolutionBackward0" and k == 0:\n        name = "ConvolutionBackwardBackward0"',
+        '"ConvolutionBackward0" and k == 0:\n        name = "ConvolutionBackward0"',
+    ),
+    Mutation(
         "_rules/norms.py", "the mean added",
         "(x - mean) * scale",
         "(x + mean) * scale",
@@ -420,7 +445,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_rules/norms.py", "what depends on the spread of x forgotten",
-        "h = h - self.mean(h) - self.unit * self.mean(self.unit * h)",
+        "h = torch.addcmul(h - self.mean(h), self.unit, self.mean(self.unit * h), value=-1)",
         "h = h - self.mean(h)",
     ),
     Mutation(
@@ -1246,8 +1271,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "_blocks/write.py", "digits that leave positions out taken for all",
-        "if not digits or prod([label.size for label in digits]) != size:",
-        "if not digits:",
+        "if prod([label.size for label in digits]) != size or bool(digits) is not bool(map_.terms):",
+        "if bool(digits) is not bool(map_.terms):",
     ),
     Mutation(
         "_rules/einsum_notation.py", "a term that sums taken for one that scales",

@@ -22,11 +22,12 @@ from .._blocks.compose import compose
 from .._blocks.cost import rows_of_node_pay
 from .._blocks.domain import domain_of
 from .._capture.capture import Captured, capture
-from .._capture.tape import Node
+from .._capture.tape import Node, Tape
 from .._plan.price import NODE, mapped
 from .._plan.recording import objects, unrecorded
 from .._rules.call import call, fit
 from .._rules.registry import BatchDims
+from .._rules.transposed import transposed
 from .ownership import all_borrowed, owned
 from .reverse import Pending, walk
 from .seeds import Limits, push
@@ -131,6 +132,28 @@ def _by_formula(
     in_shapes: Sequence[Sequence[int]],
     limits: Limits,
 ) -> list[Sent]:
+    found: list[tuple[Tape, Pending]] = []
+    wanted = []
+    for k, carried in arrived.items():
+        tape = transposed(node, k)
+        if tape is None:
+            wanted.append(k)
+        else:
+            found.append(
+                (tape, {(tape.nodes[0], 0): {number: [*blocks] for number, blocks in carried.items()}})
+            )
+    if wanted:
+        found.append(_recorded(node, slot, {k: arrived[k] for k in wanted}))
+    return [
+        Sent(slot, number, block)
+        for tape, pending in found
+        for number, (blocks,) in enumerate(walk(tape, pending, in_shapes, limits))
+        for block in owned(blocks, all_borrowed(tape))
+    ]
+
+
+def _recorded(node: Node, slot: int, arrived: Mapping[int, Carried]) -> tuple[Tape, Pending]:
+    """Return the tape of a backward formula, and the blocks that begin at its outputs."""
     with unrecorded():
         recorded = _formula(node, slot, tuple(arrived))
     price = FORMULA_NODES * NODE + mapped(1, node.numel)
@@ -141,10 +164,4 @@ def _by_formula(
             raise NotImplementedError(f"{node.name}: its backward formula has no graph of its own")
         for number, blocks in arrived[k].items():
             pending.setdefault(end, {}).setdefault(number, []).extend(blocks)
-    found = walk(recorded.tape, pending, in_shapes, limits)
-    borrowed = all_borrowed(recorded.tape)
-    return [
-        Sent(slot, number, block)
-        for number, (blocks,) in enumerate(found)
-        for block in owned(blocks, borrowed)
-    ]
+    return recorded.tape, pending

@@ -104,14 +104,17 @@ def _as_whole(block: Block, shape: tuple[int, ...]) -> Tensor | None:
         return None
     over: list[Label] = []
     for map_, size in zip(block.out + block.wrt, shape, strict=True):
-        digits = digits_of(map_) if type(map_) is Affine and not map_.offset else []
-        if not digits or prod([label.size for label in digits]) != size:
+        if type(map_) is not Affine or map_.offset:
+            return None
+        digits = digits_of(map_)  # none at a single position too
+        if prod([label.size for label in digits]) != size or bool(digits) is not bool(map_.terms):
             return None
         over += digits
     if len(set(over)) < len(over):
         return None
-    value = align(block.value, block.on, tuple(over)).expand([label.size for label in over])
-    return value if len(over) == len(shape) else value.reshape(shape)
+    sizes = tuple([label.size for label in over])
+    value = align(block.value, block.on, tuple(over)).expand(sizes)
+    return value if sizes == shape else value.reshape(shape)
 
 
 def _take_out(block: Block, tensors: list[Tensor]) -> Block:

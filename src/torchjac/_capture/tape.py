@@ -166,19 +166,22 @@ class Node:
 
 
 def _like(node: Node, fn: Any) -> Node:
+    inputs = node.inputs if node.fn is None or fn is not None else ()
+    found = node_of(node.name, fn, node.outputs, inputs)
+    found.is_python, found.reads_others = node.is_python, node.reads_others
+    return found
+
+
+def node_of(
+    name: str, fn: Any, outputs: tuple[Meta, ...], inputs: tuple[tuple[Node, int] | None, ...]
+) -> Node:
+    """Return a node that is read from no graph."""
     found = Node.__new__(Node)
-    found.fn, found.inputs, found.name, found.outputs, found.shape = (
-        fn,
-        (),
-        node.name,
-        node.outputs,
-        node.shape,
-    )
-    found.numel, found.is_python, found.is_complex = node.numel, node.is_python, node.is_complex
-    found.reads_others = node.reads_others
+    found.name, found.fn, found.outputs, found.inputs = name, fn, outputs, inputs
+    found.shape, found.numel = outputs[0].shape, sum([prod(meta.shape) for meta in outputs])
+    found.is_complex = any(meta.dtype.is_complex for meta in outputs)
+    found.is_python = found.reads_others = False
     found.calls, found.note, found.unbatched, found.borrowed = 0, "", "", []
-    if node.fn is None or fn is not None:
-        found.inputs = node.inputs
     return found
 
 

@@ -17,8 +17,8 @@ from .._capture.tape import Node
 from .._plan.recording import unrecorded
 from .._torch import disable_current_modes, solve_ex
 from .batched_formulas import Results, formula
-from .batched_products import times
 from .einsum_notation import ones
+from .products_of_rows import times
 
 
 def _together(rows: Tensor, dim: int, function: Callable[[Tensor], Tensor]) -> Tensor:

@@ -24,8 +24,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+import torch
 from torch import Tensor
 
+from .._blocks.tracing import is_transformed
 from .._capture.tape import Node
 from .._torch import is_level_tensor
 from .backward_overrides import BackwardFormula, Cotangents, Results, is_recorded, plus, register, shaped
@@ -45,7 +47,9 @@ def _first(node: Node, lead: Sequence[int], g: Tensor | None, *statistics: Tenso
     results: Results = [None] * len(node.inputs)
     if g is not None:
         g = g.reshape(*lead, *norm.view)
-        if node.needs(0):
+        if node.needs(0) and node.name in _KERNELS and not is_recorded() and not is_transformed():
+            results[0] = _by_kernel(node, prod(lead), g)
+        elif node.needs(0):
             results[0] = norm.down(norm.weighted(g))
         if node.needs(1):
             results[1] = norm.summed(g * norm.unit)
@@ -58,6 +62,31 @@ def _first(node: Node, lead: Sequence[int], g: Tensor | None, *statistics: Tenso
             value = each.expand(*lead, *norm.view) if slot == 1 else -each * norm.scale**2 * norm.unit
             results[0] = plus(results[0], value)
     return shaped(node, lead, results)
+
+
+#: Of some normalisations, PyTorch's kernel and the names of what it is told of their sizes
+_KERNELS = {
+    "NativeLayerNormBackward0": (torch.ops.aten.native_layer_norm_backward, ()),
+    "NativeGroupNormBackward0": (torch.ops.aten.native_group_norm_backward, ("C", "HxW", "group")),
+}
+
+
+def _by_kernel(node: Node, count: int, g: Tensor) -> Tensor:
+    """Return D w g by PyTorch's kernel, to which rows of cotangents are more samples: one pass for eight."""
+    kernel, sizes = _KERNELS[node.name]
+    # It reads all as they lie.
+    x, mean, scale = (
+        (saved := node.saved(name)).expand(count, *saved.shape).contiguous()
+        for name in ("input", "result1", "result2")
+    )
+    g_of_x, weight, only_x = g.reshape(x.shape).contiguous(), node.saved("weight"), [True, False, False]
+    if sizes:
+        samples = count * node.saved("N")
+        results = kernel(g_of_x, x, mean, scale, weight, samples, *map(node.saved, sizes), only_x)
+    else:
+        results = kernel(g_of_x, x, node.saved("normalized_shape"), mean, scale, weight, None, only_x)
+    found: Tensor = results[0]
+    return found.reshape(g.shape)
 
 
 def _second(node: Node, lead: Sequence[int], u: Tensor | None, v: Tensor | None, t: Tensor | None) -> Results:

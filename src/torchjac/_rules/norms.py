@@ -48,7 +48,7 @@ class Norm(NamedTuple):
     def down(self, h: Tensor) -> Tensor:
         """D h."""
         if self.over:
-            h = h - self.mean(h) - self.unit * self.mean(self.unit * h)
+            h = torch.addcmul(h - self.mean(h), self.unit, self.mean(self.unit * h), value=-1)
         return h * self.scale
 
     def mixed(self, unit: Tensor) -> Tensor:
