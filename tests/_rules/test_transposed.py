@@ -7,6 +7,14 @@ from tests.forced import force
 from torch.nn import functional as F
 
 from torchjac import hessian, jacfwd, jacobian, vmap
+from torchjac._accumulate.reverse import walk
+from torchjac._accumulate.seeds import NO_LIMITS
+from torchjac._blocks.block import identity
+from torchjac._blocks.write import dense
+from torchjac._rules.batched_vjp import by_formula
+from torchjac._rules.call import call
+from torchjac._rules.transposed import transposed
+from torchjac._transforms.call_function import record, walking
 from torchjac.testing import loop_jacobian
 
 s = Sampler(11)
@@ -25,6 +33,30 @@ CALLS = {
     "volume": (lambda x, w: F.conv3d(x, w, padding=1), (1, 1, 2, 3, 2), (2, 1, 3, 3, 3)),
     "softmax": (lambda x, w: (x * w).softmax(1), (2, 3, 4), (3, 4)),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_each_way_through_the_node(name):
+    """Blocks with their structure, rows by the formula, and a call: all what the op does to tangents of its input."""
+    f, shape, weight = CALLS[name]
+    x, w = s(*shape), s(*weight)
+    recorded = record("test", lambda x: f(x, w), 0, False, (x,), {})
+    node = next(node for node in recorded.captured.tape.nodes if node.name.startswith(("Conv", "Softmax")))
+    expected = loop_jacobian(lambda x: node.fn(x)[0] if "Conv" in node.name else node.fn(x), s(*node.shape))
+    into, out = node.into(0).shape, node.shape
+    expected = expected.movedim(
+        list(range(len(into))), list(range(-len(into), 0))
+    )  # of a backward: transposed
+    tangents = s(5, *into)
+    moved = torch.stack([torch.tensordot(expected, one, len(into)) for one in tangents])
+    with walking(recorded):
+        tape = transposed(node, 0)
+        ((found,),) = walk(tape, {(tape.nodes[0], 0): {0: [identity(into)]}}, [into], NO_LIMITS)
+        rows, *_ = by_formula(tape.nodes[0], 0, tangents, [0])
+        called = torch.stack([call(tape.nodes[0], [one])[0] for one in tangents])
+    found = dense(found, into, out, x).movedim(list(range(len(into))), list(range(-len(into), 0)))
+    for each, wanted in ((found, expected), (rows, moved), (called, moved)):
+        torch.testing.assert_close(each, wanted)
 
 
 @pytest.mark.parametrize("name", CALLS)
