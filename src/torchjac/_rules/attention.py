@@ -61,13 +61,12 @@ def _by_kernel(node: Node, count: int, g: Tensor) -> Results:
     mask = node.saved("attn_mask")
     if mask is not None and mask.dim() == 4 and mask.shape[0] > 1:
         mask = _in_batch(mask, count)
-    return [
-        *torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            g.reshape(-1, *node.shape[1:]).contiguous(), *(_in_batch(each, count) for each in saved), 0.0, node.saved("is_causal"),
-            attn_mask=mask, scale=node.saved("scale"),
-        ),
-        *[None] * (len(node.inputs) - 3),
-    ]  # fmt: skip
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    results = kernel(
+        g.reshape(-1, *node.shape[1:]).contiguous(), *(_in_batch(each, count) for each in saved),
+        0.0, node.saved("is_causal"), attn_mask=mask, scale=node.saved("scale"),
+    )  # fmt: skip
+    return [*results, *[None] * (len(node.inputs) - 3)]
 
 
 def _in_batch(value: Tensor, count: int) -> Tensor:
