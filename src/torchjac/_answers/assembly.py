@@ -15,6 +15,7 @@ from .._blocks.coordinates import coordinates
 from .._blocks.domain import inside
 from .._blocks.pattern import Held, Pattern
 from .._blocks.pattern_cache import pattern_of
+from .diagonals import Layout, on_diagonals
 
 T = TypeVar("T")
 
@@ -23,11 +24,16 @@ def not_held() -> None:
     """Stand for the numbers of blocks where they are in another order than any pattern knows."""
 
 
+def not_laid(_: Layout) -> None:
+    """Stand for the diagonals of blocks that are not known."""
+
+
 class Assembled(NamedTuple):
     """A sum of blocks by rows: where each row begins, the column and row of each nonzero, and what fills in its value.
 
     ``pattern`` is what they were made by, where that is kept; its tensors must not be handed out. ``finish`` makes the
-    values of those of the pattern, where it has others; ``held`` are the numbers of the ``blocks`` as they stand there.
+    values of those of the pattern, where it has others; ``held`` are the numbers of the ``blocks`` as they stand there,
+    ``laid`` those of the diagonals.
     """
 
     begin: Tensor
@@ -38,6 +44,7 @@ class Assembled(NamedTuple):
     pattern: Pattern | None
     finish: Callable[[Tensor], Tensor] = lambda values: values
     held: Callable[[], Held | None] = not_held
+    laid: Callable[[Layout], Tensor | None] = not_laid
     blocks: Sequence[Block] = ()
 
     @property
@@ -87,6 +94,7 @@ def assemble(
             (rows, columns),
             pattern,
             held=lambda: pattern.held(blocks, like),
+            laid=lambda layout: on_diagonals(pattern, blocks, like, layout),
             blocks=blocks,
         )
     at, values = coordinates(blocks, (*out_shape, *in_shape), like)

@@ -23,7 +23,8 @@ from .matrix_kind import MatrixKind, is_symmetric, solved_as
 from .nonzeros import coordinates
 from .products import transposed, with_owner
 from .solvers.named import factorise_by
-from .solvers.system import LEFT, Solves, System, is_suspect, largest, probed, unsettled
+from .solvers.settled import LEFT, Solves, is_suspect, largest, probed, unsettled
+from .solvers.system import System
 from .to_dense import to_dense
 
 #: Matrices that LAPACK and SuperLU do not know; systems with them are solved in float32.

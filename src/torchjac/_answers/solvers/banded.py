@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy
 
+from ..diagonals import Layout
 from .matrix import Array, DependentError, MatrixPattern
 
 #: LAPACK's band holds whole diagonals; up to this many numbers a nonzero it is faster than a sparse factorisation.
@@ -18,8 +19,21 @@ def is_narrow(pattern: MatrixPattern) -> bool:
     return (2 * below + above + 1) * pattern.size <= MOST_FILL * len(pattern.index)
 
 
+def is_tridiagonal(pattern: MatrixPattern) -> bool:
+    """Return whether LAPACK's routines of three diagonals take the matrix; SciPy's refuse two rows (1.17)."""
+    return pattern.band == (1, 1) and pattern.size > 2
+
+
+def layout(pattern: MatrixPattern) -> Layout:
+    """Return the layout of a band for LAPACK, which wants its columns in one piece; three diagonals are apart."""
+    below, above = pattern.band
+    return (
+        Layout(3, 1, False) if is_tridiagonal(pattern) else Layout(2 * below + above + 1, below + above, True)
+    )
+
+
 class Banded:
-    """L U or L Lᵀ of a banded matrix."""
+    """L U or L Lᵀ of a banded matrix, given by its nonzeros or by its diagonals in their `layout`."""
 
     def __init__(self, pattern: MatrixPattern, values: Array) -> None:
         """Factorise.
@@ -28,7 +42,7 @@ class Banded:
             DependentError: where the matrix is singular.
         """
         self._below, self._above = pattern.band
-        band, main = _written(pattern, values), self._below + self._above
+        band, main = values.T if values.ndim == 2 else _written(pattern, values), self._below + self._above
         if not self._cholesky(band, main):
             info = self._general(band, main)
             if info > 0:

@@ -9,7 +9,7 @@ import numpy
 from ..._blocks.lazy import Notes
 from .arrow import Arrow
 from .arrow_plan import plan
-from .banded import Banded, is_narrow
+from .banded import Banded, is_narrow, is_tridiagonal
 from .matrix import Array, DependentError, Factors, MatrixPattern, UnfitError, singular
 from .permuted import Permutation, permutation
 from .superlu import SuperLU, diagonal_ordering
@@ -48,12 +48,15 @@ class Reordered:
 def factorise(pattern: MatrixPattern, values: Array) -> tuple[Factors, str]:
     """Return the factors of a matrix, and how they were found, in words.
 
+    Its values are those of its nonzeros, or of a narrow one its diagonals in their `layout`.
+
     Raises:
         torch.linalg.LinAlgError: where the matrix is singular.
+        DependentError: instead, where its diagonals were given: they are spoiled, and nonzeros tell more.
     """
     if is_narrow(pattern):
-        banded = _banded(pattern, pattern.in_order(values))
-        return banded, f"banded: {banded.told}"
+        band = _banded(pattern, pattern.in_order(values))
+        return band, f"banded: {band.told}"
     below, above = pattern.band
     if not below or not above:
         lu = SuperLU(pattern, pattern.in_order(values), "TRIANGULAR")
@@ -68,8 +71,8 @@ def factorise(pattern: MatrixPattern, values: Array) -> tuple[Factors, str]:
             return arrow, f"arrow: {arrow.told}"
     values, narrow = pattern.in_order(values), _narrowed(pattern)
     if narrow is not None:
-        banded = _banded(pattern, values, narrow)
-        return Reordered(narrow[0], banded), f"banded, in the order of reverse Cuthill-McKee: {banded.told}"
+        band = _banded(pattern, values, narrow)
+        return Reordered(narrow[0], band), f"banded, in the order of reverse Cuthill-McKee: {band.told}"
     return sparse_lu(pattern, values)
 
 
@@ -106,9 +109,10 @@ def _banded(
     """Return the factors of a band, of a matrix as it stands or put in another order."""
     inner, ordered = (pattern, values) if narrow is None else (narrow[1], values[narrow[0].order])
     try:
-        # SciPy's ?gttrf refuses two rows (1.17).
-        return (Tridiagonal if inner.band == (1, 1) and inner.size > 2 else Banded)(inner, ordered)
+        return (Tridiagonal if is_tridiagonal(inner) else Banded)(inner, ordered)
     except DependentError as error:
+        if values.ndim == 2:
+            raise
         column = error.column if narrow is None else int(narrow[0].columns[error.column])
         raise singular(pattern, values, f"column {column} depends linearly on others") from error
 

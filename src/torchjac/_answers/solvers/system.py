@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from math import isfinite
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -15,21 +15,16 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it is publ
 from ..._blocks.lazy import Notes, lazy
 from ..._blocks.sort_entries import rows_of
 from ..._blocks.tracing import is_plain
-from ..assembly import Assembled, not_held
+from ..assembly import Assembled, not_held, not_laid
 from ..sparse import import_scipy
+from .banded import is_narrow, layout
 from .choose import factorise
-from .matrix import Factors, MatrixPattern
+from .matrix import DependentError, Factors, MatrixPattern
 from .named import Factorise
+from .settled import LEFT, Solves, is_suspect, largest, probed, unsettled
 
 #: The columns of the inverse that are formed at a time for the gradient of a determinant.
 COLUMNS_AT_ONCE = 64
-
-#: A solution is looked at where it may have lost all but two digits.
-SUSPECT = 0.01
-
-#: It is none where it leaves the first part of the right side and rounding changes it by the fourth root of what it
-#: should, or where it leaves the second and rounding changes it by half.
-WRONG, LEFT, CHANGED = 0.1, 0.01, 0.5
 
 
 class System:
@@ -38,7 +33,7 @@ class System:
     def __init__(self, found: Assembled, by: Factorise | None = None, symmetric: bool = False) -> None:
         self._symmetric = symmetric
         self._fill: Callable[[], Tensor] = lambda: found.values
-        self._held, self._blocks = found.held, found.blocks
+        self._held, self._laid, self._blocks = found.held, found.laid, found.blocks
         self.size = found.size[0]
         self._begin, self._index = found.begin, found.column
         self._notes = Notes() if found.pattern is None else found.pattern.notes
@@ -54,7 +49,7 @@ class System:
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the factors, which cannot all be copied: a copy factorises anew where it has to."""
-        kept = {"values": self.values, "_fill": None, "_held": not_held, "_blocks": ()}
+        kept = {"values": self.values, "_fill": None, "_held": not_held, "_laid": not_laid, "_blocks": ()}
         return {**self.__dict__, **kept, "_factors": None, "_notes": Notes()}
 
     @lazy
@@ -95,22 +90,36 @@ class System:
         matrix.
         """
         if self._factors is None and self._is_finite:
-            held = self._held() if values is None and self._by is None else None
-            numbers = held.numbers if held else self.values if values is None else values.detach()
-            self._largest = largest(numbers)
-            self._is_finite = isfinite(self._largest)
-            if self._is_finite:
-                import_scipy("solve and slogdet of a sparse Jacobian")
-                pattern = MatrixPattern(
-                    self._begin.cpu().numpy(),
-                    self._index.cpu().numpy(),
-                    self._notes,
-                    self._symmetric,
-                    *((held.source.cpu().numpy(), held.law) if held else ()),
-                )
-                self._factors, told = (self._by or factorise)(pattern, numbers.detach().cpu().numpy())
-                self.told = f"solve: {told}"
+            import_scipy("solve and slogdet of a sparse Jacobian")
+            pattern = MatrixPattern(
+                self._begin.cpu().numpy(), self._index.cpu().numpy(), self._notes, self._symmetric
+            )
+            if values is not None or self._by is not None:
+                self._factorise(pattern, self.values if values is None else values)
+            elif not self._by_diagonals(pattern):
+                held = self._held()
+                if held is not None:
+                    pattern.source, pattern.law = held.source.cpu().numpy(), held.law
+                self._factorise(pattern, self.values if held is None else held.numbers)
         return self._factors
+
+    def _factorise(self, pattern: MatrixPattern, numbers: Tensor) -> None:
+        self._largest = largest(numbers)
+        self._is_finite = isfinite(self._largest)
+        if self._is_finite:
+            self._factors, told = (self._by or factorise)(pattern, numbers.detach().cpu().numpy())
+            self.told = f"solve: {told}"
+
+    def _by_diagonals(self, pattern: MatrixPattern) -> bool:
+        """Factorise a narrow band straight from its blocks, if it is one and they can be laid out so."""
+        laid = self._laid(layout(pattern)) if is_narrow(pattern) else None
+        if laid is None:
+            return False
+        try:
+            self._factorise(pattern, laid)
+        except DependentError:
+            return False  # the nonzeros tell where it is singular
+        return True
 
     def run(self, values: Tensor | None, transposed: bool, right: Tensor) -> Tensor:
         """Return the solution, without a graph."""
@@ -154,59 +163,6 @@ class System:
                 f"the Jacobian is singular to working precision: the solution leaves {largest(error):.1e} of a right "
                 f"side of {largest(given):.1e}, most in {name} {at}"
             )
-
-
-class Solves(NamedTuple):
-    """The solution of a system, and of the transposed one, for a right side."""
-
-    plain: Callable[[Tensor], Tensor]
-    transposed: Callable[[Tensor], Tensor]
-
-
-def probed(right: Tensor, solved: Tensor, solves: Solves) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield a right side and another, each with its solution.
-
-    By chance one may nearly be met though the matrix is singular, two hardly are.
-    """
-    yield right, solved
-    other = probe(right)
-    yield other, solves.plain(other)
-
-
-def is_suspect(size: float, right: Tensor, solved: Tensor) -> bool:
-    """Return whether a solution, of a matrix with entries of some size, may have lost all but two digits."""
-    return size * largest(solved) * torch.finfo(solved.dtype).eps > SUSPECT * largest(right)
-
-
-def unsettled(given: Tensor, left: Tensor, sizes: Tensor, solved: Tensor, solves: Solves) -> Tensor:
-    """Return for each column whether its solution is none: it leaves a part of the right side, and rounding changes it.
-
-    Rounding in rows with terms of some sizes is taken with the signs that add up most where the matrix is nearly
-    singular (Hager, Condition Estimates). It changes little where rows alone differ in scale, as those of a barrier
-    method do, though what is left is large beside the small ones' right sides (Skeel, Scaling for Numerical Stability
-    in Gaussian Elimination).
-    """
-    eps = torch.finfo(solved.dtype).eps
-    signs = solves.transposed(probe(sizes)).sign()
-    change = torch.maximum(*[solves.plain(side).abs().amax(-2) for side in (left, eps * sizes * signs)])
-    part, size, whole = left.abs().amax(-2), solved.abs().amax(-2), largest(given)
-    wrong: Tensor = (part > WRONG * whole) & ~(change <= eps**0.25 * size)
-    wrong |= (part > LEFT * whole) & ~(change <= CHANGED * size)
-    return wrong
-
-
-def probe(like: Tensor) -> Tensor:
-    """Return a column for right sides like some, which none is met by by chance."""
-    column = torch.arange(like.shape[-2], dtype=like.dtype, device=like.device).cos()[:, None]
-    return column.expand(*like.shape[:-1], 1)
-
-
-def largest(values: Tensor) -> float:
-    """Return the largest absolute value; NaN where there is one."""
-    if not values.numel():
-        return 0.0
-    low, high = values.detach().aminmax()
-    return max(float(high), -float(low))
 
 
 def _refuse_vmap() -> NoReturn:

@@ -12,7 +12,7 @@ from .matrix import Array, DependentError, MatrixPattern
 
 
 class Tridiagonal:
-    """L U or L D Lᵀ of a tridiagonal matrix."""
+    """L U or L D Lᵀ of a tridiagonal matrix, given by its nonzeros or by its diagonals."""
 
     def __init__(self, pattern: MatrixPattern, values: Array) -> None:
         """Factorise.
@@ -22,7 +22,10 @@ class Tridiagonal:
         """
         from scipy.linalg import get_lapack_funcs
 
-        below, main, above = _lines(pattern, values)
+        if values.ndim == 2:
+            above, main, below = values[0, 1:], values[1], values[2, :-1]
+        else:
+            below, main, above = _lines(pattern, values)
         factor, run = get_lapack_funcs(("pttrf", "pttrs"), (values,))
         self.definite = bool((main > 0).all()) and numpy.array_equal(below, above)
         if self.definite:
