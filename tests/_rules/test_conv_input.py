@@ -5,7 +5,8 @@ import torch
 
 from torchjac import jacrev
 from torchjac._capture.tape import Node
-from torchjac._rules.conv_input import input_cotangent
+from torchjac._rules import conv_input
+from torchjac._rules.conv_input import image_cotangents, input_cotangent, matrix_pays
 from torchjac.testing import loop_jacobian
 
 F = torch.nn.functional
@@ -54,6 +55,58 @@ def test_what_is_no_convolution(options):
     assert input_cotangent(node, torch.ones_like(out)) is None
     out, node = convolved(torch.randn(2, 3, 7).double().requires_grad_().clone(), weight.double())
     assert input_cotangent(node, torch.ones_like(out)) is None
+
+
+SMALL = {
+    "padded": (F.conv2d, (3, 4, 5), (2, 3, 3, 2), {"padding": (2, 1)}),
+    "strided": (F.conv2d, (3, 4, 5), (2, 3, 3, 2), {"stride": 2}),
+    "groups and holes": (F.conv1d, (4, 7), (6, 2, 3), {"groups": 2, "dilation": 2, "padding": 3}),
+    "transposed": (F.conv_transpose2d, (3, 2, 3), (3, 2, 2, 2), {"stride": 2, "output_padding": 1}),
+    "transposed groups": (F.conv_transpose1d, (4, 3), (4, 3, 2), {"groups": 2}),
+    "one pixel": (F.conv2d, (3, 1, 1), (2, 3, 1, 1), {}),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_images_by_a_matrix(name, monkeypatch):
+    """A matrix of one image's rows gives what autograd gives; where something is infinite the formula does."""
+    convolve, shape, kernel, options = SMALL[name]
+    torch.manual_seed(0)
+    count = 400
+    x, weight = torch.randn(count, *shape).double().requires_grad_(), torch.randn(kernel).double()
+    entry = x.clone()
+    out = convolve(entry, weight, **options)
+    node = Node(out.grad_fn)
+    node.inputs = ((Node(entry.grad_fn), 0), None, None)
+    monkeypatch.setattr(conv_input, "matrix_pays", lambda *_: True)
+    called = []
+    formula = conv_input._by_formula
+    monkeypatch.setattr(
+        conv_input, "_by_formula", lambda node, images: called.append(len(images)) or formula(node, images)
+    )
+    g = torch.randn_like(out)
+    for bad in (0.5, torch.inf):
+        g.view(-1)[0] = bad
+        with torch.no_grad():
+            found = image_cotangents(node, g)
+        torch.testing.assert_close(found, torch.autograd.grad(out, entry, g, retain_graph=True)[0])
+    rows = out[0].numel()
+    assert called == [rows, rows, count]
+
+
+def test_where_a_matrix_pays():
+    """Many images of few pixels; not few of them, not large ones, not where a graph is recorded."""
+
+    def pays(count, size, recorded=False):
+        x = torch.zeros(count, 4, size, size).double().requires_grad_().clone()
+        out = F.conv2d(x, torch.zeros(4, 4, 3, 3).double(), padding=1)
+        node = Node(out.grad_fn)
+        node.inputs = ((Node(x.grad_fn), 0), None, None)
+        with torch.set_grad_enabled(recorded):
+            return matrix_pays(node, out)
+
+    assert pays(2000, 6)
+    assert not any([pays(100, 6), pays(2000, 16), pays(2000, 6, recorded=True)])
 
 
 def test_networks_in_float32():
