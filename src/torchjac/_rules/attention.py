@@ -10,8 +10,12 @@ from torch import Tensor
 
 from .._blocks.tracing import is_transformed
 from .._capture.tape import Node
+from .._plan.price import LAUNCH, NUMBER
 from .backward_overrides import BackwardFormula, Results, is_recorded, register, shaped
 from .products_of_rows import times
+
+#: The calls of the formula below, and how many of them pass over the scores
+CALLS, PASSES = 20, 8
 
 #: The node of fused attention on a processor; those on a GPU keep PyTorch's formulas
 FUSED = "ScaledDotProductFlashAttentionForCpuBackward0"
@@ -28,7 +32,7 @@ def _attention(node: Node, lead: Sequence[int], g: Tensor) -> Results | None:
     fused attention from PyTorch. What is between is not in half precision.
     """
     count = prod(lead)
-    if not is_recorded() and not is_transformed():
+    if not is_recorded() and not is_transformed() and _kernel_pays(node, count):
         return shaped(node, lead, _by_kernel(node, count, g))
     dtype = torch.promote_types(g.dtype, torch.float32)
     g, q, k, v = (each.to(dtype) for each in (g, *(node.saved(name) for name in ("query", "key", "value"))))
@@ -53,6 +57,14 @@ def _attention(node: Node, lead: Sequence[int], g: Tensor) -> Results | None:
     if node.needs(2):
         results[2] = times(g.mT, p).mT
     return shaped(node, lead, results)
+
+
+def _kernel_pays(node: Node, count: int) -> bool:
+    """Return whether PyTorch's kernel takes less: products for each head, where the formula passes over all scores."""
+    batch, heads, length, _ = node.shape
+    calls = count * batch * heads
+    scores: int = calls * length * node.saved("key").shape[2]
+    return calls * LAUNCH < CALLS * LAUNCH + PASSES * NUMBER * scores
 
 
 def _by_kernel(node: Node, count: int, g: Tensor) -> Results:
