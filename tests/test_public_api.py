@@ -165,10 +165,10 @@ torchjac.jacrev(func, argnums=0, *, has_aux=False, chunk_size=None, layout=torch
 torchjac.pieces(func, argnums=0, *, memory='1 GB')
 torchjac.program_cache(*, max_bytes=None, clear=False)
 torchjac.scipy.Constraint(func, lower, upper)
-torchjac.scipy.least_squares_args(func, x0)
+torchjac.scipy.least_squares_args(func, x0, method=None)
 torchjac.scipy.minimize_args(func, x0, constraints=(), hessian=None, method=None)
 torchjac.scipy.root_args(func, x0)
-torchjac.scipy.solve_ivp_args(func, y0)
+torchjac.scipy.solve_ivp_args(func, y0, method=None)
 torchjac.store.Stored
 torchjac.store.open(path)
 torchjac.store.verify(path)

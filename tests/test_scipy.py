@@ -99,6 +99,29 @@ def test_methods_by_name(method) -> None:
         minimize_args(bowl, START, method=chain)
 
 
+@pytest.mark.parametrize("method", [None, "trf", "dogbox", "lm"])
+def test_methods_of_least_squares(method) -> None:
+    """The method is there, and the Jacobian in the form that it takes: "lm" takes a dense one."""
+    args = least_squares_args(chain, START, method=method)
+    assert args.get("method") == method
+    assert sp.issparse(args["jac"](args["x0"])) == (method != "lm")
+    numpy.testing.assert_allclose(least_squares(**args).x, 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["BDF", "Radau", "LSODA", "RK45", "DOP853"])
+@pytest.mark.filterwarnings("error")
+def test_methods_of_solve_ivp(method) -> None:
+    """Each is given the Jacobian in the form that it takes, and an explicit one none, of which SciPy would warn."""
+    args = solve_ivp_args(lambda t, y: -y * torch.arange(1.0, 7.0).view(2, 3), START, method=method)
+    run = solve_ivp(**args, t_span=(0, 1), rtol=1e-8, atol=1e-10)
+    expected = START.flatten().numpy() * numpy.exp(-numpy.arange(1.0, 7.0))
+    numpy.testing.assert_allclose(run.y[:, -1], expected, atol=1e-6)
+    with pytest.raises(
+        TypeError, match="solve_ivp_args: method must be the name of one of SciPy's, got type"
+    ):
+        solve_ivp_args(lambda t, y: y, START, method=int)
+
+
 @pytest.mark.parametrize("method", ["trust-constr", "Newton-CG", "trust-ncg", "trust-krylov"])
 def test_methods_that_are_not_named(method) -> None:
     """Without a name the Hessian is there in both forms that are not dense, and each method takes its own."""

@@ -22,10 +22,12 @@ from ._transforms.numpy_function import Array, NumpyFunction, start
 __all__ = ["Constraint", "least_squares_args", "minimize_args", "root_args", "solve_ivp_args"]
 
 
-def least_squares_args(func: Callable[[Tensor], Tensor], x0: Tensor | Array) -> dict[str, Any]:
+def least_squares_args(
+    func: Callable[[Tensor], Tensor], x0: Tensor | Array, method: str | None = None
+) -> dict[str, Any]:
     """``fun``, ``x0`` and ``jac`` for `scipy.optimize.least_squares`; the Jacobian is a sparse matrix.
 
-    Its method "lm" takes a dense one, as `root_args` gives it.
+    With a ``method`` it is there too; for "lm" the Jacobian is dense.
 
     Example:
         >>> import torch
@@ -38,7 +40,10 @@ def least_squares_args(func: Callable[[Tensor], Tensor], x0: Tensor | Array) -> 
     """
     point, shape = start(x0)
     at = NumpyFunction(func, shape, "least_squares_args")
-    return {"fun": at.value, "x0": point, "jac": lambda x, *args: at.jacobian(x, *args).to_scipy()}
+    found = {"fun": at.value, "x0": point, "jac": lambda x, *args: at.jacobian(x, *args).to_scipy()}
+    if method == "lm":
+        found["jac"] = at.dense
+    return found | _named(method, "least_squares_args")
 
 
 def root_args(func: Callable[[Tensor], Tensor], x0: Tensor | Array) -> dict[str, Any]:
@@ -53,16 +58,16 @@ def root_args(func: Callable[[Tensor], Tensor], x0: Tensor | Array) -> dict[str,
     """
     point, shape = start(x0)
     at = NumpyFunction(func, shape, "root_args")
-    size = len(point)
-    return {
-        "fun": at.value,
-        "x0": point,
-        "jac": lambda x, *args: at.jacobian(x, *args).to_dense().reshape(-1, size).cpu().numpy(),
-    }
+    return {"fun": at.value, "x0": point, "jac": at.dense}
 
 
-def solve_ivp_args(func: Callable[[float, Tensor], Tensor], y0: Tensor | Array) -> dict[str, Any]:
+def solve_ivp_args(
+    func: Callable[[float, Tensor], Tensor], y0: Tensor | Array, method: str | None = None
+) -> dict[str, Any]:
     """``fun``, ``y0`` and ``jac`` for `scipy.integrate.solve_ivp`, of a function of time and state.
+
+    With a ``method`` it is there too, and the Jacobian in the form that it takes: dense for "LSODA", none for explicit
+    methods. Without one it is a sparse matrix, as "BDF" and "Radau" take it.
 
     Example:
         >>> import torch
@@ -74,11 +79,12 @@ def solve_ivp_args(func: Callable[[float, Tensor], Tensor], y0: Tensor | Array) 
     """
     point, shape = start(y0)
     at = NumpyFunction(func, shape, "solve_ivp_args", len(point))
-    return {
-        "fun": lambda t, y, *args: at.value(y, *args, before=(t,)),
-        "y0": point,
-        "jac": lambda t, y, *args: at.jacobian(y, *args, before=(t,)).to_scipy("csc"),
-    }
+    found = {"fun": lambda t, y, *args: at.value(y, *args, before=(t,)), "y0": point}
+    if method == "LSODA":
+        found["jac"] = lambda t, y, *args: at.dense(y, *args, before=(t,))
+    elif method not in _EXPLICIT:
+        found["jac"] = lambda t, y, *args: at.jacobian(y, *args, before=(t,)).to_scipy("csc")
+    return found | _named(method, "solve_ivp_args")
 
 
 class Constraint(NamedTuple):
@@ -99,6 +105,9 @@ _HESSIANS = {
     "dogleg": "dense",
 }
 _WITHOUT_GRADIENT = ("nelder-mead", "powell", "cobyla", "cobyqa")
+
+#: The methods of `scipy.integrate.solve_ivp` that take no Jacobian.
+_EXPLICIT = ("RK23", "RK45", "DOP853")
 
 
 def minimize_args(
@@ -136,28 +145,19 @@ def minimize_args(
         >>> minimize(**minimize_args(tilt, start, on_circle, method="trust-constr")).x.round(3).tolist()
         [-0.447, -0.894]
     """
-    if not isinstance(method, (str, type(None))):
-        raise TypeError(
-            f"minimize_args: method must be the name of one of SciPy's, got {type(method).__name__}; give minimize "
-            "itself one of your own"
-        )
+    named = _named(method, "minimize_args")
     point, shape = start(x0)
     at = NumpyFunction(func, shape, "minimize_args")
     second = NumpyFunction(jacrev(func), shape, "minimize_args")
     kinds: dict[str, tuple[str, Callable[..., Any]]] = {
         "sparse": ("hess", lambda x, *args: second.jacobian(x, *args).to_scipy()),
         "product": ("hessp", lambda x, vector, *args: second.jacobian(x, *args) @ vector),
-        "dense": (
-            "hess",
-            lambda x, *args: second.jacobian(x, *args).to_dense().reshape(len(x), -1).cpu().numpy(),
-        ),
+        "dense": ("hess", second.dense),
     }
     if hessian is not None and hessian not in kinds:
         raise ValueError(f"minimize_args: hessian must be 'sparse', 'product' or 'dense', got {hessian!r}")
     name = (method or "").lower()
-    found: dict[str, Any] = {"fun": at.scalar, "x0": point}
-    if method is not None:
-        found["method"] = method
+    found: dict[str, Any] = {"fun": at.scalar, "x0": point, **named}
     if name not in _WITHOUT_GRADIENT:
         found["jac"] = at.gradient
     if hessian is not None:
@@ -177,6 +177,16 @@ def minimize_args(
         made = [_nonlinear(Constraint(*each), point, shape) for each in constraints]
         found["constraints"] = [each for each in made if each is not None]
     return found
+
+
+def _named(method: str | None, what: str) -> dict[str, Any]:
+    """Return the argument of SciPy's function that names a method, if one is given."""
+    if not isinstance(method, (str, type(None))):
+        raise TypeError(
+            f"{what}: method must be the name of one of SciPy's, got {type(method).__name__}; give SciPy's function "
+            "itself one of your own"
+        )
+    return {} if method is None else {"method": method}
 
 
 def _nonlinear(constraint: Constraint, point: Array, shape: tuple[int, ...]) -> Any:

@@ -83,6 +83,11 @@ class NumpyFunction:
             self._jacobian = whole.detach()
         return self._jacobian
 
+    def dense(self, x: Any, *args: Any, before: tuple[Any, ...] = ()) -> Array:
+        """Return the Jacobian as an array with a row for each output."""
+        found = self.jacobian(x, *args, before=before).to_dense()
+        return found.reshape(-1, prod(self._shape)).cpu().numpy()
+
     def gradient(self, x: Any, *args: Any) -> Array:
         """Return the gradient of a function that returns one number, flattened."""
         return self.jacobian(x, *args).to_dense().reshape(-1).cpu().numpy()
