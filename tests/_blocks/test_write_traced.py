@@ -27,6 +27,14 @@ def test_random_blocks(large, monkeypatch):
         torch.testing.assert_close(write_traced(blocks, shape, *KIND), expected)
 
 
+def test_one_number_everywhere():
+    """A tensor of one number has memory for each entry: whoever gets it may write into it."""
+    label = Label(4)
+    made = write_traced([Block(1.0, (), (), (bare(label),))], (4,), *KIND)
+    made[0] = 2.0
+    assert made.tolist() == [2.0, 1.0, 1.0, 1.0]
+
+
 def row(value, at):
     """A row of a matrix with so many columns as there are values."""
     label = Label(len(value))

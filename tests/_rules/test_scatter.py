@@ -142,6 +142,13 @@ CASES = [
         s(2, 3),
         stored=[8],
     ),
+    case("MaskedScatterBackward0", lambda x, y: x.masked_scatter(torch.tensor(True), y), s(), s(3)),
+    case("MaskedScatterBackward0", lambda x, y: x.masked_scatter(torch.tensor(False), y), s(), s(2, 3)),
+    case(
+        "MaskedScatterBackwardBackward0",
+        lambda g: torch.ops.aten.masked_scatter_backward(g, torch.tensor(True), [5]),
+        s(),
+    ),
     case(
         "MaskedScatterBackwardBackward0",
         lambda g: torch.ops.aten.masked_scatter_backward(g, mask & False, [5]),

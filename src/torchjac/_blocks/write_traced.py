@@ -61,7 +61,8 @@ def write_traced(
     for disjoint in _layers(runs):
         part = _joined(disjoint, count)
         flat = part if flat is None else flat + part
-    return (zeros_traced(count, dtype, device) if flat is None else flat).view(shape)
+    # A run of one number would share it among all entries, which nobody could write into.
+    return (zeros_traced(count, dtype, device) if flat is None else flat.contiguous()).view(shape)
 
 
 def _layers(runs: Sequence[tuple[EntryRun, Tensor]]) -> list[list[tuple[EntryRun, Tensor]]]:

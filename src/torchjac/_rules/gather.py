@@ -66,12 +66,17 @@ def masked_select(node: Node, _: tuple[int, ...], shape: tuple[int, ...]) -> Blo
     """Masked select: out[i] is the i-th entry where the mask is true; mask and tensor broadcast."""
     mask = node.saved("mask")
     common = broadcast(mask.shape, shape)
-    if not common:  # index_maps has one table for each dim: none here
-        return Block(1.0, (), (constant(0),), ())
-    picked, whole = index_maps([mask.expand(common)], common)
+    picked, whole = masked_maps(mask, common)
     whole = whole[len(common) - len(shape) :]
     wrt = tuple(constant(0) if size == 1 else map_ for map_, size in zip(whole, shape, strict=True))
     return Block(1.0, (), picked, wrt)
+
+
+def masked_maps(mask: Tensor, shape: Sequence[int]) -> tuple[tuple[Map, ...], tuple[Map, ...]]:
+    """Return maps of the entries where a mask is true, in order, and of the whole tensor, whose shape is given."""
+    if shape:
+        return index_maps([mask.expand(shape)], shape)
+    return (bare(Label(len(mask.reshape(1).nonzero()))),), ()  # no dim, and so no table
 
 
 def index_maps(

@@ -13,7 +13,7 @@ from .._blocks.block_views import swapped
 from .._blocks.maps import Affine, Gather, Label, Map, bare, constant, positions
 from .._capture.tape import Node
 from .einsum_notation import broadcast, new_labels, reindexing, spread
-from .gather import along, index_maps
+from .gather import along, index_maps, masked_maps
 from .registry import Local, rule
 from .slice_cat_pad import slice_start, window
 from .strided import Slices, around
@@ -218,7 +218,7 @@ def masked_scatter(node: Node) -> list[Local]:
     mask = node.saved("mask").expand(node.shape)
     terms = kept(node, mask)
     if node.needs(1):
-        picked, whole = index_maps([mask], node.shape)
+        picked, whole = masked_maps(mask, node.shape)
         terms.append(Local(1, Block(1.0, (), whole, _flat(node.into(1).shape, picked, mask.device))))
     return terms
 
@@ -226,8 +226,8 @@ def masked_scatter(node: Node) -> list[Local]:
 @reindexing("MaskedScatterBackwardBackward0")
 def masked_scatter_backward(node: Node, shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Block:
     """The entries where the mask is true, in order, then zeros."""
-    mask = node.saved("mask").expand(in_shape)
-    picked, whole = index_maps([mask], in_shape)
+    mask = node.saved("mask")
+    picked, whole = masked_maps(mask, in_shape)
     return Block(1.0, (), _flat(shape, picked, mask.device), whole)
 
 
