@@ -6,7 +6,7 @@ from torch import Tensor
 
 from .._blocks.block import Block
 from .._blocks.tracing import inside_functorch
-from .._capture.capture import memory_of
+from .._capture.shared_memory import memory_of
 from .._capture.tape import Tape
 
 

@@ -127,18 +127,6 @@ def plain(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def memory_of(tensor: Tensor) -> int:
-    """Return what two tensors have in common if they share memory; a tensor inside functorch does not tell.
-
-    Forward mode makes zeros without memory, private to torch 2.9-2.13, that do not tell either, nor do sparse
-    tensors. Inside a trace there are no addresses, but the storage object is one for all its tensors.
-    """
-    if is_level_tensor(tensor) or tensor.layout is not torch.strided or tensor._is_zerotensor():
-        return 0
-    storage = tensor.untyped_storage()
-    return storage._cdata if is_tracing() else storage.data_ptr()
-
-
 def map_rows(function: Callable[..., Sequence[R]], rows: Sequence[Tensor]) -> list[R]:
     """Call a function once for all rows of some tensors: `torch.func.vmap` over dim 0, results in dim 0 too.
 

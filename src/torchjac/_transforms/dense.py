@@ -21,8 +21,9 @@ from .._blocks.block import Block
 from .._blocks.cost import rows_budget
 from .._blocks.tracing import inside_functorch, is_tracing
 from .._blocks.write import dense
-from .._capture.capture import as_batched, memory_of
+from .._capture.capture import as_batched
 from .._capture.once_differentiable import once_pairs, only_once
+from .._capture.shared_memory import memory_of
 from .._capture.tape import NestedError
 from .._rules.vjp_support import CANNOT_BATCH, makes_sparse, needs_own_vjp
 from .call_function import Recorded, found

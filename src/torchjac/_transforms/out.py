@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .._blocks.tracing import inside_functorch
-from .._capture.capture import memory_of
+from .._capture.shared_memory import memory_of
 from .._torch import pytree
 from .arguments import nest
 from .call_function import Recorded
