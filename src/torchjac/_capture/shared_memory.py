@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,8 @@ def memory_of(tensor: Tensor) -> int:
     if is_level_tensor(tensor) or tensor.layout is not torch.strided or tensor._is_zerotensor():
         return 0
     storage = tensor.untyped_storage()
-    try:
-        return storage._cdata if is_tracing() else storage.data_ptr()
-    except RuntimeError:  # it is one of Python, without an address
-        return storage._cdata
+    found: int = storage._cdata
+    if not is_tracing():
+        with suppress(RuntimeError):  # a storage of Python's has no address
+            found = storage.data_ptr()
+    return found
