@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from .._blocks.block import Block, TensorOptions
@@ -15,6 +14,7 @@ from .._blocks.fill import aligned
 from .._blocks.maps import Affine, Label, substitute
 from .._blocks.pattern import Pattern
 from .._blocks.spelling import spell
+from .._blocks.zeros import zeros
 
 
 class Layout(NamedTuple):
@@ -36,7 +36,7 @@ def on_diagonals(
     if found is None:
         return None
     windows, apart = found
-    flat = torch.zeros(pattern.columns * layout.height, dtype=like.dtype, device=like.device)
+    flat = zeros((pattern.columns * layout.height,), dtype=like.dtype, device=like.device)
     for block, (sizes, steps, offset) in zip(blocks, windows, strict=True):
         value, view = aligned(block, spell(block).over, flat), flat.as_strided(sizes, steps, offset)
         if not apart:
