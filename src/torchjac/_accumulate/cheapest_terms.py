@@ -8,6 +8,7 @@ from math import prod
 from .._blocks.block import Block, entries, stored
 from .._blocks.cost import joins_pay, terms_pay
 from .._blocks.maps import Gather
+from .._blocks.windowed import tap_laws
 from .._capture.tape import Node
 from .._rules.registry import BatchDims, Local, LocalJacobian, TermCost
 from .seeds import seed_count
@@ -19,12 +20,15 @@ def choose(
     """Return the inputs left to calls, and the terms of those that a rule spells and that are cheaper so."""
     calls: dict[int, BatchDims] = {}
     chosen: list[Local] = []
+    each = tap_laws(blocks)
     for k, pairs in known.others.get(slot, known.batch_dims).items():
         spelling = known.alternatives[k](slot, blocks) if k in known.alternatives else None
         if spelling is None or not _pay(
-            spelling, blocks, seed_count(blocks, pairs, out_shape), prod(out_shape)
+            spelling, blocks, each, seed_count(each, pairs, out_shape), prod(out_shape)
         ):
             calls[k] = pairs
+        elif spelling.at_once is not None:
+            chosen.append(Local(k, spelling.at_once(), slot))
         else:
             chosen += spelling.make()
     node.note = "independent" if calls else "explicit"
@@ -53,11 +57,15 @@ def choose_up(
     return calls, chosen
 
 
-def _pay(spelling: TermCost, blocks: Sequence[Block], rows: int, out: int) -> bool:
+def _pay(spelling: TermCost, blocks: Sequence[Block], each: Sequence[Block], rows: int, out: int) -> bool:
+    """Return whether terms pay for some blocks; ``each`` are the same with their taps apart."""
     # What one number scales is multiplied as it is held, whatever entries it then stands for.
-    named = sum(map(stored, blocks)) if spelling.scales else sum(map(entries, blocks)) * spelling.inner
+    named = sum(map(stored, blocks)) if spelling.scales else sum(map(entries, each)) * spelling.inner
     called = rows * spelling.entries
     # A table met by a part of its range is matched by positions, and no label of it stays tied.
     if not spelling.whole and any(type(map_) is Gather for block in blocks for map_ in block.wrt):
         return rows == out and joins_pay(named, called)
-    return terms_pay(spelling.terms * len(blocks), named, called)
+    products = spelling.terms * len(blocks)
+    if spelling.at_once is not None:  # of one block at once; those of several may have to go on apart
+        products += 1 - spelling.terms
+    return terms_pay(products, named, called)

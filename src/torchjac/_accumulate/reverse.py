@@ -12,13 +12,16 @@ from torch import Tensor
 from .._blocks.batched import full_between, held_between, shared_dims
 from .._blocks.block import Block, identity, stored, tables_to
 from .._blocks.compose import compose
+from .._blocks.compose_windows import compose_windowed
 from .._blocks.cost import SOME_BLOCKS, one_pays
 from .._blocks.merge import dense_block, merge
 from .._blocks.tracing import is_tracing
 from .._blocks.unify import CannotJoinError
+from .._blocks.window_law import window_law
+from .._blocks.windowed import Windowed, banded, merge_windowed, plain
 from .._capture.tape import Edge, Meta, Node, Tape
 from .._rules.nnz_estimate import is_multiplied
-from .._rules.registry import LocalJacobian, local_jacobian, may_be_nonlinear, opaque
+from .._rules.registry import Local, LocalJacobian, local_jacobian, may_be_nonlinear, opaque
 from .._rules.vjp_support import all_can_vmap, engine_refuses, needs_own_vjp
 from .cheapest_terms import choose
 from .engine_rows import finish_rows
@@ -76,6 +79,8 @@ def walk(
             continue
         above = [_merged(lot, node.outputs[lot.slot], sparse, by_ops) for lot in arrived]
         before, now = now, sum([len(lot.blocks) for lot in above])
+        if may_be_nonlinear(node):
+            above = [_plain(lot, node.outputs[lot.slot], sparse) for lot in above]
         sent = call_on_values(node, above)
         if sent is not None:
             for edge, block in sent:
@@ -101,13 +106,14 @@ def walk(
             for edge, output, block in push_rows(node, above, limits):
                 _send(edge, output, block, node.outputs[0].device, pending)
         else:
-            _step(node, known, above, pending, out_shapes, limits)
+            _step(node, known, above, pending, out_shapes, limits, sparse)
         note_step(report, node, arrived, above)
         del arrived, above, known  # what a node held goes before the blocks of the next one are added up
     answer: WalkedBlocks = [[[] for _ in tape.inputs] for _ in out_shapes]
     for node, number in tape.inputs.items():
         for lot in _take(node, pending, out_shapes):
-            answer[lot.output][number] = _merged(lot, node.outputs[0], sparse).blocks
+            lot = _merged(lot, node.outputs[0], sparse)
+            answer[lot.output][number] = _plain(lot, node.outputs[0], sparse, by_ops).blocks
     return answer
 
 
@@ -144,7 +150,8 @@ def _in_shared_dims(
     """Return the blocks at a node as one, full between the dims that all share, where that is faster from there on."""
     slot, _, out_shape, wrt_shape, found = lot
     node = tape.nodes[position]
-    pairs = shared_dims(found, out_shape, wrt_shape) if len(found) > 1 else ()
+    apart = len(found) > 1 and not any(type(block) is Windowed for block in found)
+    pairs = shared_dims(found, out_shape, wrt_shape) if apart else ()
     share = prod([out_shape[d] for d, _ in pairs])
     if share < 2:
         return lot
@@ -173,7 +180,7 @@ def _to_rows(pending: Pending, tape: Tape, out_shapes: Sequence[Sequence[int]]) 
             meta = node.outputs[slot]
             for output, blocks in waiting.items():
                 if not PendingBlocks(slot, output, out_shapes[output], meta.shape, blocks).is_rows():
-                    waiting[output] = [dense_block(blocks, out_shapes[output], meta.shape, meta)]
+                    waiting[output] = [dense_block(plain(blocks), out_shapes[output], meta.shape, meta)]
 
 
 def _step(
@@ -183,23 +190,35 @@ def _step(
     pending: Pending,
     out_shapes: Sequence[Sequence[int]],
     limits: Limits,
+    sparse: bool,
 ) -> None:
     """Move every block from the node's outputs to its inputs."""
     inputs = node.inputs
-    for slot, output, _, _, blocks in above:
+    for lot in above:
+        slot, output, _, _, blocks = lot
         batch_dims, terms = known.others.get(slot, known.batch_dims), known.locals
         if known.alternatives:
             batch_dims, alternatives = choose(node, slot, known, blocks, out_shapes[output])
             terms = [*terms, *alternatives]
         shape, _, device = node.outputs[slot]
+        reached = [
+            (term, edge)
+            for term in terms
+            if term.slot == slot and term.input < len(inputs) and (edge := inputs[term.input]) is not None
+        ]
+        if batch_dims or not _keeps_windows(blocks, reached, shape):
+            blocks = _plain(lot, node.outputs[slot], sparse).blocks
         products: list[tuple[Edge, Block]] = []
         try:
-            for k, local, at, selects in terms:
-                if at == slot and k < len(inputs) and (edge := inputs[k]) is not None:
-                    for block in blocks:
-                        product = compose(block, local, shape, device, selects)
-                        if product is not None:
-                            products.append((edge, product))
+            for (_, local, _, selects), edge in reached:
+                for block in blocks:
+                    if type(block) is Windowed or type(local) is Windowed:
+                        made = compose_windowed(block, local, shape, _shape_of(edge), device, selects)
+                        products += [(edge, each) for each in made]
+                        continue
+                    product = compose(block, local, shape, device, selects)
+                    if product is not None:
+                        products.append((edge, product))
         except CannotJoinError:
             products, batch_dims = [], opaque(node).batch_dims
         for edge, product in products:
@@ -208,6 +227,23 @@ def _step(
             for term in push(node, slot, blocks, out_shapes[output], batch_dims, limits, known.scans):
                 edge = inputs[term.input]
                 _send(edge, output, term.block, device, pending)  # type: ignore[arg-type]  # a needed input
+
+
+def _shape_of(edge: Edge) -> Sequence[int]:
+    node, slot = edge
+    return node.outputs[slot].shape
+
+
+def _keeps_windows(
+    blocks: Sequence[Block], terms: Sequence[tuple[Local, Edge]], shape: Sequence[int]
+) -> bool:
+    """Return whether all taps of blocks that have windows go through a node at once."""
+    return all(
+        window_law(block, term.block, shape, _shape_of(edge)) is not None
+        for block in blocks
+        if type(block) is Windowed
+        for term, edge in terms
+    )
 
 
 def _send(edge: Edge, output: int, block: Block, origin: torch.device, pending: Pending) -> None:
@@ -234,7 +270,20 @@ def _merged(lot: PendingBlocks, meta: Meta, sparse: bool, by_ops: bool = False) 
     """Return the blocks at a tensor in fewer; ``by_ops``, where each op is compiled, in one if it is small."""
     if len(lot.blocks) < 2:
         return lot
-    blocks = merge(lot.blocks, lot.out_shape, lot.wrt_shape, meta, sparse)
+    others = [block for block in lot.blocks if type(block) is not Windowed]
+    blocks = merge(others, lot.out_shape, lot.wrt_shape, meta, sparse)
+    if len(others) < len(lot.blocks):
+        blocks = [*blocks, *merge_windowed([block for block in lot.blocks if type(block) is Windowed])]
     if by_ops and one_pays(len(blocks), prod(lot.out_shape) * prod(lot.wrt_shape)):
-        blocks = [dense_block(blocks, lot.out_shape, lot.wrt_shape, meta)]
+        blocks = [dense_block(plain(blocks), lot.out_shape, lot.wrt_shape, meta)]
     return lot._replace(blocks=blocks)
+
+
+def _plain(lot: PendingBlocks, meta: Meta, sparse: bool, by_ops: bool = False) -> PendingBlocks:
+    """Return the blocks at a tensor without windows; ``by_ops``, where each op is compiled, as one."""
+    if not any(type(block) is Windowed for block in lot.blocks):
+        return lot
+    blocks = lot.blocks
+    if by_ops:
+        blocks = [banded(each, lot.wrt_shape) if type(each) is Windowed else each for each in blocks]
+    return _merged(lot._replace(blocks=plain(blocks)), meta, sparse, by_ops)

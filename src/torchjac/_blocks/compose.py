@@ -92,17 +92,22 @@ def compose(
         law = _law(block, local, shape, device)
     if law is None:
         return None
-    value = _product(law, selects, left, right, type(block) is Zeroed and block.drops)
-    if isinstance(value, Tensor) and value.is_meta and device.type != "meta":
-        return None  # zeros without memory, as of a tangent that is zero: a trace loses their device (torch 2.9-2.14)
-    product = Block(value, law.joint.on, law.out, law.wrt)
+    value = product(law, selects, left, right, type(block) is Zeroed and block.drops)
+    if isinstance(value, Tensor) and is_without_memory(value, device):
+        return None
+    made = Block(value, law.joint.on, law.out, law.wrt)
     if type(block) is Block and type(local) is Block:
-        return product
+        return made
     forms = moved(domain_of(block), law.by) + moved(moved(domain_of(local), law.renamed), law.by)
-    return zeroed(product, type(block) is Zeroed and block.drops, without(forms, law.gone))
+    return zeroed(made, type(block) is Zeroed and block.drops, without(forms, law.gone))
 
 
-def _product(
+def is_without_memory(value: Tensor, device: torch.device) -> bool:
+    """Return whether a value is the zeros of a tangent that is zero: a trace loses their device (torch 2.9-2.14)."""
+    return value.is_meta and device.type != "meta"
+
+
+def product(
     law: Law, selects: bool, left: Tensor | float, right: Tensor | float, selected: bool = False
 ) -> Tensor | float:
     """Return the value of a product, over the labels of its law; zeros of either side may drop what they meet."""

@@ -223,6 +223,15 @@ def terms_pay(products: int, named: int, called: int) -> bool:
     return products * PRODUCT_CALLS * LAUNCH + 2 * NUMBER * named < mapped(FORMULA_CALLS, 0) + NUMBER * called
 
 
+#: The times that what taps of two windows make is written or read until it is added
+MEETING_PASSES = 4
+
+
+def spread_pays(apart: int, multiplied: int) -> bool:
+    """Return whether taps that meet are added in a product, by a matrix of zeros and values, not written ``apart``."""
+    return MULTIPLIED * multiplied < MEETING_PASSES * NUMBER * apart
+
+
 #: The time to match a position by its value, in multiplications.
 JOIN_NUMBERS = 32
 
@@ -250,10 +259,7 @@ FEW_ROWS = 2
 
 
 def windows_pay(numbers: int, held: int) -> bool:
-    """Return whether all windows of an image may be laid out at once, to be multiplied in one product.
-
-    They are held only as long as what they meet, which takes ``held`` numbers.
-    """
+    """Return whether all windows of an image may be laid out for one product, with what takes ``held`` numbers."""
     return numbers * 8 <= max(BATCH_BYTES, 8 * held)
 
 
@@ -271,10 +277,7 @@ def rows_at_once(rows: int, widest: int) -> int:
 
 
 def rows_cached(rows: int, mean: float, widest: int) -> int:
-    """Return how many rows to push through nodes one after another.
-
-    A few wide ones among many are no reason for another pass through all, and one beside a few is.
-    """
+    """Return how many rows to push through nodes one after another: of a few wide ones among many a mean tells."""
     return max(1, min(rows, int(CACHE_BYTES // max(1.0, 4 * 8 * (mean * widest) ** 0.5))))
 
 

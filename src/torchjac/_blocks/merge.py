@@ -46,7 +46,9 @@ def _merged(
         place = (id(block.out), id(block.wrt))
         other = same.get(place)
         same[place] = (
-            block if other is None else Block(*_sum(other, block.value, block.on), block.out, block.wrt)
+            block
+            if other is None
+            else Block(*merge_values(other, block.value, block.on), block.out, block.wrt)
         )
     blocks = list(same.values())
     if is_many(blocks):
@@ -124,11 +126,13 @@ def rows_of(block: Block, rank: int, count: int) -> Tensor:
 def _add(first: Block, second: Block) -> Block:
     """Return the sum of two blocks of one law."""
     rename = dict(zip(spell(second).over, spell(first).over, strict=True)) if second.on else {}
-    value, on = _sum(first, second.value, tuple([rename[label] for label in second.on]))
+    value, on = merge_values(first, second.value, tuple([rename[label] for label in second.on]))
     return Block(value, on, first.out, first.wrt)
 
 
-def _sum(first: Block, b: Tensor | float, on: tuple[Label, ...]) -> tuple[Tensor | float, tuple[Label, ...]]:
+def merge_values(
+    first: Block, b: Tensor | float, on: tuple[Label, ...]
+) -> tuple[Tensor | float, tuple[Label, ...]]:
     """Return the value of a block plus another over the labels ``on``."""
     over = first.on or on
     if on and on != over:

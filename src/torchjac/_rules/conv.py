@@ -14,8 +14,9 @@ from torch import Tensor
 from .._blocks.block import Block
 from .._blocks.cost import windows_pay
 from .._blocks.maps import Gather, Label, bare, labels_of
+from .._blocks.windowed import taps
 from .._capture.tape import Node
-from .conv_geometry import ConvOperand, Geometry, geometry, offsets, sizes, windows
+from .conv_geometry import ConvOperand, Geometry, geometry, image_windows, offsets, sizes, windows
 from .einsum_notation import new_labels, spelling
 from .registry import BatchDims, Local, LocalJacobian, TermCost, rule
 
@@ -28,6 +29,14 @@ def terms_of(
         Local(k, Block(*_value(sides[other], tensor), sides[out].maps, sides[wrt].maps), slot)
         for sides in offsets(g)
     ]
+
+
+def of_images(g: Geometry, k: int, out: str, wrt: str, weight: Tensor, slot: int = 0) -> TermCost:
+    """Return the terms of one image with respect to the other, and all taps at once."""
+    seen = image_windows(g, out, weight)
+    if seen is None:
+        return TermCost(*sizes(g, out), lambda: terms_of(g, k, out, wrt, "weight", weight, slot))
+    return TermCost(*sizes(g, out), lambda: [Local(k, tap, slot) for tap in taps(seen)], at_once=lambda: seen)
 
 
 def _value(side: ConvOperand, tensor: Tensor) -> tuple[Tensor, tuple[Label, ...]]:
@@ -61,7 +70,7 @@ def convolution(node: Node) -> LocalJacobian:
         def wrt_x(*_: object) -> TermCost:
             weight = node.saved("weight")
             g = geometry(node, {"out": node.shape, "x": node.into(0).shape, "weight": weight.shape})
-            return TermCost(*sizes(g, "out"), lambda: terms_of(g, 0, "out", "x", "weight", weight))
+            return of_images(g, 0, "out", "x", weight)
 
         alternatives[0] = wrt_x
     if node.needs(1):
@@ -129,6 +138,8 @@ def convolution_backward(node: Node) -> LocalJacobian:
         if out == name:
             return spelling([])
         (other,) = {*names} - {out, name}
+        if other == "weight":
+            return of_images(g, k, out, name, saved[other], slot)
         return TermCost(*sizes(g, out), lambda: terms_of(g, k, out, name, other, saved[other], slot))
 
     inputs = [k for k in range(3) if node.needs(k)]

@@ -12,15 +12,17 @@ and the backward of either gives the third from the other two.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from itertools import product
+from math import prod
 from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
-from .._blocks.block import Block
-from .._blocks.maps import Affine, Label, Map, bare, constant
+from .._blocks.block import KEPT, Block
+from .._blocks.maps import Affine, InternedMaps, Label, Map, bare, constant, labels_of
+from .._blocks.windowed import Window, Windowed, between, windowed
 from .._capture.tape import Node
 
 
@@ -111,6 +113,48 @@ def offsets(g: Geometry) -> Iterator[dict[str, ConvOperand]]:
                 partial(_at_offset, at),
             ),
         }
+
+
+def image_windows(g: Geometry, out: str, weight: Tensor) -> Windowed | None:
+    """Return ∂out/∂image as one block of all windows, for the other image; None where windows do not move along out.
+
+    To the coarse image from the fine one ``at = stride·o + dilation·k − padding``, and the other way, at stride 1,
+    ``o = at + dilation·k′ − (dilation·(K − 1) − padding)`` with k′ = K − 1 − k: the kernel is read from its end.
+    """
+    coarse = out == g.coarse
+    if not coarse and any(dim.step != 1 for dim in g.dims):
+        return None
+    if weight.numel() == 0 or prod(weight.shape[2:]) == 1 or 0 in g.shapes["x"] or 0 in g.shapes["out"]:
+        return None
+    rows, columns = g.shapes["weight"][:2]
+    block, seen = _image_windows(g.shapes["x"][0], g.groups, rows // g.groups, columns, g.dims, coarse)
+    if not coarse:
+        weight = weight.flip(tuple(range(2, weight.dim())))
+    return windowed(block._replace(value=weight.reshape([label.size for label in block.on])), seen, False)
+
+
+@lru_cache(maxsize=KEPT)
+def _image_windows(
+    batch: int, groups: int, channels: int, inner: int, dims: tuple[Dim, ...], coarse: bool
+) -> tuple[Block, tuple[Window, ...]]:
+    b, group, c, i = map(Label, (batch, groups, channels, inner))
+    ends = _channel(group, c), _channel(group, i)
+    seen: list[Window] = []
+    places: list[Map] = []
+    for dim in dims:
+        tap, step, dilate = Label(dim.kernel), dim.step, dim.dilate
+        if coarse:
+            at, margin, size = Label(dim.coarse), dim.margin, dim.fine
+        else:
+            at, margin, size = Label(dim.fine), dilate * (dim.kernel - 1) - dim.margin, dim.coarse
+        ranges = [between(at.size, step, dilate * k - margin, 0, size) for k in range(dim.kernel)]
+        seen.append(Window(at, tap, tuple(ranges)))
+        places.append(Affine(-margin, ((at, step), (tap, dilate))))
+    out, wrt = ends if coarse else ends[::-1]
+    at_out = InternedMaps([bare(b), out, *[bare(window.at) for window in seen]])
+    at_wrt = InternedMaps([bare(b), wrt, *places])
+    on = [label for label in (group, c, i) if label in labels_of((out, wrt))]
+    return Block(1.0, (*on, *[window.tap for window in seen]), at_out, at_wrt), tuple(seen)
 
 
 def _at_offset(at: tuple[int, ...], weight: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, TypeAlias, TypeVar, final
 import torch
 
 from .._blocks.block import Block
+from .._blocks.windowed import Windowed
 from .._capture.tape import Node
 from .._capture.writing_functions import WRITE_OF_FUNCTION
 from .._plan.recording import refuse_program
@@ -40,6 +41,7 @@ class TermCost(NamedTuple):
         make: gives the terms.
         scales: whether all there is is one term with a number for a value and no label to sum over.
         whole: whether each names the whole range of the output's dims: no table above is met by a part of its range.
+        at_once: gives all terms as one block with windows, where they are the taps of one.
     """
 
     terms: int
@@ -48,6 +50,7 @@ class TermCost(NamedTuple):
     make: Callable[[], Sequence[Local]]
     scales: bool = False
     whole: bool = False
+    at_once: Callable[[], Windowed] | None = None
 
 
 @final

@@ -96,6 +96,7 @@ def _matrix(node: fx.Node) -> tuple[fx.Node, int]:
 def _is_small(factors: Sequence[Any]) -> bool:
     left, right = (each.meta["val"] for each in factors)
     short = left.shape[-1] <= NARROW_SUM and min(left.shape[-2], right.shape[-1]) <= NARROW_SUM
+    short = short and left.numel() * right.shape[-1] <= 1 << 17
     return bool(left.device.type == "cpu" and (short or left.numel() * right.shape[-1] <= SMALL_PRODUCT))
 
 
