@@ -179,6 +179,32 @@ MUTATIONS: tuple[Mutation, ...] = (
         "for dim in reversed(g.dims) for _ in range(2)",
         "for dim in g.dims for _ in range(2)",
     ),
+    # ------------------------------------------------------------------------------------------ windows
+    Mutation(
+        "_blocks/window_law.py", "taps outside of the tensor go on",
+        "if not is_clean and (meetings",
+        "if False and (meetings",
+    ),
+    Mutation(
+        "_blocks/compose_windows.py", "zeros of a matrix met by what is infinite",
+        "and has_finite_sum(left)",
+        "and True",
+    ),
+    Mutation(
+        "_blocks/window_positions.py", "the limits of the tap beyond forgotten",
+        "_met_ranges(position, window, [limits] * window.tap.size)",
+        "_met_ranges(position, window, [(-99, 99)] * window.tap.size)",
+    ),
+    Mutation(
+        "_blocks/skew.py", "the second tap's steps taken for one",
+        "value = _apart(value, other)",
+        "value = _apart(value, 1)",
+    ),
+    Mutation(
+        "_rules/conv_geometry.py", "transposed: the kernel read from its beginning",
+        "weight = weight.flip(tuple(range(2, weight.dim())))",
+        "weight = weight.flip(())",
+    ),
     # ------------------------------------------------------------------------------------------ functions
     Mutation(
         "_rules/functions.py", "a dense write: wrong sign",

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from .block import Block
 from .compose import compose, is_without_memory, product
+from .dropped_zeros import can_look
 from .maps import Label, align, read
-from .multiply import can_look
 from .skew import meet, met
 from .tracing import has_finite_sum, leaves_a_trail
 from .window_law import Inside, WindowLaw, window_law
