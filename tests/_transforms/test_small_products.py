@@ -137,7 +137,7 @@ def test_transposed():
 
 
 def test_convolutions(monkeypatch):
-    """The taps of two convolutions that meet are nine products for the 81 there are."""
+    """The taps of two convolutions that meet are one product for the 81 there are."""
     layers = [torch.nn.Conv2d(1, 2, 3, padding=1), torch.nn.Tanh(), torch.nn.Conv2d(2, 1, 3, padding=1)]
     net = torch.nn.Sequential(*layers)
     graphs = []
@@ -145,7 +145,17 @@ def test_convolutions(monkeypatch):
     x = torch.randn(1, 1, 16, 15)
     torch.testing.assert_close(compile(jacrev(net))(x), loop_jacobian(net, x))
     (graph,) = graphs
-    assert (count(graph, aten.mm.default), count(graph, aten.sum.dim_IntList)) == (0, 9)
+    assert (count(graph, aten.mm.default), count(graph, aten.sum.dim_IntList)) == (0, 1)
+
+
+def test_a_narrow_product_of_many_rows_is_a_call(monkeypatch):
+    """What comes before it is computed once for each row, not once for each column."""
+    graphs = []
+    monkeypatch.setattr(backend, "join_shared_products", graphs.append)
+    for rows, products in ((100, 0), (4000, 1)):
+        weight = torch.randn(4, 9)
+        compile(lambda x, weight=weight: x.tanh().rsqrt() @ weight)(torch.rand(rows, 4))
+        assert count(graphs.pop(), aten.mm.default) == products
 
 
 @pytest.mark.parametrize(

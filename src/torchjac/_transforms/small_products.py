@@ -17,9 +17,12 @@ _aten = torch.ops.aten
 SMALL_PRODUCT = 4096
 
 #: And one with a sum of up to this many terms, of a matrix with up to this many rows or columns: Inductor writes such
-#: a sum out in one loop with what is around it. A composition of two convolutions is 81 of them, and between calls of a
-#: library each needs a loop of its own, which takes 0.5 s to compile.
+#: a sum out in one loop with what is around it. Where taps of two convolutions are composed one by one there are 81 of
+#: them, and between calls of a library each needs a loop of its own, which takes 0.5 s to compile.
 NARROW_SUM = 16
+
+#: But with more multiplications than this, what is around it would be computed again for too many of them.
+NARROW_PRODUCT = 1 << 17
 
 #: Products of windows of a tensor are one product of the tensor with up to this many times the rows.
 WASTE = 1.5
@@ -95,9 +98,10 @@ def _matrix(node: fx.Node) -> tuple[fx.Node, int]:
 
 def _is_small(factors: Sequence[Any]) -> bool:
     left, right = (each.meta["val"] for each in factors)
-    short = left.shape[-1] <= NARROW_SUM and min(left.shape[-2], right.shape[-1]) <= NARROW_SUM
-    short = short and left.numel() * right.shape[-1] <= 1 << 17
-    return bool(left.device.type == "cpu" and (short or left.numel() * right.shape[-1] <= SMALL_PRODUCT))
+    work = left.numel() * right.shape[-1]
+    narrow = left.shape[-1] <= NARROW_SUM and min(left.shape[-2], right.shape[-1]) <= NARROW_SUM
+    small = work <= (NARROW_PRODUCT if narrow else SMALL_PRODUCT)
+    return bool(left.device.type == "cpu" and small)
 
 
 def _spell_out(graph: fx.GraphModule, tensor: fx.Node, products: dict[fx.Node, Cuts]) -> None:
