@@ -30,12 +30,12 @@ from .maps import (
 )
 from .multiply import joint
 from .skew import Meeting, spread, spread_over
-from .window_positions import Side, bound, is_sound, met_map, windows_after
+from .window_positions import BlockMaps, bound, is_sound, met_map, windows_after
 from .windowed import Window, Windowed, reach, windows_of
 
 
 class Inside(NamedTuple):
-    """How ones of some ``sizes`` are read at taps, of which some are outside, and the labels of a value zero there."""
+    """The reading of ones of some ``sizes`` at taps, zero outside, and the labels of a value that is zero there."""
 
     sizes: tuple[int, ...]
     where: Reading
@@ -63,7 +63,7 @@ def window_law(
     """Return the law of two blocks; None where it is none of windows."""
     if not {type(block), type(local)} <= {Block, Windowed}:
         return None
-    left, right = (Side(each.out, each.wrt, each.on, windows_of(each)) for each in (block, local))
+    left, right = (BlockMaps(each.out, each.wrt, each.on, windows_of(each)) for each in (block, local))
     is_clean = type(block) is not Windowed or block.is_clean
     find = _law if is_remembered(block) and is_remembered(local) else _law.__wrapped__
     return find(left, right, is_clean, tuple(shape), tuple(wrt_shape))
@@ -71,7 +71,7 @@ def window_law(
 
 @lru_cache(maxsize=KEPT)
 def _law(
-    left: Side, right: Side, is_clean: bool, shape: tuple[int, ...], wrt_shape: tuple[int, ...]
+    left: BlockMaps, right: BlockMaps, is_clean: bool, shape: tuple[int, ...], wrt_shape: tuple[int, ...]
 ) -> WindowLaw | None:
     right = _apart(left, right)
     found = bound(left, right, shape)
@@ -97,19 +97,19 @@ def _law(
             if not {window.tap for window in left.windows} <= set(left.on):
                 return None
             left = left._replace(on=inside.on)
-    laws = _laws(left, right, by, others, Ends(out, apart, wrt), meetings)
+    laws = _laws(left, right, by, others, ProductEnds(out, apart, wrt), meetings)
     if laws is None:
         return None
     still = (is_clean or inside is not None or bool(reads)) and not (meetings or moves or inner)
     return WindowLaw(*laws, meetings, inside, after, still)
 
 
-def _is_bare(left: Side, reads: Sequence[Label]) -> bool:
+def _is_bare(left: BlockMaps, reads: Sequence[Label]) -> bool:
     """Return whether what is read has zeros for all taps outside, and the value is the same for all windows."""
     return len(reads) >= len(left.windows) and not any(window.at in left.on for window in left.windows)
 
 
-def _apart(left: Side, right: Side) -> Side:
+def _apart(left: BlockMaps, right: BlockMaps) -> BlockMaps:
     """Return a local Jacobian with labels of its own, where the block has some of them too."""
     taken = labels_of(left.out + left.wrt)
     new = {label: Label(label.size) for label in labels_of(right.out + right.wrt) if label in taken}
@@ -118,16 +118,16 @@ def _apart(left: Side, right: Side) -> Side:
     by: Substitution = {label: bare(other) for label, other in new.items()}
     out, wrt = (tuple([substitute(map_, by) for map_ in maps]) for maps in (right.out, right.wrt))
     windows = tuple([Window(new.get(at, at), new.get(tap, tap), ranges) for at, tap, ranges in right.windows])
-    return Side(out, wrt, tuple([new.get(label, label) for label in right.on]), windows)
+    return BlockMaps(out, wrt, tuple([new.get(label, label) for label in right.on]), windows)
 
 
-def _stays(label: Label, local: Side, shape: Sequence[int], wrt_shape: Sequence[int]) -> bool:
+def _stays(label: Label, local: BlockMaps, shape: Sequence[int], wrt_shape: Sequence[int]) -> bool:
     """Return whether a label of a local Jacobian is a position of both tensors, over the whole of both."""
     ends = (local.out, shape), (local.wrt, wrt_shape)
     return all((bare(label), label.size) in zip(maps, sizes, strict=True) for maps, sizes in ends)
 
 
-class Ends(NamedTuple):
+class ProductEnds(NamedTuple):
     """The maps of a product: of the output, and of the tensor with taps that meet ``apart`` and as one."""
 
     out: tuple[Map, ...]
@@ -135,7 +135,7 @@ class Ends(NamedTuple):
     wrt: tuple[Map, ...]
 
 
-def _inside(left: Side, shape: Sequence[int]) -> Inside | None:
+def _inside(left: BlockMaps, shape: Sequence[int]) -> Inside | None:
     """Return how it is read which taps are inside of a tensor; None where all are."""
     taps = {window.tap for window in left.windows}
     sizes: list[int] = []
@@ -172,11 +172,11 @@ def windows_reading(on: tuple[Label, ...], by: Substitution) -> Reading:
 
 
 def _laws(
-    block: Side,
-    local: Side,
+    block: BlockMaps,
+    local: BlockMaps,
     by: Substitution,
     others: Substitution,
-    ends: Ends,
+    ends: ProductEnds,
     meetings: tuple[Meeting, ...],
 ) -> tuple[Law, Law | None] | None:
     """Return the law of two values in which what meets stays apart, and the one in which it does not, where it pays."""

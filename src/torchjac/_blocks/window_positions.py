@@ -19,8 +19,8 @@ from .unify import CannotJoinError, unify
 from .windowed import Window, between
 
 
-class Side(NamedTuple):
-    """What a law looks at of a block: the maps of both ends, the labels of its value, and its windows."""
+class BlockMaps(NamedTuple):
+    """The part of a block that a law looks at: the maps of both ends, the labels of its value, and its windows."""
 
     out: tuple[Map, ...]
     wrt: tuple[Map, ...]
@@ -32,7 +32,9 @@ class Side(NamedTuple):
 _CPU = torch.device("cpu")
 
 
-def bound(left: Side, right: Side, shape: Sequence[int]) -> tuple[Substitution, Substitution] | None:
+def bound(
+    left: BlockMaps, right: BlockMaps, shape: Sequence[int]
+) -> tuple[Substitution, Substitution] | None:
     """Return what takes the place of labels where two blocks meet, and the part of it that has to do with no window."""
     taps, inner = {window.tap for window in left.windows}, {window.at for window in right.windows}
     by: Substitution = {}
@@ -62,7 +64,7 @@ def bound(left: Side, right: Side, shape: Sequence[int]) -> tuple[Substitution, 
 
 
 def windows_after(
-    by: Substitution, left: Side, right: Side
+    by: Substitution, left: BlockMaps, right: BlockMaps
 ) -> tuple[tuple[Meeting, ...], tuple[Window, ...]] | None:
     """Return the taps that meet, and the windows of a product."""
     own = {window.tap: window for window in left.windows}
@@ -152,7 +154,7 @@ def met_map(map_: Map, meetings: Iterable[Meeting]) -> Map:
 
 
 def is_sound(windows: Sequence[Window], out: Sequence[Map], wrt: Sequence[Map]) -> bool:
-    """Return whether each window has labels of its own, of which one stands in the output too and neither elsewhere."""
+    """Return whether each window has labels of its own, of which one is in the output too and neither elsewhere."""
     above = labels_of(tuple(out))
     own = [label for window in windows for label in (window.at, window.tap)]
     counted = [label for map_ in wrt for label in labels_of((map_,))]

@@ -45,7 +45,7 @@ class Window(NamedTuple):
 
     @property
     def is_full(self) -> bool:
-        """Whether each window has all taps."""
+        """The test that each window has all taps."""
         return all(found == (0, self.at.size) for found in self.ranges)
 
 
