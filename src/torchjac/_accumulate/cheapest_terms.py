@@ -10,7 +10,7 @@ from .._blocks.cost import joins_pay, terms_pay
 from .._blocks.maps import Gather
 from .._blocks.windowed import tap_laws
 from .._capture.tape import Node
-from .._rules.registry import BatchDims, Local, LocalJacobian, TermCost
+from .._rules.registry import BatchDims, Local, LocalJacobian, TapsCost, TermCost
 from .seeds import seed_count
 
 
@@ -27,8 +27,8 @@ def choose(
             spelling, blocks, each, seed_count(each, pairs, out_shape), prod(out_shape)
         ):
             calls[k] = pairs
-        elif spelling.at_once is not None:
-            chosen.append(Local(k, spelling.at_once(), slot))
+        elif isinstance(spelling, TapsCost):
+            chosen.append(Local(k, spelling.at_once, slot))
         else:
             chosen += spelling.make()
     node.note = "independent" if calls else "explicit"
@@ -66,6 +66,6 @@ def _pay(spelling: TermCost, blocks: Sequence[Block], each: Sequence[Block], row
     if not spelling.whole and any(type(map_) is Gather for block in blocks for map_ in block.wrt):
         return rows == out and joins_pay(named, called)
     products = spelling.terms * len(blocks)
-    if spelling.at_once is not None:  # of one block at once; those of several may have to go on apart
+    if isinstance(spelling, TapsCost):  # of one block at once; those of several may have to go on apart
         products += 1 - spelling.terms
     return terms_pay(products, named, called)

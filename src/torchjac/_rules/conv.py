@@ -18,7 +18,7 @@ from .._blocks.windowed import taps
 from .._capture.tape import Node
 from .conv_geometry import ConvOperand, Geometry, geometry, image_windows, offsets, sizes, windows
 from .einsum_notation import new_labels, spelling
-from .registry import BatchDims, Local, LocalJacobian, TermCost, rule
+from .registry import BatchDims, Local, LocalJacobian, TapsCost, TermCost, rule
 
 
 def terms_of(
@@ -36,7 +36,9 @@ def of_images(g: Geometry, k: int, out: str, wrt: str, weight: Tensor, slot: int
     seen = image_windows(g, out, weight)
     if seen is None:
         return TermCost(*sizes(g, out), lambda: terms_of(g, k, out, wrt, "weight", weight, slot))
-    return TermCost(*sizes(g, out), lambda: [Local(k, tap, slot) for tap in taps(seen)], at_once=lambda: seen)
+    told = TapsCost(*sizes(g, out), lambda: [Local(k, tap, slot) for tap in taps(seen)])
+    told.at_once = seen
+    return told
 
 
 def _value(side: ConvOperand, tensor: Tensor) -> tuple[Tensor, tuple[Label, ...]]:

@@ -41,7 +41,6 @@ class TermCost(NamedTuple):
         make: gives the terms.
         scales: whether all there is is one term with a number for a value and no label to sum over.
         whole: whether each names the whole range of the output's dims: no table above is met by a part of its range.
-        at_once: gives all terms as one block with windows, where they are the taps of one.
     """
 
     terms: int
@@ -50,7 +49,16 @@ class TermCost(NamedTuple):
     make: Callable[[], Sequence[Local]]
     scales: bool = False
     whole: bool = False
-    at_once: Callable[[], Windowed] | None = None
+
+
+class TapsCost(TermCost):
+    """Terms that are the taps of one block.
+
+    Attributes:
+        at_once: all of them, as a block with windows.
+    """
+
+    at_once: Windowed
 
 
 @final
