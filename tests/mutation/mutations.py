@@ -435,6 +435,26 @@ MUTATIONS: tuple[Mutation, ...] = (
         "[rows, *factors]",
     ),
     Mutation(
+        "_rules/batched_images.py", "rows through a gated unit: the slope of the gate forgotten",
+        "scaled * (value * (1 - gate))",
+        "scaled * value",
+    ),
+    Mutation(
+        "_rules/batched_images.py", "the channels of a shuffle moved the same way back",
+        'groups = node.shape[1] // node.saved("groups")',
+        'groups = node.saved("groups")',
+    ),
+    Mutation(
+        "_rules/batched_linalg.py", "eigenvectors: the turned part taken whole",
+        "(turned - turned.mT) / (2 * gaps)",
+        "turned / gaps",
+    ),
+    Mutation(
+        "_rules/batched_tables.py", "an embedding's padding gets a cotangent",
+        "if padding >= 0:",
+        "if padding < 0:",
+    ),
+    Mutation(
         "_rules/products_of_rows.py", "rows that are the same for all matrices: lines taken for matrices",
         "return products.view(count, lines, batch, outer).transpose(1, 2)",
         "return products.view(count, batch, lines, outer)",

@@ -7,6 +7,7 @@ re-indexing moves dims, all by one here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from math import prod
 from typing import TypeAlias
 
@@ -95,6 +96,28 @@ def _multiplied(node: Node, count: int, *cotangents: Tensor | None) -> Results |
 )  # fmt: skip
 def _view(node: Node, count: int, rows: Tensor) -> Results:
     return [rows.reshape(count, *node.into(0).shape)]
+
+
+@formula("ToCopyBackward0")
+def _to_copy(node: Node, count: int, rows: Tensor) -> Results:
+    _, dtype, device = node.into(0)
+    real = rows.real if rows.is_complex() and not dtype.is_complex else rows
+    return [real.to(device, dtype)]
+
+
+@formula("torch::autograd::CopyBackwards")
+def _copy(node: Node, count: int, rows: Tensor) -> Results:
+    return [None, rows.to(node.into(1).device) if node.needs(1) else None]
+
+
+@formula("RepeatBackward0")
+def _repeat(node: Node, count: int, rows: Tensor) -> Results:
+    repeats, shape = node.saved("repeats"), node.into(0).shape
+    lead = len(repeats) - len(shape)
+    split = [(repeat, 1) for repeat in repeats[:lead]] + [*zip(repeats[lead:], shape, strict=True)]
+    parts = rows.reshape(count, *chain.from_iterable(split))
+    summed = [1 + 2 * k for k, (repeat, _) in enumerate(split) if repeat != 1]
+    return [(parts.sum(summed) if summed else parts).reshape(count, *shape)]
 
 
 @formula("ExpandBackward0")

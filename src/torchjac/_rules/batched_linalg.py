@@ -119,6 +119,36 @@ def _cholesky(node: Node, count: int, rows: Tensor) -> Results | None:
     return [_together(right, -1, lambda beside: torch.linalg.solve_triangular(factor.mH, beside, upper=True))]
 
 
+@formula("LinalgMatrixExpBackward0", several=True)
+def _matrix_exp(node: Node, count: int, rows: Tensor) -> Results:
+    x = node.saved("self")
+    return [torch.ops.aten.matrix_exp_backward.default(x.expand(rows.shape), rows)]
+
+
+@formula("LinalgEighBackward0", several=True)
+def _eigh(node: Node, count: int, of_values: Tensor | None, of_vectors: Tensor | None) -> Results | None:
+    """Symmetric x = V diag(l) Vᵀ: V (diag gl + (W − Wᵀ) / 2 (lⱼ − lᵢ)) Vᵀ, W = Vᵀ gV, the quotient off the diagonal."""
+    if node.touches_complex:
+        return None  # PyTorch asks for cotangents that do not depend on the phase of vectors
+    values, v = node.saved("eigenvalues"), node.saved("eigenvectors")
+    if of_vectors is None:
+        return None if of_values is None else [(v * of_values.unsqueeze(-2)) @ v.mT]
+    gaps = values.unsqueeze(-2) - values.unsqueeze(-1) + torch.diag_embed(torch.full_like(values, torch.inf))
+    turned = v.mT @ of_vectors
+    inner = (turned - turned.mT) / (2 * gaps)
+    if of_values is not None:
+        inner = inner + torch.diag_embed(of_values)
+    return [v @ inner @ v.mT]
+
+
+@formula("LinalgSvdBackward0", several=True)
+def _svd(node: Node, count: int, of_u: None, of_values: Tensor | None, of_v: None) -> Results | None:
+    """Singular values alone, x = U diag(s) Vᵀ: U diag(gs) Vᵀ."""
+    if of_values is None or of_u is not None or of_v is not None:
+        return None
+    return [(node.saved("U") * of_values.unsqueeze(-2)) @ node.saved("Vh")]
+
+
 @formula("LinalgDetBackward0", "LinalgSlogdetBackward0")
 def _determinant(node: Node, count: int, *cotangents: Tensor | None) -> Results | None:
     """Determinant, and its logarithm: the node called on ones is the slope of each matrix. A sign has none."""

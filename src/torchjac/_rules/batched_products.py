@@ -14,21 +14,25 @@ from .products_of_rows import times
 
 @formula("MmBackward0", "BmmBackward0")
 def _product(node: Node, count: int, rows: Tensor) -> Results | None:
-    return _of_factors(node, rows, 0, "self")
+    return _of_factors(node, rows, 0, "self", "mat2")
 
 
-@formula("AddmmBackward0")
+#: The factors of a product that is added to something
+ADDED = {"AddmmBackward0": ("mat1", "mat2"), "BaddbmmBackward0": ("batch1", "batch2")}
+
+
+@formula(*ADDED)
 def _product_added(node: Node, count: int, rows: Tensor) -> Results | None:
     alpha, beta = node.saved("alpha"), node.saved("beta")
     scaled = rows if alpha == 1 else rows * alpha.conjugate()
-    factors = _of_factors(node, scaled, 1, "mat1")
+    factors = _of_factors(node, scaled, 1, *ADDED[node.name])
     return factors and [rows if beta == 1 else rows * beta.conjugate(), *factors]
 
 
-def _of_factors(node: Node, rows: Tensor, k: int, left: str) -> list[Tensor | None] | None:
+def _of_factors(node: Node, rows: Tensor, k: int, left: str, right: str) -> list[Tensor | None] | None:
     """Return what goes to inputs k and k + 1, whose product was taken: only what is asked for."""
     found: list[Tensor | None] = [None, None]
-    for at, name in enumerate(("mat2", left)):
+    for at, name in enumerate((right, left)):
         edge = node.inputs[k + at] if node.needs(k + at) else None
         if edge is not None:
             factor = node.saved(name)

@@ -120,13 +120,48 @@ def _cumprod(node: Node, count: int, rows: Tensor) -> Results | None:
     return [(rows * node.saved("result")).flip(dim).cumsum(dim).flip(dim) / x]
 
 
-@formula("MaxPool2DWithIndicesBackward0")
-def _max_pool(node: Node, count: int, rows: Tensor, *_: None) -> Results:
-    table, shape = node.saved("result1"), node.into(0).shape
-    planes, image = prod(shape[:-2]), prod(shape[-2:])
-    zeros = torch.zeros((count, planes, image), dtype=rows.dtype, device=rows.device)
-    table = table.reshape(1, planes, -1).expand(count, -1, -1)
-    return [zeros.scatter_add(2, table, rows.reshape(count, planes, -1)).reshape(count, *shape)]
+@formula("CummaxBackward0", "CumminBackward0")
+def _cummax(node: Node, count: int, rows: Tensor, *_: None) -> Results:
+    if not node.shape:
+        return [rows]
+    table = node.saved("indices").expand(rows.shape)
+    return [torch.zeros_like(rows).scatter_add(dim_of(node, "dim", len(node.shape)), table, rows)]
+
+
+@formula("TakeBackward0")
+def _take(node: Node, count: int, rows: Tensor) -> Results:
+    shape, table = node.into(0).shape, node.saved("index").reshape(-1)
+    zeros = torch.zeros((count, prod(shape)), dtype=rows.dtype, device=rows.device)
+    return [_aten.index_put.default(zeros, [None, table], rows.reshape(count, -1), True).view(count, *shape)]
+
+
+@formula("IndexCopyBackward0")
+def _index_copy(node: Node, count: int, rows: Tensor) -> Results | None:
+    index = node.saved("index")
+    if not node.shape or index.dim() != 1:
+        return None
+    dim = dim_of(node, "dim", len(node.shape))
+    kept = rows.index_fill(dim, index, 0) if node.needs(0) else None
+    return [kept, rows.index_select(dim, index) if node.needs(1) else None]
+
+
+@formula("MaskedSelectBackward0")
+def _masked_select(node: Node, count: int, rows: Tensor) -> Results:
+    mask = node.saved("mask")
+    shape = (count, *torch.broadcast_shapes(node.into(0).shape, mask.shape))
+    zeros = torch.zeros(shape, dtype=rows.dtype, device=rows.device)
+    return [zeros.masked_scatter(mask.expand(shape), rows)]
+
+
+@formula("EmbeddingBackward0")
+def _embedding(node: Node, count: int, rows: Tensor) -> Results | None:
+    if node.saved("scale_grad_by_freq") or node.saved("sparse"):
+        return None
+    table, padding = node.saved("indices").reshape(-1), node.saved("padding_idx")
+    rows = rows.reshape(count, len(table), node.into(0).shape[1])
+    if padding >= 0:
+        rows = rows.masked_fill((table == padding).unsqueeze(-1), 0)
+    return [_zeros(node, rows, count).index_add(1, table, rows)]
 
 
 @formula("ConstantPadNdBackward0")
@@ -141,7 +176,7 @@ def _diagonal(node: Node, count: int, rows: Tensor) -> Results:
     return [_aten.diagonal_backward.default(rows, (count, *shape), node.saved("offset"), *dims)]
 
 
-@formula("DiagonalBackwardBackward0")
+@formula("DiagonalBackwardBackward0", "DiagEmbedBackward0")
 def _diagonal_backward(node: Node, count: int, rows: Tensor) -> Results:
     dims = [dim_of(node, name, len(node.shape)) for name in ("dim1", "dim2")]
     return [rows.diagonal(node.saved("offset"), *dims)]

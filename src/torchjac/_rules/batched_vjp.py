@@ -15,7 +15,7 @@ from torch import Tensor
 from .._capture.capture import map_rows
 from .._capture.tape import Meta, Node
 from .._plan.recording import is_like, whole
-from . import batched_assign, batched_linalg, batched_products, batched_tables  # noqa: F401  (they register formulas)
+from . import batched_assign, batched_images, batched_linalg, batched_products, batched_tables  # noqa: F401  (they register formulas)
 from .backward_overrides import by_override, has_override, needs_override
 from .batched_formulas import FORMULAS, OF_SEVERAL, OF_SOME, Results
 from .batched_parts import Waiting, hold, joined
