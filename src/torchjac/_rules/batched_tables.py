@@ -8,6 +8,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from .._blocks.entrywise import broadcast
 from .._blocks.tracing import is_known
 from .._capture.tape import Node
 from .batched_formulas import Results, dim_of, formula
@@ -148,7 +149,7 @@ def _index_copy(node: Node, count: int, rows: Tensor) -> Results | None:
 @formula("MaskedSelectBackward0")
 def _masked_select(node: Node, count: int, rows: Tensor) -> Results:
     mask = node.saved("mask")
-    shape = (count, *torch.broadcast_shapes(node.into(0).shape, mask.shape))
+    shape = (count, *broadcast(node.into(0).shape, mask.shape))
     zeros = torch.zeros(shape, dtype=rows.dtype, device=rows.device)
     return [zeros.masked_scatter(mask.expand(shape), rows)]
 
