@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from torchjac import hessian, jacobian, jacrev, vmap
-from torchjac._transforms.sample_copies import has_copies
+from torchjac._transforms.sample_copies import copies_paid
 from torchjac.testing import loop_jacobian
 
 
@@ -56,7 +56,7 @@ def test_calls_do_not_grow_with_the_batch(wrap) -> None:
             expected = torch.stack([loop_jacobian(lambda w, each=each: f(w, each), w) for each in x])
             torch.testing.assert_close(found, expected)
     assert max(counted) == min(counted)
-    assert has_copies(f)
+    assert copies_paid(f)
 
 
 @pytest.mark.parametrize("size", [0, 1, 3])
@@ -105,10 +105,53 @@ def test_gradients_of_the_answer() -> None:
         torch.testing.assert_close(found, expected)
 
 
+def test_a_call_that_is_made_again() -> None:
+    """It draws the same random numbers; where it wrote to an argument, or copies are there already, it is not made."""
+    w, x = torch.rand(3, 4, dtype=torch.float64), torch.rand(5, 4, dtype=torch.float64)
+    calls = []
+
+    def noisy(w, x):
+        calls.append(1)
+        return through(w, x) * torch.rand(3, dtype=torch.float64)
+
+    def counting(w, x, count):
+        calls.append(1)
+        return through(w, x) * count.add_(1)
+
+    answers, after = [], []
+    for _ in range(3):
+        torch.manual_seed(0)
+        answers.append(vmap(jacrev(noisy), (None, 0), randomness="same")(w, x))
+        after.append(torch.rand(2))
+    assert len(calls) == 4
+    assert all(torch.equal(one, answers[0]) for one in answers)
+    assert all(torch.equal(one, after[0]) for one in after)
+    calls.clear()
+    count = torch.zeros(1, dtype=torch.float64)
+    for k in range(1, 4):
+        found = vmap(jacrev(counting), (None, 0, None))(w, x, count)
+        assert len(calls) == k == count
+        torch.testing.assert_close(found, vmap(jacrev(through), (None, 0))(w, x) * k)
+
+
+def test_lines_that_are_shared() -> None:
+    """What is made of the same lines is told by the graph: copies end where they do not pay."""
+    w, x = torch.rand(3, 4, dtype=torch.float64), torch.rand(5, 4, dtype=torch.float64)
+    wrapped = lambda f: lambda w, x: f(w, x)
+    plain = lambda w, x: (w @ x).tanh()
+    for first in (True, False):
+        for f in (through, plain):
+            g = wrapped(f)
+            found = vmap(jacrev(g), (None, 0))(w, x)
+            expected = torch.stack([loop_jacobian(lambda w, each=each, f=f: f(w, each), w) for each in x])
+            torch.testing.assert_close(found, expected)
+            assert not first or copies_paid(g) is (f is through)
+
+
 def test_none_where_rules_tell() -> None:
     """Ops with rules keep samples apart by themselves: parameters stay as they are, and one product takes all."""
     net = nn.Linear(4, 3).double()
     f = lambda p, x: torch.func.functional_call(net, p, (x,)).tanh()
     vmap(jacrev(f), (None, 0))(dict(net.named_parameters()), torch.rand(5, 4, dtype=torch.float64))
-    assert not has_copies(f)
+    assert not copies_paid(f)
     vmap(jacrev(through))(torch.rand(5, 3, 4, dtype=torch.float64), torch.rand(5, 4, dtype=torch.float64))

@@ -27,7 +27,7 @@ from .arguments import (
     split_aux,
     unflatten,
 )
-from .sample_copies import copies_pay, has_copies
+from .sample_copies import BeforeCall, copies_paid, copies_pay
 
 #: Finds something for each output and input of a recorded call: ``[output][input]``
 Find: TypeAlias = Callable[["Recorded"], list[list[Any]]]
@@ -105,8 +105,11 @@ def record(
 
     if inside_functorch() and inside_vmaps_only() and not is_tracing():
         try:
-            captured, beneath = capture_beneath(run, inputs, has_copies(func))
-            if copies_pay(func, captured, beneath):
+            paid = copies_paid(func)
+            before = BeforeCall((args, kwargs)) if paid is None else None
+            captured, beneath = capture_beneath(run, inputs, bool(paid))
+            pay = copies_pay(func, captured, beneath, bool(paid))
+            if pay and before is not None and before.restored():
                 captured, beneath = capture_beneath(run, inputs, True)
             out_spec, aux = captured.extra
             return Recorded(captured, inputs, in_spec, out_spec, aux, beneath)
