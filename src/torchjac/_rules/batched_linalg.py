@@ -146,7 +146,8 @@ def _svd(node: Node, count: int, of_u: None, of_values: Tensor | None, of_v: Non
     """Singular values alone, x = U diag(s) Vᵀ: U diag(gs) Vᵀ."""
     if of_values is None or of_u is not None or of_v is not None:
         return None
-    return [(node.saved("U") * of_values.unsqueeze(-2)) @ node.saved("Vh")]
+    values = of_values.shape[-1]  # full matrices have more vectors
+    return [(node.saved("U")[..., :values] * of_values.unsqueeze(-2)) @ node.saved("Vh")[..., :values, :]]
 
 
 @formula("LinalgDetBackward0", "LinalgSlogdetBackward0")
