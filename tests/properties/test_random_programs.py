@@ -177,35 +177,35 @@ def test_in_columns(program: Program, low: bool) -> None:
             agree(torchjac.jacrev(f, argnum)(*program.inputs), expected, tolerance)
 
 
+def agrees_in_walk(program: Program, **answers: Any) -> None:
+    """Compare with the loop's, where any block is one of many and the walk's tests of costs are answered so."""
+    note(program.snippet())
+    each = as_tuple(program, program.function())
+    tolerance = 1e-5 if "float32" in program.source else 1e-8
+    with always_by_structure(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torchjac._accumulate.reverse.SOME_BLOCKS", 0)
+        for test, answer in answers.items():
+            patch.setattr(f"torchjac._accumulate.reverse.{test}", answer)
+        found = torchjac.jacrev(each, (0, 1))(*program.inputs)
+    agree_by_pairs([found], program.outputs, each, program.inputs, tolerance)
+
+
 @given(programs(lines=6, outputs=2), st.integers(0, 8))
 @examples(0.2)
 def test_rows_take_over(program: Program, position: int) -> None:
     """Where blocks are given up for dense rows at any node on the way, the Jacobian equals the loop's."""
-    note(program.snippet())
-    f = program.function()
-    each = as_tuple(program, f)
-    tolerance = 1e-5 if "float32" in program.source else 1e-8
-    with always_by_structure(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torchjac._accumulate.reverse.SOME_BLOCKS", 0)
-        patch.setattr("torchjac._accumulate.reverse.dense_is_cheaper", lambda _, at, *__: at >= position)
-        found = torchjac.jacrev(each, (0, 1))(*program.inputs)
-    agree_by_pairs([found], program.outputs, each, program.inputs, tolerance)
+    agrees_in_walk(program, dense_is_cheaper=lambda _, at, *__: at >= position)
 
 
 @given(programs(lines=6, outputs=2), st.integers(0, 8))
 @examples(0.2)
 def test_shared_dims_take_over(program: Program, position: int) -> None:
     """Where blocks are given up at any node for one that is full between the dims they share, it equals the loop's."""
-    note(program.snippet())
-    f = program.function()
-    each = as_tuple(program, f)
-    tolerance = 1e-5 if "float32" in program.source else 1e-8
-    with always_by_structure(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torchjac._accumulate.reverse.SOME_BLOCKS", 0)
-        patch.setattr("torchjac._accumulate.reverse.dense_is_cheaper", lambda *_: False)
-        patch.setattr("torchjac._accumulate.reverse.shares_are_cheaper", lambda _, at, *__: at >= position)
-        found = torchjac.jacrev(each, (0, 1))(*program.inputs)
-    agree_by_pairs([found], program.outputs, each, program.inputs, tolerance)
+    agrees_in_walk(
+        program,
+        dense_is_cheaper=lambda *_: False,
+        shares_are_cheaper=lambda _, at, *__: at >= position,
+    )
 
 
 @given(programs(lines=5, outputs=3))
